@@ -1,0 +1,80 @@
+//! How configuration space is reached.
+
+use super::{ConfigOffset, Sbdf};
+
+/// Width of one configuration access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Width {
+    /// One byte.
+    Byte,
+    /// Two bytes, at an even offset.
+    Word,
+    /// Four bytes, at an offset that is a multiple of four.
+    Dword,
+}
+
+impl Width {
+    /// Number of bytes: 1, 2 or 4.
+    #[must_use]
+    pub const fn bytes(self) -> u16 {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+
+    /// The bits of a value of this width, which is also what a read without a
+    /// completion returns: all ones (PCIe 2.3.2).
+    #[must_use]
+    pub const fn ones(self) -> u32 {
+        match self {
+            Self::Byte => 0xff,
+            Self::Word => 0xffff,
+            Self::Dword => 0xffff_ffff,
+        }
+    }
+}
+
+/// A configuration access that the machine itself refused, for example with a
+/// synchronous external abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessFault {
+    /// The function that was accessed.
+    pub function: Sbdf,
+    /// The offset that was accessed.
+    pub offset: ConfigOffset,
+}
+
+/// Access to the configuration space of the functions of one machine.
+///
+/// Accesses are naturally aligned: an implementation may ignore the low bits
+/// of an offset that is not. A read that nothing answers returns all ones of
+/// its width, as the hardware does; it is never an error.
+pub trait ConfigAccess {
+    /// Reads `width` bytes at `offset` of `function`.
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32;
+
+    /// Writes the low `width` bytes of `value` at `offset` of `function`.
+    fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32);
+
+    /// Takes the oldest access fault that was not taken yet. Where no access
+    /// can fault there is none.
+    fn take_fault(&mut self) -> Option<AccessFault> {
+        None
+    }
+}
+
+impl<A: ConfigAccess + ?Sized> ConfigAccess for &mut A {
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        (**self).read(function, offset, width)
+    }
+
+    fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
+        (**self).write(function, offset, width, value);
+    }
+
+    fn take_fault(&mut self) -> Option<AccessFault> {
+        (**self).take_fault()
+    }
+}

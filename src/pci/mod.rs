@@ -1,0 +1,18 @@
+//! PCI Express: addresses, configuration accesses, headers, enumeration and
+//! resources.
+//!
+//! "PCIe" in comments means the PCI Express Base Specification 6.x, with the
+//! section number.
+
+mod access;
+mod address;
+mod host;
+mod topology;
+
+pub use access::{AccessFault, ConfigAccess, Width};
+pub use address::{ConfigOffset, PhysAddr, Sbdf};
+pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
+pub use topology::{
+    Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
+    PortType, SrIovInfo, Topology,
+};
