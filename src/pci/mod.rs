@@ -6,11 +6,16 @@
 
 mod access;
 mod address;
+mod counted;
+mod enumerate;
 mod host;
+pub mod registers;
 mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, PhysAddr, Sbdf};
+pub use counted::{AccessCounts, Counted};
+pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
 pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
