@@ -6,7 +6,10 @@
 
 mod access;
 mod address;
+mod assign;
+mod check;
 mod counted;
+mod decode;
 mod enumerate;
 mod host;
 pub mod registers;
@@ -14,6 +17,8 @@ mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, PhysAddr, Sbdf};
+pub use assign::{AssignOutcome, AssignPolicy, assign};
+pub use check::check;
 pub use counted::{AccessCounts, Counted};
 pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
