@@ -249,13 +249,7 @@ impl<'pool> PageTables<'pool> {
                 size,
                 address_bits: self.address_bits,
             })?;
-        self.fill_table(
-            0,
-            0,
-            first & !(PAGE_SIZE - 1),
-            last | (PAGE_SIZE - 1),
-            fill,
-        )
+        self.fill_table(0, 0, first & !(PAGE_SIZE - 1), last | (PAGE_SIZE - 1), fill)
     }
 
     /// Fills the part of table `table` at `level` that `first..=last` covers.

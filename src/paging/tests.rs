@@ -138,7 +138,12 @@ fn a_full_pool_and_an_unreachable_address_are_refused_with_the_numbers() {
             tables: 3
         })
     );
-    for (first, size) in [(1 << 40, 1), ((1 << 40) - 1, 2), (u64::MAX, 2), (1, u64::MAX)] {
+    for (first, size) in [
+        (1 << 40, 1),
+        ((1 << 40) - 1, 2),
+        (u64::MAX, 2),
+        (1, u64::MAX),
+    ] {
         assert_eq!(
             paging.map(first, size, Memory::Data),
             Err(PagingError::OutOfReach {
@@ -174,7 +179,7 @@ fn random_maps_translate_exactly_what_was_mapped() {
         }
         for probe in mapped
             .iter()
-            .flat_map(|&(a, b)| [a.saturating_sub(1), a, (a + b) / 2, b - 1, b])
+            .flat_map(|&(a, b)| [a.saturating_sub(1), a, u64::midpoint(a, b), b - 1, b])
         {
             let expected = mapped.iter().any(|&(a, b)| (a..b).contains(&probe));
             let found = walk(&memory, probe);
