@@ -12,4 +12,5 @@ extern crate alloc;
 
 pub mod pci;
 pub mod pcsc;
+pub mod report;
 pub mod time;

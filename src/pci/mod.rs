@@ -7,11 +7,13 @@
 mod access;
 mod address;
 mod host;
+mod recorded;
 mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
-pub use address::{ConfigOffset, PhysAddr, Sbdf};
+pub use address::{ConfigOffset, ParseSbdfError, PhysAddr, Sbdf};
 pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
+pub use recorded::{DumpError, DumpProblem, Recorded};
 pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
     PortType, SrIovInfo, Topology,
