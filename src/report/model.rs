@@ -295,11 +295,13 @@ pub struct Phase {
 pub struct SelfCheck {
     /// Bytes compared.
     pub bytes: u64,
+    /// Hardware reads that this took; they are not part of `accesses`.
+    pub reads: u64,
     /// Where the two differ.
     pub differences: Vec<Difference>,
 }
 
-/// A cached value that is not what the hardware returns.
+/// A cached byte that is not what the hardware returns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The function.
@@ -307,9 +309,9 @@ pub struct Difference {
     /// Offset in its configuration space.
     pub offset: u16,
     /// What the cache holds.
-    pub cached: u32,
+    pub cached: u8,
     /// What the hardware returned.
-    pub hardware: u32,
+    pub hardware: u8,
 }
 
 /// Something that is not as it should be.

@@ -37,7 +37,7 @@ pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
                 to,
                 "",
                 format_args!(
-                    "{} offset {:03x}: cached {:#x}, hardware {:#x}",
+                    "{} offset {:03x}: cached {:02x}, hardware {:02x}",
                     difference.sbdf, difference.offset, difference.cached, difference.hardware
                 ),
             )?;

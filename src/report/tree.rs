@@ -14,7 +14,7 @@ const WIDTH: usize = 100;
 /// Columns of address and ids, which the branches follow.
 const MARGIN: usize = 25;
 /// Resources are aligned to columns so far apart.
-const CELL: usize = 37;
+const CELL: usize = 34;
 
 /// Prints the host bridges and below each what hangs on it. Plain ASCII, for
 /// any console.

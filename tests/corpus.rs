@@ -1,0 +1,273 @@
+//! Configuration spaces of real machines, and what `lspci` makes of them.
+//!
+//! The dumps are those of `tests/corpus`, and of the folder that the
+//! environment variable `WARMBUS_CORPUS` names, if it is set.
+
+mod lspci;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use lspci::{Decoded, by_function, differences, ids_of, lspci};
+use warmbus::pci::{Capability, ExtendedCapability, Function, Recorded, Sbdf, Topology};
+use warmbus::report::{self, CachedBytes};
+
+/// A dump and what was read from it.
+struct Dump {
+    path: PathBuf,
+    recorded: Recorded,
+}
+
+impl Dump {
+    fn read(path: PathBuf) -> Self {
+        let bytes = fs::read(&path).expect("the dump can be read");
+        let recorded = Recorded::parse(&String::from_utf8_lossy(&bytes))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self { path, recorded }
+    }
+
+    /// The lines of bytes of a function, as `lspci -xxxx` writes them.
+    fn lines(&self, function: Sbdf) -> String {
+        let bytes = self.recorded.bytes(function).expect("it was recorded");
+        let mut lines = String::new();
+        for (index, line) in bytes.chunks(16).enumerate() {
+            write!(lines, "{:02x}:", index * 16).expect("a string takes it");
+            for byte in line {
+                write!(lines, " {byte:02x}").expect("a string takes it");
+            }
+            lines += "\n";
+        }
+        lines
+    }
+}
+
+fn corpus() -> Vec<Dump> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let folders = [Some(own), env::var_os("WARMBUS_CORPUS").map(PathBuf::from)];
+    let mut dumps = Vec::new();
+    for folder in folders.into_iter().flatten() {
+        let entries = fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("the folder {}: {error}", folder.display()));
+        let before = dumps.len();
+        for entry in entries {
+            let path = entry.expect("the folder can be read").path();
+            if path.extension().is_some_and(|extension| extension == "txt") {
+                dumps.push(Dump::read(path));
+            }
+        }
+        assert!(dumps.len() > before, "no dumps in {}", folder.display());
+    }
+    dumps
+}
+
+/// How `lspci -D` prints an address that `Recorded` folded into a segment.
+fn printed_address(function: Sbdf, known: impl Fn(&str) -> bool) -> String {
+    let plain = function.to_string();
+    if known(&plain) {
+        return plain;
+    }
+    let domain = 0x1_0000 + u32::from(0xffff - function.segment());
+    format!("{domain:04x}{}", &plain[4..])
+}
+
+/// A file that a dump of our own is put into for `lspci` to read.
+fn scratch(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).expect("the scratch folder is writable");
+    path
+}
+
+/// A topology with what the header alone tells of a function: enough to write
+/// it out, nothing to fill in.
+fn bare(function: Sbdf, bytes: &[u8]) -> Function {
+    Function {
+        sbdf: function,
+        host: 0,
+        parent: None,
+        vendor_id: u16::from_le_bytes([bytes[0], bytes[1]]),
+        device_id: u16::from_le_bytes([bytes[2], bytes[3]]),
+        revision: bytes[8],
+        class_code: u32::from_le_bytes([bytes[9], bytes[10], bytes[11], 0]),
+        header_type: bytes[14] & 0x7f,
+        multi_function: bytes[14] & 0x80 != 0,
+        port_type: None,
+        capabilities: vec![],
+        extended_capabilities: vec![],
+        bars: vec![],
+        bridge: None,
+        sriov: None,
+        anomalies: vec![],
+    }
+}
+
+fn dump_of(functions: Vec<Function>, space: impl Fn(Sbdf) -> Option<Vec<u8>>) -> String {
+    let spaces: Vec<_> = functions
+        .iter()
+        .filter_map(|function| Some((function.sbdf, space(function.sbdf)?)))
+        .collect();
+    let topology = Topology {
+        functions,
+        ..Topology::default()
+    };
+    let cached = |sbdf| {
+        let (_, data) = spaces.iter().find(|(found, _)| *found == sbdf)?;
+        Some(CachedBytes {
+            data,
+            cacheable: 0,
+            cached: 0,
+        })
+    };
+    let mut text = String::new();
+    report::lspci::write(&topology, &cached, &mut text).expect("a string takes it");
+    text
+}
+
+#[test]
+fn every_byte_of_every_dump_reads_as_lspci_reads_it() {
+    let mut functions = 0;
+    let dumps = corpus();
+    for dump in &dumps {
+        let printed = by_function(&lspci(&dump.path, &["-D", "-n", "-xxxx"]));
+        for function in dump.recorded.functions() {
+            let address = printed_address(function, |address| printed.contains_key(address));
+            let text = printed
+                .get(&address)
+                .unwrap_or_else(|| panic!("{}: lspci has no {address}", dump.path.display()));
+            let (_, lines) = text.split_once('\n').expect("a line, then bytes");
+            let ours = dump.lines(function);
+            assert_eq!(
+                lines.trim_end(),
+                ours.trim_end(),
+                "{} {address}",
+                dump.path.display()
+            );
+        }
+        assert_eq!(
+            dump.recorded.functions().count(),
+            printed.len(),
+            "functions of {}",
+            dump.path.display()
+        );
+        functions += printed.len();
+    }
+    println!("{} dumps, {functions} functions", dumps.len());
+}
+
+#[test]
+fn a_dump_of_our_own_decodes_exactly_like_the_one_it_was_made_from() {
+    let mut functions = 0;
+    for (index, dump) in corpus().iter().enumerate() {
+        // What was read without privilege is shorter than anything we write.
+        let whole: Vec<_> = dump
+            .recorded
+            .functions()
+            .map(|function| (function, dump.recorded.bytes(function).expect("recorded")))
+            .filter(|(_, bytes)| bytes.len() >= 256)
+            .collect();
+        let ours = dump_of(
+            whole
+                .iter()
+                .map(|(sbdf, bytes)| bare(*sbdf, bytes))
+                .collect(),
+            |sbdf| dump.recorded.bytes(sbdf).map(<[u8]>::to_vec),
+        );
+        let path = scratch(&format!("rewritten-{index}.txt"), &ours);
+        let options = ["-D", "-vvv", "-nn", "-xxxx"];
+        let original = by_function(&lspci(&dump.path, &options));
+        let rewritten = by_function(&lspci(&path, &options));
+        assert_eq!(rewritten.len(), whole.len());
+        for (sbdf, _) in whole {
+            let address = printed_address(sbdf, |address| original.contains_key(address));
+            assert_eq!(
+                rewritten[&sbdf.to_string()],
+                original[&address],
+                "{} {address}",
+                dump.path.display()
+            );
+            functions += 1;
+        }
+    }
+    println!("{functions} functions");
+}
+
+/// The capability lists that `lspci` decodes, as enumeration would give them.
+fn with_capabilities_of(decoded: &Decoded, function: Function) -> Function {
+    let (extended, standard): (Vec<_>, Vec<_>) = decoded
+        .capabilities
+        .iter()
+        .partition(|listed| listed.version.is_some());
+    Function {
+        capabilities: standard
+            .into_iter()
+            .map(|listed| Capability {
+                id: ids_of(listed)[0] as u8,
+                offset: listed.offset as u8,
+            })
+            .collect(),
+        extended_capabilities: extended
+            .into_iter()
+            .map(|listed| ExtendedCapability {
+                id: ids_of(listed)[0],
+                version: listed.version.unwrap_or_default(),
+                offset: listed.offset,
+            })
+            .collect(),
+        ..function
+    }
+}
+
+/// Writes each dump anew with `space` as what is cached of a function, given
+/// its recorded bytes, and checks that `lspci` finds every capability.
+fn check_that_lspci_finds_its_way(name: &str, space: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let mut capabilities = 0;
+    for (index, dump) in corpus().iter().enumerate() {
+        let original = by_function(&lspci(&dump.path, &["-D", "-vvv"]));
+        let functions: Vec<_> = dump
+            .recorded
+            .functions()
+            .map(|sbdf| {
+                let address = printed_address(sbdf, |address| original.contains_key(address));
+                let decoded = Decoded::new(&original[&address]);
+                let bytes = dump.recorded.bytes(sbdf).expect("recorded");
+                with_capabilities_of(&decoded, bare(sbdf, bytes))
+            })
+            .collect();
+        let ours = dump_of(functions.clone(), |sbdf| {
+            space(dump.recorded.bytes(sbdf).expect("recorded"))
+        });
+        let path = scratch(&format!("{name}-{index}.txt"), &ours);
+        let printed = by_function(&lspci(&path, &["-D", "-vvv"]));
+        for function in functions {
+            let decoded = Decoded::new(&printed[&function.sbdf.to_string()]);
+            let missing = differences(
+                &decoded,
+                &function.capabilities,
+                &function.extended_capabilities,
+            );
+            assert!(
+                missing.is_empty(),
+                "{} {}: {missing:#?}",
+                dump.path.display(),
+                function.sbdf
+            );
+            capabilities += decoded.capabilities.len();
+        }
+    }
+    println!("{capabilities} capabilities");
+    assert!(capabilities > 100);
+}
+
+#[test]
+fn lspci_finds_the_capabilities_although_the_status_register_is_not_cached() {
+    check_that_lspci_finds_its_way("status", |bytes| {
+        let mut bytes = bytes.to_vec();
+        bytes[4..8].fill(0);
+        Some(bytes)
+    });
+}
+
+#[test]
+fn lspci_finds_the_capabilities_of_a_function_that_was_left_out_of_the_cache() {
+    check_that_lspci_finds_its_way("left-out", |_| None);
+}
