@@ -5,11 +5,10 @@
 
 mod lspci;
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use lspci::{Decoded, by_function, differences, ids_of, lspci};
+use lspci::{Decoded, by_function, differences, ids_of, lines_of, lspci};
 use warmbus::pci::{Capability, ExtendedCapability, Function, Recorded, Sbdf, Topology};
 use warmbus::report::{self, CachedBytes};
 
@@ -25,20 +24,6 @@ impl Dump {
         let recorded = Recorded::parse(&String::from_utf8_lossy(&bytes))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { path, recorded }
-    }
-
-    /// The lines of bytes of a function, as `lspci -xxxx` writes them.
-    fn lines(&self, function: Sbdf) -> String {
-        let bytes = self.recorded.bytes(function).expect("it was recorded");
-        let mut lines = String::new();
-        for (index, line) in bytes.chunks(16).enumerate() {
-            write!(lines, "{:02x}:", index * 16).expect("a string takes it");
-            for byte in line {
-                write!(lines, " {byte:02x}").expect("a string takes it");
-            }
-            lines += "\n";
-        }
-        lines
     }
 }
 
@@ -135,7 +120,7 @@ fn every_byte_of_every_dump_reads_as_lspci_reads_it() {
                 .get(&address)
                 .unwrap_or_else(|| panic!("{}: lspci has no {address}", dump.path.display()));
             let (_, lines) = text.split_once('\n').expect("a line, then bytes");
-            let ours = dump.lines(function);
+            let ours = lines_of(dump.recorded.bytes(function).expect("recorded"));
             assert_eq!(
                 lines.trim_end(),
                 ours.trim_end(),

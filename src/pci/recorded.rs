@@ -230,13 +230,14 @@ mod tests {
     use super::*;
     use alloc::format;
     use alloc::string::{String, ToString};
+    use core::fmt::Write as _;
 
     fn dump(address: &str, bytes: &[u8]) -> String {
         let mut text = format!("{address} Class 0604\n");
         for (index, line) in bytes.chunks(16).enumerate() {
-            text += &format!("{:02x}:", index * 16);
+            write!(text, "{:02x}:", index * 16).unwrap();
             for byte in line {
-                text += &format!(" {byte:02x}");
+                write!(text, " {byte:02x}").unwrap();
             }
             text += "\n";
         }

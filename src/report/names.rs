@@ -1,11 +1,11 @@
 //! Names of classes of functions.
 
-/// Names by base class and sub-class, or for a few by base class, sub-class
-/// and interface (PCI Code and ID Assignment Specification, chapter 1).
-/// Ascending by the first number.
+/// Names by base class and sub-class (PCI Code and ID Assignment
+/// Specification, chapter 1), ascending.
 const SUB_CLASSES: &[(u16, &str)] = &[
     (0x0000, "Unclassified device"),
     (0x0001, "VGA compatible device"),
+    (0x0005, "Image coprocessor"),
     (0x0100, "SCSI controller"),
     (0x0101, "IDE controller"),
     (0x0102, "Floppy controller"),
@@ -13,9 +13,9 @@ const SUB_CLASSES: &[(u16, &str)] = &[
     (0x0104, "RAID controller"),
     (0x0105, "ATA controller"),
     (0x0106, "SATA controller"),
-    (0x0107, "SAS controller"),
-    (0x0108, "NVM controller"),
-    (0x0109, "UFS controller"),
+    (0x0107, "Serial Attached SCSI controller"),
+    (0x0108, "Non-volatile memory controller"),
+    (0x0109, "Universal Flash Storage controller"),
     (0x0200, "Ethernet controller"),
     (0x0201, "Token ring controller"),
     (0x0202, "FDDI controller"),
@@ -90,6 +90,7 @@ const SUB_CLASSES: &[(u16, &str)] = &[
     (0x1101, "Performance counters"),
     (0x1110, "Communication synchronizer"),
     (0x1120, "Signal processing management"),
+    (0x1201, "Smart data accelerator"),
 ];
 
 /// Names where the interface tells more, by the whole class code.
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn a_class_is_named_as_far_as_it_is_known() {
         assert_eq!(class(0x01_0802), "NVMe controller");
-        assert_eq!(class(0x01_0803), "NVM controller");
+        assert_eq!(class(0x01_0803), "Non-volatile memory controller");
         assert_eq!(class(0x01_8000), "Mass storage controller");
         assert_eq!(class(0x06_0400), "PCI bridge");
         assert_eq!(class(0x13_0000), "Non-essential instrumentation");

@@ -187,7 +187,7 @@ fn resources(function: &Function) -> Vec<String> {
     cells.extend(function.bars.iter().map(bar));
     if let Some(sriov) = &function.sriov {
         cells.push(format!(
-            "SR-IOV {} {:04x}:{:04x} up to bus {:02x}",
+            "SR-IOV {} {:04x}:{:04x} to bus {:02x}",
             count(sriov.total_vfs.into(), "VF", "VFs"),
             function.vendor_id,
             sriov.vf_device_id,

@@ -111,30 +111,7 @@ pub(crate) fn host() -> (HostBridge, BusRange) {
     (host, BusRange { first: 0, last: 6 })
 }
 
-pub(crate) fn topology() -> Topology {
-    let mut root_port = bridge(
-        "00:01.0",
-        PortType::RootPort,
-        (1, 4),
-        Some((0x1000_0000, 0x101f_ffff)),
-        None,
-    );
-    if let Some(bridge) = &mut root_port.bridge {
-        bridge.io = Some(BridgeWindow {
-            base: 0x1000,
-            limit: 0x1fff,
-        });
-        bridge.prefetchable = Some(BridgeWindow {
-            base: 0x80_0000_0000,
-            limit: 0x80_000f_ffff,
-        });
-        bridge.link_up = Some(true);
-    }
-    let mut empty_port = bridge("02:01.0", PortType::DownstreamPort, (4, 4), None, Some(2));
-    if let Some(bridge) = &mut empty_port.bridge {
-        bridge.link_up = Some(false);
-        bridge.hot_plug = true;
-    }
+fn nvme() -> Function {
     let mut nvme = function("03:00.0", (0x1b36, 0x0010), 0x01_0802, Some(3));
     nvme.port_type = Some(PortType::Endpoint);
     nvme.bars = vec![
@@ -167,6 +144,10 @@ pub(crate) fn topology() -> Topology {
             offset: 0x150,
         },
     ];
+    nvme
+}
+
+fn nic() -> Function {
     let mut nic = function("05:00.0", (0x8086, 0x10c9), 0x02_0000, Some(6));
     nic.port_type = Some(PortType::Endpoint);
     nic.multi_function = true;
@@ -182,6 +163,33 @@ pub(crate) fn topology() -> Topology {
         vf_device_id: 0x10ca,
         last_bus: 6,
     });
+    nic
+}
+
+pub(crate) fn topology() -> Topology {
+    let mut root_port = bridge(
+        "00:01.0",
+        PortType::RootPort,
+        (1, 4),
+        Some((0x1000_0000, 0x101f_ffff)),
+        None,
+    );
+    if let Some(bridge) = &mut root_port.bridge {
+        bridge.io = Some(BridgeWindow {
+            base: 0x1000,
+            limit: 0x1fff,
+        });
+        bridge.prefetchable = Some(BridgeWindow {
+            base: 0x80_0000_0000,
+            limit: 0x80_000f_ffff,
+        });
+        bridge.link_up = Some(true);
+    }
+    let mut empty_port = bridge("02:01.0", PortType::DownstreamPort, (4, 4), None, Some(2));
+    if let Some(bridge) = &mut empty_port.bridge {
+        bridge.link_up = Some(false);
+        bridge.hot_plug = true;
+    }
     let mut odd = function("05:00.1", (0x1234, 0x5678), 0xff_0000, Some(6));
     odd.anomalies = vec!["the capability list loops at 40".into()];
     Topology {
@@ -203,7 +211,7 @@ pub(crate) fn topology() -> Topology {
                 Some((0x1000_0000, 0x101f_ffff)),
                 Some(2),
             ),
-            nvme,
+            nvme(),
             empty_port,
             bridge(
                 "00:02.0",
@@ -212,7 +220,7 @@ pub(crate) fn topology() -> Topology {
                 Some((0x1040_0000, 0x104f_ffff)),
                 None,
             ),
-            nic,
+            nic(),
             odd,
         ],
         anomalies: vec![Anomaly {
@@ -275,7 +283,7 @@ pub(crate) fn facts(topology: &Topology) -> Facts<'_> {
     }
 }
 
-/// A configuration space with the NVMe function's subsystem IDs.
+/// A configuration space with the storage function's subsystem IDs.
 pub(crate) static SPACE: [u8; 4096] = {
     let mut space = [0; 4096];
     space[0x2c] = 0xf4;
@@ -284,7 +292,7 @@ pub(crate) static SPACE: [u8; 4096] = {
     space
 };
 
-/// The report of [`topology`], with the NVMe function alone cached.
+/// The report of [`topology`], with the storage function alone cached.
 pub(crate) fn report() -> Report {
     Report::new(facts(&topology()), &|sbdf| {
         (sbdf == Sbdf::new(0, 3, 0, 0)).then_some(CachedBytes {
