@@ -1,8 +1,8 @@
 //! The totals, for people.
 
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Display, Write};
 
 use super::tree::plain;
@@ -71,10 +71,13 @@ fn write_machine(report: &Report, to: &mut dyn Write) -> fmt::Result {
 
 fn write_functions(functions: &[Function], hosts: usize, to: &mut dyn Write) -> fmt::Result {
     let bridges = functions.iter().filter(|f| f.bridge.is_some()).count();
-    let buses: BTreeSet<_> = functions
-        .iter()
-        .map(|f| (f.sbdf.segment(), f.sbdf.bus()))
-        .collect();
+    let mut buses = Vec::new();
+    for function in functions {
+        let bus = (function.sbdf.segment(), function.sbdf.bus());
+        if !buses.contains(&bus) {
+            buses.push(bus);
+        }
+    }
     line(
         to,
         "functions",

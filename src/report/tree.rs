@@ -1,8 +1,8 @@
 //! The hierarchy for people: one line a function, then its resources.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
@@ -23,7 +23,7 @@ const CELL: usize = 34;
 ///
 /// When `to` fails.
 pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
-    let places = Places::new(&report.functions);
+    let places = Places::new(report);
     for (index, host) in report.host_bridges.iter().enumerate() {
         if index > 0 {
             to.write_char('\n')?;
@@ -41,32 +41,41 @@ pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
 /// Where each function stands in the tree, by its position in the report.
 struct Places {
     parents: Vec<Option<usize>>,
+    /// The last function directly below each.
+    last_children: Vec<Option<usize>>,
+    /// Whether no other function with the same parent follows.
     last: Vec<bool>,
 }
 
 impl Places {
-    fn new(functions: &[Function]) -> Self {
-        let mut positions = BTreeMap::new();
+    fn new(report: &Report) -> Self {
+        let functions = &report.functions;
+        let mut last_children = vec![None; functions.len()];
+        let mut last_roots = vec![None; report.host_bridges.len()];
+        let mut last = vec![true; functions.len()];
         let mut parents = Vec::with_capacity(functions.len());
         for (position, function) in functions.iter().enumerate() {
-            // Only functions before this one are known here: a report that
+            // Only functions before this one can be above it: a report that
             // puts a function below itself makes no endless walk.
-            parents.push(
-                function
-                    .parent
-                    .and_then(|parent| positions.get(&parent).copied()),
-            );
-            positions.insert(function.sbdf, position);
+            let parent = function.parent.and_then(|parent| {
+                functions[..position].iter().rposition(|above| {
+                    above.sbdf == parent && above.host_bridge == function.host_bridge
+                })
+            });
+            let sibling = match parent {
+                Some(parent) => last_children.get_mut(parent),
+                None => last_roots.get_mut(function.host_bridge as usize),
+            };
+            if let Some(before) = sibling.and_then(|sibling| sibling.replace(position)) {
+                last[before] = false;
+            }
+            parents.push(parent);
         }
-        let mut seen = BTreeSet::new();
-        let mut last: Vec<bool> = functions
-            .iter()
-            .zip(&parents)
-            .rev()
-            .map(|(function, parent)| seen.insert((function.host_bridge, *parent)))
-            .collect();
-        last.reverse();
-        Self { parents, last }
+        Self {
+            parents,
+            last_children,
+            last,
+        }
     }
 
     /// The branches left of what is below `position`.
@@ -125,14 +134,17 @@ fn write_function(
     branch += if places.last[position] { "`- " } else { "|- " };
     write!(
         to,
-        "{:<12}  {:04x}:{:04x}  {branch}{}",
+        "{}  {:04x}:{:04x}  {branch}{}",
         function.sbdf,
         function.vendor_id,
         function.device_id,
         names::class(function.class_code),
     )?;
     if let Some(port) = &function.port_type {
-        write!(to, ", {}", port.replace('-', " "))?;
+        to.write_str(",")?;
+        for word in plain(port).split('-') {
+            write!(to, " {word}")?;
+        }
     }
     if let Some(bridge) = &function.bridge {
         if bridge.secondary == bridge.subordinate {
@@ -159,10 +171,9 @@ fn write_function(
         write!(to, " ! {anomalies}")?;
     }
     to.write_char('\n')?;
-    let below = if places.parents.contains(&Some(position)) {
-        "|  "
-    } else {
-        "   "
+    let below = match places.last_children[position] {
+        Some(_) => "|  ",
+        None => "   ",
     };
     write_cells(&format!("{resources_at}{below}"), &resources(function), to)
 }
@@ -205,7 +216,7 @@ fn bar(bar: &Bar) -> String {
     };
     let kind = match &*bar.kind {
         "rom" => "mem32",
-        kind => kind.trim_start_matches("vf-"),
+        kind => kind.strip_prefix("vf-").unwrap_or(kind),
     };
     let address = match bar.address {
         Some(address) => format!("{address:#010x}"),
