@@ -6,6 +6,7 @@ mod classes;
 mod lspci;
 mod sample;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -87,6 +88,35 @@ fn the_keys_that_other_programs_rely_on_are_there() {
     );
     assert_eq!(report["machine"]["bytes_per_function"], 11_112);
     assert_eq!(report["anomalies"][0]["sbdf"], Value::from("0000:00:03.0"));
+}
+
+/// All keys of the objects in `value`, however deep.
+fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                found.insert(key.clone());
+                keys(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_format_page_names_every_key_and_its_example_is_what_is_written() {
+    let page = include_str!("../../docs/report-format.md");
+    let (text, example) = page.split_once("```json\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("the end of the example");
+    let report: Report = serde_json::from_str(example).unwrap();
+    assert_eq!(json_text(&report), example);
+    let mut found = BTreeSet::new();
+    keys(&serde_json::to_value(sample::report()).unwrap(), &mut found);
+    assert!(found.len() > 80, "{found:?}");
+    for key in found {
+        assert!(text.contains(&format!("`{key}`")), "{key} is not explained");
+    }
 }
 
 #[test]
