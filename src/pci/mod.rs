@@ -6,12 +6,17 @@
 
 mod access;
 mod address;
+mod counted;
+mod enumerate;
 mod host;
 mod recorded;
+pub mod registers;
 mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, PhysAddr, Sbdf};
+pub use counted::{AccessCounts, Counted};
+pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
 pub use recorded::{DumpError, DumpProblem, Recorded};
 pub use topology::{
