@@ -14,4 +14,5 @@ pub mod machine;
 pub mod paging;
 pub mod pci;
 pub mod pcsc;
+pub mod report;
 pub mod time;
