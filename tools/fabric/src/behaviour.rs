@@ -64,19 +64,19 @@ impl FunctionModel {
 
     /// Lets everything happen that was due before `now`.
     pub(crate) fn settle(&mut self, now: u64) {
-        if let Some(power) = &mut self.power {
-            if let Some((_, state)) = power.pending.filter(|(at, _)| now >= *at) {
-                power.pending = None;
-                let at = power.at;
-                self.enter_power_state(at, state);
-            }
+        if let Some(power) = &mut self.power
+            && let Some((_, state)) = power.pending.filter(|(at, _)| now >= *at)
+        {
+            power.pending = None;
+            let at = power.at;
+            self.enter_power_state(at, state);
         }
-        if let Some(bist) = &mut self.bist {
-            if bist.done_at.is_some_and(|at| now >= at) {
-                bist.done_at = None;
-                let code = 0x80 | u32::from(bist.code);
-                self.space.poke(0x0f, Width::Byte, code);
-            }
+        if let Some(bist) = &mut self.bist
+            && bist.done_at.is_some_and(|at| now >= at)
+        {
+            bist.done_at = None;
+            let code = 0x80 | u32::from(bist.code);
+            self.space.poke(0x0f, Width::Byte, code);
         }
         self.settle_vpd(now);
     }
@@ -173,10 +173,10 @@ impl FunctionModel {
     }
 
     fn written_bist(&mut self, written: &Written, now: u64) {
-        if let Some(bist) = &mut self.bist {
-            if written.data & 0x4000_0000 != 0 {
-                bist.done_at = Some(now.saturating_add(bist.duration));
-            }
+        if let Some(bist) = &mut self.bist
+            && written.data & 0x4000_0000 != 0
+        {
+            bist.done_at = Some(now.saturating_add(bist.duration));
         }
     }
 
@@ -194,7 +194,7 @@ impl FunctionModel {
 
     fn written_power(&mut self, offset: u16, written: &Written, now: u64) {
         let Some(power) = &mut self.power else { return };
-        if offset != power.at + 4 || written.lanes & 3 == 0 {
+        if offset != power.at + 4 || written.lanes & 1 == 0 {
             return;
         }
         let at = power.at;
@@ -216,10 +216,11 @@ impl FunctionModel {
     }
 
     fn written_vpd(&mut self, offset: u16, written: &Written, now: u64) {
-        if let Some(vpd) = &mut self.vpd {
-            if offset == vpd.at && written.lanes & 0x8000_0000 != 0 {
-                vpd.pending = Some((now.saturating_add(vpd.latency), written.new >> 16));
-            }
+        if let Some(vpd) = &mut self.vpd
+            && offset == vpd.at
+            && written.lanes & 0x8000_0000 != 0
+        {
+            vpd.pending = Some((now.saturating_add(vpd.latency), written.new >> 16));
         }
     }
 

@@ -240,6 +240,11 @@ impl Fabric {
         &self.nodes[node.0].model.name
     }
 
+    /// The first function of this name.
+    pub fn find(&self, name: &str) -> Option<NodeId> {
+        self.nodes().find(|node| self.name(*node) == name)
+    }
+
     /// A register of a function, looked at without an access.
     pub fn peek(&self, node: NodeId, offset: u16, width: Width) -> u32 {
         self.nodes[node.0].model.space.peek(offset, width)
@@ -264,7 +269,7 @@ impl Fabric {
         write: Option<u32>,
     ) -> u32 {
         self.clock.advance(self.access_time);
-        if offset.get() % width.bytes() != 0 {
+        if !offset.get().is_multiple_of(width.bytes()) {
             self.log.violate(Violation::Misaligned {
                 function,
                 offset,
@@ -274,7 +279,7 @@ impl Fabric {
         let aligned = offset.get() & !(width.bytes() - 1);
         let route = self.route(function, aligned, self.clock.time());
         let (outcome, value) = match route.end {
-            Ok(target) => self.complete(function, &route, target, aligned, width, write),
+            Ok(target) => self.complete(function, &route, target, width, write),
             Err(outcome) => {
                 self.reject(function, &route, outcome);
                 (outcome, width.ones())
@@ -313,10 +318,10 @@ impl Fabric {
         function: Sbdf,
         route: &Route,
         target: Target,
-        offset: u16,
         width: Width,
         write: Option<u32>,
     ) -> (Outcome, u32) {
+        let offset = route.offset;
         let ones = width.ones();
         let now = self.clock.time();
         let Some(model) = model(&mut self.nodes, target) else {
@@ -341,15 +346,12 @@ impl Fabric {
                 return (Outcome::NotReady, value & ones);
             }
         }
-        match write {
-            Some(data) => {
-                self.take_write(function, target, offset, width, data);
-                (Outcome::Completed, data)
-            }
-            None => {
-                let value = self.take_read(function, target, offset, width);
-                (Outcome::Completed, noise.unwrap_or(value))
-            }
+        if let Some(data) = write {
+            self.take_write(function, target, offset, width, data);
+            (Outcome::Completed, data)
+        } else {
+            let value = self.take_read(function, target, offset, width);
+            (Outcome::Completed, noise.unwrap_or(value))
         }
     }
 

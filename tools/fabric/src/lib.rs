@@ -25,6 +25,7 @@ mod behaviour;
 mod capability;
 mod clock;
 mod decode;
+pub mod devices;
 mod express;
 mod extended;
 mod fabric;
@@ -32,12 +33,17 @@ mod fault;
 mod link;
 mod log;
 mod model;
+#[cfg(feature = "proptest")]
+pub mod plan;
+pub mod random;
 mod route;
 mod space;
 mod sriov;
+pub mod topologies;
 
 pub use capability::{EaEntry, MsiModel};
 pub use clock::{MICROSECOND, MILLISECOND, SECOND, SimulatedClock};
+pub use decode::Decoded;
 pub use express::{ExpressModel, SlotModel};
 pub use fabric::{Fabric, HostId, NodeId, RrsHandling};
 pub use fault::{Fault, Quirk};

@@ -23,6 +23,8 @@ pub(crate) struct Route {
     pub(crate) root_port: Option<NodeId>,
     /// The last bridge that it went through.
     pub(crate) last_bridge: Option<NodeId>,
+    /// The register, as it is after the bridges on the way.
+    pub(crate) offset: u16,
     /// Where it ended.
     pub(crate) end: Result<Target, Outcome>,
 }
@@ -62,17 +64,17 @@ impl Fabric {
         let mut route = Route {
             root_port: None,
             last_bridge: None,
+            offset,
             end: Err(Outcome::NoHost),
         };
         let Some(host) = self.host_of(function) else {
             return route;
         };
         let mut this_bus = host.bridge.buses.first;
-        let mut extended_lost = false;
         // Each round goes one bridge down the tree, so it ends.
         loop {
             if this_bus == function.bus() {
-                route.end = self.deliver(function, route.last_bridge, offset, extended_lost);
+                route.end = self.deliver(function, route.last_bridge, route.offset);
                 return route;
             }
             let bridge = match self.claimant(function, route.last_bridge) {
@@ -94,22 +96,20 @@ impl Fabric {
             }
             route.root_port.get_or_insert(bridge);
             route.last_bridge = Some(bridge);
-            if let Err(outcome) = self.passes(bridge, offset, now, &mut extended_lost) {
-                route.end = Err(outcome);
-                return route;
+            match self.passes(bridge, route.offset, now) {
+                Ok(offset) => route.offset = offset,
+                Err(outcome) => {
+                    route.end = Err(outcome);
+                    return route;
+                }
             }
             this_bus = secondary;
         }
     }
 
-    /// Whether `bridge` can pass a request on at all.
-    fn passes(
-        &self,
-        bridge: NodeId,
-        offset: u16,
-        now: u64,
-        extended_lost: &mut bool,
-    ) -> Result<(), Outcome> {
+    /// The register number of a request for register `offset` as it leaves
+    /// `bridge`, if the bridge can pass it on at all.
+    fn passes(&self, bridge: NodeId, offset: u16, now: u64) -> Result<u16, Outcome> {
         let model = &self.nodes[bridge.0].model;
         if model.is_gone(now) {
             return Err(Outcome::Gone);
@@ -130,11 +130,11 @@ impl Fabric {
                 if !model.has(Quirk::RepeatsLowSpace) {
                     return Err(Outcome::NoExtendedSpace);
                 }
-                *extended_lost = true;
+                return Ok(offset % 0x100);
             }
             _ => {}
         }
-        Ok(())
+        Ok(offset)
     }
 
     fn children(&self, function: Sbdf, bridge: Option<NodeId>) -> &[NodeId] {
@@ -180,13 +180,12 @@ impl Fabric {
         })
     }
 
-    /// A Type 0 request on the bus below `above`.
+    /// A Type 0 request for register `offset` on the bus below `above`.
     fn deliver(
         &self,
         function: Sbdf,
         above: Option<NodeId>,
         offset: u16,
-        extended_lost: bool,
     ) -> Result<Target, Outcome> {
         let port = above.map(|id| &self.nodes[id.0].model);
         let on_link = port.is_some_and(|p| p.bridge == Some(BridgeKind::DownstreamPort));
@@ -207,7 +206,7 @@ impl Fabric {
             .or_else(|| self.vf(function, above))
             .ok_or(Outcome::NoFunction)?;
         let model = &self.nodes[target.node.0].model;
-        if offset >= 0x100 && model.express.is_none() && !extended_lost {
+        if offset >= 0x100 && model.express.is_none() {
             return Err(Outcome::NoExtendedSpace);
         }
         Ok(target)
@@ -248,7 +247,6 @@ impl Node {
         // device number says, since it only learns its own (PCIe 2.2.6.2).
         let any_device = self.model.has(Quirk::EveryDevice) || on_link && self.model.ari.is_none();
         let any_function = self.model.has(Quirk::EveryFunction);
-        let differs = devfn ^ self.devfn;
-        (any_device || differs & 0xf8 == 0) && (any_function || differs & 7 == 0)
+        (any_device || devfn / 8 == self.devfn / 8) && (any_function || devfn % 8 == self.devfn % 8)
     }
 }
