@@ -19,7 +19,7 @@ fn number(fabric: &mut Fabric, segment: u16, bus: u8, mut last: u8) -> u8 {
             break;
         }
         let secondary = last + 1;
-        let mut write = |fabric: &mut Fabric, subordinate| {
+        let write = |fabric: &mut Fabric, subordinate| {
             let numbers = u32::from_le_bytes([bus, secondary, subordinate, 0]);
             fabric.write(function, ConfigOffset::new(0x18), Width::Dword, numbers);
         };
