@@ -10,6 +10,8 @@
 
 extern crate alloc;
 
+pub mod machine;
+pub mod paging;
 pub mod pci;
 pub mod pcsc;
 pub mod report;

@@ -6,7 +6,10 @@
 
 mod access;
 mod address;
+mod assign;
+mod check;
 mod counted;
+mod decode;
 mod enumerate;
 mod host;
 mod recorded;
@@ -15,6 +18,8 @@ mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, PhysAddr, Sbdf};
+pub use assign::{AssignOutcome, AssignPolicy, assign};
+pub use check::check;
 pub use counted::{AccessCounts, Counted};
 pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
