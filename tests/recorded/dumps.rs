@@ -1,5 +1,8 @@
 //! Dumps, read and written, as `lspci` reads and prints them.
 
+use proptest::prelude::*;
+use warmbus::pci::{Recorded, Sbdf};
+
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::{bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};
 
@@ -124,4 +127,36 @@ fn lspci_finds_the_capabilities_although_the_status_register_is_not_cached() {
 #[test]
 fn lspci_finds_the_capabilities_of_a_function_that_was_left_out_of_the_cache() {
     check_that_lspci_finds_its_way("left-out", |_| None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_dump_is_read_or_refused_but_never_misread(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), "[ -~\n\t\u{e9}]"), 1..4),
+    ) {
+        let sound = dump_of(
+            vec![bare(Sbdf::new(0, 1, 2, 3), &[0; 64]), bare(Sbdf::new(0, 1, 2, 4), &[0; 64])],
+            |_| Some((0..=255).collect()),
+        );
+        let mut text: Vec<String> = sound.chars().map(String::from).collect();
+        for (at, replacement) in damage {
+            let at = at.index(text.len());
+            text[at] = replacement;
+        }
+        // What is accepted is whole: no byte went missing or to another place.
+        if let Ok(recorded) = Recorded::parse(&text.concat()) {
+            for function in recorded.functions() {
+                let bytes = recorded.bytes(function).unwrap_or_default();
+                prop_assert!([64, 128, 256, 4096].contains(&bytes.len()));
+                let moved = bytes
+                    .iter()
+                    .enumerate()
+                    .skip(64)
+                    .filter(|(offset, byte)| offset & 0xff != usize::from(**byte));
+                prop_assert!(moved.count() <= 6);
+            }
+        }
+    }
 }
