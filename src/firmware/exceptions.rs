@@ -204,8 +204,10 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
     unsafe { console::seize() };
     dump(frame, &cause, vector);
     println!(
-        "warmbus: result: error: {} at {:#x}",
+        "warmbus: result: error: {} at image+{:#x}{}, address {:#x}",
         cause.class_name(),
+        cause.elr.wrapping_sub(Image::running().start),
+        cause.status_name(),
         cause.far
     );
     power::off()

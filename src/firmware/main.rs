@@ -21,7 +21,7 @@ use alloc::boxed::Box;
 use core::error::Error;
 
 use log::{LevelFilter, debug, info, warn};
-use warmbus::machine::{Lifeline, Machine, Options};
+use warmbus::machine::{Lifeline, Machine, MachineError, Options};
 use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 
 use console::println;
@@ -74,6 +74,10 @@ fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Erro
 
     let mut hosts = machine.host_bridges()?.to_vec();
     let mut ecam = Ecam::open(&mut hosts, &mut mmu);
+    if hosts.is_empty() {
+        let refused = machine.refused_hosts + machine.hosts.len();
+        return Err(MachineError::NoHostBridge { refused }.into());
+    }
 
     // enumerate, assign, check, capture and report go here.
     for host in &hosts {
