@@ -257,6 +257,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // SAFETY: the code that panicked never goes on.
     unsafe { console::seize() };
     println!("{info}");
-    println!("warmbus: result: error: {}", info.message());
+    // The message may have several lines, the result has one.
+    match info.location() {
+        Some(location) => println!("warmbus: result: error: panicked at {location}"),
+        None => println!("warmbus: result: error: panicked"),
+    }
     power::off()
 }
