@@ -34,6 +34,7 @@ use tree::BootTree;
 /// Called by the first instructions, with the address of the device tree and
 /// the MMU off.
 extern "C" fn start(tree: u64) -> ! {
+    let timer = Timer::start();
     let image = Image::running();
     // SAFETY: the boot protocol promises a device tree at this address; with
     // the MMU off an address that is not memory ends in an exception.
@@ -44,7 +45,7 @@ extern "C" fn start(tree: u64) -> ! {
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
-    match boot(&image, &tree, mmu) {
+    match boot(timer, &image, &tree, mmu) {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
     }
@@ -52,8 +53,7 @@ extern "C" fn start(tree: u64) -> ! {
 }
 
 /// One boot, from the device tree to the end.
-fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Error>> {
-    let timer = Timer::start();
+fn boot(timer: Timer, image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Error>> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
 
