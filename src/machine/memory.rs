@@ -33,6 +33,24 @@ impl Region {
         self.base.0 <= other.last().0 && other.base.0 <= self.last().0
     }
 
+    /// The whole pages of `page_size` bytes, a power of two, in it; `None`
+    /// where there is not one.
+    #[must_use]
+    pub fn whole_pages(self, page_size: u64) -> Option<Self> {
+        let base = self.base.0.checked_next_multiple_of(page_size)?;
+        // One past the last address may be 2^64; the last page then counts.
+        let beyond = self.last().0.checked_add(1).unwrap_or(0);
+        let size = beyond.wrapping_sub(beyond % page_size).wrapping_sub(base);
+        let inside = self.base.0.checked_add(self.size - 1).is_some()
+            && base <= self.last().0
+            && size <= self.size
+            && size != 0;
+        inside.then_some(Self {
+            base: PhysAddr(base),
+            size,
+        })
+    }
+
     const fn from_ends(first: u64, last: u64) -> Self {
         Self {
             base: PhysAddr(first),

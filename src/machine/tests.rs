@@ -245,6 +245,26 @@ fn memory_reservations_and_modules_are_all_found() {
 }
 
 #[test]
+fn only_whole_pages_of_a_region_count() {
+    let pages = |base, size| region(base, size).whole_pages(0x1000);
+    assert_eq!(pages(0x1000, 0x2000), Some(region(0x1000, 0x2000)));
+    assert_eq!(pages(0x1001, 0x2000), Some(region(0x2000, 0x1000)));
+    assert_eq!(pages(0xfff, 0x2001), Some(region(0x1000, 0x2000)));
+    assert_eq!(pages(0x1001, 0x1ffe), None);
+    assert_eq!(pages(0x1fff, 1), None);
+    assert_eq!(pages(0x2000, 0xfff), None);
+    assert_eq!(
+        pages(u64::MAX - 0x1fff, 0x2000),
+        Some(region(u64::MAX - 0x1fff, 0x2000))
+    );
+    assert_eq!(
+        pages(u64::MAX - 0x1ffe, 0x1fff),
+        Some(region(u64::MAX - 0xfff, 0x1000))
+    );
+    assert_eq!(pages(u64::MAX - 1, 1), None);
+}
+
+#[test]
 fn a_bridge_that_cannot_be_used_is_left_out_with_its_reason() {
     let machine = machine(BAD_BRIDGES);
     assert_eq!(machine.hosts.len(), 1);
