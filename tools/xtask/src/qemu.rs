@@ -17,6 +17,8 @@ use crate::{paths, trace};
 
 /// How long a guest may be silent before it counts as hung.
 pub const SILENCE: Duration = Duration::from_secs(120);
+/// How long to listen before looking whether the guest is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long QEMU may take to end once the guest has said how it ended.
 const LAST_STEPS: Duration = Duration::from_secs(30);
 
@@ -354,18 +356,30 @@ pub struct Running {
 }
 
 impl Running {
-    /// What the console says next: `None` once QEMU has ended. Fails if the
-    /// guest says nothing for as long as [`SILENCE`], or if a section is cut
-    /// off.
+    /// What the console says next: `None` once QEMU has ended, or the guest
+    /// has powered off in a machine that stays. Fails if the guest says nothing
+    /// for as long as [`SILENCE`], or if a section is cut off.
     pub fn event(&mut self) -> Result<Option<Event>> {
-        match self.console.recv_timeout(SILENCE) {
-            Ok(line) => Ok(Some(self.reader.push(&line)?)),
-            Err(RecvTimeoutError::Disconnected) => {
-                self.reader.finish()?;
-                Ok(None)
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("the guest said nothing for {} seconds", SILENCE.as_secs())
+        let silent = Instant::now();
+        let mut off = false;
+        loop {
+            match self.console.recv_timeout(LOOK) {
+                Ok(line) => return Ok(Some(self.reader.push(&line)?)),
+                Err(RecvTimeoutError::Timeout) if !off => {
+                    // What it said just before is still to be read, hence one
+                    // more round.
+                    off = self
+                        .qmp
+                        .as_mut()
+                        .is_some_and(|qmp| qmp.is_off().unwrap_or(false));
+                    if silent.elapsed() >= SILENCE {
+                        bail!("the guest said nothing for {} seconds", SILENCE.as_secs());
+                    }
+                }
+                Err(_) => {
+                    self.reader.finish()?;
+                    return Ok(None);
+                }
             }
         }
     }

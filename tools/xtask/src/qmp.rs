@@ -68,18 +68,23 @@ impl Client {
         }
     }
 
+    /// Whether the guest has powered off.
+    pub fn is_off(&mut self) -> Result<bool> {
+        let status = self.execute("query-status", &json!({}))?;
+        Ok(status["status"] == "shutdown")
+    }
+
     /// Waits at most `limit` until the guest has powered off; QEMU is to have
     /// been started so that it stays.
     pub fn wait_for_power_off(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            let status = self.execute("query-status", &json!({}))?;
-            if status["status"] == "shutdown" {
+            if self.is_off()? {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "the guest did not power off within {} seconds: {status}",
+                    "the guest did not power off within {} seconds",
                     limit.as_secs()
                 );
             }
