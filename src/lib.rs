@@ -10,6 +10,9 @@
 
 extern crate alloc;
 
+pub mod machine;
+pub mod paging;
 pub mod pci;
 pub mod pcsc;
+pub mod report;
 pub mod time;

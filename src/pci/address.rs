@@ -1,6 +1,7 @@
 //! Newtypes for the numbers that PCI code mixes up most easily.
 
 use core::fmt;
+use core::str::FromStr;
 
 /// Address of one function: segment, bus, device and function number.
 ///
@@ -95,6 +96,43 @@ impl fmt::Debug for Sbdf {
     }
 }
 
+/// A text that is not the address of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseSbdfError;
+
+impl fmt::Display for ParseSbdfError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an address of the form 0000:01:00.0")
+    }
+}
+
+impl core::error::Error for ParseSbdfError {}
+
+impl FromStr for Sbdf {
+    type Err = ParseSbdfError;
+
+    /// Reads `0000:01:00.0`, or `01:00.0` for a function of segment 0.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hex = |text: &str, digits: usize, last: u16| {
+            Some(text)
+                .filter(|text| text.len() == digits)
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                .and_then(|text| u16::from_str_radix(text, 16).ok())
+                .filter(|value| *value <= last)
+                .ok_or(ParseSbdfError)
+        };
+        let (rest, function) = text.rsplit_once('.').ok_or(ParseSbdfError)?;
+        let (rest, device) = rest.rsplit_once(':').ok_or(ParseSbdfError)?;
+        let (segment, bus) = rest.rsplit_once(':').unwrap_or(("0000", rest));
+        Ok(Self::new(
+            hex(segment, 4, 0xffff)?,
+            hex(bus, 2, 0xff)? as u8,
+            hex(device, 2, 31)? as u8,
+            hex(function, 1, 7)? as u8,
+        ))
+    }
+}
+
 /// Offset of a byte in the 4096-byte configuration space of a function.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConfigOffset(u16);
@@ -177,6 +215,25 @@ mod tests {
             format!("{}", Sbdf::new(0xabcd, 0xff, 31, 7)),
             "abcd:ff:1f.7"
         );
+    }
+
+    #[test]
+    fn an_address_is_read_back_from_what_it_prints() {
+        for sbdf in [Sbdf::new(0, 0, 0, 0), Sbdf::new(0xabcd, 0xff, 31, 7)] {
+            assert_eq!(format!("{sbdf}").parse(), Ok(sbdf));
+        }
+        assert_eq!("1f:02.3".parse(), Ok(Sbdf::new(0, 0x1f, 2, 3)));
+        for text in [
+            "",
+            "0000:00:20.0",
+            "0000:00:00.8",
+            "0:00:00.0",
+            "10000:00:00.0",
+            "00:+1.0",
+            "00:00.00",
+        ] {
+            assert_eq!(text.parse::<Sbdf>(), Err(ParseSbdfError), "{text}");
+        }
     }
 
     #[test]

@@ -6,12 +6,24 @@
 
 mod access;
 mod address;
+mod assign;
+mod check;
+mod counted;
+mod decode;
+mod enumerate;
 mod host;
+mod recorded;
+pub mod registers;
 mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
-pub use address::{ConfigOffset, PhysAddr, Sbdf};
+pub use address::{ConfigOffset, ParseSbdfError, PhysAddr, Sbdf};
+pub use assign::{AssignOutcome, AssignPolicy, assign};
+pub use check::check;
+pub use counted::{AccessCounts, Counted};
+pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
+pub use recorded::{DumpError, DumpProblem, Recorded};
 pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
     PortType, SrIovInfo, Topology,

@@ -1,1 +1,49 @@
 //! The PCI configuration space cache (PCSC).
+//!
+//! [`Cached`] stands in front of a [`ConfigAccess`] and keeps, for each
+//! function, the bytes that may be kept. Which ones may is decided by tables
+//! of rules, one a structure, against which both capability lists are walked.
+
+mod bitmap;
+mod block;
+mod cached;
+mod capture;
+mod class;
+mod effects;
+mod infer;
+mod masks;
+mod rules;
+mod statistics;
+
+pub use block::Block;
+pub use cached::{Cached, Probe};
+pub use capture::{Difference, SelfCheck};
+pub use class::{Class, Effect, Tag};
+pub use masks::WriteMask;
+pub use statistics::Statistics;
+
+use crate::pci::{ConfigAccess, ConfigOffset, Sbdf, Width, registers};
+
+/// What a Vendor ID read returns while a function is not ready and software
+/// asked to see that (PCIe 2.3.1, Configuration RRS Software Visibility).
+const VENDOR_NOT_READY: u32 = 0x0001;
+
+/// Reads Vendor and Device ID from the hardware.
+fn read_ids<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
+    access.read(
+        function,
+        ConfigOffset::new(registers::VENDOR_ID),
+        Width::Dword,
+    )
+}
+
+/// Whether `function` answers now: tells a register full of ones from a read
+/// that nobody completed.
+fn answers<A: ConfigAccess>(access: &mut A, function: Sbdf) -> bool {
+    is_valid_id(read_ids(access, function))
+}
+
+/// Whether `ids` is what a function that is there and ready returns.
+fn is_valid_id(ids: u32) -> bool {
+    !matches!(ids & 0xffff, 0xffff | 0x0000 | VENDOR_NOT_READY)
+}

@@ -1,0 +1,136 @@
+//! The heap: a small one inside the image from the first moment, and a large
+//! one in the memory of the machine once that is known.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+
+use linked_list_allocator::Heap;
+use spin::Mutex;
+use warmbus::machine::{Machine, Region};
+use warmbus::pci::PhysAddr;
+
+/// Bytes of the heap inside the image: enough to read a device tree.
+const EARLY_SIZE: usize = 256 << 10;
+/// Most bytes that the large heap takes; 4096 functions need half of it.
+const MAX_SIZE: u64 = 64 << 20;
+/// A machine with less than this to spare keeps the small heap only.
+const MIN_SIZE: u64 = 1 << 20;
+const ALIGNMENT: u64 = 1 << 16;
+
+#[repr(align(16))]
+struct Early(UnsafeCell<[MaybeUninit<u8>; EARLY_SIZE]>);
+
+// SAFETY: only `start` looks inside, which runs once on one CPU.
+unsafe impl Sync for Early {}
+
+static EARLY: Early = Early(UnsafeCell::new([MaybeUninit::uninit(); EARLY_SIZE]));
+
+/// Bytes of heap.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// In use now.
+    pub(crate) used: usize,
+    /// In use when most was.
+    pub(crate) peak: usize,
+    /// That there are.
+    pub(crate) size: usize,
+}
+
+struct Heaps {
+    large: Heap,
+    early: Heap,
+    peak: usize,
+}
+
+impl Heaps {
+    fn used(&self) -> usize {
+        self.large.used() + self.early.used()
+    }
+}
+
+struct Allocator(Mutex<Heaps>);
+
+#[global_allocator]
+static HEAPS: Allocator = Allocator(Mutex::new(Heaps {
+    large: Heap::empty(),
+    early: Heap::empty(),
+    peak: 0,
+}));
+
+// SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
+// the layout; each pointer goes back to the heap that it came from.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let mut heaps = self.0.lock();
+        let memory = heaps
+            .large
+            .allocate_first_fit(layout)
+            .or_else(|()| heaps.early.allocate_first_fit(layout));
+        heaps.peak = heaps.peak.max(heaps.used());
+        memory.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let mut heaps = self.0.lock();
+        let Some(memory) = NonNull::new(pointer) else {
+            return;
+        };
+        let early = heaps.early.bottom()..heaps.early.top();
+        let heap = if early.contains(&pointer) {
+            &mut heaps.early
+        } else {
+            &mut heaps.large
+        };
+        // SAFETY: the caller gives back what `alloc` gave with this layout, and
+        // the address tells from which heap it was.
+        unsafe { heap.deallocate(memory, layout) };
+    }
+}
+
+/// Starts the small heap. Nothing may be allocated before.
+///
+/// # Safety
+///
+/// To be called once.
+pub(crate) unsafe fn start() {
+    // SAFETY: by the contract of this function this is the only reference.
+    let memory: &'static mut [MaybeUninit<u8>] = unsafe { &mut *EARLY.0.get() };
+    HEAPS.0.lock().early.init_from_slice(memory);
+}
+
+/// Chooses the memory for the large heap: the end of the largest free range,
+/// at most a quarter of it. `None` where that is too little to be worth it.
+pub(crate) fn choose(machine: &Machine, taken: &[Region]) -> Option<Region> {
+    let free = machine.free_memory(taken);
+    let largest = free.into_iter().max_by_key(|region| region.size)?;
+    let size = (largest.size / 4).min(MAX_SIZE) & !(ALIGNMENT - 1);
+    let base = (largest.last().0 - size) & !(ALIGNMENT - 1);
+    (size >= MIN_SIZE && base >= largest.base.0).then_some(Region {
+        base: PhysAddr(base),
+        size,
+    })
+}
+
+/// Adds the large heap.
+///
+/// # Safety
+///
+/// To be called once; `region` must be mapped as writable memory, free, and
+/// not used for anything else from now on.
+pub(crate) unsafe fn grow(region: Region) {
+    let bottom = ptr::with_exposed_provenance_mut(region.base.0 as usize);
+    // SAFETY: by the contract of this function.
+    unsafe { HEAPS.0.lock().large.init(bottom, region.size as usize) };
+}
+
+/// What is in use.
+pub(crate) fn usage() -> Usage {
+    let heaps = HEAPS.0.lock();
+    Usage {
+        used: heaps.used(),
+        peak: heaps.peak,
+        size: heaps.large.size() + heaps.early.size(),
+    }
+}

@@ -1,0 +1,133 @@
+//! Warmbus, the doing half: the story of one boot.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod console;
+mod ecam;
+mod entry;
+mod exceptions;
+mod heap;
+mod image;
+mod logger;
+mod memory;
+mod mmu;
+mod pipeline;
+mod power;
+mod telling;
+mod timed;
+mod timer;
+mod tree;
+
+use alloc::boxed::Box;
+use core::error::Error;
+
+use log::{LevelFilter, debug, info, warn};
+use warmbus::machine::{Lifeline, Machine, Options};
+
+use console::println;
+use ecam::Ecam;
+use image::Image;
+use mmu::Mmu;
+use timer::Timer;
+use tree::BootTree;
+
+/// Called by the first instructions, with the address of the device tree and
+/// the MMU off.
+extern "C" fn start(tree: u64) -> ! {
+    let image = Image::running();
+    // SAFETY: the boot protocol promises a device tree at this address; with
+    // the MMU off an address that is not memory ends in an exception.
+    let tree = unsafe { BootTree::at(tree) };
+    // SAFETY: this is the first thing after entry, and runs once.
+    let mmu = unsafe { Mmu::turn_on(&image, tree.address, tree.size) };
+    let Some(mmu) = mmu else { power::off() };
+    // SAFETY: once, and before anything is allocated.
+    unsafe { heap::start() };
+
+    match boot(&image, &tree, mmu) {
+        Ok(()) => println!("warmbus: result: ok"),
+        Err(error) => println!("warmbus: result: error: {error}"),
+    }
+    power::off()
+}
+
+/// One boot, from the device tree to the end.
+fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Error>> {
+    let timer = Timer::start();
+    // SAFETY: the tree was mapped when the MMU was turned on, read-only.
+    let bytes = unsafe { tree.bytes() };
+
+    // A voice and a way out come first, so that all that follows can fail
+    // with a line. Without a readable tree there is neither.
+    let lifeline = Lifeline::from_device_tree(bytes);
+    power::set_conduit(lifeline.psci);
+    let console = lifeline.console.as_ref();
+    console.map_or(Ok(()), |console| console::open(console, &mut mmu))?;
+    logger::start(timer, LevelFilter::Info);
+
+    let machine = Machine::from_device_tree(bytes)?;
+    let options = Options::from_bootargs(&machine.bootargs);
+    let timer = timer.with_frequency(machine.timer_frequency);
+    logger::start(timer, options.log_level);
+    memory::take(&machine, image, tree, &mut mmu)?;
+    introduce(&machine, &options, image);
+
+    let mut hosts = machine.host_bridges()?.to_vec();
+    let ecam = Ecam::open(&mut hosts, &mut mmu);
+
+    if options.preserve {
+        for host in &mut hosts {
+            host.preserve = true;
+        }
+    }
+    let outcome = pipeline::run(&hosts, &options, ecam, timer);
+    telling::tell(&outcome, &machine, &options, image, timer);
+
+    let heap = heap::usage();
+    let (tables, all_tables) = mmu.usage();
+    info!(
+        "{} of {} bytes of heap used, {} at most; {tables} of {all_tables} translation tables",
+        heap.used, heap.size, heap.peak
+    );
+    match outcome.failure {
+        None => Ok(()),
+        Some(failure) => Err(failure.into()),
+    }
+}
+
+/// Says who runs on what.
+fn introduce(machine: &Machine, options: &Options, image: &Image) {
+    info!(
+        "Warmbus {} on {}, {} CPUs, EL{}, image at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        machine.model.as_deref().unwrap_or("an unnamed machine"),
+        machine.cpus,
+        if mmu::at_el2() { 2 } else { 1 },
+        image.start
+    );
+    for warning in machine.warnings.iter().chain(&options.warnings) {
+        warn!("{warning}");
+    }
+    for host in &machine.hosts {
+        info!(
+            "{}: segment {:04x}, buses {}, ECAM at {}",
+            host.name, host.segment, host.buses, host.ecam_base
+        );
+        for window in &host.windows {
+            debug!(
+                "  {:?}{} at PCI address {:#x}, CPU address {}, {:#x} bytes",
+                window.kind,
+                if window.prefetchable {
+                    " prefetchable"
+                } else {
+                    ""
+                },
+                window.pci_address,
+                window.cpu_address,
+                window.size
+            );
+        }
+    }
+}

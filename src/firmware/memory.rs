@@ -1,0 +1,34 @@
+//! The memory of the machine: mapped, and a part of it taken as heap.
+
+use log::{debug, warn};
+use warmbus::machine::Machine;
+use warmbus::paging::PagingError;
+
+use crate::heap;
+use crate::image::Image;
+use crate::mmu::Mmu;
+use crate::tree::BootTree;
+
+/// Maps all memory of `machine` that may be mapped and moves the heap there.
+/// On exit everything but the image, the tree and what the machine reserves
+/// is writable memory.
+pub(crate) fn take(
+    machine: &Machine,
+    image: &Image,
+    tree: &BootTree,
+    mmu: &mut Mmu,
+) -> Result<(), PagingError> {
+    for region in machine.mappable_memory() {
+        mmu.map_memory(region.base.0, region.size)?;
+        debug!("memory {region}");
+    }
+    let Some(region) = heap::choose(machine, &[image.region(), tree.region()]) else {
+        warn!("there is too little free memory for a heap of its own");
+        return Ok(());
+    };
+    // SAFETY: just mapped; not part of the image, the tree or any reservation;
+    // called once in a boot.
+    unsafe { heap::grow(region) };
+    debug!("heap {region}");
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! What the boot arguments ask of Warmbus.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use log::LevelFilter;
+
+/// What the boot arguments ask for. Every switch is off and every number is
+/// `None` unless its word is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent word of the command line"
+)]
+pub struct Options {
+    /// `warmbus.loglevel=`: what is logged; `info` unless said otherwise.
+    pub log_level: LevelFilter,
+    /// `warmbus.preserve`: leave bus numbers and BARs as they are found.
+    pub preserve: bool,
+    /// `warmbus.verify`: read everything again and compare it with the cache.
+    pub verify: bool,
+    /// `warmbus.report`: print the JSON report on the console.
+    pub report: bool,
+    /// `warmbus.lspci`: print a dump that `lspci -F` reads.
+    pub lspci: bool,
+    /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
+    /// to 255.
+    pub hotplug_buses: Option<u8>,
+    /// What could not be understood, as sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            log_level: LevelFilter::Info,
+            preserve: false,
+            verify: false,
+            report: false,
+            lspci: false,
+            hotplug_buses: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Reads the words that start with `warmbus.` from a kernel command line.
+    ///
+    /// The line is shared with Linux: all other words, and everything after
+    /// `--`, are not looked at. Of a word that is there twice the last one
+    /// counts. A word that is not understood becomes a warning.
+    #[must_use]
+    pub fn from_bootargs(bootargs: &str) -> Self {
+        let mut options = Self::default();
+        for word in words(bootargs).take_while(|&word| word != "--") {
+            let Some(setting) = word.strip_prefix("warmbus.") else {
+                continue;
+            };
+            if !options.set(setting) {
+                options
+                    .warnings
+                    .push(format!("the boot argument \"{word}\" is not understood"));
+            }
+        }
+        options
+    }
+
+    /// Applies one word; `false` where it is not understood.
+    fn set(&mut self, setting: &str) -> bool {
+        match setting.split_once('=') {
+            None => {
+                let switch = match setting {
+                    "preserve" => &mut self.preserve,
+                    "verify" => &mut self.verify,
+                    "report" => &mut self.report,
+                    "lspci" => &mut self.lspci,
+                    _ => return false,
+                };
+                *switch = true;
+                true
+            }
+            Some(("loglevel", level)) => {
+                // LevelFilter itself would also take other spellings.
+                let lower = !level.bytes().any(|byte| byte.is_ascii_uppercase());
+                let level = level.parse().ok().filter(|_| lower);
+                level.map(|level| self.log_level = level).is_some()
+            }
+            Some(("hotplug_buses", number)) => {
+                let number = number.parse().ok();
+                self.hotplug_buses = number.or(self.hotplug_buses);
+                number.is_some()
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+/// The words of a kernel command line: separated by white space, which double
+/// quotes protect.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.split(move |letter: char| {
+        quoted ^= letter == '"';
+        !quoted && letter.is_ascii_whitespace()
+    })
+    .filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_others_are_not_looked_at() {
+        let line =
+            "console=ttyAMA0 root=/dev/vda warmbus_x=1 foo.warmbus.preserve nowarmbus.verify";
+        assert_eq!(Options::from_bootargs(line), Options::default());
+    }
+
+    #[test]
+    fn every_word_does_what_it_says() {
+        let options = Options::from_bootargs(
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8",
+        );
+        assert_eq!(
+            options,
+            Options {
+                log_level: LevelFilter::Trace,
+                preserve: true,
+                verify: true,
+                report: true,
+                lspci: true,
+                hotplug_buses: Some(8),
+                warnings: Vec::new(),
+            }
+        );
+    }
+
+    #[test]
+    fn words_that_are_not_understood_become_warnings_and_change_nothing() {
+        for word in [
+            "warmbus.",
+            "warmbus.loglevel",
+            "warmbus.loglevel=",
+            "warmbus.loglevel=INFO",
+            "warmbus.loglevel=loud",
+            "warmbus.preserve=1",
+            "warmbus.hotplug_buses",
+            "warmbus.hotplug_buses=256",
+            "warmbus.hotplug_buses=-1",
+            "warmbus.unknown",
+        ] {
+            let options = Options::from_bootargs(word);
+            assert_eq!(
+                options.warnings,
+                [format!("the boot argument \"{word}\" is not understood")]
+            );
+            let silent = Options {
+                warnings: Vec::new(),
+                ..options
+            };
+            assert_eq!(silent, Options::default(), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_words_counts() {
+        let options = Options::from_bootargs("warmbus.loglevel=off warmbus.loglevel=debug");
+        assert_eq!(options.log_level, LevelFilter::Debug);
+    }
+
+    #[test]
+    fn quoted_words_and_those_for_init_are_not_ours() {
+        let line = "dyndbg=\"file a warmbus.preserve +p\" -- warmbus.verify";
+        assert_eq!(Options::from_bootargs(line), Options::default());
+    }
+}

@@ -1,0 +1,491 @@
+//! The cache of one function.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::bitmap::Bitmap;
+use super::class::{Cell, Class, ClassMap, Tag};
+use super::masks::{Register, WriteMask};
+use crate::pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
+use crate::pci::{Capability, ConfigOffset, ExtendedCapability, Width};
+
+/// Whether what is cached of a function may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The function answered from hardware since its last reset.
+    Ready,
+    /// The function was reset: nothing is served or kept until it answers.
+    Reset,
+}
+
+/// A write to a masked register whose read-back is still to come.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    offset: u16,
+    written: u32,
+    register: Register,
+}
+
+/// Configuration space of one function as far as it is cached.
+#[derive(Clone, Debug)]
+pub struct Block {
+    data: Vec<u8>,
+    cacheable: Bitmap,
+    cached: Bitmap,
+    map: ClassMap,
+    masks: Vec<WriteMask>,
+    probe: Option<Probe>,
+    header_type: u8,
+    capabilities: Vec<Capability>,
+    extended_capabilities: Vec<ExtendedCapability>,
+    pub(super) state: State,
+    /// Last Power State that software wrote.
+    pub(super) power_state: u8,
+    /// Last known Secondary and Subordinate Bus Number of a bridge.
+    buses: [u8; 2],
+}
+
+impl Block {
+    /// A block that knows only what holds for every header.
+    pub(super) fn new() -> Self {
+        let mut cells = [Cell::UNKNOWN; ConfigOffset::CONVENTIONAL_END as usize];
+        for cell in &mut cells[0x00..0x06] {
+            *cell = Cell::of(Class::Static);
+        }
+        cells[4] = Cell::of(Class::Software);
+        cells[5] = Cell::of(Class::Software);
+        for cell in &mut cells[0x08..0x0f] {
+            *cell = Cell::of(Class::Static);
+        }
+        cells[0x0c] = Cell::of(Class::Software);
+        cells[0x0d] = Cell::of(Class::Software);
+        let mut block = Self {
+            data: vec![0; cells.len()],
+            cacheable: Bitmap::new(ConfigOffset::CONVENTIONAL_END),
+            cached: Bitmap::new(ConfigOffset::CONVENTIONAL_END),
+            map: ClassMap::pack(&[]),
+            masks: Vec::new(),
+            probe: None,
+            header_type: registers::header_type::LAYOUT,
+            capabilities: Vec::new(),
+            extended_capabilities: Vec::new(),
+            state: State::Ready,
+            power_state: 0,
+            buses: [0; 2],
+        };
+        block.classify(&cells);
+        block
+    }
+
+    /// Takes `cells` as the classes of the whole space, 256 or 4096 bytes.
+    /// What is cached and still cacheable stays.
+    pub(super) fn classify(&mut self, cells: &[Cell]) {
+        let size = cells.len() as u16;
+        let mut cacheable = Bitmap::new(size);
+        let mut cached = Bitmap::new(size);
+        for (offset, cell) in (0..).zip(cells) {
+            cacheable.set(offset, cell.class.is_cacheable());
+            cached.set(offset, cell.class.is_cacheable() && self.cached.get(offset));
+        }
+        self.data.resize(cells.len(), 0);
+        self.data.shrink_to_fit();
+        self.cacheable = cacheable;
+        self.cached = cached;
+        self.map = ClassMap::pack(cells);
+    }
+
+    /// Takes over what a walk found.
+    pub(super) fn set_structure(
+        &mut self,
+        header_type: u8,
+        capabilities: Vec<Capability>,
+        extended_capabilities: Vec<ExtendedCapability>,
+    ) {
+        self.header_type = header_type;
+        self.capabilities = capabilities;
+        self.extended_capabilities = extended_capabilities;
+    }
+
+    /// Bytes of configuration space that the block covers: 256, or 4096 for a
+    /// function whose extended space can be reached.
+    pub fn size(&self) -> u16 {
+        self.data.len() as u16
+    }
+
+    /// The bytes of configuration space; those that are not cached are 0.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Whether the byte at `offset` may be cached.
+    pub fn is_cacheable(&self, offset: ConfigOffset) -> bool {
+        self.cacheable.get(offset.get())
+    }
+
+    /// Whether the byte at `offset` is cached now.
+    pub fn is_cached(&self, offset: ConfigOffset) -> bool {
+        self.cached.get(offset.get())
+    }
+
+    /// Number of bytes that may be cached.
+    pub fn cacheable_bytes(&self) -> u16 {
+        self.cacheable.count()
+    }
+
+    /// Number of bytes that are cached now.
+    pub fn cached_bytes(&self) -> u16 {
+        self.cached.count()
+    }
+
+    /// One bit for each byte that may be cached: bit n is bit n % 8 of byte
+    /// n / 8.
+    pub fn cacheable_bitmap(&self) -> &[u8] {
+        self.cacheable.as_bytes()
+    }
+
+    /// One bit for each byte that is cached now, ordered as
+    /// [`Self::cacheable_bitmap`].
+    pub fn cached_bitmap(&self) -> &[u8] {
+        self.cached.as_bytes()
+    }
+
+    /// Header layout: 0 endpoint, 1 bridge, 2 `CardBus`, 0x7f not known yet.
+    pub fn header_type(&self) -> u8 {
+        self.header_type
+    }
+
+    /// The capabilities in the order of the list.
+    pub fn capabilities(&self) -> &[Capability] {
+        &self.capabilities
+    }
+
+    /// The extended capabilities in the order of the list.
+    pub fn extended_capabilities(&self) -> &[ExtendedCapability] {
+        &self.extended_capabilities
+    }
+
+    /// Offset of the first capability `id`.
+    pub fn capability(&self, id: u8) -> Option<u16> {
+        self.capabilities
+            .iter()
+            .find(|capability| capability.id == id)
+            .map(|capability| u16::from(capability.offset))
+    }
+
+    /// Offset of the first extended capability `id`.
+    pub fn extended_capability(&self, id: u16) -> Option<u16> {
+        self.extended_capabilities
+            .iter()
+            .find(|capability| capability.id == id)
+            .map(|capability| capability.offset)
+    }
+
+    /// The dwords of which the writable bits are known, in no order.
+    pub fn write_masks(&self) -> &[WriteMask] {
+        &self.masks
+    }
+
+    /// The cached dword at `offset`, if all four bytes are cached.
+    pub fn dword(&self, offset: u16) -> Option<u32> {
+        self.lookup(ConfigOffset::new(offset), Width::Dword)
+    }
+
+    /// The cached word at `offset`, if both bytes are cached.
+    pub fn word(&self, offset: u16) -> Option<u16> {
+        self.lookup(ConfigOffset::new(offset), Width::Word)
+            .map(|value| value as u16)
+    }
+
+    /// Bytes of memory that the block takes beside its own size.
+    pub fn heap_bytes(&self) -> usize {
+        use core::mem::size_of;
+        self.data.capacity()
+            + self.cacheable.as_bytes().len()
+            + self.cached.as_bytes().len()
+            + self.map.heap_bytes()
+            + self.masks.capacity() * size_of::<WriteMask>()
+            + self.capabilities.capacity() * size_of::<Capability>()
+            + self.extended_capabilities.capacity() * size_of::<ExtendedCapability>()
+    }
+
+    pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
+        self.map.cell(offset)
+    }
+
+    /// Whether all bytes of an access may be cached.
+    pub(super) fn is_all_cacheable(&self, offset: ConfigOffset, width: Width) -> bool {
+        bytes(offset, width).all(|byte| self.cacheable.get(byte))
+    }
+
+    /// The value of an access whose bytes are all cached.
+    pub(super) fn lookup(&self, offset: ConfigOffset, width: Width) -> Option<u32> {
+        let mut value = 0;
+        for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
+            if !self.cached.get(byte) {
+                return None;
+            }
+            value |= u32::from(*self.data.get(usize::from(byte))?) << shift;
+        }
+        Some(value)
+    }
+
+    /// Keeps the cacheable bytes of a value that the hardware returned, and
+    /// learns from it if it answers a probe.
+    pub(super) fn store(&mut self, offset: ConfigOffset, width: Width, value: u32) {
+        for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
+            let value = (value >> shift) as u8;
+            self.follow_buses(byte, value);
+            let moves_on_its_own = value & 0xfe != 0
+                && self.map.cell(ConfigOffset::new(byte)).tag == Tag::RomValidation;
+            if self.cacheable.get(byte) && !moves_on_its_own {
+                self.put(byte, value);
+            }
+        }
+        if width == Width::Dword {
+            self.learn(offset.get(), value);
+        }
+    }
+
+    /// Whether a read of ones at `offset` only answers written ones.
+    pub(super) fn expects_ones(&self, offset: ConfigOffset) -> bool {
+        self.probe
+            .is_some_and(|probe| probe.offset == offset.dword().get() && probe.written == u32::MAX)
+    }
+
+    /// The buses below a bridge, as last read or written; `None` where none
+    /// are known to be.
+    pub(super) fn buses_below(&self) -> Option<(u8, u8)> {
+        let [secondary, subordinate] = self.buses;
+        (secondary != 0 && secondary <= subordinate).then_some((secondary, subordinate))
+    }
+
+    fn follow_buses(&mut self, byte: u16, value: u8) {
+        if self.header_type == 1 {
+            match byte {
+                registers::SECONDARY_BUS => self.buses[0] = value,
+                registers::SUBORDINATE_BUS => self.buses[1] = value,
+                _ => {}
+            }
+        }
+    }
+
+    fn put(&mut self, byte: u16, value: u8) {
+        if let Some(slot) = self.data.get_mut(usize::from(byte)) {
+            *slot = value;
+            self.cached.set(byte, true);
+        }
+    }
+
+    /// Drops one byte. Returns whether it was cached.
+    pub(super) fn drop_byte(&mut self, byte: u16) -> bool {
+        let was_cached = self.cached.get(byte);
+        if was_cached {
+            self.cached.set(byte, false);
+            self.data[usize::from(byte)] = 0;
+        }
+        was_cached
+    }
+
+    /// Drops every byte whose cell `matches`. Returns how many were cached.
+    pub(super) fn drop_where(&mut self, matches: impl Fn(Cell) -> bool) -> u64 {
+        let mut dropped = 0;
+        let doomed: Vec<(u16, u16)> = self
+            .map
+            .runs(self.size())
+            .filter(|&(_, _, cell)| matches(cell))
+            .map(|(start, end, _)| (start, end))
+            .collect();
+        for (start, end) in doomed {
+            for byte in start..end {
+                dropped += u64::from(self.drop_byte(byte));
+            }
+        }
+        dropped
+    }
+
+    /// Stops caching `len` bytes from `start` for good.
+    pub(super) fn retire(&mut self, start: u16, len: u16) {
+        for byte in start..start.saturating_add(len) {
+            self.drop_byte(byte);
+            self.cacheable.set(byte, false);
+        }
+    }
+
+    /// Forgets what is known of the writable bits of the dwords in a range.
+    pub(super) fn forget_masks(&mut self, start: u16, end: u16) {
+        self.masks
+            .retain(|mask| !(start..end).contains(&mask.offset));
+    }
+
+    /// Drops the bytes of a write, or keeps what they hold after it where the
+    /// writable bits are known. Returns how many cached bytes were dropped.
+    pub(super) fn write(&mut self, offset: ConfigOffset, width: Width, value: u32) -> u64 {
+        let dword = offset.dword().get();
+        let shift = 8 * u32::from(offset.get() & 3);
+        let written = value << shift;
+        let reached = width.ones() << shift;
+        let mask = self.mask(dword);
+        let mut dropped = 0;
+        for (lane, byte) in (0u32..).step_by(8).zip(dword..dword + 4) {
+            if reached >> lane & 0xff == 0 {
+                continue;
+            }
+            let new = (written >> lane) as u8;
+            self.follow_buses(byte, new);
+            if !self.cached.get(byte) {
+                continue;
+            }
+            let old = self.data[usize::from(byte)];
+            let writable = (mask.writable >> lane) as u8;
+            let fixed = (mask.fixed >> lane) as u8;
+            if (old ^ new) & !(writable | fixed) == 0 && mask.writable | mask.fixed != 0 {
+                self.put(byte, old & !writable | new & writable);
+            } else {
+                dropped += u64::from(self.drop_byte(byte));
+            }
+        }
+        self.probe = self
+            .register(dword)
+            .filter(|register| register.is_probe(written, reached))
+            .map(|register| Probe {
+                offset: dword,
+                written: written & reached,
+                register,
+            });
+        dropped
+    }
+
+    fn learn(&mut self, offset: u16, value: u32) {
+        let Some(probe) = self.probe.take_if(|probe| probe.offset == offset) else {
+            return;
+        };
+        self.forget_masks(offset, offset + 4);
+        if let Some(mask) = probe.register.learn(offset, probe.written, value) {
+            self.masks.push(mask);
+        }
+    }
+
+    /// What is known of the bits of the dword at `offset`: learned, or fixed
+    /// by the specification.
+    fn mask(&self, offset: u16) -> WriteMask {
+        self.masks
+            .iter()
+            .find(|mask| mask.offset == offset)
+            .copied()
+            .unwrap_or_else(|| WriteMask {
+                offset,
+                writable: self.writable_by_specification(offset),
+                fixed: 0,
+            })
+    }
+
+    /// Bits that a function must implement as writable because of what it is
+    /// seen to have.
+    fn writable_by_specification(&self, offset: u16) -> u32 {
+        use registers::{command, express};
+
+        if offset == registers::COMMAND {
+            // A function that has a BAR or window of a space implements the
+            // enable bit of that space (PCIe 7.5.1.1.3).
+            return self.masks.iter().fold(0, |bits, mask| {
+                bits | match self.space_of(mask) {
+                    Some(Space::Io) => u32::from(command::IO),
+                    Some(Space::Memory) => u32::from(command::MEMORY),
+                    None => 0,
+                }
+            });
+        }
+        let Some(base) = self.capability(registers::capability::EXPRESS) else {
+            return 0;
+        };
+        if offset == base + express::DEVICE_CONTROL_2 {
+            // PCIe 7.5.3.15 and 7.5.3.16.
+            let capabilities = self.dword(base + express::DEVICE_CAPABILITIES_2);
+            if capabilities.is_some_and(|bits| bits & express::ARI_FORWARDING_SUPPORTED != 0) {
+                return u32::from(express::ARI_FORWARDING_ENABLE);
+            }
+        } else if offset == base + express::ROOT_CONTROL {
+            // PCIe 7.5.3.12 and 7.5.3.13.
+            let capabilities = self.word(base + express::ROOT_CONTROL + 2);
+            if capabilities.is_some_and(|bits| bits & express::RRS_VISIBILITY != 0) {
+                return u32::from(express::RRS_VISIBILITY_ENABLE);
+            }
+        }
+        0
+    }
+
+    /// The space whose enable bit the register behind `mask` proves.
+    fn space_of(&self, mask: &WriteMask) -> Option<Space> {
+        if mask.writable == 0 {
+            return None;
+        }
+        match self.register(mask.offset)? {
+            Register::Bar if self.in_sr_iov(mask.offset) => None,
+            Register::Bar => {
+                let is_io = self.data.get(usize::from(mask.offset))? & 1 != 0;
+                Some(if is_io { Space::Io } else { Space::Memory })
+            }
+            Register::Rom => Some(Space::Memory),
+            Register::BarUpper => None,
+            Register::Bridge(..) => match mask.offset {
+                registers::IO_BASE => Some(Space::Io),
+                registers::MEMORY_BASE => Some(Space::Memory),
+                _ => None,
+            },
+        }
+    }
+
+    /// What the dword at `offset` is, if its writable bits can be learned.
+    fn register(&self, offset: u16) -> Option<Register> {
+        let (bars, rom) = match self.header_type {
+            0 => (registers::BAR0..registers::BAR0 + 0x18, ROM_BAR_TYPE0),
+            1 => (registers::BAR0..registers::BAR0 + 0x08, ROM_BAR_TYPE1),
+            _ => return None,
+        };
+        if offset == rom {
+            return Some(Register::Rom);
+        }
+        if bars.contains(&offset) {
+            return self.bar(bars.start, offset);
+        }
+        if let Some(base) = self.extended_capability(registers::extended::SR_IOV)
+            && self.in_sr_iov(offset)
+        {
+            return self.bar(base + registers::sr_iov::VF_BAR0, offset);
+        }
+        (self.header_type == 1).then(|| Register::of_bridge(offset))?
+    }
+
+    fn in_sr_iov(&self, offset: u16) -> bool {
+        self.extended_capability(registers::extended::SR_IOV)
+            .map(|base| base + registers::sr_iov::VF_BAR0)
+            .is_some_and(|first| (first..first + 0x18).contains(&offset))
+    }
+
+    /// Whether the BAR at `offset`, one of those from `first` on, is a lower
+    /// or an upper half. That is not known while one before it is not cached.
+    fn bar(&self, first: u16, offset: u16) -> Option<Register> {
+        let mut at = first;
+        while at < offset {
+            let low = self.lookup(ConfigOffset::new(at), Width::Byte)?;
+            let is_64_bit = low & 7 == 4;
+            if is_64_bit && at + 4 == offset {
+                return Some(Register::BarUpper);
+            }
+            at += if is_64_bit { 8 } else { 4 };
+        }
+        Some(Register::Bar)
+    }
+}
+
+/// The address spaces with an enable bit in the Command register.
+enum Space {
+    Io,
+    Memory,
+}
+
+/// The offsets of the bytes of an access.
+fn bytes(offset: ConfigOffset, width: Width) -> impl Iterator<Item = u16> {
+    let start = offset.get();
+    start..start + width.bytes()
+}

@@ -1,0 +1,132 @@
+//! Reads what is cacheable and not cached yet, and checks what is.
+
+use alloc::vec::Vec;
+
+use super::block::{Block, State};
+use super::cached::Cached;
+use crate::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+
+/// A cached byte that the hardware no longer returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The function.
+    pub function: Sbdf,
+    /// Offset of the byte.
+    pub offset: ConfigOffset,
+    /// What is cached.
+    pub cached: u8,
+    /// What the hardware returns.
+    pub hardware: u8,
+}
+
+/// Result of comparing the cache with the hardware.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelfCheck {
+    /// Bytes that were compared.
+    pub bytes: u64,
+    /// Hardware reads that it took.
+    pub reads: u64,
+    /// Bytes that differ.
+    pub differences: Vec<Difference>,
+}
+
+impl<A: ConfigAccess> Cached<A> {
+    /// Reads every cacheable byte of `function` that is not cached yet: one
+    /// hardware read a dword, none that touches a byte which must not be read.
+    pub fn capture(&mut self, function: Sbdf) {
+        let Some(block) = self.blocks.get(&function) else {
+            return;
+        };
+        let mut accesses = Vec::new();
+        for dword in (0..block.size()).step_by(4) {
+            plan(block, dword, &mut accesses, |byte| {
+                block.is_cacheable(byte) && !block.is_cached(byte)
+            });
+        }
+        for (offset, width) in accesses {
+            // A function that stops answering is forgotten on the way.
+            let is_ready = self
+                .blocks
+                .get(&function)
+                .is_some_and(|block| block.state == State::Ready);
+            if !is_ready {
+                return;
+            }
+            self.read(function, offset, width);
+        }
+    }
+
+    /// Compares every cached byte with a fresh read from the hardware. The
+    /// cache and its statistics stay as they are.
+    pub fn self_check(&mut self) -> SelfCheck {
+        let mut result = SelfCheck::default();
+        for (&function, block) in &self.blocks {
+            let mut accesses = Vec::new();
+            for dword in (0..block.size()).step_by(4) {
+                plan(block, dword, &mut accesses, |byte| block.is_cached(byte));
+            }
+            for (start, width) in accesses {
+                let value = self.access.read(function, start, width);
+                result.reads += 1;
+                for lane in 0..width.bytes() {
+                    let offset = start.add(lane);
+                    if !block.is_cached(offset) {
+                        continue;
+                    }
+                    result.bytes += 1;
+                    let hardware = (value >> (8 * lane)) as u8;
+                    let cached = block.data()[offset.index()];
+                    if cached != hardware {
+                        result.differences.push(Difference {
+                            function,
+                            offset,
+                            cached,
+                            hardware,
+                        });
+                    }
+                }
+            }
+        }
+        result
+    }
+}
+
+/// Adds to `accesses` what reads the `wanted` bytes of one dword: a single
+/// access, unless a byte between them must not be read.
+fn plan(
+    block: &Block,
+    dword: u16,
+    accesses: &mut Vec<(ConfigOffset, Width)>,
+    wanted: impl Fn(ConfigOffset) -> bool,
+) {
+    let span = |start: u16, width: Width| (start..start + width.bytes()).map(ConfigOffset::new);
+    let needs = |start, width| span(start, width).any(&wanted);
+    let is_readable =
+        |start, width| span(start, width).all(|byte| block.cell(byte).class.is_readable());
+    if !needs(dword, Width::Dword) {
+        return;
+    }
+    let halves = [dword, dword + 2].map(|half| needs(half, Width::Word));
+    if halves == [true, true] && is_readable(dword, Width::Dword) {
+        accesses.push((ConfigOffset::new(dword), Width::Dword));
+        return;
+    }
+    for (half, _) in [dword, dword + 2]
+        .into_iter()
+        .zip(halves)
+        .filter(|(_, is_needed)| *is_needed)
+    {
+        let bytes = [half, half + 1].map(|byte| needs(byte, Width::Byte));
+        if bytes == [true, true] && is_readable(half, Width::Word) {
+            accesses.push((ConfigOffset::new(half), Width::Word));
+            continue;
+        }
+        for (byte, _) in [half, half + 1]
+            .into_iter()
+            .zip(bytes)
+            .filter(|(_, is_needed)| *is_needed)
+        {
+            accesses.push((ConfigOffset::new(byte), Width::Byte));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What is known about each byte of a function's configuration space.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::pci::ConfigOffset;
+
+/// How a byte of configuration space behaves, which decides what a cache may
+/// do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing names it: passed through, never read on the cache's own
+    /// initiative. A write to it may change anything in the function.
+    Unknown,
+    /// A constant of the function.
+    Static,
+    /// Changes only because software wrote it, at once, or by a reset.
+    Software,
+    /// Changes on its own. Reading it does no harm, keeping it does.
+    Volatile,
+    /// Reading it has an effect: never read on the cache's own initiative.
+    SideEffect,
+    /// Named, but not worth or not safe keeping: passed through.
+    Pass,
+}
+
+impl Class {
+    /// Whether the cache may keep the byte.
+    #[must_use]
+    pub const fn is_cacheable(self) -> bool {
+        matches!(self, Self::Static | Self::Software)
+    }
+
+    /// Whether the cache may read the byte without being asked.
+    #[must_use]
+    pub const fn is_readable(self) -> bool {
+        matches!(self, Self::Static | Self::Software | Self::Volatile)
+    }
+}
+
+/// The event beside writes and resets that makes a kept byte stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// None.
+    None,
+    /// The number of interrupt messages changed (Interrupt Message Number).
+    Messages,
+    /// Common Clock Configuration changed (exit latencies).
+    CommonClock,
+    /// The link left or entered `DL_Up`.
+    Link,
+    /// NumVFs, VF Enable or ARI changed (VF offset and stride).
+    VfRouting,
+    /// System Page Size or the VF BAR size changed (VF BARs).
+    VfPageSize,
+    /// Not an event but a condition: Expansion ROM Validation moves the upper
+    /// seven bits on its own, so that a byte with any of them set is not kept.
+    RomValidation,
+}
+
+/// What a write to a byte does beyond changing that byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Start of the built-in self test.
+    Bist,
+    /// Primary, secondary and subordinate bus number of a bridge.
+    BusNumbers,
+    /// Bridge Control: secondary bus reset.
+    BridgeControl,
+    /// Power Management Control/Status: power state.
+    PowerState,
+    /// MSI or MSI-X Message Control.
+    MessageControl,
+    /// Advanced Features control: function level reset.
+    AdvancedFeatures,
+    /// Device Control: function level reset.
+    DeviceControl,
+    /// Link Control: common clock, retrain, link disable.
+    LinkControl,
+    /// Slot Control: power, and a command that takes its time.
+    SlotControl,
+    /// Device Control 2: ARI forwarding.
+    DeviceControl2,
+    /// SR-IOV Control: VF Enable, ARI capable hierarchy.
+    SrIovControl,
+    /// NumVFs.
+    NumVfs,
+    /// System Page Size or VF Resizable BAR.
+    VfPageSize,
+    /// Resizable BAR control.
+    ResizableBar,
+    /// DPC Control: software trigger.
+    DpcControl,
+    /// Moves other registers or the routing of the functions below.
+    Rerouting,
+    /// Locks or hides registers of this function.
+    Locking,
+}
+
+/// Class, tag and effect of one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// How it behaves.
+    pub(super) class: Class,
+    /// What else makes it stale.
+    pub(super) tag: Tag,
+    /// What writing it does.
+    pub(super) effect: Effect,
+}
+
+impl Cell {
+    /// A byte that nothing names.
+    pub(super) const UNKNOWN: Self = Self::of(Class::Unknown);
+
+    /// A byte of `class` without tag and effect.
+    #[must_use]
+    pub(super) const fn of(class: Class) -> Self {
+        Self {
+            class,
+            tag: Tag::None,
+            effect: Effect::None,
+        }
+    }
+}
+
+/// The first byte of a run of equal bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    start: u16,
+    cell: Cell,
+}
+
+/// The cells of a whole configuration space, as runs of equal bytes: a
+/// function has some dozens of registers, not thousands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClassMap {
+    /// Sorted by start; the first starts at 0.
+    runs: Box<[Run]>,
+}
+
+impl ClassMap {
+    /// Packs the cells of every byte; `cells` starts at offset 0.
+    #[must_use]
+    pub(super) fn pack(cells: &[Cell]) -> Self {
+        let mut runs: Vec<Run> = Vec::new();
+        for (start, &cell) in (0..).zip(cells) {
+            if runs.last().is_none_or(|run| run.cell != cell) {
+                runs.push(Run { start, cell });
+            }
+        }
+        Self {
+            runs: runs.into_boxed_slice(),
+        }
+    }
+
+    /// The cell of the byte at `offset`.
+    #[must_use]
+    pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
+        let after = self.runs.partition_point(|run| run.start <= offset.get());
+        after
+            .checked_sub(1)
+            .map_or(Cell::UNKNOWN, |index| self.runs[index].cell)
+    }
+
+    /// The runs of equal cells as (first byte, first byte after, cell), up to
+    /// the offset `end`.
+    pub(super) fn runs(&self, end: u16) -> impl Iterator<Item = (u16, u16, Cell)> + '_ {
+        self.runs.iter().enumerate().map(move |(index, run)| {
+            let next = self.runs.get(index + 1).map_or(end, |next| next.start);
+            (run.start, next, run.cell)
+        })
+    }
+
+    /// Bytes of memory behind the map.
+    #[must_use]
+    pub(super) fn heap_bytes(&self) -> usize {
+        core::mem::size_of_val(&*self.runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_map_answers_as_the_cells_it_was_packed_from() {
+        let mut cells = [Cell::UNKNOWN; 32];
+        cells[4] = Cell::of(Class::Static);
+        cells[5] = Cell::of(Class::Static);
+        cells[31] = Cell::of(Class::Volatile);
+        let map = ClassMap::pack(&cells);
+        for (offset, cell) in (0..).zip(&cells) {
+            assert_eq!(map.cell(ConfigOffset::new(offset)), *cell);
+        }
+        let lengths: Vec<_> = map.runs(32).map(|(start, end, _)| end - start).collect();
+        assert_eq!(lengths, [4, 2, 25, 1]);
+    }
+}

@@ -1,0 +1,22 @@
+//! What was found and what it cost, for people and for programs.
+//!
+//! [`Report`] is plain data: [`Report::new`] fills it from what enumeration and
+//! the cache know, and everything else only reads it. [`json`] writes it for
+//! programs, [`tree`] and [`summary`] print it on a console, and [`lspci`]
+//! writes the captured configuration spaces in a form that `lspci -F` reads.
+
+mod build;
+pub mod json;
+pub mod lspci;
+mod model;
+pub mod names;
+pub mod summary;
+pub mod tree;
+mod units;
+
+pub use build::{CachedBytes, Facts};
+pub use model::{
+    Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, Difference,
+    ExtendedCapability, Function, HostBridge, HostWindow, Machine, Name, Phase, Report, SCHEMA,
+    SelfCheck, SrIov, Subsystem, Window,
+};

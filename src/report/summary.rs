@@ -1,0 +1,210 @@
+//! The totals, for people.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Display, Write};
+
+use super::tree::plain;
+use super::units::{bytes, count, milliseconds, percent};
+use super::{Function, Phase, Report};
+
+/// Columns of the name that each line starts with.
+const LABEL: usize = 13;
+
+/// Prints how much there is, what it cost, and every anomaly on a line.
+///
+/// # Errors
+///
+/// When `to` fails.
+pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    write_machine(report, to)?;
+    write_functions(&report.functions, report.host_bridges.len(), to)?;
+    write_costs(report, to)?;
+    write_phases(report, to)?;
+    if let Some(check) = &report.self_check {
+        line(
+            to,
+            "self-check",
+            format_args!(
+                "{} bytes compared with the hardware, {}",
+                check.bytes,
+                count(check.differences.len(), "difference", "differences")
+            ),
+        )?;
+        for difference in &check.differences {
+            line(
+                to,
+                "",
+                format_args!(
+                    "{} offset {:03x}: cached {:02x}, hardware {:02x}",
+                    difference.sbdf, difference.offset, difference.cached, difference.hardware
+                ),
+            )?;
+        }
+    }
+    write_anomalies(report, to)?;
+    line(to, "result", format_args!("{}", plain(&report.result)))
+}
+
+fn line(to: &mut dyn Write, label: &str, text: impl Display) -> fmt::Result {
+    writeln!(to, "{label:<LABEL$}{text}")
+}
+
+fn write_machine(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    let machine = &report.machine;
+    let model = machine.model.as_deref().map_or_else(String::new, plain);
+    line(
+        to,
+        "machine",
+        format_args!(
+            "{model}{}EL{}, {}, {} of RAM, timer {}.{:03} MHz",
+            if model.is_empty() { "" } else { ", " },
+            machine.exception_level,
+            count(machine.cores as usize, "core", "cores"),
+            bytes(machine.memory_bytes),
+            machine.timer_hz / 1_000_000,
+            machine.timer_hz / 1000 % 1000,
+        ),
+    )
+}
+
+fn write_functions(functions: &[Function], hosts: usize, to: &mut dyn Write) -> fmt::Result {
+    let bridges = functions.iter().filter(|f| f.bridge.is_some()).count();
+    let mut buses = Vec::new();
+    for function in functions {
+        let bus = (function.sbdf.segment(), function.sbdf.bus());
+        if !buses.contains(&bus) {
+            buses.push(bus);
+        }
+    }
+    line(
+        to,
+        "functions",
+        format_args!(
+            "{}: {} and {}, on {} below {}",
+            functions.len(),
+            count(bridges, "bridge", "bridges"),
+            count(functions.len() - bridges, "other", "others"),
+            count(buses.len(), "bus", "buses"),
+            count(hosts, "host bridge", "host bridges"),
+        ),
+    )?;
+    let bars = || functions.iter().flat_map(|function| &function.bars);
+    let assigned = || bars().filter(|bar| bar.address.is_some());
+    let in_all = assigned()
+        .filter_map(|bar| bar.size)
+        .fold(0, u64::saturating_add);
+    line(
+        to,
+        "BARs",
+        format_args!(
+            "{} assigned ({}), {} disabled",
+            assigned().count(),
+            bytes(in_all),
+            bars().count() - assigned().count(),
+        ),
+    )
+}
+
+fn write_costs(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    let accesses = &report.accesses;
+    line(
+        to,
+        "hardware",
+        format_args!(
+            "{} reads (absent functions {}, sizing {}), {} writes; most reads of one dword {}",
+            accesses.reads,
+            accesses.absent_probes,
+            accesses.sizing_read_backs,
+            accesses.writes,
+            accesses.most_reads_of_one_dword,
+        ),
+    )?;
+    let sum = |of: fn(&Function) -> u16| -> u64 {
+        report.functions.iter().map(|f| u64::from(of(f))).sum()
+    };
+    let cacheable = sum(|function| function.cacheable_bytes);
+    let cached = sum(|function| function.cached_bytes);
+    line(
+        to,
+        "cache",
+        format_args!(
+            "{cached} of {cacheable} cacheable bytes ({})",
+            percent(cached, cacheable),
+        ),
+    )?;
+    let cache = &report.cache;
+    line(
+        to,
+        "",
+        format_args!(
+            "{} hits, {} misses, {} uncacheable, {} writes, {} invalidations",
+            cache.hits, cache.misses, cache.uncacheable, cache.writes, cache.invalidations,
+        ),
+    )?;
+    let machine = &report.machine;
+    line(
+        to,
+        "memory",
+        format_args!(
+            "image {}, heap at most {}, {} bytes a function",
+            bytes(machine.image_bytes),
+            bytes(machine.heap_peak_bytes),
+            machine.bytes_per_function,
+        ),
+    )
+}
+
+/// One line a phase: time, its share, and how much of it went into
+/// configuration accesses.
+fn write_phases(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    let total = |of: fn(&Phase) -> u64| report.phases.iter().map(of).fold(0, u64::saturating_add);
+    let ticks = total(|phase| phase.ticks);
+    let nanoseconds = total(|phase| phase.nanoseconds);
+    let row = |name: &str, time: u64, spent: u64, config: u64| {
+        format!(
+            "{:<16} {:>13} {:>7} {:>7} in configuration accesses",
+            plain(name),
+            milliseconds(time),
+            percent(spent, ticks),
+            percent(config, spent),
+        )
+    };
+    let mut label = "time";
+    for phase in &report.phases {
+        let text = row(
+            &phase.name,
+            phase.nanoseconds,
+            phase.ticks,
+            phase.config_ticks,
+        );
+        line(to, label, text)?;
+        label = "";
+    }
+    let config = total(|phase| phase.config_ticks);
+    line(to, label, row("total", nanoseconds, ticks, config))
+}
+
+fn write_anomalies(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    let of_functions = report.functions.iter().flat_map(|function| {
+        function
+            .anomalies
+            .iter()
+            .map(|text| (Some(function.sbdf), text))
+    });
+    let others = report.anomalies.iter().map(|a| (a.sbdf, &a.text));
+    let mut label = "anomalies";
+    for (sbdf, text) in of_functions.chain(others) {
+        match sbdf {
+            Some(sbdf) => line(to, label, format_args!("{sbdf}: {}", plain(text)))?,
+            None => line(to, label, format_args!("{}", plain(text)))?,
+        }
+        label = "";
+    }
+    if label.is_empty() {
+        Ok(())
+    } else {
+        line(to, label, "none")
+    }
+}
