@@ -116,15 +116,9 @@ impl BlockInput<'_> {
         self.data.len() as u16
     }
 
-    /// Writes the block to `address` and zeroes the rest of its `run` bytes.
-    /// The input has been checked.
-    pub(super) fn write(
-        &self,
-        address: PhysAddr,
-        run: u64,
-        generation: u64,
-        sink: &mut impl Sink,
-    ) {
+    /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
+    /// in larger pages is not touched. The input has been checked.
+    pub(super) fn write(&self, address: PhysAddr, run: u64, generation: u64, sink: &mut impl Sink) {
         let mut crc = crc32fast::Hasher::new();
         let bitmap_size = (CACHED - CACHEABLE) as usize;
         part(sink, &mut crc, address, self.data, CACHEABLE as usize);
@@ -138,9 +132,6 @@ impl BlockInput<'_> {
         crc.update(&extension[..used]);
         extension[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
         sink.write(PhysAddr(address.0 + EXTENSION), &extension);
-        if run > BLOCK_SIZE {
-            sink.zero(PhysAddr(address.0 + BLOCK_SIZE), run - BLOCK_SIZE);
-        }
     }
 
     /// Fills in the extension but for its CRC and returns the bytes used.

@@ -74,7 +74,7 @@ pub fn build(
 
     for (number, block) in blocks.iter().enumerate() {
         let address = PhysAddr(first_block.0 + number as u64 * stride);
-        block.write(address, stride, placement.generation, sink);
+        block.write(address, placement.generation, sink);
     }
 
     let index = MemoryRange::new(at(layout.index.offset), index::size(blocks.len()));
@@ -90,15 +90,9 @@ pub fn build(
 
     let entries = layout.entries(placement.arena);
     let mut pages = layout.map_pages(placement.arena);
-    let room = pages.left();
-    let map = map::write(
-        layout.abi(),
-        layout.page_size(),
-        &entries,
-        &mut pages,
-        sink,
-    )
-    .ok_or(BuildError::MapTooLarge { pages: room })?;
+    let map_pages = pages.left();
+    let map = map::write(layout.abi(), layout.page_size(), &entries, &mut pages, sink)
+        .ok_or(BuildError::MapTooLarge { pages: map_pages })?;
 
     let metadata = layout.metadata.map(|piece| at(piece.offset));
     if let Some(metadata) = metadata {
@@ -124,7 +118,7 @@ pub fn build(
         index,
         functions: blocks.len(),
         entries: entries.len(),
-        map_pages: room - pages.left(),
+        map_pages: map_pages - pages.left(),
         preserved_bytes: layout.preserved_size(),
     })
 }
@@ -168,12 +162,7 @@ fn check(
 }
 
 /// Writes `bytes` and zeroes the rest of a run of `run` bytes.
-fn put(
-    sink: &mut impl Sink,
-    address: PhysAddr,
-    bytes: &[u8],
-    run: u64,
-) -> Result<(), BuildError> {
+fn put(sink: &mut impl Sink, address: PhysAddr, bytes: &[u8], run: u64) -> Result<(), BuildError> {
     let size = bytes.len() as u64;
     if size > run {
         return Err(BuildError::PieceTooLarge { size, run });

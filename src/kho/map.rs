@@ -132,7 +132,11 @@ pub(crate) fn most_pages(
 /// How many naturally aligned spans of `2^shift` bytes a range of `extent`
 /// bytes can touch that lies in one block of 1 GiB.
 pub(crate) const fn most_spans(extent: u64, shift: u32) -> u64 {
-    if shift >= 30 { 1 } else { (extent >> shift) + 2 }
+    if shift >= 30 {
+        1
+    } else {
+        (extent >> shift) + 2
+    }
 }
 
 #[cfg(test)]

@@ -73,3 +73,55 @@ pub(super) fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32,
     });
     lists.sum::<u64>().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn words(memory: &crate::kho::Buffer, address: u64, count: usize) -> Vec<u64> {
+        let bytes = memory.get(PhysAddr(address), count * 8).unwrap();
+        bytes
+            .chunks(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn an_entry_is_a_bit_of_a_span_of_4096_blocks() {
+        let base = PhysAddr(0x5000_0000);
+        let mut memory = crate::kho::Buffer::new(base, 0x4000);
+        let mut pages = Pages::new(base, 4, PageSize::K4);
+        let entry = Preserved {
+            order: 0,
+            address: PhysAddr(0x6700_1000),
+        };
+        let first = write(PageSize::K4, &[entry], &mut pages, &mut memory);
+        assert_eq!(first, Some(base));
+        // No next chunk; order 0, one entry; its span and its bitmap.
+        let chunk = words(&memory, base.0, 4);
+        assert_eq!(chunk, [0, 1 << 32, 0x6700_0000, 0x5000_1000]);
+        assert_eq!(memory.get(PhysAddr(0x5000_1000), 2), Some(&[2, 0][..]));
+    }
+
+    #[test]
+    fn every_order_and_every_full_chunk_starts_another_chunk() {
+        let base = PhysAddr(0x5000_0000);
+        let mut memory = crate::kho::Buffer::new(base, 0x20_0000);
+        let mut pages = Pages::new(base, 0x200, PageSize::K4);
+        let span = 4096 << 12;
+        let entry = |order, number: u64| Preserved {
+            order,
+            address: PhysAddr(0x8000_0000 + number * span),
+        };
+        let entries: Vec<_> = (0..256).map(|n| entry(0, n)).chain([entry(1, 0)]).collect();
+        let mut chunk = write(PageSize::K4, &entries, &mut pages, &mut memory).unwrap();
+        let mut seen = Vec::new();
+        while chunk.0 != 0 {
+            let head = words(&memory, chunk.0, 2);
+            seen.push((head[1] as u32, head[1] >> 32));
+            chunk = PhysAddr(head[0]);
+        }
+        assert_eq!(seen, [(0, 255), (0, 1), (1, 1)]);
+    }
+}

@@ -110,4 +110,64 @@ mod tests {
         let depths = PageSize::ALL.map(|page_size| Shape::new(page_size).depth);
         assert_eq!(depths, [6, 5, 4]);
     }
+
+    /// The tree of one entry as the kernel would walk it: the slots that are
+    /// set from the root down, then the bit in the leaf.
+    fn walk(page_size: PageSize, address: u64, order: u32) -> (Vec<u64>, u64) {
+        let base = PhysAddr(0x5000_0000);
+        let page = page_size.bytes();
+        let mut memory = crate::kho::Buffer::new(base, 8 * page as usize);
+        let mut pages = Pages::new(base, 8, page_size);
+        let entry = Preserved {
+            order,
+            address: PhysAddr(address),
+        };
+        let mut node = write(page_size, &[entry], &mut pages, &mut memory).unwrap();
+        let mut slots = Vec::new();
+        loop {
+            let bytes = memory.get(node, page as usize).unwrap();
+            let mut words = bytes
+                .chunks(8)
+                .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+                .enumerate()
+                .filter(|(_, word)| *word != 0);
+            let (slot, word) = words.next().unwrap();
+            assert!(words.next().is_none());
+            if pages.left() == 8 - 1 - slots.len() as u64 {
+                let bit = slot as u64 * 64 + u64::from(word.trailing_zeros());
+                assert!(word.is_power_of_two());
+                return (slots, bit);
+            }
+            slots.push(slot as u64);
+            node = PhysAddr(word);
+        }
+    }
+
+    #[test]
+    fn entries_take_the_slots_that_linux_was_seen_to_walk() {
+        let walked = walk(PageSize::K4, 0x6000_0000, 0);
+        assert_eq!(walked, (alloc::vec![2, 0, 0, 0, 12], 0));
+        let walked = walk(PageSize::K4, 0x8_4020_3000, 0);
+        assert_eq!(walked, (alloc::vec![2, 0, 0, 0, 264], 515));
+        let walked = walk(PageSize::K4, 0x8000_0000, 9);
+        assert_eq!(walked, (alloc::vec![0, 2, 0, 0, 0], 1024));
+        let walked = walk(PageSize::K16, 0x6000_4000, 0);
+        assert_eq!(walked, (alloc::vec![1, 0, 0, 0], 98305));
+        let walked = walk(PageSize::K64, 0x8_8001_0000, 0);
+        assert_eq!(walked, (alloc::vec![8, 0, 1], 32769));
+    }
+
+    #[test]
+    fn keys_carry_their_order_above_the_address() {
+        let key = |page_size, address, order| {
+            Shape::new(page_size).key(Preserved {
+                order,
+                address: PhysAddr(address),
+            })
+        };
+        assert_eq!(key(PageSize::K4, 0x6000_0000, 0), 0x0010_0000_0006_0000);
+        assert_eq!(key(PageSize::K4, 0x8000_0000, 9), 0x0000_0800_0000_0400);
+        assert_eq!(key(PageSize::K16, 0x6000_4000, 0), 0x0004_0000_0001_8001);
+        assert_eq!(key(PageSize::K64, 0x8_8001_0000, 0), 0x0001_0000_0008_8001);
+    }
 }

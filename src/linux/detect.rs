@@ -147,16 +147,30 @@ mod tests {
 
     #[test]
     fn a_message_that_only_mentions_a_version_is_none() {
-        assert_eq!(detect(&image(&[b"no kho-v3\0", b"\0kho-vector\0"])), Ok(None));
+        assert_eq!(
+            detect(&image(&[b"no kho-v3\0", b"\0kho-vector\0"])),
+            Ok(None)
+        );
         assert_eq!(detect(&image(&[b"skho-v4\0"])), Ok(None));
     }
 
     #[test]
     fn the_string_is_taken_whole_so_unknown_parts_are_refused() {
-        for unknown in ["kho-v2", "kho-v41", "kho-v4;radix-v1", "kho-v4 test", "kho-v5"] {
+        for unknown in [
+            "kho-v2",
+            "kho-v41",
+            "kho-v4;radix-v1",
+            "kho-v4 test",
+            "kho-v5",
+        ] {
             let bytes = alloc::format!("\0{unknown}\0");
             let error = detect(&image(&[bytes.as_bytes()])).unwrap_err();
-            assert_eq!(error, DetectError::Unknown { found: unknown.to_string() });
+            assert_eq!(
+                error,
+                DetectError::Unknown {
+                    found: unknown.to_string()
+                }
+            );
             assert!(error.to_string().contains(unknown));
         }
     }

@@ -149,9 +149,7 @@ fn header_length(file: &[u8]) -> Result<usize, UnpackError> {
     }
     let mut length = fixed.len();
     if flags & EXTRA != 0 {
-        let size = file
-            .get(length..length + 2)
-            .ok_or(UnpackError::Truncated)?;
+        let size = file.get(length..length + 2).ok_or(UnpackError::Truncated)?;
         length += 2 + usize::from(u16::from_le_bytes([size[0], size[1]]));
     }
     for text in [NAME, COMMENT] {
@@ -161,9 +159,7 @@ fn header_length(file: &[u8]) -> Result<usize, UnpackError> {
         }
     }
     if flags & HEADER_CRC != 0 {
-        let stored = file
-            .get(length..length + 2)
-            .ok_or(UnpackError::Truncated)?;
+        let stored = file.get(length..length + 2).ok_or(UnpackError::Truncated)?;
         let stored = u16::from_le_bytes([stored[0], stored[1]]);
         if stored != crc32fast::hash(&file[..length]) as u16 {
             return Err(UnpackError::GzipHeader { method, flags });
@@ -308,7 +304,10 @@ impl fmt::Display for UnpackError {
                 "the CRC-32 of the unpacked kernel is {computed:#010x} instead of {stored:#010x}"
             ),
             Self::TrailingData { bytes } => {
-                write!(f, "{bytes} bytes of something else follow the packed kernel")
+                write!(
+                    f,
+                    "{bytes} bytes of something else follow the packed kernel"
+                )
             }
         }
     }

@@ -155,7 +155,10 @@ impl MemoryPlan {
         {
             return Err(PlanFault::Alignment("handover", arena));
         }
-        let in_one_node = request.ram.iter().any(|region| region.range.contains(arena));
+        let in_one_node = request
+            .ram
+            .iter()
+            .any(|region| region.range.contains(arena));
         let gib = 1 << 30;
         if !in_one_node || arena.start.0 / gib != (arena.end() - 1) / gib {
             return Err(PlanFault::Split(arena));

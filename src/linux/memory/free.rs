@@ -121,6 +121,9 @@ mod tests {
         assert_eq!(free.find(0x4801, 1, all, From::Low), None);
         assert_eq!(free.find(0x1000, 0x1000, (0x2800, 0x5800), From::Low), None);
         assert_eq!(free.largest(0x1000, all), 0x4000);
-        assert_eq!(free.candidates(0x1000, 0x1000, (0, 0x3000)), [0x2000, 0x1000]);
+        assert_eq!(
+            free.candidates(0x1000, 0x1000, (0, 0x3000)),
+            [0x2000, 0x1000]
+        );
     }
 }

@@ -165,9 +165,8 @@ impl<'a> Search<'a> {
             shapes.push(one);
         }
         // Rounding each area up may have made them too many.
-        shapes.retain(|areas| {
-            areas.iter().map(|area| area.size).sum::<u64>() <= self.ram_bytes / 2
-        });
+        shapes
+            .retain(|areas| areas.iter().map(|area| area.size).sum::<u64>() <= self.ram_bytes / 2);
         Ok(shapes)
     }
 

@@ -74,10 +74,7 @@ mod tests {
 
     #[test]
     fn alignments_are_those_of_the_largest_page_blocks() {
-        assert_eq!(
-            PageSize::ALL.map(alignment),
-            [4 * MIB, 32 * MIB, 512 * MIB]
-        );
+        assert_eq!(PageSize::ALL.map(alignment), [4 * MIB, 32 * MIB, 512 * MIB]);
     }
 
     #[test]
@@ -88,8 +85,7 @@ mod tests {
             crash_kernel: 0,
         };
         // 1.5 * (19.5 * 4 + 64 + 32 + 0.5 * 4 + 16) MiB
-        let total =
-            fixed(&needs, PageSize::K4, true) + proportional(4 * GIB, PageSize::K4);
+        let total = fixed(&needs, PageSize::K4, true) + proportional(4 * GIB, PageSize::K4);
         assert_eq!(total, 288 * MIB);
     }
 }
