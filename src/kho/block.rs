@@ -118,7 +118,7 @@ impl BlockInput<'_> {
 
     /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
     /// in larger pages is not touched. The input has been checked.
-    pub(super) fn write(&self, address: PhysAddr, run: u64, generation: u64, sink: &mut impl Sink) {
+    pub(super) fn write(&self, address: PhysAddr, generation: u64, sink: &mut impl Sink) {
         let mut crc = crc32fast::Hasher::new();
         let bitmap_size = (CACHED - CACHEABLE) as usize;
         part(sink, &mut crc, address, self.data, CACHEABLE as usize);
