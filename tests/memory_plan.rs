@@ -255,6 +255,7 @@ fn the_check_notices_every_kind_of_fault() {
         range: range(0x5000_0000, MIB),
         no_map: true,
     });
+    machine.kernel.image_size -= 0x1_0000;
     let good = machine.plan().unwrap();
     let fault = |change: &dyn Fn(&mut MemoryPlan)| {
         let mut plan = good.clone();
@@ -315,7 +316,7 @@ fn the_check_notices_every_kind_of_fault() {
         Overlap("handover", ..)
     ));
     assert!(matches!(
-        fault(&|plan| plan.scratch[0].start.0 += MIB),
+        fault(&|plan| plan.scratch[0].start.0 = 0x6010_0000),
         Alignment("scratch area", _)
     ));
     assert!(matches!(

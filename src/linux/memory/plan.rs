@@ -104,7 +104,7 @@ impl<'a> Search<'a> {
     fn scratch_shapes(&self, handover: &HandoverNeeds) -> Result<Vec<Vec<Area>>, PlanError> {
         let page_size = handover.page_size;
         let align = scratch::alignment(page_size);
-        let round = |bytes: u64| bytes.max(1).next_multiple_of(align);
+        let round = |bytes: u64| bytes.clamp(1, ADDRESS_END).next_multiple_of(align);
         let ram = self.request.ram;
         let high = ram.iter().any(|region| span(region.range).1 > LOW.1);
         let has_low = ram.iter().any(|region| span(region.range).0 < LOW.1);
