@@ -73,6 +73,7 @@ fn inputs(functions: &[Function]) -> Vec<BlockInput<'_>> {
             cached: &function.cached,
             masks: &function.masks,
             capabilities: &function.capabilities,
+            capabilities_complete: function.sbdf.devfn() % 3 != 0,
         })
         .collect()
 }
@@ -172,7 +173,7 @@ fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: 
             pcsc::Extension {
                 function: u32::from(sbdf.segment()) << 16 | u32::from(sbdf.routing_id()),
                 size,
-                flags: 0,
+                flags: if sbdf.devfn() % 3 == 0 { 2 } else { 0 },
                 generation: GENERATION,
                 masks: masks.map(|m| (m.offset, m.writable, m.fixed)).collect(),
                 capabilities: capabilities.map(|c| (c.id, c.offset, c.version)).collect(),

@@ -29,7 +29,7 @@ const VERSION: u16 = 1;
 
 /// Flag: not all masks fit.
 const MASKS_CUT: u16 = 1;
-/// Flag: not all capabilities fit.
+/// Flag: the capabilities are not complete.
 const CAPABILITIES_CUT: u16 = 2;
 
 /// Masks that a block has room for. A function with a type 0 header and SR-IOV
@@ -80,6 +80,9 @@ pub struct BlockInput<'a> {
     /// Capabilities in list order, conventional before extended. More than
     /// [`MOST_CAPABILITIES`] are cut off, which the block tells.
     pub capabilities: &'a [CapabilityRecord],
+    /// Whether `capabilities` are all that the function has. They are not if
+    /// one of its lists could not be followed to the end.
+    pub capabilities_complete: bool,
 }
 
 impl BlockInput<'_> {
@@ -142,7 +145,7 @@ impl BlockInput<'_> {
         if masks.len() < self.masks.len() {
             flags |= MASKS_CUT;
         }
-        if capabilities.len() < self.capabilities.len() {
+        if capabilities.len() < self.capabilities.len() || !self.capabilities_complete {
             flags |= CAPABILITIES_CUT;
         }
         let capabilities_at = HEADER + masks.len() * MASK;
