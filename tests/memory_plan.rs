@@ -247,6 +247,9 @@ fn what_does_not_fit_is_named() {
 
 #[test]
 fn the_check_notices_every_kind_of_fault() {
+    use PlanFault::{
+        Alignment, NoLowScratch, NotInRam, Overlap, Presence, Size, Split, TooMuchScratch, Window,
+    };
     let mut machine = Machine::new(&[(0x4000_0000, 2 * GIB), (0x10_0000_0000, 40 * GIB)]);
     machine.initrd = Some(InitrdNeeds {
         loaded: range(0x4800_0000, 8 * MIB),
@@ -264,9 +267,6 @@ fn the_check_notices_every_kind_of_fault() {
     };
     let arena = good.arena.unwrap();
     let moved = |to: u64, piece: MemoryRange| range(to, piece.size);
-    use PlanFault::{
-        Alignment, NoLowScratch, NotInRam, Overlap, Presence, Size, Split, TooMuchScratch, Window,
-    };
     assert!(matches!(
         fault(&|plan| plan.kernel.start.0 += 0x1000),
         Alignment("kernel", _)

@@ -39,15 +39,16 @@ pub const MOST_MASKS: usize = 32;
 pub const MOST_CAPABILITIES: usize =
     ((BLOCK_SIZE - EXTENSION) as usize - HEADER - MOST_MASKS * MASK) / CAPABILITY;
 
-/// What a write of all ones to a dword of configuration space leaves there:
-/// a BAR, an expansion ROM BAR or a bridge window register.
+/// What is known about writes to a dword of configuration space: a BAR, an
+/// expansion ROM BAR or a window register of a bridge. A bit in neither mask is
+/// not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaskRecord {
     /// Offset of the dword, a multiple of 4.
     pub offset: u16,
     /// Bits that keep what is written to them.
     pub writable: u32,
-    /// Bits that read as one whatever is written. All other bits read as zero.
+    /// Bits that ignore what is written and keep the value they have.
     pub fixed: u32,
 }
 

@@ -3,7 +3,7 @@
 //! A handover is a small device tree (the *root tree*), a *preserved-memory
 //! map* that tells which pages must survive, some *scratch* memory that Linux
 //! may use until it has read the map, and the data itself: here the
-//! configuration space cache under the name `pcsc`. [`build`] lays all of it
+//! configuration space cache under the name `pcsc`. [`build()`] lays all of it
 //! out in one contiguous arena and writes it through a [`Sink`]; it is a pure
 //! function of its arguments.
 //!

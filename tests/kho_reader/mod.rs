@@ -4,9 +4,7 @@
 //! the scratch areas, walk the preserved-memory map, give everything else to
 //! the page allocator, and only then look at the data.
 
-#![allow(dead_code, reason = "each test crate uses its own part of the reader")]
-
-pub mod pcsc;
+pub(crate) mod pcsc;
 
 use std::collections::BTreeMap;
 
@@ -14,23 +12,23 @@ use warmbus::kho::Buffer;
 use warmbus::pci::PhysAddr;
 
 /// A property of a tree: its raw bytes.
-pub type Properties = BTreeMap<String, Vec<u8>>;
+pub(crate) type Properties = BTreeMap<String, Vec<u8>>;
 
 /// The kernel that receives a handover.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// What it is called in test messages.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The string that it looks for.
-    pub string: &'static str,
+    pub(crate) string: &'static str,
     /// Binary logarithm of its page size.
-    pub page_shift: u32,
-    pub map: Map,
+    pub(crate) page_shift: u32,
+    pub(crate) map: Map,
 }
 
 /// How a kernel reads the preserved-memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Map {
+pub(crate) enum Map {
     /// Chunks of bitmaps with this many bits.
     Chunks { preserve_bits: u64 },
     /// A radix tree of this many levels.
@@ -39,21 +37,21 @@ pub enum Map {
 
 /// What a kernel got.
 #[derive(Debug)]
-pub struct Received<'a> {
+pub(crate) struct Received<'a> {
     kernel: Kernel,
     memory: &'a Buffer,
     root: Vec<u8>,
     /// Address and size of each scratch area.
-    pub scratch: Vec<(u64, u64)>,
+    pub(crate) scratch: Vec<(u64, u64)>,
     /// Address and order of each entry of the map.
-    pub preserved: BTreeMap<u64, u32>,
+    pub(crate) preserved: BTreeMap<u64, u32>,
     /// Pages that the map itself takes.
-    pub map_pages: Vec<u64>,
+    pub(crate) map_pages: Vec<u64>,
 }
 
 impl Kernel {
     /// The kernels that read version `string` with pages of `1 << page_shift`.
-    pub fn readers(string: &'static str, page_shift: u32) -> Vec<Self> {
+    pub(crate) fn readers(string: &'static str, page_shift: u32) -> Vec<Self> {
         let with = |name, map| Self {
             name,
             string,
@@ -93,7 +91,7 @@ impl Kernel {
     }
 
     /// What happens before the allocator runs.
-    pub fn receive<'a>(
+    pub(crate) fn receive<'a>(
         &self,
         memory: &'a Buffer,
         fdt: (u64, u64),
@@ -152,7 +150,7 @@ impl Kernel {
 
 impl Received<'_> {
     fn page_at(&mut self, address: u64) -> Result<Vec<u8>, String> {
-        if address % self.kernel.page() as u64 != 0 {
+        if !address.is_multiple_of(self.kernel.page() as u64) {
             return Err(format!("map page at {address:#x} is not aligned"));
         }
         if self.map_pages.contains(&address) {
@@ -207,7 +205,7 @@ impl Received<'_> {
         for bit in 0..page.len() * 8 {
             if page[bit / 8] & 1 << (bit % 8) != 0 {
                 let key = key << (shift + 3) | bit as u64;
-                let order_bit = 63 - key.leading_zeros();
+                let order_bit = key.checked_ilog2().ok_or("no order bit")?;
                 let order = (64 - shift).checked_sub(order_bit).ok_or("order bit")?;
                 let frame = key & !(1 << order_bit);
                 self.preserve(frame << (shift + order), order)?;
@@ -240,7 +238,7 @@ impl Received<'_> {
 
     /// The memory after the page allocator has used every page that is free:
     /// all but the preserved ones and the scratch array.
-    pub fn under_pressure(&self, array: (u64, u64)) -> Buffer {
+    pub(crate) fn under_pressure(&self, array: (u64, u64)) -> Buffer {
         let base = self.memory.base().0;
         let mut after = Buffer::new(self.memory.base(), self.memory.bytes().len());
         let mut keep = |at: u64, size: u64| {
@@ -256,7 +254,7 @@ impl Received<'_> {
     }
 
     /// What a subsystem gets that asks for its data: address and size.
-    pub fn subtree(&self, name: &str) -> Result<(u64, u64), String> {
+    pub(crate) fn subtree(&self, name: &str) -> Result<(u64, u64), String> {
         let (properties, _) = node(&self.root, &[name])?;
         if matches!(self.kernel.map, Map::Chunks { .. }) {
             let at = native_u64(&properties, "fdt")?;
@@ -269,7 +267,7 @@ impl Received<'_> {
     }
 
     /// Whether the folio at `address` can be restored and is `size` bytes long.
-    pub fn restore_folio(&self, address: u64, size: u64) -> Result<(), String> {
+    pub(crate) fn restore_folio(&self, address: u64, size: u64) -> Result<(), String> {
         let order = self
             .preserved
             .get(&address)
@@ -288,7 +286,7 @@ impl Received<'_> {
 }
 
 /// The tree at the start of `window`, as long as its header says.
-pub fn tree_bytes(window: &[u8]) -> Result<&[u8], String> {
+pub(crate) fn tree_bytes(window: &[u8]) -> Result<&[u8], String> {
     if window.len() < 40 || window[..4] != [0xd0, 0x0d, 0xfe, 0xed] {
         return Err("no tree".into());
     }
@@ -297,7 +295,7 @@ pub fn tree_bytes(window: &[u8]) -> Result<&[u8], String> {
 }
 
 /// The properties and the names of the children of the node at `path`.
-pub fn node(tree: &[u8], path: &[&str]) -> Result<(Properties, Vec<String>), String> {
+pub(crate) fn node(tree: &[u8], path: &[&str]) -> Result<(Properties, Vec<String>), String> {
     let wrong = |error: fdt::FdtError| format!("{error:?}");
     let tree = fdt::Fdt::new_unaligned_fallible(tree).map_err(wrong)?;
     let root = tree.root().map_err(wrong)?.find_node("/").map_err(wrong)?;
@@ -327,7 +325,7 @@ pub fn node(tree: &[u8], path: &[&str]) -> Result<(Properties, Vec<String>), Str
 }
 
 /// A property of exactly 8 bytes in the byte order of the CPU.
-pub fn native_u64(properties: &Properties, name: &str) -> Result<u64, String> {
+pub(crate) fn native_u64(properties: &Properties, name: &str) -> Result<u64, String> {
     let value = properties.get(name).ok_or_else(|| format!("no {name}"))?;
     let bytes = value.as_slice().try_into();
     Ok(u64::from_le_bytes(bytes.map_err(|_| {
@@ -335,6 +333,6 @@ pub fn native_u64(properties: &Properties, name: &str) -> Result<u64, String> {
     })?))
 }
 
-pub fn le64(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }

@@ -9,19 +9,22 @@ use warmbus::kho::Buffer;
 use warmbus::pci::PhysAddr;
 
 /// Segment, bus, device, function.
-pub type Address = (u16, u8, u8, u8);
+pub(crate) type Address = (u16, u8, u8, u8);
 
 /// What the consumer attaches to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restored {
-    pub data: Vec<u8>,
-    pub cacheable: Vec<u8>,
-    pub cached: Vec<u8>,
+pub(crate) struct Restored {
+    pub(crate) data: Vec<u8>,
+    pub(crate) cacheable: Vec<u8>,
+    pub(crate) cached: Vec<u8>,
 }
 
 /// Looks up every function as the published consumer does: node by node, with
 /// the shape of a `scanf("dev_%04x_%02x_%02x_%x")`.
-pub fn consume(memory: &Buffer, tree: &[u8]) -> Result<BTreeMap<Address, (u64, Restored)>, String> {
+pub(crate) fn consume(
+    memory: &Buffer,
+    tree: &[u8],
+) -> Result<BTreeMap<Address, (u64, Restored)>, String> {
     let (root, _) = node(tree, &[])?;
     if root.get("compatible").map(Vec::as_slice) != Some(b"pcsc-v1\0") {
         return Err("not compatible with pcsc-v1".into());
@@ -72,13 +75,13 @@ fn scan(name: &str) -> Option<Address> {
 
 /// The sorted index, checked.
 #[derive(Debug)]
-pub struct Index<'a> {
+pub(crate) struct Index<'a> {
     records: &'a [u8],
-    pub generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl<'a> Index<'a> {
-    pub fn open(memory: &'a Buffer, tree: &[u8]) -> Result<Self, String> {
+    pub(crate) fn open(memory: &'a Buffer, tree: &[u8]) -> Result<Self, String> {
         let (root, _) = node(tree, &[])?;
         if root.get("warmbus,version").map(Vec::as_slice) != Some(&1_u32.to_le_bytes()) {
             return Err("another version of the extension".into());
@@ -107,13 +110,13 @@ impl<'a> Index<'a> {
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.records.len() / 16
     }
 
     /// The block of a function and the size of its configuration space, by
     /// binary search; also how many records were looked at.
-    pub fn find(&self, function: Address) -> (Option<(u64, u16)>, u32) {
+    pub(crate) fn find(&self, function: Address) -> (Option<(u64, u16)>, u32) {
         let (segment, bus, device, number) = function;
         let key = u32::from(segment) << 16
             | u32::from(bus) << 8
@@ -138,20 +141,20 @@ impl<'a> Index<'a> {
 
 /// The extension of a block.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Extension {
-    pub function: u32,
-    pub size: u16,
-    pub flags: u16,
-    pub generation: u64,
+pub(crate) struct Extension {
+    pub(crate) function: u32,
+    pub(crate) size: u16,
+    pub(crate) flags: u16,
+    pub(crate) generation: u64,
     /// Offset, writable bits, fixed bits.
-    pub masks: Vec<(u16, u32, u32)>,
+    pub(crate) masks: Vec<(u16, u32, u32)>,
     /// ID, offset, version.
-    pub capabilities: Vec<(u16, u16, u8)>,
-    pub cacheable_bytes: u16,
-    pub cached_bytes: u16,
+    pub(crate) capabilities: Vec<(u16, u16, u8)>,
+    pub(crate) cacheable_bytes: u16,
+    pub(crate) cached_bytes: u16,
 }
 
-pub fn extension(block: &[u8]) -> Result<Extension, String> {
+pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
     let block: &[u8; 8192] = block.try_into().map_err(|_| "block size")?;
     let header = &block[5120..];
     if header[..4] != *b"WBBX" || le16(header, 4) != 1 {
@@ -168,7 +171,7 @@ pub fn extension(block: &[u8]) -> Result<Extension, String> {
         let start = le32(header, at) as usize;
         let (count, record) = (le16(header, at + 4), le16(header, at + 6));
         let size = usize::from(count) * usize::from(record);
-        if start < 5120 + 64 || start + size > 5120 + used || start % 8 != 0 {
+        if start < 5120 + 64 || start + size > 5120 + used || !start.is_multiple_of(8) {
             return Err("table outside the extension".into());
         }
         Ok(block[start..start + size].chunks_exact(usize::from(record)))
@@ -190,7 +193,7 @@ pub fn extension(block: &[u8]) -> Result<Extension, String> {
 }
 
 /// CRC-32 (IEEE 802.3) bit by bit, with the four bytes at `skip` as zeros.
-pub fn crc_without(bytes: &[u8], skip: usize) -> u32 {
+pub(crate) fn crc_without(bytes: &[u8], skip: usize) -> u32 {
     let mut crc = u32::MAX;
     for (at, byte) in bytes.iter().enumerate() {
         let byte = if (skip..skip + 4).contains(&at) {

@@ -6,13 +6,15 @@
 //! (`Documentation/arch/arm64/booting.rst`) and of the Kexec HandOver receiver.
 
 mod check;
+mod error;
 mod free;
 mod plan;
 mod range;
 mod scratch;
 
 pub use check::PlanFault;
-pub use plan::{MemoryPlan, PlanError};
+pub use error::PlanError;
+pub use plan::MemoryPlan;
 pub use range::MemoryRange;
 pub use scratch::ScratchNeeds;
 
