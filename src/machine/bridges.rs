@@ -8,6 +8,7 @@ use core::fmt;
 use core::ops::ControlFlow;
 
 use super::cells::{self, AddressError, Reader};
+use super::memory::at_most;
 use super::tree::{Place, Tree, big_endian_u32};
 use super::{MachineError, Region};
 use crate::pci::{BusRange, HostBridge, HostWindow, PhysAddr, WindowKind};
@@ -15,6 +16,10 @@ use crate::pci::{BusRange, HostBridge, HostWindow, PhysAddr, WindowKind};
 /// Bytes of ECAM that one bus takes (PCIe 7.2.2).
 const BUS_SIZE: u64 = 1 << 20;
 const PAGE_SIZE: u64 = 4096;
+/// More host bridges than any machine has, and more windows than one has. Each
+/// is compared with all others.
+const MAX_HOSTS: usize = 1024;
+const MAX_WINDOWS: usize = 64;
 
 /// What the tree says about its host bridges.
 pub(super) struct Bridges {
@@ -117,6 +122,7 @@ pub(super) fn bridges(
         Ok(ControlFlow::Break(()))
     })?;
 
+    at_most(read.len(), MAX_HOSTS, "host bridges")?;
     let mut segments: BTreeSet<u16> = read.iter().filter_map(|&(_, domain, _)| domain).collect();
     let mut bridges = Bridges {
         hosts: Vec::new(),
@@ -263,6 +269,13 @@ fn windows(
         match window(place, flags, pci_address, bus_address, size) {
             Ok(None) => {}
             Ok(Some(window)) => {
+                if windows.len() == MAX_WINDOWS {
+                    warnings.push(format!(
+                        "{}: all windows after the first {MAX_WINDOWS} are left out",
+                        place.path()
+                    ));
+                    break;
+                }
                 if let Some(what) = taken(&window, &windows, memory) {
                     warnings.push(format!(
                         "{}: the window at PCI address {pci_address:#x} is left out: it overlaps {what}",

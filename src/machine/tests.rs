@@ -379,6 +379,22 @@ fn nodes_that_are_nested_too_deeply_are_refused() {
 }
 
 #[test]
+fn a_tree_with_absurdly_many_reservations_is_refused_and_not_worked_through() {
+    // The reservation block moves to the end, where it can be long.
+    let mut tree = with_header(SOC, 4, SOC.len() as u32);
+    for index in 1..2000_u64 {
+        tree.extend((index << 16).to_be_bytes());
+        tree.extend(1_u64.to_be_bytes());
+    }
+    tree.extend([0; 16]);
+    let tree = with_header(&tree, 1, tree.len() as u32);
+    assert_eq!(
+        Machine::from_device_tree(&tree).unwrap_err().to_string(),
+        "the device tree has more than 1024 memory reservations"
+    );
+}
+
+#[test]
 fn no_mutation_of_a_tree_makes_the_reader_panic_or_break_its_promises() {
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move |limit: usize| {
