@@ -11,6 +11,10 @@ use super::cells::{self, Reader};
 use super::tree::{Place, Tree, text};
 use crate::pci::PhysAddr;
 
+/// More memory ranges, and more reservations, than any machine has. What is
+/// done with them takes time that grows with their product.
+const MAX_REGIONS: usize = 1024;
+
 /// A range of physical addresses that is not empty and does not wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -109,6 +113,7 @@ pub(super) fn memory(
     if found.is_empty() {
         return Err(MachineError::NoMemory);
     }
+    at_most(found.len(), MAX_REGIONS, "memory ranges")?;
     Ok(normalize(found))
 }
 
@@ -164,7 +169,16 @@ pub(super) fn reservations(
         )),
         _ => {}
     }
+    at_most(taken.len(), MAX_REGIONS, "memory reservations")?;
     Ok(taken)
+}
+
+/// Refuses a tree with more than `limit` of something.
+pub(super) fn at_most(count: usize, limit: usize, what: &'static str) -> Result<(), MachineError> {
+    if count > limit {
+        return Err(MachineError::TooMany { what, limit });
+    }
+    Ok(())
 }
 
 /// A property of one or two cells, as `/chosen` has them.
