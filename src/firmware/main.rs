@@ -13,7 +13,10 @@ mod image;
 mod logger;
 mod memory;
 mod mmu;
+mod pipeline;
 mod power;
+mod telling;
+mod timed;
 mod timer;
 mod tree;
 
@@ -22,7 +25,6 @@ use core::error::Error;
 
 use log::{LevelFilter, debug, info, warn};
 use warmbus::machine::{Lifeline, Machine, Options};
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 
 use console::println;
 use ecam::Ecam;
@@ -73,17 +75,15 @@ fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Erro
     introduce(&machine, &options, image);
 
     let mut hosts = machine.host_bridges()?.to_vec();
-    let mut ecam = Ecam::open(&mut hosts, &mut mmu);
+    let ecam = Ecam::open(&mut hosts, &mut mmu);
 
-    // enumerate, assign, check, capture and report go here.
-    for host in &hosts {
-        let first = Sbdf::new(host.segment, host.buses.first, 0, 0);
-        let ids = ecam.read(first, ConfigOffset::new(0), Width::Dword);
-        debug!("{first}: {:04x}:{:04x}", ids & 0xffff, ids >> 16);
-        while let Some(fault) = ecam.take_fault() {
-            warn!("{}: fault at {}", fault.function, fault.offset);
+    if options.preserve {
+        for host in &mut hosts {
+            host.preserve = true;
         }
     }
+    let outcome = pipeline::run(&hosts, &options, ecam, timer);
+    telling::tell(&outcome, &machine, &options, image, timer);
 
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();
@@ -91,8 +91,10 @@ fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Erro
         "{} of {} bytes of heap used, {} at most; {tables} of {all_tables} translation tables",
         heap.used, heap.size, heap.peak
     );
-    debug!("{} ticks at {} Hz", timer.ticks(), timer.frequency());
-    Ok(())
+    match outcome.failure {
+        None => Ok(()),
+        Some(failure) => Err(failure.into()),
+    }
 }
 
 /// Says who runs on what.

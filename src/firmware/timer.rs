@@ -43,7 +43,11 @@ impl Timer {
 
     /// Nanoseconds since the start.
     pub(crate) fn nanoseconds(&self) -> u64 {
-        let ticks = self.ticks();
+        self.to_nanoseconds(self.ticks())
+    }
+
+    /// Nanoseconds in `ticks`; 0 where the frequency is not known.
+    pub(crate) fn to_nanoseconds(&self, ticks: u64) -> u64 {
         let seconds = ticks.checked_div(self.frequency).unwrap_or(0);
         let rest = ticks.checked_rem(self.frequency).unwrap_or(0);
         let below = u128::from(rest) * u128::from(NANOSECONDS);

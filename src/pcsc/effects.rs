@@ -117,9 +117,17 @@ impl<A: ConfigAccess> Cached<A> {
                         old
                     }
                 };
-                let new = choose(old_first, 8)..=choose(old_last, 16);
-                self.forget_buses(function, new);
-                self.forget_below(function, below);
+                let (first, last) = (choose(old_first, 8), choose(old_last, 16));
+                if first == old_first {
+                    // What stays in the range stays where it is.
+                    let (lower, upper) = (old_last.min(last), old_last.max(last));
+                    if let Some(gap) = lower.checked_add(1) {
+                        self.forget_buses(function, gap..=upper);
+                    }
+                } else {
+                    self.forget_buses(function, first..=last);
+                    self.forget_below(function, below);
+                }
             }
             Effect::BridgeControl => {
                 const SECONDARY_BUS_RESET: u32 = 1 << 6;

@@ -63,8 +63,10 @@ pub(super) fn write<A: ConfigAccess>(
     }
     let enabled = enabled_spaces(function);
     if enabled != 0 {
-        let control = out.read(COMMAND) as u16;
-        out.write(COMMAND, Width::Word, u32::from(control | enabled));
+        let control = out
+            .config
+            .read(out.function, ConfigOffset::new(COMMAND), Width::Word);
+        out.write(COMMAND, Width::Word, control | u32::from(enabled));
     }
 }
 

@@ -88,7 +88,10 @@ impl<A: ConfigAccess> Sizer<'_, A> {
 
     fn turn_decode_off(&mut self) {
         const ACTIVE: u16 = command::IO | command::MEMORY | command::BUS_MASTER;
-        let value = self.dword(COMMAND) as u16;
+        // Command is cached, Status beside it never is.
+        let value =
+            self.config
+                .read(self.function, ConfigOffset::new(COMMAND), Width::Word) as u16;
         if value & ACTIVE != 0 && value != u16::MAX {
             self.write(COMMAND, Width::Word, u32::from(value & !ACTIVE));
         }

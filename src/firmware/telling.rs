@@ -1,0 +1,118 @@
+//! Tells people and programs what the boot found.
+
+use alloc::string::String;
+use core::fmt;
+
+use warmbus::machine::{Machine, Options};
+use warmbus::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
+
+use crate::console::{self, println};
+use crate::image::Image;
+use crate::pipeline::Outcome;
+use crate::timer::Timer;
+use crate::{heap, mmu};
+
+/// Prints the tree and the summary, and where it is asked for the report and
+/// the dump, each between two lines by which a program finds them.
+pub(crate) fn tell(
+    outcome: &Outcome,
+    machine: &Machine,
+    options: &Options,
+    image: &Image,
+    timer: Timer,
+) {
+    let cached = |function| {
+        let block = outcome.config.block(function)?;
+        Some(CachedBytes {
+            data: block.data(),
+            cacheable: block.cacheable_bytes(),
+            cached: block.cached_bytes(),
+        })
+    };
+    let report = Report::new(facts(outcome, machine, image, timer), &cached);
+    let mut console = Console;
+    // The console cannot fail: what it cannot print is lost.
+    let _ = report::tree::write(&report, &mut console);
+    println!("");
+    let _ = report::summary::write(&report, &mut console);
+    if options.report {
+        section("REPORT", || report::json::write(&report, &mut Console));
+    }
+    if options.lspci {
+        section("LSPCI", || {
+            report::lspci::write(&outcome.topology, &cached, &mut Console)
+        });
+    }
+}
+
+fn section(name: &str, write: impl FnOnce() -> fmt::Result) {
+    println!("-----BEGIN WARMBUS {name}-----");
+    let _ = write();
+    println!("-----END WARMBUS {name}-----");
+}
+
+/// Writes to the console as it is.
+struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        console::print(format_args!("{text}"));
+        Ok(())
+    }
+}
+
+fn facts<'a>(outcome: &'a Outcome, machine: &Machine, image: &Image, timer: Timer) -> Facts<'a> {
+    Facts {
+        topology: &outcome.topology,
+        machine: report::Machine {
+            model: machine.model.clone(),
+            exception_level: if mmu::at_el2() { 2 } else { 1 },
+            cores: machine.cpus as u32,
+            memory_bytes: machine.memory.iter().map(|region| region.size).sum(),
+            timer_hz: timer.frequency(),
+            image_bytes: image.region().size,
+            heap_peak_bytes: heap::usage().peak as u64,
+            bytes_per_function: 0,
+        },
+        accesses: Accesses {
+            reads: outcome.accesses.reads,
+            writes: outcome.accesses.writes,
+            absent_probes: outcome.accesses.absent_probes,
+            most_reads_of_one_dword: u64::from(outcome.most_reads),
+            sizing_read_backs: outcome.accesses.read_backs,
+        },
+        cache: CacheStatistics {
+            hits: outcome.statistics.hits,
+            misses: outcome.statistics.misses,
+            uncacheable: outcome.statistics.uncacheable,
+            writes: outcome.statistics.writes,
+            invalidations: outcome.statistics.invalidations,
+        },
+        phases: outcome
+            .phases
+            .iter()
+            .map(|phase| report::Phase {
+                name: phase.name.into(),
+                ticks: phase.ticks,
+                nanoseconds: timer.to_nanoseconds(phase.ticks),
+                config_ticks: phase.config_ticks,
+            })
+            .collect(),
+        self_check: outcome.self_check.as_ref().map(|check| report::SelfCheck {
+            bytes: check.bytes,
+            reads: check.reads,
+            differences: check
+                .differences
+                .iter()
+                .map(|difference| report::Difference {
+                    sbdf: difference.function,
+                    offset: difference.offset.get(),
+                    cached: difference.cached,
+                    hardware: difference.hardware,
+                })
+                .collect(),
+        }),
+        anomalies: machine.warnings.clone(),
+        result: outcome.failure.clone().map_or(Ok(()), Err::<(), String>),
+    }
+}
