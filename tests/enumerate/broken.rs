@@ -1,7 +1,9 @@
 //! Hardware that breaks the rules: each ends in a topology.
 
-use warmbus::pci::Width;
-use warmbus_fabric::{BarModel, Fault, FunctionModel, Quirk, RrsHandling, SECOND, devices};
+use warmbus::pci::{ConfigAccess, Width};
+use warmbus_fabric::{
+    BarModel, Fault, FunctionModel, Outcome, Quirk, RrsHandling, SECOND, devices,
+};
 
 use crate::{Machine, at, boot, endpoint, machine, root_port};
 
@@ -64,12 +66,12 @@ fn all_ones_aborts_and_noise_anywhere_are_survived() {
     for from in (0..0x140).step_by(4) {
         let to = from + 4;
         beside(devices::nvme().fault(Fault::Hole { from, to }));
-        let machine = beside(devices::nvme().fault(Fault::Aborts { from, to }));
-        let log = machine.fabric().log();
-        if log.count(warmbus_fabric::Outcome::Aborted) > 0 && from != 0 {
-            assert!(!machine.complaints().is_empty(), "{from:#x}");
+        let mut machine = beside(devices::nvme().fault(Fault::Aborts { from, to }));
+        if machine.fabric().log().count(Outcome::Aborted) > 0 {
+            let waiting = machine.config.take_fault().is_some();
+            assert!(waiting || !machine.complaints().is_empty(), "{from:#x}");
         }
-        for seed in 0..8 {
+        for seed in 0..3 {
             beside(devices::nvme().fault(Fault::Noise { from, to, seed }));
             beside(devices::upstream_port().fault(Fault::Noise { from, to, seed }));
         }

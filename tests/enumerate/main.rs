@@ -10,14 +10,14 @@ mod planned;
 mod preserved;
 mod virtual_functions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use warmbus::pci::{
-    AssignOutcome, AssignPolicy, Function, HostBridge, PortType, Sbdf, ScanPolicy, Topology,
-    assign, check, enumerate,
+    AssignOutcome, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
+    Topology, assign, check, enumerate,
 };
 use warmbus::pcsc::Cached;
-use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId, NodeId};
+use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 
 /// What is left after all stages.
 struct Machine {
@@ -90,34 +90,36 @@ impl Machine {
         assert_eq!(fabric.misrouted(), [""; 0]);
         let found = check(&self.topology, &self.config);
         assert_eq!(found, []);
+        for function in &self.topology.functions {
+            let block = self.config.block(function.sbdf);
+            let block = block.unwrap_or_else(|| panic!("{} is not cached", function.sbdf));
+            assert_eq!(block.cached_bytes(), block.cacheable_bytes());
+            assert!(block.cached_bytes() > 50);
+        }
         let same = self.config.self_check();
         assert_eq!(same.differences, []);
         assert!(same.bytes > 0);
     }
 
-    /// The most reads that one cacheable dword of a function took, where no
-    /// BAR or bridge register was sized in it.
-    fn most_reads(&self) -> (u32, Option<(NodeId, u16)>) {
-        let reachable = self.fabric().reachable();
-        let reads = self.fabric().log().reads_by_dword();
-        let cacheable = |node: NodeId, offset: u16| {
-            let sbdf = reachable
-                .iter()
-                .find(|(_, id)| **id == node)
-                .map(|(s, _)| s);
-            let block = sbdf.and_then(|sbdf| self.config.block(*sbdf));
-            block.is_some_and(|block| {
-                (offset..offset + 4)
-                    .all(|byte| block.is_cacheable(warmbus::pci::ConfigOffset::new(byte)))
-            })
-        };
-        let single = reads
+    /// How often each dword that may be cached as a whole was read from the
+    /// hardware, by function and offset.
+    fn cacheable_reads(&self) -> Vec<(Sbdf, u16, u32)> {
+        let addresses: BTreeMap<_, _> = self
+            .fabric()
+            .reachable()
             .into_iter()
-            .filter(|((node, vf, offset), _)| vf.is_none() && cacheable(*node, *offset));
-        let most = single.max_by_key(|(_, count)| *count);
-        most.map_or((0, None), |((node, _, offset), count)| {
-            (count, Some((node, offset)))
-        })
+            .map(|(sbdf, node)| (node, sbdf))
+            .collect();
+        let reads = self.fabric().log().reads_by_dword().into_iter();
+        reads
+            .filter_map(|((node, vf, offset), count)| {
+                let sbdf = *addresses.get(&node)?;
+                let block = self.config.block(sbdf)?;
+                let mut bytes = (offset..offset + 4).map(ConfigOffset::new);
+                let whole = vf.is_none() && bytes.all(|byte| block.is_cacheable(byte));
+                whole.then_some((sbdf, offset, count))
+            })
+            .collect()
     }
 }
 

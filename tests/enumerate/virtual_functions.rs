@@ -39,7 +39,7 @@ fn answering(machine: &mut Machine, physical: Sbdf) -> usize {
     );
     fabric.clock().advance(VF_ENABLE_TIME);
     let mut count = 0;
-    for rid in 0..=0xffff {
+    for rid in 0..0x1000 {
         let function = Sbdf::from_routing_id(0, rid);
         let first = fabric.log().entries().len();
         fabric.read(function, ConfigOffset::new(8), Width::Dword);
@@ -71,8 +71,11 @@ fn buses_are_reserved_so_that_every_vf_can_be_reached() {
 
 #[test]
 fn vfs_that_do_not_fit_are_told() {
+    let machine = with_vfs(65534, |_, _| (0x100, 1), 255);
+    assert!(!machine.complaints().is_empty());
+    // All ones, and yet an answer.
     let machine = with_vfs(65535, |_, _| (0x100, 1), 255);
-    assert!(!machine.complaints().is_empty(), "{:?}", machine.topology.functions);
+    assert!(!machine.complaints().is_empty());
     let machine = with_vfs(8, |_, _| (0xffff, 0xffff), 255);
     assert!(!machine.complaints().is_empty());
     let mut machine = with_vfs(0, |_, _| (0, 0), 255);

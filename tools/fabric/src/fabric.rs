@@ -255,6 +255,13 @@ impl Fabric {
         self.nodes[node.0].model.space.poke(offset, width, value);
     }
 
+    /// Whether a function has neither a fault nor a quirk, nor registers that
+    /// a random fabric has spoiled.
+    pub fn keeps_to_the_rules(&self, node: NodeId) -> bool {
+        let model = &self.nodes[node.0].model;
+        model.faults.is_empty() && model.quirks == 0
+    }
+
     /// Replaces a function by another, as if it had been swapped.
     pub fn replace(&mut self, node: NodeId, model: FunctionModel) {
         self.nodes[node.0].model = model;

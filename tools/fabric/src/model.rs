@@ -136,6 +136,9 @@ impl Default for BridgeWindows {
     }
 }
 
+/// Beside the bits of the quirks: see [`FunctionModel::spoiled`].
+const SPOILED: u8 = 0x80;
+
 /// Where the next capability goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
@@ -423,6 +426,12 @@ impl FunctionModel {
     /// Adds a departure from the rules.
     pub fn quirk(mut self, quirk: Quirk) -> Self {
         self.quirks |= quirk.bit();
+        self
+    }
+
+    /// Says that the registers are not as the specification has them.
+    pub(crate) fn spoiled(mut self) -> Self {
+        self.quirks |= SPOILED;
         self
     }
 

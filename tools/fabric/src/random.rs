@@ -245,7 +245,7 @@ impl<'a> Generator<'a> {
         }
         if self.hostile && self.source.one_in(3) {
             for _ in 0..=(self.source.byte() % 4) {
-                model = self.spoil(model);
+                model = self.spoil(model).spoiled();
             }
         }
         Some(model)
@@ -326,10 +326,15 @@ impl<'a> Generator<'a> {
             _ => FunctionModel::endpoint(0x1234, self.source.word(), class_code),
         };
         let present = self.source.byte();
-        for index in 0..6 {
-            if present & 1 << index != 0 {
-                model = model.bar(index, self.bar());
+        let mut index = 0;
+        while index < 6 {
+            let bar = self.bar();
+            let wide = bar.space == BarSpace::Memory64;
+            if present & 1 << index != 0 && !(wide && index == 5) {
+                model = model.bar(index, bar);
+                index += u8::from(wide);
             }
+            index += 1;
         }
         if present & 0x40 != 0 {
             model = model.rom(0x1_0000);
