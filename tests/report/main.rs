@@ -2,7 +2,7 @@
 
 mod arbitrary;
 mod classes;
-#[path = "../lspci/mod.rs"]
+#[path = "../recorded/lspci.rs"]
 mod lspci;
 mod sample;
 

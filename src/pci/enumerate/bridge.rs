@@ -206,12 +206,20 @@ impl<A: ConfigAccess> Scan<'_, A> {
         if found.secondary == 0 && found.subordinate == 0 {
             return None;
         }
-        let next = self.next_bus[self.host];
-        let is_valid = found.primary == port.bus()
+        let function = &self.topology.functions[index];
+        // Primary Bus Number means nothing to PCI Express (PCIe 7.5.1.3.2);
+        // there are ports that hardwire it to 0.
+        let is_primary = function.port_type.is_some() || found.primary == port.bus();
+        // Siblings may have their buses in any order, but none twice.
+        let is_taken = self.topology.functions.iter().any(|other| {
+            other.host == self.host
+                && (found.secondary..=found.subordinate).contains(&other.sbdf.bus())
+        });
+        let is_valid = is_primary
             && found.secondary > port.bus()
             && found.secondary <= found.subordinate
             && found.subordinate <= last_bus
-            && u16::from(found.secondary) >= next;
+            && !is_taken;
         if !is_valid {
             let text = format!(
                 "bus numbers primary {:02x}, secondary {:02x}, subordinate {:02x} do not fit between bus {:02x} and {last_bus:02x}; what is below is left alone",
@@ -223,7 +231,8 @@ impl<A: ConfigAccess> Scan<'_, A> {
             self.topology.functions[index].anomalies.push(text);
             return None;
         }
-        self.next_bus[self.host] = u16::from(found.subordinate) + 1;
+        let next = &mut self.next_bus[self.host];
+        *next = (*next).max(u16::from(found.subordinate) + 1);
         Some((found.secondary, found.subordinate))
     }
 

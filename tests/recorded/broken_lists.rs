@@ -6,14 +6,11 @@
 //! pointer that leads out of the space where capabilities of its kind can be,
 //! the walk does not.
 
-mod lspci;
-
-use std::fs;
-use std::path::Path;
-
-use lspci::{Decoded, by_function, differences, lines_of, lspci};
 use warmbus::pci::{Recorded, Sbdf};
 use warmbus::pcsc::{Cached, Probe};
+
+use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
+use super::scratch;
 
 /// One function with a list that is not as it should be.
 struct Case {
@@ -143,8 +140,7 @@ fn the_walk_stops_where_lspci_stops_and_says_so() {
     let sbdf = Sbdf::new(0, 0, 1, 0);
     for (index, case) in cases().into_iter().enumerate() {
         let dump = format!("{sbdf} x\n{}\n", lines_of(&case.space));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("broken-{index}.txt"));
-        fs::write(&path, &dump).expect("the scratch folder is writable");
+        let path = scratch(&format!("broken-{index}.txt"), &dump);
         let printed = by_function(&lspci(&path, &["-D", "-vvv"]));
         let mut decoded = Decoded::new(&printed[&sbdf.to_string()]);
         let remark = decoded.remarks.first().map(String::as_str);

@@ -1,0 +1,25 @@
+//! Machines whose configuration spaces are cached.
+
+use warmbus::pci::{AssignPolicy, ConfigOffset, ScanPolicy, Topology, assign, check, enumerate};
+use warmbus::pcsc::Cached;
+use warmbus_fabric::Fabric;
+
+/// Enumerates, assigns and captures `fabric`, which must go without a fault.
+pub(crate) fn captured(fabric: Fabric) -> (Cached<Fabric>, Topology) {
+    let hosts = fabric.host_bridges();
+    let mut clock = fabric.clock();
+    let mut config = Cached::new(fabric);
+    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    assign(&mut topology, &AssignPolicy::default(), &mut config);
+    for function in &topology.functions {
+        config.capture(function.sbdf);
+    }
+    assert_eq!(check(&topology, &config), []);
+    assert_eq!(config.self_check().differences, []);
+    (config, topology)
+}
+
+/// The register at `offset`.
+pub(crate) const fn at(offset: u16) -> ConfigOffset {
+    ConfigOffset::new(offset)
+}

@@ -1,0 +1,5 @@
+//! The cache against hardware that answers for itself.
+
+mod common;
+mod mistakes;
+mod transparency;
