@@ -255,11 +255,32 @@ impl Fabric {
         self.nodes[node.0].model.space.poke(offset, width, value);
     }
 
-    /// Whether a function has neither a fault nor a quirk, nor registers that
-    /// a random fabric has spoiled.
+    /// Whether a function, the bridges above it and what shares their buses
+    /// have neither faults nor quirks, nor registers that a random fabric has
+    /// spoiled: then nothing else can answer in its place.
     pub fn keeps_to_the_rules(&self, node: NodeId) -> bool {
-        let model = &self.nodes[node.0].model;
-        model.faults.is_empty() && model.quirks == 0
+        let mut next = Some(node);
+        while let Some(node) = next {
+            let parent = self.nodes[node.0].parent;
+            let spoiled = self.bus_of(node).iter().any(|sibling| {
+                let model = &self.nodes[sibling.0].model;
+                !model.faults.is_empty() || model.quirks != 0
+            });
+            if spoiled {
+                return false;
+            }
+            next = parent;
+        }
+        true
+    }
+
+    /// All functions on the bus that a function is on.
+    fn bus_of(&self, node: NodeId) -> &[NodeId] {
+        let node = &self.nodes[node.0];
+        match node.parent {
+            Some(parent) => &self.nodes[parent.0].children,
+            None => &self.hosts[node.host.0].roots,
+        }
     }
 
     /// Replaces a function by another, as if it had been swapped.
@@ -481,11 +502,8 @@ impl Fabric {
     /// All functions of the device that `node` belongs to: what is at the end
     /// of a link, or has the same device number on a bus.
     fn same_device(&self, node: NodeId) -> Vec<NodeId> {
+        let siblings = self.bus_of(node);
         let node = &self.nodes[node.0];
-        let siblings = match node.parent {
-            Some(parent) => &self.nodes[parent.0].children,
-            None => &self.hosts[node.host.0].roots,
-        };
         let on_link = self.is_on_link(node);
         let same = |id: &&NodeId| on_link || self.nodes[id.0].devfn >> 3 == node.devfn >> 3;
         siblings.iter().filter(same).copied().collect()
