@@ -6,10 +6,11 @@ use proptest::option;
 use proptest::prelude::*;
 use warmbus::pci::{BusRange, PortType};
 
+use crate::bar::{BarModel, BarSpace};
 use crate::capability::MsiModel;
 use crate::express::{ExpressModel, SlotModel};
 use crate::fabric::{Fabric, HostId, NodeId};
-use crate::model::{BarModel, BarSpace, BridgeWindows, FunctionModel};
+use crate::model::{BridgeWindows, FunctionModel};
 use crate::sriov::SrIovModel;
 
 /// A machine with one or two host bridges.
