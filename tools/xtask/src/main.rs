@@ -1,1 +1,71 @@
-fn main() {}
+//! Everything a developer of Warmbus runs: `cargo xtask --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use xtask::setup::{self, Purpose};
+use xtask::{Refusal, build, run, test};
+
+/// Builds, runs and tests Warmbus.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Find what is needed, install what is missing
+    Setup {
+        /// Only say what is there and what is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the firmware image, target/warmbus/warmbus.img
+    Build,
+    /// Boot the firmware in QEMU and show what it found
+    Run(run::Options),
+    /// Run all tests, or those whose names contain NAME
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let task = match Task::try_parse() {
+        Ok(task) => task,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            error.exit()
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.exit()
+        }
+        Err(error) => {
+            eprintln!("{}", one_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    let done = match task {
+        Task::Setup { check: true } => setup::check(),
+        Task::Setup { check: false } => setup::ensure(Purpose::Test)
+            .map(|toolchain| println!("ready; toolchain for the firmware: {toolchain}")),
+        Task::Build => {
+            setup::ensure(Purpose::Run).and_then(|toolchain| build::firmware(&toolchain).map(drop))
+        }
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => test::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// The message of a wrong command line without the usage that follows it.
+fn one_line(message: &str) -> String {
+    let first = message.split("\n\n").next().unwrap_or(message);
+    let first: Vec<_> = first.split_whitespace().collect();
+    format!("{}; --help tells what there is", first.join(" "))
+}

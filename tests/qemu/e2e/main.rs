@@ -1,0 +1,9 @@
+//! End-to-end tests: the firmware in QEMU, with QEMU, U-Boot's known cost and
+//! `lspci` as witnesses.
+
+mod bad_input;
+mod command_line;
+mod machines;
+mod preserve;
+mod readme;
+mod topologies;

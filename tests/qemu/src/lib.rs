@@ -1,0 +1,13 @@
+//! What the end-to-end tests share: booting a machine and keeping all that it,
+//! and QEMU about it, has to say.
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "to panic is how these tell a test that it failed"
+)]
+
+pub mod boot;
+pub mod pci;
+pub mod prove;
+pub mod tree;
+
+pub use boot::{Boot, Lab, booted};

@@ -1,0 +1,42 @@
+//! Building the firmware.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::progress::Step;
+use crate::toolchain::Toolchain;
+use crate::{flat, paths, process};
+
+/// Builds the firmware with `toolchain` and returns the path of the flat
+/// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it.
+pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
+    let step = Step::begin("building the firmware");
+    let mut command = toolchain.cargo("build");
+    command.args(["--release", "--features", "firmware", "--bin", "warmbus"]);
+    process::watch(&mut command, std::time::Duration::from_secs(3600), |line| {
+        step.detail(line);
+    })?;
+
+    let built = Toolchain::target_dir()
+        .join(toolchain.target)
+        .join("release/warmbus");
+    let elf = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let flat =
+        flat::flatten(&elf).with_context(|| format!("{} cannot be used", built.display()))?;
+
+    let images = paths::images();
+    fs::create_dir_all(&images)?;
+    let image = images.join("warmbus.img");
+    for (file, bytes) in [(&image, &flat.bytes), (&images.join("warmbus.elf"), &elf)] {
+        fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    step.end(&format!(
+        "{}: {} bytes ({} of memory), built with {toolchain}",
+        image.display(),
+        flat.bytes.len(),
+        flat.memory
+    ));
+    Ok(image)
+}

@@ -1,0 +1,35 @@
+//! Everything a developer of Warmbus runs, as a library.
+//!
+//! The binary `cargo xtask` is a thin front of it, and so are the end-to-end
+//! tests: QEMU command lines, the parser of QEMU's trace and the reader of the
+//! firmware's console exist once, here.
+
+pub mod build;
+pub mod console;
+pub mod flat;
+pub mod paths;
+pub mod process;
+pub mod progress;
+pub mod qemu;
+pub mod qmp;
+pub mod run;
+pub mod setup;
+pub mod test;
+pub mod toolchain;
+pub mod topology;
+pub mod trace;
+
+use std::fmt;
+
+/// A request that cannot be carried out as it stands: a wrong option, a file
+/// that is not there, a tool that is missing. Ends the program with status 2.
+#[derive(Debug)]
+pub struct Refusal(pub String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}

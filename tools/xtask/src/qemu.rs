@@ -1,0 +1,521 @@
+//! Starting QEMU: the one place that knows its command lines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::{Event, Outcome, Reader, Section};
+use crate::process::{Guard, for_each_line, words};
+use crate::qmp::Client;
+use crate::topology::Topology;
+use crate::{paths, trace};
+
+/// How long a guest may be silent before it counts as hung.
+pub const SILENCE: Duration = Duration::from_secs(120);
+/// How long to listen before looking whether the guest is still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long QEMU may take to end once the guest has said how it ended.
+const LAST_STEPS: Duration = Duration::from_secs(30);
+
+/// How the guest gets into memory and starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Start {
+    /// QEMU loads the image by the Linux boot protocol.
+    Kernel(PathBuf),
+    /// A boot loader is in flash.
+    Bios(PathBuf),
+    /// What the loader devices placed in memory; the first processor starts
+    /// there.
+    Loaders,
+}
+
+/// A `virt` machine that is not started yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    start: Start,
+    options: Vec<String>,
+    cpu: String,
+    memory: String,
+    smp: u32,
+    bootargs: Vec<String>,
+    device_tree: Option<PathBuf>,
+    devices: Vec<String>,
+    loaders: Vec<String>,
+    trace: bool,
+    qmp: Option<PathBuf>,
+    extra: Vec<String>,
+}
+
+impl Machine {
+    /// A machine that starts `image` by the Linux boot protocol, as a loader
+    /// of arm64 kernels does.
+    #[must_use]
+    pub fn kernel(image: &Path) -> Self {
+        Self::new(Start::Kernel(image.into()))
+    }
+
+    /// A machine that starts the boot loader `bios` from its flash.
+    #[must_use]
+    pub fn bios(bios: &Path) -> Self {
+        Self::new(Start::Bios(bios.into()))
+    }
+
+    /// A machine without a boot loader: the first processor starts at
+    /// `entry`, in what [`load`](Self::load) placed there.
+    #[must_use]
+    pub fn bare(entry: u64) -> Self {
+        let mut machine = Self::new(Start::Loaders);
+        machine.loaders.push(format!("addr={entry:#x},cpu-num=0"));
+        machine
+    }
+
+    fn new(start: Start) -> Self {
+        Self {
+            start,
+            options: vec!["virt".into(), "gic-version=3".into()],
+            cpu: "cortex-a72".into(),
+            memory: "1G".into(),
+            smp: 1,
+            bootargs: Vec::new(),
+            device_tree: None,
+            devices: Vec::new(),
+            loaders: Vec::new(),
+            trace: false,
+            qmp: None,
+            extra: Vec::new(),
+        }
+    }
+
+    /// Adds the devices of `topology`.
+    #[must_use]
+    pub fn topology(mut self, topology: &Topology) -> Self {
+        self.devices.extend(topology.arguments.iter().cloned());
+        self
+    }
+
+    /// Sets the processor model, `cortex-a72` unless told.
+    #[must_use]
+    pub fn cpu(mut self, model: &str) -> Self {
+        model.clone_into(&mut self.cpu);
+        self
+    }
+
+    /// Sets the size of memory in QEMU's words, `1G` unless told.
+    #[must_use]
+    pub fn memory(mut self, size: &str) -> Self {
+        size.clone_into(&mut self.memory);
+        self
+    }
+
+    /// Sets the number of processors, 1 unless told.
+    #[must_use]
+    pub fn smp(mut self, processors: u32) -> Self {
+        self.smp = processors;
+        self
+    }
+
+    /// Starts at EL2 instead of EL1.
+    #[must_use]
+    pub fn el2(self) -> Self {
+        self.machine_option("virtualization=on")
+    }
+
+    /// Adds an option of the machine type, for example `highmem=off`.
+    #[must_use]
+    pub fn machine_option(mut self, option: &str) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    /// Adds words to `/chosen/bootargs`.
+    #[must_use]
+    pub fn bootargs(mut self, words: &str) -> Self {
+        self.bootargs.push(words.into());
+        self
+    }
+
+    /// Asks the firmware for `section` on its console.
+    #[must_use]
+    pub fn section(self, section: Section) -> Self {
+        self.bootargs(section.bootarg())
+    }
+
+    /// Starts with the device tree in `file` instead of the one that QEMU
+    /// makes.
+    #[must_use]
+    pub fn device_tree(mut self, file: &Path) -> Self {
+        self.device_tree = Some(file.into());
+        self
+    }
+
+    /// Places the bytes of `file` in memory at `address`.
+    #[must_use]
+    pub fn load(mut self, file: &Path, address: u64) -> Self {
+        let file = file.display();
+        self.loaders
+            .push(format!("file={file},addr={address:#x},force-raw=on"));
+        self
+    }
+
+    /// Has QEMU record every access to configuration space.
+    #[must_use]
+    pub fn trace(mut self) -> Self {
+        self.trace = true;
+        self
+    }
+
+    /// Opens a QMP socket at `path`, and lets QEMU stay when the guest powers
+    /// off so that it can be asked.
+    #[must_use]
+    pub fn qmp(mut self, path: &Path) -> Self {
+        self.qmp = Some(path.into());
+        self
+    }
+
+    /// Adds arguments for QEMU as they are.
+    #[must_use]
+    pub fn arguments<T: Into<String>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
+        self.extra.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// The command that starts QEMU.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        // A QEMU whose parent was killed would run on for ever.
+        let mut command = if paths::program("setpriv").is_some() {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--", "qemu-system-aarch64"]);
+            command
+        } else {
+            Command::new("qemu-system-aarch64")
+        };
+        command
+            .args([
+                "-M",
+                &self.options.join(","),
+                "-cpu",
+                &self.cpu,
+                "-m",
+                &self.memory,
+            ])
+            .args(["-smp", &self.smp.to_string()])
+            // No default network card: only what the topology says is on PCIe.
+            .args([
+                "-nic", "none", "-display", "none", "-monitor", "none", "-serial", "stdio",
+            ])
+            .arg("-no-reboot");
+        match &self.start {
+            Start::Kernel(image) => {
+                command.arg("-kernel").arg(image);
+                if !self.bootargs.is_empty() {
+                    command.args(["-append", &self.bootargs.join(" ")]);
+                }
+            }
+            Start::Bios(bios) => drop(command.arg("-bios").arg(bios)),
+            Start::Loaders => {}
+        }
+        if let Some(file) = &self.device_tree {
+            command.arg("-dtb").arg(file);
+        }
+        for loader in &self.loaders {
+            command.args(["-device", &format!("loader,{loader}")]);
+        }
+        if self.trace {
+            command.args([
+                "-trace",
+                "memory_region_ops_read",
+                "-trace",
+                "memory_region_ops_write",
+            ]);
+        }
+        if let Some(path) = &self.qmp {
+            command.arg("-no-shutdown");
+            command.args([
+                "-qmp",
+                &format!("unix:{},server=on,wait=off", path.display()),
+            ]);
+        }
+        command.args(&self.devices).args(&self.extra);
+        command
+    }
+
+    /// Writes the device tree that QEMU makes for this machine to `file`.
+    pub fn dump_device_tree(&self, file: &Path) -> Result<()> {
+        let mut machine = self.clone();
+        machine.options.push(format!("dumpdtb={}", file.display()));
+        crate::process::output(&mut machine.command()).map(drop)
+    }
+
+    /// Starts QEMU.
+    pub fn start(&self) -> Result<Running> {
+        let mut command = self.command();
+        let mut child = Guard(
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("cannot start {}", words(&command)))?,
+        );
+        let (sender, console) = channel();
+        let out = child
+            .0
+            .stdout
+            .take()
+            .context("QEMU has no standard output")?;
+        thread::spawn(move || for_each_line(out, |line| drop(sender.send(line))));
+        let err = child
+            .0
+            .stderr
+            .take()
+            .context("QEMU has no standard error")?;
+        let log = thread::spawn(move || Log::read(err));
+        let qmp = self.qmp.as_deref().map(Client::connect).transpose();
+        let mut running = Running {
+            child,
+            console,
+            reader: Reader::default(),
+            log: Some(log),
+            qmp: None,
+        };
+        match qmp {
+            Ok(qmp) => running.qmp = qmp,
+            Err(error) => bail!(
+                "{error:#}; QEMU said: {}",
+                running.end()?.log.messages.join("; ")
+            ),
+        }
+        Ok(running)
+    }
+}
+
+/// What QEMU wrote to standard error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Lines of the trace that are of the ECAM window, as QEMU wrote them.
+    pub trace: Vec<String>,
+    /// What QEMU has to say besides.
+    pub messages: Vec<String>,
+}
+
+impl Log {
+    fn read(from: impl std::io::Read) -> Self {
+        let mut log = Self::default();
+        for_each_line(from, |line| {
+            if trace::is_trace(&line) {
+                if trace::Access::parse(&line).is_some() {
+                    log.trace.push(line);
+                }
+            // The network cards of the topologies are there to be enumerated:
+            // none of them has a network.
+            } else if !line.ends_with("has no peer") {
+                log.messages.push(line);
+            }
+        });
+        log
+    }
+
+    /// The accesses to the ECAM window in their order.
+    #[must_use]
+    pub fn accesses(&self) -> Vec<trace::Access> {
+        self.trace
+            .iter()
+            .filter_map(|line| trace::Access::parse(line))
+            .collect()
+    }
+
+    /// Writes the trace of the ECAM window to `file`.
+    pub fn save_trace(&self, file: &Path) -> Result<()> {
+        let text: String = self.trace.iter().flat_map(|line| [line, "\n"]).collect();
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+/// What is left of a machine that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether QEMU ended by itself with exit status 0.
+    pub clean: bool,
+    /// What QEMU wrote to standard error.
+    pub log: Log,
+}
+
+/// A machine that was started. It ends with this value.
+pub struct Running {
+    child: Guard,
+    console: Receiver<String>,
+    reader: Reader,
+    log: Option<JoinHandle<Log>>,
+    qmp: Option<Client>,
+}
+
+impl Running {
+    /// What the console says next: `None` once QEMU has ended, or the guest
+    /// has powered off in a machine that stays. Fails if the guest says nothing
+    /// for as long as [`SILENCE`], or if a section is cut off.
+    pub fn event(&mut self) -> Result<Option<Event>> {
+        let silent = Instant::now();
+        let mut off = false;
+        loop {
+            match self.console.recv_timeout(LOOK) {
+                Ok(line) => return Ok(Some(self.reader.push(&line)?)),
+                Err(RecvTimeoutError::Timeout) if !off => {
+                    // What it said just before is still to be read, hence one
+                    // more round.
+                    off = self
+                        .qmp
+                        .as_mut()
+                        .is_some_and(|qmp| qmp.is_off().unwrap_or(false));
+                    if silent.elapsed() >= SILENCE {
+                        bail!("the guest said nothing for {} seconds", SILENCE.as_secs());
+                    }
+                }
+                Err(_) => {
+                    self.reader.finish()?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Hands all that the console says to `each`, up to the line that says
+    /// how the firmware ended, which is returned. Fails if that line does not
+    /// come.
+    pub fn result(&mut self, mut each: impl FnMut(Event) -> Result<()>) -> Result<Outcome> {
+        while let Some(event) = self.event()? {
+            if let Event::Result(outcome) = &event {
+                let outcome = outcome.clone();
+                each(event)?;
+                return Ok(outcome);
+            }
+            each(event)?;
+        }
+        let Ended { log, .. } = self.end()?;
+        if log.messages.is_empty() {
+            bail!("the firmware ended without saying how");
+        }
+        bail!("QEMU ended: {}", log.messages.join("; "));
+    }
+
+    /// Types `text` on the guest's console.
+    pub fn type_in(&mut self, text: &str) -> Result<()> {
+        use std::io::Write;
+        let keyboard = self
+            .child
+            .0
+            .stdin
+            .as_mut()
+            .context("QEMU has no standard input")?;
+        keyboard.write_all(text.as_bytes())?;
+        Ok(keyboard.flush()?)
+    }
+
+    /// The QMP connection of a machine that was given one.
+    pub fn qmp(&mut self) -> Result<&mut Client> {
+        self.qmp.as_mut().context("this machine has no QMP socket")
+    }
+
+    /// Waits until the guest has powered off and QEMU has ended, and ends it
+    /// if that takes too long. A machine with a QMP socket is told to quit.
+    pub fn end(&mut self) -> Result<Ended> {
+        if let Some(qmp) = &mut self.qmp {
+            // It may have ended already, for example with an error.
+            let _ = qmp.quit();
+        }
+        let deadline = Instant::now() + LAST_STEPS;
+        let status = loop {
+            match self.child.0.try_wait()? {
+                Some(status) => break Some(status),
+                None if Instant::now() >= deadline => break None,
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        if status.is_none() {
+            self.child.0.kill()?;
+            self.child.0.wait()?;
+        }
+        let log = match self.log.take().map(JoinHandle::join) {
+            Some(Ok(log)) => log,
+            Some(Err(_)) => bail!("the reader of QEMU's messages failed"),
+            None => Log::default(),
+        };
+        Ok(Ended {
+            clean: status.is_some_and(|status| status.success()),
+            log,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(machine: &Machine) -> String {
+        let line = words(&machine.command());
+        line[line.find("qemu-system-aarch64").unwrap()..].to_owned()
+    }
+
+    #[test]
+    fn the_plain_machine_is_the_one_that_the_peers_were_measured_on() {
+        assert_eq!(
+            line(&Machine::kernel(Path::new("k"))),
+            "qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -m 1G -smp 1 -nic none \
+             -display none -monitor none -serial stdio -no-reboot -kernel k"
+        );
+    }
+
+    #[test]
+    fn bootargs_are_one_argument_and_extra_arguments_come_last() {
+        let machine = Machine::kernel(Path::new("k"))
+            .section(Section::Report)
+            .bootargs("warmbus.verify x=1")
+            .topology(&Topology::parse("t", "-device nvme"))
+            .arguments(["-d", "int"])
+            .el2();
+        let command = machine.command();
+        let arguments: Vec<_> = command.get_args().collect();
+        let at = arguments
+            .iter()
+            .position(|word| *word == "-append")
+            .unwrap();
+        assert_eq!(arguments[at + 1], "warmbus.report warmbus.verify x=1");
+        assert!(line(&machine).ends_with("-device nvme -d int"));
+        assert!(line(&machine).contains("-M virt,gic-version=3,virtualization=on "));
+    }
+
+    #[test]
+    fn a_machine_with_qmp_stays_when_the_guest_powers_off() {
+        let machine = Machine::bare(0x4020_0000)
+            .load(Path::new("i"), 0x4020_0000)
+            .qmp(Path::new("/s"));
+        let line = line(&machine);
+        assert!(
+            line.contains("-no-shutdown -qmp unix:/s,server=on,wait=off"),
+            "{line}"
+        );
+        assert!(
+            line.contains("-device loader,addr=0x40200000,cpu-num=0"),
+            "{line}"
+        );
+        assert!(
+            line.contains("-device loader,file=i,addr=0x40200000,force-raw=on"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn messages_of_qemu_are_kept_apart_from_its_trace() {
+        let text = "qemu: warning: nic e1000.0 has no peer\nqemu: broken\n\
+            memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n\
+            memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pl011'\n";
+        let log = Log::read(text.as_bytes());
+        assert_eq!(log.messages, ["qemu: broken"]);
+        assert_eq!(log.accesses().len(), 1);
+    }
+}

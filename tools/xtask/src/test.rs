@@ -1,0 +1,262 @@
+//! `cargo xtask test`: every check there is, and one line that sums them up.
+
+use std::fmt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{for_each_line, succeeds, words};
+use crate::setup::{self, Purpose};
+use crate::toolchain::Toolchain;
+use crate::{Refusal, build, paths};
+
+/// The package of the end-to-end tests.
+const QEMU_TESTS: &str = "warmbus-qemu-tests";
+/// The variable that gives the end-to-end tests the image to boot.
+pub const IMAGE: &str = "WARMBUS_IMAGE";
+
+/// Which tests to run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test
+  cargo xtask test --host
+  cargo xtask test switch")]
+pub struct Options {
+    /// Only tests and checks whose names contain this
+    pub name: Option<String>,
+
+    /// Only what needs no QEMU
+    #[arg(long, conflicts_with = "qemu")]
+    pub host: bool,
+
+    /// Only the end-to-end tests in QEMU
+    #[arg(long)]
+    pub qemu: bool,
+}
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Sum {
+    /// Adds what a test runner says at its end; other lines add nothing.
+    fn add_line(&mut self, line: &str) {
+        let Some(said) = line.trim().strip_prefix("test result: ") else {
+            return;
+        };
+        let numbers = said.split_once(". ").map_or("", |(_, numbers)| numbers);
+        for part in numbers.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else {
+                continue;
+            };
+            let number: u64 = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+
+    fn total(self) -> u64 {
+        self.passed + self.failed + self.skipped
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the tests. The last line on standard output is their sum. Fails if a
+/// test failed, and if none ran.
+pub fn run(options: &Options) -> Result<()> {
+    let mut session = Session {
+        name: options.name.clone(),
+        sum: Sum::default(),
+    };
+    let toolchain = setup::ensure(if options.host {
+        Purpose::Run
+    } else {
+        Purpose::Test
+    })?;
+    if !options.qemu {
+        session.checks(&toolchain);
+        session.tests(
+            cargo("test").args(["--workspace", "--exclude", QEMU_TESTS]),
+            &[],
+        )?;
+    }
+    if !options.host {
+        match build::firmware(&toolchain) {
+            Ok(image) => session.qemu(&image)?,
+            Err(error) => session.failed("firmware build", &format!("{error:#}")),
+        }
+    }
+    let sum = session.sum;
+    if sum.total() == 0 {
+        return Err(Refusal(format!(
+            "no test is called {:?}",
+            options.name.as_deref().unwrap_or("")
+        ))
+        .into());
+    }
+    println!("{sum}");
+    if sum.failed > 0 {
+        bail!("{} of {} tests failed", sum.failed, sum.total());
+    }
+    Ok(())
+}
+
+struct Session {
+    name: Option<String>,
+    sum: Sum,
+}
+
+impl Session {
+    fn wants(&self, check: &str) -> bool {
+        self.name.as_deref().is_none_or(|name| check.contains(name))
+    }
+
+    fn failed(&mut self, check: &str, why: &str) {
+        println!("check {check} ... FAILED: {why}");
+        self.sum.failed += 1;
+    }
+
+    /// Format, lints and documentation.
+    fn checks(&mut self, toolchain: &Toolchain) {
+        let fmt = succeeds(cargo("fmt").arg("--version"));
+        let clippy = succeeds(cargo("clippy").arg("--version"));
+        let deny = ["--", "-D", "warnings"];
+
+        self.check("rustfmt", fmt, cargo("fmt").args(["--all", "--check"]));
+        self.check(
+            "clippy",
+            clippy,
+            cargo("clippy")
+                .args(["--workspace", "--all-targets", "--quiet"])
+                .args(deny),
+        );
+        self.check(
+            "clippy-firmware",
+            // There is no clippy for a compiler that is not the active one.
+            clippy && toolchain.is_active(),
+            toolchain
+                .cargo("clippy")
+                .args(["--features", "firmware", "--bin", "warmbus", "--quiet"])
+                .args(deny),
+        );
+        self.check(
+            "rustdoc",
+            true,
+            cargo("doc")
+                .args(["--workspace", "--no-deps", "--quiet"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        );
+    }
+
+    fn check(&mut self, name: &str, possible: bool, command: &mut Command) {
+        if !self.wants(name) {
+            return;
+        }
+        if !possible {
+            println!("check {name} ... skipped: its tool is not installed for this compiler");
+            self.sum.skipped += 1;
+            return;
+        }
+        eprintln!("check {name}: {}", words(command));
+        match crate::process::run(command) {
+            Ok(()) => {
+                println!("check {name} ... ok");
+                self.sum.passed += 1;
+            }
+            Err(error) => self.failed(name, &error.to_string()),
+        }
+    }
+
+    /// The end-to-end tests. Each has a QEMU, which keeps a processor busy.
+    fn qemu(&mut self, image: &Path) -> Result<()> {
+        let mut command = cargo("test");
+        command.args(["--package", QEMU_TESTS]).env(IMAGE, image);
+        self.tests(&mut command, &["--test-threads=2"])
+    }
+
+    /// Runs a `cargo test` and adds what its runners say.
+    fn tests(&mut self, command: &mut Command, arguments: &[&str]) -> Result<()> {
+        command
+            .arg("--no-fail-fast")
+            .arg("--")
+            .args(arguments)
+            .args(&self.name);
+        eprintln!("{}", words(command));
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", words(command)))?;
+        let failed_before = self.sum.failed;
+        if let Some(out) = child.stdout.take() {
+            for_each_line(out, |line| {
+                self.sum.add_line(&line);
+                println!("{line}");
+            });
+        }
+        if !child.wait()?.success() && self.sum.failed == failed_before {
+            self.failed(&words(command), "it did not build, or a runner broke off");
+        }
+        Ok(())
+    }
+}
+
+fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root()).arg(subcommand);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_is_over_all_runners() {
+        let mut sum = Sum::default();
+        for line in [
+            "running 3 tests",
+            "test a ... ok",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s",
+            "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        ] {
+            sum.add_line(line);
+        }
+        assert_eq!(
+            sum,
+            Sum {
+                passed: 7,
+                failed: 2,
+                skipped: 1
+            }
+        );
+        assert_eq!(sum.to_string(), "7 passed, 2 failed, 1 skipped");
+        assert_eq!(
+            Sum {
+                passed: 7,
+                ..Sum::default()
+            }
+            .to_string(),
+            "7 passed, 0 failed"
+        );
+    }
+}
