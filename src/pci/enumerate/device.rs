@@ -242,7 +242,9 @@ impl<A: ConfigAccess> Scan<'_, A> {
         };
         let vfs = self.dword(sbdf, base + sr_iov::INITIAL_VFS);
         let total_vfs = (vfs >> 16) as u16;
-        if vfs == u32::MAX {
+        // 65535 VFs of 65535 are all ones, too: what counts is whether the
+        // function was forgotten over it.
+        if vfs == u32::MAX && self.config.block(sbdf).is_none() {
             return;
         }
         if !self.preserve && total_vfs > 0 {
