@@ -69,6 +69,7 @@ pub(crate) fn run(hosts: &[HostBridge], options: &Options, ecam: Ecam, timer: Ti
         for function in &topology.functions {
             config.capture(function.sbdf);
         }
+        topology.note_faults(config);
     });
     let found = phases.run("check", &mut config, |config| check(&topology, config));
     let failure = found.first().map(|anomaly| {

@@ -47,7 +47,6 @@ impl<A: ConfigAccess> Scan<'_, A> {
     /// Numbers the buses below the bridge at `index` and scans them.
     /// `siblings_left` bridges on the same bus still need a number each.
     pub(super) fn scan_bridge(&mut self, index: usize, last_bus: u8, siblings_left: usize) {
-        let port = self.topology.functions[index].sbdf;
         self.read_slot(index);
         let link = self.link(index);
         let secondary = if self.preserve {
@@ -57,7 +56,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             self.give_numbers(index, last_bus)
         };
         let Some((secondary, last_bus)) = secondary else {
-            self.drain_faults(port);
+            self.note_faults();
             return;
         };
         let bus = Bus {
@@ -76,7 +75,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             let has_slow = self.slow.len() > slow_before;
             self.close_numbers(index, last_bus, has_slow, siblings_left);
         }
-        self.drain_faults(port);
+        self.note_faults();
     }
 
     fn express(&self, port: Sbdf) -> Option<u16> {
