@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::console::{Event, Outcome, Section};
-use xtask::qemu::Machine;
+use xtask::qemu::{Machine, Running};
 use xtask::setup::{self, Purpose};
 use xtask::topology::Topology;
 use xtask::trace::Access;
@@ -86,32 +86,39 @@ impl Lab {
     /// firmware ended, and asks QEMU for its devices.
     pub fn boot(&self, machine: Machine) -> Result<Boot> {
         let machine = machine.section(Section::Report).section(Section::Lspci);
-        self.record(machine, true)
-    }
-
-    /// The same without a console to listen to: waits until the machine has
-    /// powered off.
-    pub fn boot_silently(&self, machine: Machine) -> Result<Boot> {
-        self.record(machine, false)
-    }
-
-    fn record(&self, machine: Machine, listen: bool) -> Result<Boot> {
-        let mut running = machine.trace().qmp(&self.file("qmp")).start()?;
+        let mut running = self.start(machine)?;
         let mut boot = Boot::default();
-        if listen {
-            let outcome = running.result(|event| {
-                boot.keep(event);
-                Ok(())
-            });
-            boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
-        }
-        running.qmp()?.wait_for_power_off(POWER_OFF)?;
-        boot.query_pci = running.qmp()?.query_pci()?;
-        boot.log = running.end()?.log;
-        while let Some(event) = running.event()? {
+        let outcome = running.result(|event| {
             boot.keep(event);
-        }
+            Ok(())
+        });
+        boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
+        boot.finish(&mut running)
+    }
+
+    /// Boots `machine` without waiting for what it says, until it has powered
+    /// off.
+    pub fn boot_to_power_off(&self, machine: Machine) -> Result<Boot> {
+        let mut running = self.start(machine)?;
+        Boot::default().finish(&mut running)
+    }
+
+    /// The same for a machine that may be unable to power off: sleeping for
+    /// ever is an end as well.
+    pub fn boot_to_rest(&self, machine: Machine) -> Result<Boot> {
+        let mut running = self.start(machine)?;
+        running
+            .qmp()?
+            .wait_until(POWER_OFF, "off or asleep", |qmp| {
+                Ok(qmp.is_off()? || qmp.sleeps()?)
+            })?;
+        let mut boot = Boot::default();
+        boot.ask(&mut running)?;
         Ok(boot)
+    }
+
+    fn start(&self, machine: Machine) -> Result<Running> {
+        machine.trace().qmp(&self.file("qmp")).start()
     }
 }
 
@@ -133,12 +140,29 @@ pub struct Boot {
 }
 
 impl Boot {
+    fn finish(mut self, running: &mut Running) -> Result<Self> {
+        running.qmp()?.wait_for_power_off(POWER_OFF)?;
+        self.ask(running)?;
+        Ok(self)
+    }
+
+    /// Asks QEMU for its devices, ends it, and keeps what there still is.
+    fn ask(&mut self, running: &mut Running) -> Result<()> {
+        self.query_pci = running.qmp()?.query_pci()?;
+        self.log = running.end()?.log;
+        while let Some(event) = running.event()? {
+            self.keep(event);
+        }
+        Ok(())
+    }
+
     fn keep(&mut self, event: Event) {
         match event {
             Event::Text(line) => self.console.push(line),
             Event::Complete(Section::Report, text) => self.report = Some(text),
             Event::Complete(Section::Lspci, text) => self.lspci = Some(text),
-            Event::Hidden | Event::Result(_) => {}
+            Event::Result(outcome) => self.outcome = Some(outcome),
+            Event::Hidden => {}
         }
     }
 
