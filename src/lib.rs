@@ -10,6 +10,8 @@
 
 extern crate alloc;
 
+pub mod kho;
+pub mod linux;
 pub mod machine;
 pub mod paging;
 pub mod pci;

@@ -204,8 +204,10 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
     unsafe { console::seize() };
     dump(frame, &cause, vector);
     println!(
-        "warmbus: result: error: {} at {:#x}",
+        "warmbus: result: error: {} at image+{:#x}{}, address {:#x}",
         cause.class_name(),
+        cause.elr.wrapping_sub(Image::running().start),
+        cause.status_name(),
         cause.far
     );
     power::off()
@@ -255,6 +257,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // SAFETY: the code that panicked never goes on.
     unsafe { console::seize() };
     println!("{info}");
-    println!("warmbus: result: error: {}", info.message());
+    // The message may have several lines, the result has one.
+    match info.location() {
+        Some(location) => println!("warmbus: result: error: panicked at {location}"),
+        None => println!("warmbus: result: error: panicked"),
+    }
     power::off()
 }

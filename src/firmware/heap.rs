@@ -106,7 +106,7 @@ pub(crate) fn choose(machine: &Machine, taken: &[Region]) -> Option<Region> {
     let free = machine.free_memory(taken);
     let largest = free.into_iter().max_by_key(|region| region.size)?;
     let size = (largest.size / 4).min(MAX_SIZE) & !(ALIGNMENT - 1);
-    let base = (largest.last().0 - size) & !(ALIGNMENT - 1);
+    let base = (largest.last().0 - (size.max(1) - 1)) & !(ALIGNMENT - 1);
     (size >= MIN_SIZE && base >= largest.base.0).then_some(Region {
         base: PhysAddr(base),
         size,

@@ -24,7 +24,7 @@ use alloc::boxed::Box;
 use core::error::Error;
 
 use log::{LevelFilter, debug, info, warn};
-use warmbus::machine::{Lifeline, Machine, Options};
+use warmbus::machine::{Lifeline, Machine, MachineError, Options};
 
 use console::println;
 use ecam::Ecam;
@@ -36,6 +36,7 @@ use tree::BootTree;
 /// Called by the first instructions, with the address of the device tree and
 /// the MMU off.
 extern "C" fn start(tree: u64) -> ! {
+    let timer = Timer::start();
     let image = Image::running();
     // SAFETY: the boot protocol promises a device tree at this address; with
     // the MMU off an address that is not memory ends in an exception.
@@ -46,7 +47,7 @@ extern "C" fn start(tree: u64) -> ! {
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
-    match boot(&image, &tree, mmu) {
+    match boot(timer, &image, &tree, mmu) {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
     }
@@ -54,8 +55,7 @@ extern "C" fn start(tree: u64) -> ! {
 }
 
 /// One boot, from the device tree to the end.
-fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Error>> {
-    let timer = Timer::start();
+fn boot(timer: Timer, image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Error>> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
 
@@ -76,6 +76,10 @@ fn boot(image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Erro
 
     let mut hosts = machine.host_bridges()?.to_vec();
     let ecam = Ecam::open(&mut hosts, &mut mmu);
+    if hosts.is_empty() {
+        let refused = machine.refused_hosts + machine.hosts.len();
+        return Err(MachineError::NoHostBridge { refused }.into());
+    }
 
     if options.preserve {
         for host in &mut hosts {

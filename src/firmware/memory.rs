@@ -1,8 +1,8 @@
 //! The memory of the machine: mapped, and a part of it taken as heap.
 
 use log::{debug, warn};
-use warmbus::machine::Machine;
-use warmbus::paging::PagingError;
+use warmbus::machine::{Machine, Region};
+use warmbus::paging::{PAGE_SIZE, PagingError};
 
 use crate::heap;
 use crate::image::Image;
@@ -18,7 +18,11 @@ pub(crate) fn take(
     tree: &BootTree,
     mmu: &mut Mmu,
 ) -> Result<(), PagingError> {
-    for region in machine.mappable_memory() {
+    // A page that is only partly memory may hold something that must not be
+    // mapped.
+    let memory = machine.mappable_memory();
+    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
+    for region in memory.into_iter().filter_map(pages) {
         mmu.map_memory(region.base.0, region.size)?;
         debug!("memory {region}");
     }

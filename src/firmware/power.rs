@@ -22,7 +22,7 @@ pub(crate) fn set_conduit(conduit: Option<Conduit>) {
     CONDUIT.store(number, Ordering::Relaxed);
 }
 
-/// Powers the machine off (PSCI SYSTEM_OFF). Where there is no PSCI, or it
+/// Powers the machine off (PSCI `SYSTEM_OFF`). Where there is no PSCI, or it
 /// does not do it, this CPU sleeps: without knowing the conduit a call would
 /// be an exception with nobody to take it.
 pub(crate) fn off() -> ! {

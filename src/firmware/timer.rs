@@ -19,7 +19,8 @@ impl Timer {
     pub(crate) fn start() -> Self {
         Self {
             start: counter(),
-            frequency: CNTFRQ_EL0.get(),
+            // The upper half is RES0.
+            frequency: CNTFRQ_EL0.get() & 0xffff_ffff,
         }
     }
 
@@ -50,11 +51,11 @@ impl Timer {
     pub(crate) fn to_nanoseconds(&self, ticks: u64) -> u64 {
         let seconds = ticks.checked_div(self.frequency).unwrap_or(0);
         let rest = ticks.checked_rem(self.frequency).unwrap_or(0);
-        let below = u128::from(rest) * u128::from(NANOSECONDS);
-        let below = below.checked_div(u128::from(self.frequency)).unwrap_or(0);
+        // No overflow: the frequency, and so the rest, has 32 bits.
+        let below = (rest * NANOSECONDS).checked_div(self.frequency);
         seconds
             .saturating_mul(NANOSECONDS)
-            .saturating_add(below as u64)
+            .saturating_add(below.unwrap_or(0))
     }
 }
 
@@ -71,9 +72,9 @@ impl Clock for Timer {
 
     fn wait(&mut self, nanoseconds: u64) {
         let end = self.nanoseconds().saturating_add(nanoseconds);
-        // A round takes more than a nanosecond, so a running clock ends the
-        // loop first; one that stands still does not hold it for ever.
-        for _ in 0..nanoseconds {
+        // A round takes more than four nanoseconds, so a running clock ends
+        // the loop first; one that stands still does not hold it for ever.
+        for _ in 0..=nanoseconds / 4 {
             if self.nanoseconds() >= end {
                 return;
             }

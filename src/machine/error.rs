@@ -54,6 +54,13 @@ pub enum MachineError {
         /// The node that would be one too deep.
         path: String,
     },
+    /// The tree has more of something than any machine.
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are accepted.
+        limit: usize,
+    },
     /// The tree names no usable memory.
     NoMemory,
     /// The tree has no host bridge that can be used.
@@ -101,6 +108,9 @@ impl fmt::Display for MachineError {
                 write!(f, "the device tree is damaged at {path}: {reason}")
             }
             Self::TooDeep { path } => write!(f, "the device tree is nested too deeply at {path}"),
+            Self::TooMany { what, limit } => {
+                write!(f, "the device tree has more than {limit} {what}")
+            }
             Self::NoMemory => write!(f, "the device tree names no memory"),
             Self::NoHostBridge { refused: 0 } => {
                 write!(

@@ -11,6 +11,10 @@ use super::cells::{self, Reader};
 use super::tree::{Place, Tree, text};
 use crate::pci::PhysAddr;
 
+/// More memory ranges, and more reservations, than any machine has. What is
+/// done with them takes time that grows with their product.
+const MAX_REGIONS: usize = 1024;
+
 /// A range of physical addresses that is not empty and does not wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -31,6 +35,24 @@ impl Region {
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
         self.base.0 <= other.last().0 && other.base.0 <= self.last().0
+    }
+
+    /// The whole pages of `page_size` bytes, a power of two, in it; `None`
+    /// where there is not one.
+    #[must_use]
+    pub fn whole_pages(self, page_size: u64) -> Option<Self> {
+        let base = self.base.0.checked_next_multiple_of(page_size)?;
+        // One past the last address may be 2^64; the last page then counts.
+        let beyond = self.last().0.checked_add(1).unwrap_or(0);
+        let size = beyond.wrapping_sub(beyond % page_size).wrapping_sub(base);
+        let inside = self.base.0.checked_add(self.size - 1).is_some()
+            && base <= self.last().0
+            && size <= self.size
+            && size != 0;
+        inside.then_some(Self {
+            base: PhysAddr(base),
+            size,
+        })
     }
 
     const fn from_ends(first: u64, last: u64) -> Self {
@@ -91,6 +113,7 @@ pub(super) fn memory(
     if found.is_empty() {
         return Err(MachineError::NoMemory);
     }
+    at_most(found.len(), MAX_REGIONS, "memory ranges")?;
     Ok(normalize(found))
 }
 
@@ -146,7 +169,16 @@ pub(super) fn reservations(
         )),
         _ => {}
     }
+    at_most(taken.len(), MAX_REGIONS, "memory reservations")?;
     Ok(taken)
+}
+
+/// Refuses a tree with more than `limit` of something.
+pub(super) fn at_most(count: usize, limit: usize, what: &'static str) -> Result<(), MachineError> {
+    if count > limit {
+        return Err(MachineError::TooMany { what, limit });
+    }
+    Ok(())
 }
 
 /// A property of one or two cells, as `/chosen` has them.

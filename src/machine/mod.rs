@@ -12,6 +12,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod windows;
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -149,6 +149,12 @@ impl Block {
         self.cached.as_bytes()
     }
 
+    /// Whether the capability lists were walked, so that it is known what a
+    /// write does.
+    pub(super) fn is_inferred(&self) -> bool {
+        self.header_type != registers::header_type::LAYOUT
+    }
+
     /// Header layout: 0 endpoint, 1 bridge, 2 `CardBus`, 0x7f not known yet.
     pub fn header_type(&self) -> u8 {
         self.header_type

@@ -1,6 +1,6 @@
 //! Machines whose configuration spaces are cached.
 
-use warmbus::pci::{AssignPolicy, ConfigOffset, ScanPolicy, Topology, assign, check, enumerate};
+use warmbus::pci::{AssignPolicy, ScanPolicy, Topology, assign, check, enumerate};
 use warmbus::pcsc::Cached;
 use warmbus_fabric::Fabric;
 
@@ -17,9 +17,4 @@ pub(crate) fn captured(fabric: Fabric) -> (Cached<Fabric>, Topology) {
     assert_eq!(check(&topology, &config), []);
     assert_eq!(config.self_check().differences, []);
     (config, topology)
-}
-
-/// The register at `offset`.
-pub(crate) const fn at(offset: u16) -> ConfigOffset {
-    ConfigOffset::new(offset)
 }

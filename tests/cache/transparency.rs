@@ -63,11 +63,19 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
         })
         .collect();
     let hits = cached.statistics().hits;
-    for (number, step) in steps.iter().enumerate() {
+    for (function, dwords) in &registers {
+        for offset in dwords.iter().copied().map(ConfigOffset::new) {
+            cached.read(*function, offset, Width::Dword);
+        }
+    }
+    prop_assert!(cached.statistics().hits > hits, "nothing was served");
+    let mut done = Vec::new();
+    for step in steps {
         let (function, dwords) = step.function.get(&registers);
         let aligned = step.lane & !(step.width.bytes() - 1);
         let offset = ConfigOffset::new(step.register.get(dwords) + aligned);
         let function = *function;
+        done.push((function, offset, step.width, step.write));
         match step.write {
             Some(value) => {
                 cached.write(function, offset, step.width, value);
@@ -76,7 +84,7 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
             None => {
                 let served = cached.read(function, offset, step.width);
                 let real = plain.read(function, offset, step.width);
-                prop_assert_eq!(served, real, "step {}: {} {}", number, function, offset);
+                prop_assert_eq!(served, real, "after {:x?}", done);
             }
         }
     }
@@ -85,15 +93,14 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
         for offset in (0..0x1000).step_by(4).map(ConfigOffset::new) {
             let served = cached.read(function, offset, Width::Dword);
             let real = plain.read(function, offset, Width::Dword);
-            prop_assert_eq!(served, real, "at the end: {} {}", function, offset);
+            prop_assert_eq!(served, real, "{} {} after {:x?}", function, offset, done);
         }
     }
-    prop_assert!(cached.statistics().hits > hits, "nothing was served");
     Ok(())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn any_accesses_to_a_small_machine_are_transparent(
@@ -115,4 +122,9 @@ proptest! {
     ) {
         run_both(topologies::sriov(2, 4), &steps)?;
     }
+}
+
+/// Cases a property; `PROPTEST_CASES` asks for more.
+fn cases() -> u32 {
+    ProptestConfig::default().cases.max(256)
 }

@@ -1,0 +1,106 @@
+//! Why a plan cannot be made.
+
+use core::fmt;
+
+use super::LARGEST_TREE;
+
+/// Why there is no place for something. Ordered by how far the search came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PlanError {
+    /// There is no RAM at all.
+    NoRam,
+    /// The device tree is larger than Linux accepts.
+    TreeTooLarge {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// More than half of the RAM would be scratch.
+    ScratchTooLarge {
+        /// Bytes of scratch, rounded up.
+        size: u64,
+        /// What it is rounded to.
+        align: u64,
+        /// Bytes of RAM.
+        ram: u64,
+    },
+    /// There is no place for a scratch area.
+    Scratch {
+        /// Bytes of the area.
+        size: u64,
+        /// Its alignment.
+        align: u64,
+        /// The most bytes that there is a place for.
+        largest: u64,
+        /// It has to be below 4 GiB.
+        low: bool,
+    },
+    /// There is no place for the kernel.
+    Kernel {
+        /// Bytes in memory.
+        size: u64,
+    },
+    /// There is no place for the initrd near the kernel.
+    Initrd {
+        /// Bytes.
+        size: u64,
+    },
+    /// There is no place for the device tree.
+    Tree {
+        /// Bytes.
+        size: u64,
+    },
+    /// There is no place for the handover.
+    Arena {
+        /// Bytes.
+        size: u64,
+    },
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRam => f.write_str("there is no RAM to place the kernel in"),
+            Self::TreeTooLarge { size } => write!(
+                f,
+                "the device tree has {size:#x} bytes, more than the {LARGEST_TREE:#x} that Linux accepts"
+            ),
+            Self::ScratchTooLarge { size, align, ram } => write!(
+                f,
+                "a handover takes {} MiB of scratch memory (in steps of {} MiB), more than half of the {} MiB of RAM",
+                size >> 20,
+                align >> 20,
+                ram >> 20
+            ),
+            Self::Scratch {
+                size,
+                align,
+                largest,
+                low,
+            } => write!(
+                f,
+                "there is no place for {} MiB of scratch memory aligned to {} MiB{}; the largest has {} MiB",
+                size >> 20,
+                align >> 20,
+                if *low { " below 4 GiB" } else { "" },
+                largest >> 20
+            ),
+            Self::Kernel { size } => {
+                write!(f, "there is no place for the {size:#x} bytes of the kernel")
+            }
+            Self::Initrd { size } => write!(
+                f,
+                "there is no place for the {size:#x} bytes of the initrd near the kernel"
+            ),
+            Self::Tree { size } => write!(
+                f,
+                "there is no place for the {size:#x} bytes of the device tree"
+            ),
+            Self::Arena { size } => write!(
+                f,
+                "there is no place for the {size:#x} bytes of the handover in one block of 1 GiB"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for PlanError {}

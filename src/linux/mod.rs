@@ -1,0 +1,9 @@
+//! What it takes to start an arm64 Linux: its image, its memory, its tree.
+
+pub mod detect;
+pub mod devicetree;
+pub mod image;
+pub mod memory;
+pub mod payload;
+mod tokens;
+pub mod unpack;

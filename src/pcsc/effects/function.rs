@@ -1,0 +1,82 @@
+//! Writes that change more of their own function.
+
+use super::block_sr_iov;
+use super::drops::Below;
+use super::write::Write;
+use crate::pci::registers::{self, capability, sr_iov};
+use crate::pci::{ConfigAccess, Sbdf};
+use crate::pcsc::cached::Cached;
+use crate::pcsc::class::Tag;
+
+impl<A: ConfigAccess> Cached<A> {
+    /// Power Management Control/Status (PCIe 7.5.2.2).
+    pub(super) fn change_power(&mut self, write: Write, below: Below) {
+        const D0: u8 = 0;
+        const D3_HOT: u8 = 3;
+
+        let Some(block) = self.blocks.get_mut(&write.function) else {
+            return;
+        };
+        let Some(base) = block.capability(capability::POWER_MANAGEMENT) else {
+            return;
+        };
+        let (reached, value) = write.to(base + 4);
+        let new = (value & 3) as u8;
+        if reached & 3 == 0 || new == block.power_state {
+            return;
+        }
+        let wakes_up = block.power_state == D3_HOT && new == D0;
+        block.power_state = new;
+        if wakes_up {
+            self.reset(write.function);
+        } else {
+            self.drop_software(write.function);
+        }
+        if new == D3_HOT {
+            self.reset_below(write.function, below);
+        }
+    }
+
+    /// SR-IOV Control (PCIe 9.3.3.3).
+    pub(super) fn control_sr_iov(&mut self, write: Write) {
+        let function = write.function;
+        let Some(base) = block_sr_iov(self.blocks.get(&function)) else {
+            return;
+        };
+        let register = base + sr_iov::CONTROL;
+        let old = self
+            .blocks
+            .get(&function)
+            .and_then(|block| block.word(register));
+        if write.may_change(register, old, u32::from(sr_iov::VF_ENABLE)) {
+            self.forget_vfs(function);
+        }
+        if write.may_change(register, old, u32::from(sr_iov::ARI_CAPABLE_HIERARCHY)) {
+            // The bit lives in one physical function and holds for all of
+            // the device.
+            self.drop_tagged_on(function.segment(), function.bus(), Tag::VfRouting);
+        }
+    }
+
+    /// System Page Size, or the size of a VF BAR: VF BARs and their masks.
+    pub(super) fn resize_vf_bars(&mut self, function: Sbdf) {
+        self.drop_tagged(function, Tag::VfPageSize);
+        let base = block_sr_iov(self.blocks.get(&function));
+        if let (Some(base), Some(block)) = (base, self.blocks.get_mut(&function)) {
+            let first = base + sr_iov::VF_BAR0;
+            block.forget_masks(first, first + 0x18);
+        }
+    }
+
+    /// Resizable BAR Control: which BAR does not matter, the others are read
+    /// again at little cost.
+    pub(super) fn resize_bars(&mut self, function: Sbdf) {
+        if let Some(block) = self.blocks.get_mut(&function) {
+            let bars = registers::BAR0..registers::BAR0 + 0x18;
+            block.forget_masks(bars.start, bars.end);
+            for byte in bars {
+                self.statistics.invalidations += u64::from(block.drop_byte(byte));
+            }
+        }
+    }
+}
