@@ -21,6 +21,9 @@ use crate::pci::Function;
 /// where it has no console, to do all its work.
 const POWER_OFF: Duration = Duration::from_secs(120);
 
+/// Where the firmware image is when U-Boot starts.
+pub const LOADED: u64 = 0x6000_0000;
+
 /// The firmware image: the one that `cargo xtask test` built, or one that is
 /// built now.
 #[must_use]
@@ -115,6 +118,20 @@ impl Lab {
         let mut boot = Boot::default();
         boot.ask(&mut running)?;
         Ok(boot)
+    }
+
+    /// Starts U-Boot with a topology of the board and the firmware image at
+    /// [`LOADED`], has it run `commands`, and waits until the machine has
+    /// powered off.
+    pub fn u_boot(&self, name: &str, commands: &str) -> Result<Boot> {
+        let bios = setup::u_boot().context("U-Boot for QEMU is not installed")?;
+        let machine = Machine::bios(&bios)
+            .topology(&topology(name))
+            .load(image(), LOADED);
+        let mut running = self.start(machine)?;
+        // The first key ends the countdown to automatic boot.
+        running.type_in(&format!("\n\n{commands}\n"))?;
+        Boot::default().finish(&mut running)
     }
 
     fn start(&self, machine: Machine) -> Result<Running> {
@@ -217,13 +234,31 @@ impl Boot {
 /// The names of the topologies of the board.
 pub const TOPOLOGIES: [&str; 4] = ["small", "switch", "fan", "sriov"];
 
+/// One boot of each topology, done when it is first asked for.
+struct Once([OnceLock<Boot>; TOPOLOGIES.len()]);
+
+impl Once {
+    const fn new() -> Self {
+        Self([const { OnceLock::new() }; TOPOLOGIES.len()])
+    }
+
+    fn get(&self, name: &str, boot: impl FnOnce(&Lab) -> Result<Boot>) -> &Boot {
+        let index = TOPOLOGIES.iter().position(|known| *known == name);
+        self.0[index.expect("the topology is one of the board")]
+            .get_or_init(|| boot(&Lab::new()).expect("the machine boots"))
+    }
+}
+
 /// The plain boot of a topology of the board, done once for all tests.
 #[must_use]
 pub fn booted(name: &str) -> &'static Boot {
-    static BOOTS: [OnceLock<Boot>; 4] = [const { OnceLock::new() }; 4];
-    let index = TOPOLOGIES.iter().position(|known| *known == name);
-    BOOTS[index.expect("the topology is one of the board")].get_or_init(|| {
-        let lab = Lab::new();
-        lab.boot(lab.machine(name)).expect("the machine boots")
-    })
+    static BOOTS: Once = Once::new();
+    BOOTS.get(name, |lab| lab.boot(lab.machine(name)))
+}
+
+/// A boot of U-Boot alone on a topology of the board, done once for all tests.
+#[must_use]
+pub fn u_boot_alone(name: &str) -> &'static Boot {
+    static BOOTS: Once = Once::new();
+    BOOTS.get(name, |lab| lab.u_boot(name, "poweroff"))
 }
