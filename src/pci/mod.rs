@@ -12,6 +12,7 @@ mod counted;
 mod decode;
 mod enumerate;
 mod host;
+pub mod names;
 mod recorded;
 pub mod registers;
 mod topology;

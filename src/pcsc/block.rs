@@ -127,6 +127,11 @@ impl Block {
         self.cached.get(offset.get())
     }
 
+    /// How the byte at `offset` behaves.
+    pub fn class(&self, offset: ConfigOffset) -> Class {
+        self.cell(offset).class
+    }
+
     /// Number of bytes that may be cached.
     pub fn cacheable_bytes(&self) -> u16 {
         self.cacheable.count()
