@@ -5,5 +5,5 @@ pub mod devicetree;
 pub mod image;
 pub mod memory;
 pub mod payload;
-mod tokens;
+pub mod tokens;
 pub mod unpack;

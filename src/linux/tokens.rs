@@ -18,7 +18,7 @@ const DEEPEST: usize = 64;
 
 /// A tree whose header and block boundaries have been checked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tree<'a> {
+pub struct Tree<'a> {
     /// The structure block.
     pub(super) structure: &'a [u8],
     /// The strings block.
@@ -31,14 +31,26 @@ pub(super) struct Tree<'a> {
 
 /// One token of the structure block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token<'a> {
-    Begin { name: &'a [u8] },
-    Property { name: &'a [u8], value: &'a [u8] },
+pub enum Token<'a> {
+    /// A node begins.
+    Begin {
+        /// Its name, with the unit address.
+        name: &'a [u8],
+    },
+    /// A property of the node that began last and did not end.
+    Property {
+        /// Its name.
+        name: &'a [u8],
+        /// Its bytes.
+        value: &'a [u8],
+    },
+    /// A node ends.
     End,
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
+    /// The tree that `bytes` starts with.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
         let header = |index: usize| u32_at(bytes, index * 4).ok_or(TreeError::Truncated);
         let magic = header(0)?;
         if magic != MAGIC {
@@ -80,7 +92,7 @@ impl<'a> Tree<'a> {
 
     /// The tokens of the structure block with the bytes they take, up to the
     /// end of the root node. The first one begins the root node.
-    pub(super) fn tokens(&self) -> Tokens<'a> {
+    pub fn tokens(&self) -> Tokens<'a> {
         Tokens {
             tree: *self,
             at: 0,
@@ -99,7 +111,8 @@ fn reservation_block(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// See [`Tree::tokens`].
-pub(super) struct Tokens<'a> {
+#[derive(Clone, Debug)]
+pub struct Tokens<'a> {
     tree: Tree<'a>,
     at: usize,
     depth: usize,
@@ -108,7 +121,7 @@ pub(super) struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     /// Bytes of the structure block up to the end of the root node.
-    pub(super) const fn position(&self) -> usize {
+    pub const fn position(&self) -> usize {
         self.at
     }
 

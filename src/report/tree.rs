@@ -91,19 +91,26 @@ impl Places {
 }
 
 fn write_host(host: &HostBridge, to: &mut dyn Write) -> fmt::Result {
-    writeln!(
+    write!(
         to,
-        "{}: segment {:04x}, buses {:02x}-{:02x} of {:02x}-{:02x}, ECAM {:#x} ({}){}",
+        "{}: segment {:04x}, buses {:02x}-{:02x} of {:02x}-{:02x}",
         plain(&host.name),
         host.segment,
         host.buses_in_use.first,
         host.buses_in_use.last,
         host.buses.first,
         host.buses.last,
-        host.ecam_base,
-        bytes(host.ecam_size),
-        if host.preserve { ", preserved" } else { "" },
     )?;
+    // A capture knows the functions, not where their window is.
+    if host.ecam_size > 0 {
+        write!(
+            to,
+            ", ECAM {:#x} ({})",
+            host.ecam_base,
+            bytes(host.ecam_size)
+        )?;
+    }
+    to.write_str(if host.preserve { ", preserved\n" } else { "\n" })?;
     for window in &host.windows {
         let last = window.pci_address.saturating_add(window.size.max(1) - 1);
         write!(

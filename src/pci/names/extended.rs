@@ -121,6 +121,13 @@ pub(super) const fn table(id: u16) -> &'static [Row] {
         0x0c => &[(4, 4, "Device Correlation")],
         // PCIe 7.7.11; the egress vector follows.
         0x0d | ids::ARI | 0x0f | 0x1b | 0x1c => &[(4, 2, "Capability"), (6, 2, "Control")],
+        _ => middle(id),
+    }
+}
+
+/// Those from SR-IOV on.
+const fn middle(id: u16) -> &'static [Row] {
+    match id {
         // PCIe 9.3.3.
         ids::SR_IOV => &[
             (0x04, 4, "Capabilities"),
@@ -197,6 +204,13 @@ pub(super) const fn table(id: u16) -> &'static [Row] {
             (0x0c, 4, "Control 2"),
             (0x10, 4, "Status"),
         ],
+        _ => late(id),
+    }
+}
+
+/// Those from FRS Queueing on.
+const fn late(id: u16) -> &'static [Row] {
+    match id {
         // PCIe 7.8.10.
         0x21 => &[
             (4, 4, "Capability"),

@@ -11,7 +11,7 @@ mod standard;
 mod variable;
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -122,7 +122,7 @@ impl RegisterMap {
                 },
             );
         }
-        if layout.extended_capabilities.is_empty() {
+        if layout.extended_capabilities.is_empty() && layout.header_type <= 2 {
             map.add("", 0x100, 0x104, &mut |put| {
                 put(0, 4, "Extended Capabilities (none)", None);
             });
@@ -194,15 +194,11 @@ impl RegisterMap {
             }
             match self.at(at) {
                 Some(found) => {
-                    text += &if structure == Some(found.structure) {
-                        let plain = Register {
-                            structure: "",
-                            ..*found
-                        };
-                        format!("{plain}")
-                    } else {
-                        format!("{found}")
-                    };
+                    let mut named = *found;
+                    if structure == Some(found.structure) {
+                        named.structure = "";
+                    }
+                    text += &named.to_string();
                     structure = Some(found.structure);
                     at = found.offset + found.len;
                 }
@@ -308,7 +304,6 @@ impl<'a> Shape<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
     use alloc::vec;
 
     /// A function with MSI at 0x50 and the extended capability `id` at 0x100.

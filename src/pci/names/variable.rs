@@ -1,19 +1,28 @@
 //! Registers whose number or place their structure tells.
 
-use super::{Put, Shape, each};
+use super::{Put, Row, Shape, each};
 use crate::pci::registers::extended as ids;
+
+/// PCIe 7.9.1.
+const RESOURCE: &[Row] = &[
+    (0, 4, "Resource Capability"),
+    (4, 4, "Resource Control"),
+    (8, 2, "Resource Reserved"),
+    (10, 2, "Resource Status"),
+];
+
+/// PCIe 7.7.3.
+const WIDE_LANE: &[Row] = &[(0, 2, "Lane Equalization Control")];
+/// PCIe 7.7.5, 7.7.6.
+const LANE: &[Row] = &[(0, 1, "Lane Equalization Control")];
+/// PCIe 7.7.7.
+const MARGINING_LANE: &[Row] = &[(0, 2, "Lane Control"), (2, 2, "Lane Status")];
 
 /// Calls `put` for the registers of extended capability `id` that repeat.
 pub(super) fn registers(id: u16, shape: &Shape<'_>, put: &mut Put<'_>) {
     match id {
         ids::VIRTUAL_CHANNEL | ids::VIRTUAL_CHANNEL_MFVC | ids::MULTI_FUNCTION_VC => {
             let count = (shape.dword(4) & 7) as u16 + 1;
-            const RESOURCE: &[super::Row] = &[
-                (0, 4, "Resource Capability"),
-                (4, 4, "Resource Control"),
-                (8, 2, "Resource Reserved"),
-                (10, 2, "Resource Status"),
-            ];
             each(0x10, 0x0c, count, RESOURCE, put);
             for number in 0..count {
                 let table = (shape.dword(0x10 + number * 0x0c) >> 24) as u16 * 16;
@@ -51,16 +60,13 @@ pub(super) fn registers(id: u16, shape: &Shape<'_>, put: &mut Put<'_>) {
             each(0x0c, 2, entries, &[(0, 2, "Steering Tag")], put);
         }
         0x19 => {
-            const LANE: &[super::Row] = &[(0, 2, "Lane Equalization Control")];
-            each(0x0c, 2, shape.lanes, LANE, put);
+            each(0x0c, 2, shape.lanes, WIDE_LANE, put);
         }
         0x26 | 0x2a => {
-            const LANE: &[super::Row] = &[(0, 1, "Lane Equalization Control")];
             each(0x20, 1, shape.lanes, LANE, put);
         }
         0x27 => {
-            const LANE: &[super::Row] = &[(0, 2, "Lane Control"), (2, 2, "Lane Status")];
-            each(8, 4, shape.lanes, LANE, put);
+            each(8, 4, shape.lanes, MARGINING_LANE, put);
         }
         ids::DVSEC => {
             // The body belongs to the vendor; Header 1 tells the length.

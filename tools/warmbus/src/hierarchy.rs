@@ -1,0 +1,340 @@
+//! The functions of a capture with their structure: capabilities, names of
+//! registers, who is below whom.
+//!
+//! Everything is asked of the library's own cache over the captured bytes, so
+//! that this tool has no second opinion on what a byte means.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use warmbus::pci::names::{Layout, RegisterMap};
+use warmbus::pci::registers::{capability, extended, header_type, sr_iov, status};
+use warmbus::pci::{
+    AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge, PhysAddr,
+    PortType, Sbdf, Topology, Width, assign,
+};
+use warmbus::pcsc::{Block, Cached, Probe};
+use warmbus::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
+
+use crate::input::{Capture, Space};
+
+/// Captured bytes as something that can be read. Writes do nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Shadow(BTreeMap<Sbdf, Vec<u8>>);
+
+impl Shadow {
+    /// The bytes of `spaces`.
+    #[must_use]
+    pub fn new(spaces: &BTreeMap<Sbdf, Space>) -> Self {
+        Self(
+            spaces
+                .iter()
+                .map(|(&sbdf, space)| (sbdf, walkable(space)))
+                .collect(),
+        )
+    }
+}
+
+/// The bytes of `space`, those that are not known as 0, with the one bit that
+/// leads to the capabilities: Status is seldom kept.
+#[must_use]
+pub fn walkable(space: &Space) -> Vec<u8> {
+    const STATUS: u16 = warmbus::pci::registers::STATUS;
+    const HEADER_TYPE: usize = 0x0e;
+
+    let mut bytes = space.bytes.clone();
+    let pointer = match bytes
+        .get(HEADER_TYPE)
+        .map(|byte| byte & header_type::LAYOUT)
+    {
+        Some(2) => warmbus::pci::registers::CARDBUS_CAPABILITIES_POINTER,
+        _ => warmbus::pci::registers::CAPABILITIES_POINTER,
+    };
+    if space.byte(STATUS).is_none()
+        && space.byte(pointer).is_some_and(|pointer| pointer != 0)
+        && let Some(low) = bytes.get_mut(usize::from(STATUS))
+    {
+        *low |= status::CAPABILITIES_LIST as u8;
+    }
+    bytes
+}
+
+impl ConfigAccess for Shadow {
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        let len = usize::from(width.bytes());
+        let start = offset.index() & !(len - 1);
+        let found = self
+            .0
+            .get(&function)
+            .and_then(|bytes| bytes.get(start..start + len));
+        found.map_or(width.ones(), |found| {
+            let mut value = [0; 4];
+            value[..len].copy_from_slice(found);
+            u32::from_le_bytes(value)
+        })
+    }
+
+    fn write(&mut self, _: Sbdf, _: ConfigOffset, _: Width, _: u32) {}
+}
+
+/// The functions of a capture.
+#[derive(Debug)]
+pub struct Hierarchy {
+    cache: Cached<Shadow>,
+    names: BTreeMap<Sbdf, RegisterMap>,
+    topology: Topology,
+}
+
+impl Hierarchy {
+    /// Walks the functions of `capture`.
+    #[must_use]
+    pub fn new(capture: &Capture) -> Self {
+        let mut cache = Cached::new(Shadow::new(&capture.spaces));
+        let mut names = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        for (&sbdf, space) in &capture.spaces {
+            let mut anomalies = Vec::new();
+            if matches!(cache.probe(sbdf), Probe::Present { .. }) {
+                anomalies = cache.infer(sbdf).unwrap_or_default();
+            }
+            names.insert(sbdf, name_registers(cache.block(sbdf), space));
+            found.insert(sbdf, describe(sbdf, cache.block(sbdf), space, anomalies));
+        }
+        let mut topology = arrange(&found);
+        // All host bridges are to be preserved: this reads BARs and windows.
+        assign(&mut topology, &AssignPolicy::default(), &mut cache);
+        for function in &mut topology.functions {
+            if let Some(space) = capture.spaces.get(&function.sbdf) {
+                size_bars(function, space);
+            }
+        }
+        Self {
+            cache,
+            names,
+            topology,
+        }
+    }
+
+    /// What the cache makes of a function; `None` where its ID is not valid.
+    #[must_use]
+    pub fn block(&self, sbdf: Sbdf) -> Option<&Block> {
+        self.cache.block(sbdf)
+    }
+
+    /// The names of the registers of a function.
+    #[must_use]
+    pub fn names(&self, sbdf: Sbdf) -> Option<&RegisterMap> {
+        self.names.get(&sbdf)
+    }
+
+    /// The functions, depth first.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// What a report would say of the functions; what only the machine knew is
+    /// empty.
+    #[must_use]
+    pub fn report(&self, capture: &Capture) -> Report {
+        let facts = Facts {
+            topology: &self.topology,
+            machine: Machine::default(),
+            accesses: Accesses::default(),
+            cache: CacheStatistics::default(),
+            phases: Vec::new(),
+            self_check: None,
+            anomalies: capture.problems.clone(),
+            result: Ok(()),
+        };
+        Report::new(facts, &|sbdf| {
+            let space = capture.spaces.get(&sbdf)?;
+            let (cacheable, cached) = self.counts(sbdf, space);
+            Some(CachedBytes {
+                data: &space.bytes,
+                cacheable,
+                cached,
+            })
+        })
+    }
+
+    /// How many bytes may be cached, and how many of them are known.
+    fn counts(&self, sbdf: Sbdf, space: &Space) -> (u16, u16) {
+        let is_cacheable = |offset: u16| match &space.extension {
+            Some(extension) => extension.cacheable[usize::from(offset)],
+            None => self
+                .block(sbdf)
+                .is_some_and(|block| block.is_cacheable(ConfigOffset::new(offset))),
+        };
+        let cacheable = (0..space.bytes.len() as u16).filter(|&offset| is_cacheable(offset));
+        cacheable.fold((0, 0), |(all, cached), offset| {
+            (all + 1, cached + u16::from(space.byte(offset).is_some()))
+        })
+    }
+}
+
+fn name_registers(block: Option<&Block>, space: &Space) -> RegisterMap {
+    RegisterMap::new(&Layout {
+        header_type: block.map_or(header_type::LAYOUT, Block::header_type),
+        capabilities: block.map_or(&[], Block::capabilities),
+        extended_capabilities: block.map_or(&[], Block::extended_capabilities),
+        bytes: &space.bytes,
+    })
+}
+
+/// A function as its bytes tell it, without BARs and without its place.
+fn describe(sbdf: Sbdf, block: Option<&Block>, space: &Space, anomalies: Vec<String>) -> Function {
+    let byte = |offset: u16| space.byte(offset).unwrap_or(0);
+    let word = |offset: u16| u16::from_le_bytes([byte(offset), byte(offset + 1)]);
+    let layout = byte(0x0e) & header_type::LAYOUT;
+    let express = block.and_then(|block| block.capability(capability::EXPRESS));
+    Function {
+        sbdf,
+        host: 0,
+        parent: None,
+        vendor_id: word(0),
+        device_id: word(2),
+        revision: byte(8),
+        class_code: u32::from_le_bytes([byte(9), byte(10), byte(11), 0]),
+        header_type: layout,
+        multi_function: byte(0x0e) & header_type::MULTI_FUNCTION != 0,
+        port_type: express.map(|base| PortType::from_bits(byte(base + 2) >> 4)),
+        capabilities: block.map_or_else(Vec::new, |block| block.capabilities().to_vec()),
+        extended_capabilities: block
+            .map_or_else(Vec::new, |block| block.extended_capabilities().to_vec()),
+        bars: Vec::new(),
+        bridge: (layout == 1).then(|| BridgeInfo {
+            primary: byte(0x18),
+            secondary: byte(0x19),
+            subordinate: byte(0x1a),
+            io: None,
+            memory: None,
+            prefetchable: None,
+            link_up: None,
+            hot_plug: false,
+            ari_forwarding: false,
+        }),
+        sriov: None,
+        anomalies,
+    }
+}
+
+/// Puts bridges before what is below them, and a host bridge above every bus
+/// that no bridge leads to.
+fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
+    let above = |function: &Function| {
+        found
+            .values()
+            .filter(|other| {
+                other.sbdf.segment() == function.sbdf.segment()
+                    && other.sbdf.bus() < function.sbdf.bus()
+            })
+            .filter(|other| {
+                other.bridge.is_some_and(|bridge| {
+                    (bridge.secondary..=bridge.subordinate).contains(&function.sbdf.bus())
+                })
+            })
+            .max_by_key(|other| other.bridge.map(|bridge| bridge.secondary))
+            .map(|other| other.sbdf)
+    };
+    let mut below: BTreeMap<Option<Sbdf>, Vec<Sbdf>> = BTreeMap::new();
+    for function in found.values() {
+        below
+            .entry(above(function))
+            .or_default()
+            .push(function.sbdf);
+    }
+    let roots: BTreeSet<(u16, u8)> = below
+        .get(&None)
+        .into_iter()
+        .flatten()
+        .map(|sbdf| (sbdf.segment(), sbdf.bus()))
+        .collect();
+    let mut topology = Topology::default();
+    for &(segment, first) in &roots {
+        let next = roots.range((segment, first)..=(segment, 0xff)).nth(1);
+        let last = next.map_or(0xff, |(_, next)| next - 1);
+        let host = topology.hosts.len();
+        let mut in_use = first;
+        // A parent is on a lower bus than its children: this ends.
+        let mut pending: Vec<(Sbdf, Option<usize>)> = below[&None]
+            .iter()
+            .filter(|sbdf| (sbdf.segment(), sbdf.bus()) == (segment, first))
+            .map(|&sbdf| (sbdf, None))
+            .rev()
+            .collect();
+        while let Some((sbdf, parent)) = pending.pop() {
+            let index = topology.functions.len();
+            topology.functions.push(Function {
+                host,
+                parent,
+                ..found[&sbdf].clone()
+            });
+            in_use = in_use.max(sbdf.bus());
+            let children = below.get(&Some(sbdf)).into_iter().flatten();
+            pending.extend(children.rev().map(|&child| (child, Some(index))));
+        }
+        topology.hosts.push((
+            HostBridge {
+                name: format!("root bus {first:02x}"),
+                segment,
+                ecam_base: PhysAddr(0),
+                ecam_size: 0,
+                buses: BusRange { first, last },
+                windows: Vec::new(),
+                preserve: true,
+            },
+            BusRange {
+                first,
+                last: in_use,
+            },
+        ));
+    }
+    topology
+}
+
+/// Fills in the sizes that the masks of a handover tell.
+fn size_bars(function: &mut Function, space: &Space) {
+    let Some(extension) = &space.extension else {
+        return;
+    };
+    let writable = |offset: u16| {
+        let found = extension.masks.iter().find(|mask| mask.offset == offset)?;
+        Some(found.writable)
+    };
+    let virtual_bars = function
+        .extended_capabilities
+        .iter()
+        .find(|found| found.id == extended::SR_IOV)
+        .map(|found| found.offset + sr_iov::VF_BAR0);
+    let rom = if function.header_type == 1 {
+        0x38
+    } else {
+        0x30
+    };
+    for bar in &mut function.bars {
+        use warmbus::pci::BarKind::{Io, Memory32, Memory64, Rom, VfMemory32, VfMemory64};
+
+        let register = match bar.index {
+            index @ 0..=5 => Some(0x10 + 4 * u16::from(index)),
+            6 => Some(rom),
+            index => virtual_bars.map(|first| first + 4 * u16::from(index - 7)),
+        };
+        let Some(low) = register.and_then(writable) else {
+            continue;
+        };
+        let bits = match bar.kind {
+            Io => u64::from(low & !3),
+            Memory32 | VfMemory32 => u64::from(low & !0xf),
+            Rom => u64::from(low & !0x7ff),
+            Memory64 | VfMemory64 => {
+                let Some(high) = register.and_then(|register| writable(register + 4)) else {
+                    continue;
+                };
+                u64::from(high) << 32 | u64::from(low & !0xf)
+            }
+        };
+        if bits != 0 {
+            bar.size = Some(1 << bits.trailing_zeros());
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! `warmbus`: see `warmbus --help`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use warmbus::pci::Sbdf;
+use warmbus_cli::input::{Capture, Place};
+use warmbus_cli::{Verdict, diff, inspect, lspci, replay};
+
+/// Looks at what Warmbus captured of PCI configuration space.
+///
+/// CAPTURE is one of: a report (`--report`), a dump as lspci -xxxx writes it
+/// (`--lspci`), a log of the console with either of them, or memory that holds
+/// a handover, raw or as an ELF core file.
+#[derive(Parser)]
+#[command(
+    name = "warmbus",
+    version,
+    after_help = "\
+Exit status: 0 all is well or equal, 1 damage or differences, 2 the call could
+not be carried out.
+
+Examples:
+  warmbus inspect report.json
+  warmbus inspect memory.bin --base 0x7e000000 --function 01:00.0
+  warmbus lspci console.log | lspci -F /dev/stdin -tv
+  warmbus diff before.txt after.txt
+  warmbus replay boot.trace --cache dump.txt"
+)]
+struct Command {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Show the tree, or one function with its registers
+    #[command(after_help = "\
+Examples:
+  warmbus inspect report.json
+  warmbus inspect dump.txt --function 0000:01:00.0
+  warmbus inspect memory.bin --base 0x7e000000 --root 0x7e004000
+  warmbus inspect memory.elf --json")]
+    Inspect {
+        /// What to look at
+        capture: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Show the registers of this function
+        #[arg(long, value_name = "SBDF")]
+        function: Option<Sbdf>,
+        /// Write JSON, schema warmbus-inspect/1
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a dump that `lspci -F` reads
+    #[command(after_help = "\
+Examples:
+  warmbus lspci memory.elf > dump.txt && lspci -F dump.txt -vv
+  warmbus lspci console.log | lspci -F /dev/stdin -tv")]
+    Lspci {
+        /// What to take the configuration spaces from
+        capture: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Write JSON, schema warmbus-lspci/1
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what changed between two captures
+    #[command(after_help = "\
+Exit status: 0 equal, 1 different, 2 the call could not be carried out.
+
+Examples:
+  warmbus diff cold.txt warm.txt
+  warmbus diff memory.bin dump.txt --base 0x7e000000 --json")]
+    Diff {
+        /// The first capture
+        a: PathBuf,
+        /// The second capture
+        b: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Write JSON, schema warmbus-diff/1
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure what the cache makes of a recorded ECAM trace
+    #[command(after_help = "\
+The trace is what QEMU writes with the events memory_region_ops_read and
+memory_region_ops_write, as ./qemu-run.sh --trace keeps it. It is replayed
+twice: with a cold cache, and with one that holds the capture.
+
+Examples:
+  warmbus replay boot.trace --cache dump.txt
+  warmbus replay boot.trace --cache memory.elf --top 40
+  warmbus replay boot.trace --cache memory.bin --base 0x7e000000 --json")]
+    Replay {
+        /// The trace
+        trace: PathBuf,
+        /// The capture that the cache starts with
+        #[arg(long, value_name = "CAPTURE")]
+        cache: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// PCI segment of the traced ECAM window, hexadecimal
+        #[arg(long, value_name = "SEGMENT", value_parser = segment, default_value = "0")]
+        segment: u16,
+        /// Registers to list, those that cost most first
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        top: usize,
+        /// Write JSON, schema warmbus-replay/1; all registers are listed
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct PlaceArgs {
+    /// Physical address of the first byte of a raw memory image; found out
+    /// where it can be
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    base: Option<u64>,
+    /// Physical address of the `pcsc` tree or of the KHO root tree; searched
+    /// for without it
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    root: Option<u64>,
+}
+
+impl From<PlaceArgs> for Place {
+    fn from(args: PlaceArgs) -> Self {
+        Self {
+            base: args.base,
+            root: args.root,
+        }
+    }
+}
+
+/// An address: hexadecimal after `0x`, else decimal.
+fn address(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|error| format!("no address: {error}"))
+}
+
+fn segment(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text, 16).map_err(|error| format!("no segment: {error}"))
+}
+
+fn main() -> ExitCode {
+    // Wrong calls end with status 2 here.
+    let command = Command::parse();
+    match run(command.task) {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(task: Task) -> Result<Verdict> {
+    let (text, verdict) = match task {
+        Task::Inspect {
+            capture,
+            place,
+            function,
+            json,
+        } => {
+            let capture = Capture::load(&capture, place.into())?;
+            inspect::run(&capture, function, json)?
+        }
+        Task::Lspci {
+            capture,
+            place,
+            json,
+        } => lspci::run(&Capture::load(&capture, place.into())?, json)?,
+        Task::Diff { a, b, place, json } => {
+            let place = Place::from(place);
+            diff::run(&Capture::load(&a, place)?, &Capture::load(&b, place)?, json)
+        }
+        Task::Replay {
+            trace,
+            cache,
+            place,
+            segment,
+            top,
+            json,
+        } => {
+            let accesses = replay::read_trace(&trace)?;
+            let capture = Capture::load(&cache, place.into())?;
+            replay::run(&accesses, &capture, segment, top, json)?
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write the result")?,
+    }
+    Ok(verdict)
+}

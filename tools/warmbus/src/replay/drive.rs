@@ -1,0 +1,372 @@
+//! Sends a trace through the cache and notes what became of every read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use warmbus::pci::names::{Layout, RegisterMap};
+use warmbus::pci::registers::{BUS_NUMBERS, header_type};
+use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus::pcsc::{Block, Cached, Class, Probe, Statistics};
+
+use super::Step;
+use super::hardware::Hardware;
+use crate::input::Capture;
+
+/// What became of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Served by the cache.
+    Hit,
+    /// Nobody answered.
+    Absent,
+    /// The read by which the cache came to know the function.
+    FirstSight,
+    /// May be cached, and was not yet.
+    Cold,
+    /// A write to the register itself had dropped it.
+    Written,
+    /// A write elsewhere had dropped it.
+    WrittenElsewhere,
+    /// The function was reset and did not answer yet.
+    Reset,
+    /// Changes on its own.
+    Volatile,
+    /// Reading has an effect, or it is better left alone.
+    SideEffect,
+    /// No rule names it.
+    Unknown,
+}
+
+impl Outcome {
+    /// A word for programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Absent => "absent",
+            Self::FirstSight => "first-sight",
+            Self::Cold => "cold",
+            Self::Written => "written",
+            Self::WrittenElsewhere => "written-elsewhere",
+            Self::Reset => "reset",
+            Self::Volatile => "volatile",
+            Self::SideEffect => "side-effect",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What would make such reads hits.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Hit => "nothing to do",
+            Self::Absent => "ask for fewer functions: nothing that is not there may be cached",
+            Self::FirstSight => "a capture that holds the function",
+            Self::Cold => "a capture that holds the register",
+            Self::Written => {
+                "a write mask of the register, learned by reading back after a write of ones"
+            }
+            Self::WrittenElsewhere => "a narrower drop, where the specification allows it",
+            Self::Reset => "nothing: a function must answer again after a reset",
+            Self::Volatile => "reading it less often: it changes on its own and is never kept",
+            Self::SideEffect => "reading it less often: it is passed through on purpose",
+            Self::Unknown => "a rule that names the register",
+        }
+    }
+}
+
+/// The reads of one register, over all functions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them.
+    pub reads: u64,
+    /// By what became of them.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// The registers whose writes dropped it, and how often it was read again
+    /// because of that.
+    pub dropped_by: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Reads that the cache served.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.outcomes.get(&Outcome::Hit).copied().unwrap_or(0)
+    }
+
+    /// Reads that reached the hardware.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.reads - self.hits()
+    }
+}
+
+/// A hit that is not what the hardware returned in the trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Line of the trace.
+    pub line: usize,
+    /// The function.
+    pub function: Sbdf,
+    /// The register.
+    pub register: String,
+    /// What the cache served.
+    pub cached: u32,
+    /// What the hardware had returned.
+    pub recorded: u32,
+}
+
+/// What a replay measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// All reads.
+    pub total: Tally,
+    /// The reads by register.
+    pub registers: BTreeMap<String, Tally>,
+    /// Writes in the trace.
+    pub writes: u64,
+    /// Cached bytes that writes and resets dropped.
+    pub invalidations: u64,
+    /// Reads that the cache makes beyond those of the trace.
+    pub own_reads: u64,
+    /// Hits with another value than the trace has.
+    pub stale: Vec<Stale>,
+    /// Functions that answered in the trace.
+    pub functions: BTreeSet<Sbdf>,
+}
+
+/// Replays `steps` with an empty cache or, if it is to be `warm`, with one that
+/// holds `capture`.
+pub(super) fn replay(steps: &[Step], capture: &Capture, warm: bool) -> Run {
+    let mut cache = Cached::new(Hardware::new(steps, capture));
+    if warm {
+        fill(&mut cache, capture);
+    }
+    let mut driver = Driver {
+        before: cache.statistics(),
+        cache,
+        names: BTreeMap::new(),
+        dropped: BTreeMap::new(),
+        inferred: BTreeSet::new(),
+        run: Run::default(),
+    };
+    for (index, step) in steps.iter().enumerate() {
+        driver.cache.access_mut().begin(index, step);
+        if step.is_read {
+            driver.read(step);
+        } else {
+            driver.write(step);
+        }
+    }
+    let mut run = driver.run;
+    run.own_reads = driver.cache.access().own_reads;
+    run.invalidations = driver.cache.statistics().invalidations - driver.before.invalidations;
+    run
+}
+
+/// Fills the cache with what was captured and nothing else.
+fn fill(cache: &mut Cached<Hardware>, capture: &Capture) {
+    for (&function, space) in &capture.spaces {
+        if !matches!(cache.probe(function), Probe::Present { .. })
+            || cache.infer(function).is_none()
+        {
+            continue;
+        }
+        cache.capture(function);
+        let masks = space.extension.iter().flat_map(|found| &found.masks);
+        for mask in masks {
+            teach(cache, function, mask.offset);
+        }
+        let missing: BTreeSet<u16> = (0..space.bytes.len() as u16)
+            .filter(|&offset| space.byte(offset).is_none())
+            .filter(|&offset| {
+                cache
+                    .block(function)
+                    .is_some_and(|block| block.is_cached(ConfigOffset::new(offset)))
+            })
+            .map(|offset| offset & !3)
+            .collect();
+        for dword in missing {
+            cache.distrust(function, dword);
+        }
+    }
+    cache.access_mut().end_of_filling(capture);
+}
+
+/// Lets the cache learn the writable bits of a register the way it always
+/// does: from what is read back after a write.
+fn teach(cache: &mut Cached<Hardware>, function: Sbdf, dword: u16) {
+    let Some(block) = cache.block(function) else {
+        return;
+    };
+    let Some(value) = block.dword(dword) else {
+        return;
+    };
+    // Other bus numbers would drop what is below.
+    let is_bus_numbers = block.header_type() == 1 && dword == BUS_NUMBERS;
+    let written = if is_bus_numbers { value } else { u32::MAX };
+    let offset = ConfigOffset::new(dword);
+    cache.write(function, offset, Width::Dword, written);
+    cache.read(function, offset, Width::Dword);
+    cache.write(function, offset, Width::Dword, value);
+    cache.read(function, offset, Width::Dword);
+}
+
+struct Driver {
+    cache: Cached<Hardware>,
+    before: Statistics,
+    /// Names by function and IDs: another function may get the same address.
+    names: BTreeMap<(Sbdf, Option<u32>), RegisterMap>,
+    /// For each byte that was dropped, the write that did it: the function,
+    /// its first and last byte, the register.
+    dropped: BTreeMap<(Sbdf, u16), (Sbdf, u16, String)>,
+    inferred: BTreeSet<(Sbdf, Option<u32>)>,
+    run: Run,
+}
+
+impl Driver {
+    fn read(&mut self, step: &Step) {
+        let &Step {
+            function,
+            offset,
+            width,
+            value: recorded,
+            ..
+        } = step;
+        let was_known = self.cache.block(function).is_some();
+        let classes = self.worst_class(function, offset, width);
+        let cause = (0..width.bytes())
+            .map(|lane| (function, offset.get() + lane))
+            .filter(|(_, byte)| !self.is_cached(function, *byte))
+            .find_map(|key| self.dropped.get(&key).cloned());
+        let before = self.cache.statistics();
+        let value = self.cache.read(function, offset, width);
+        let after = self.cache.statistics();
+        let is_known = self.cache.block(function).is_some();
+        let outcome = if after.hits > before.hits {
+            Outcome::Hit
+        } else if !is_known {
+            Outcome::Absent
+        } else if !was_known {
+            Outcome::FirstSight
+        } else if after.misses > before.misses {
+            match &cause {
+                Some((by, dword, _)) if (*by, *dword) == (function, offset.dword().get()) => {
+                    Outcome::Written
+                }
+                Some(_) => Outcome::WrittenElsewhere,
+                None => Outcome::Cold,
+            }
+        } else {
+            match classes {
+                Some(Class::Volatile) => Outcome::Volatile,
+                Some(Class::SideEffect | Class::Pass) => Outcome::SideEffect,
+                Some(_) => Outcome::Unknown,
+                None => Outcome::Reset,
+            }
+        };
+        if is_known {
+            self.run.functions.insert(function);
+        }
+        self.infer(function);
+        let name = self.name(function, offset, width);
+        if outcome == Outcome::Hit && value != recorded {
+            self.run.stale.push(Stale {
+                line: step.line,
+                function,
+                register: name.clone(),
+                cached: value,
+                recorded,
+            });
+        }
+        let by = cause
+            .filter(|_| matches!(outcome, Outcome::Written | Outcome::WrittenElsewhere))
+            .map(|(_, _, register)| register);
+        let of_register = self.run.registers.entry(name).or_default();
+        for tally in [&mut self.run.total, of_register] {
+            tally.reads += 1;
+            *tally.outcomes.entry(outcome).or_default() += 1;
+            if let Some(by) = &by {
+                *tally.dropped_by.entry(by.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    fn write(&mut self, step: &Step) {
+        self.run.writes += 1;
+        let name = self.name(step.function, step.offset, step.width);
+        let before: Vec<(Sbdf, Vec<u8>)> = self
+            .cache
+            .blocks()
+            .map(|(sbdf, block)| (sbdf, block.cached_bitmap().to_vec()))
+            .collect();
+        self.cache
+            .write(step.function, step.offset, step.width, step.value);
+        for (sbdf, bitmap) in before {
+            let block = self.cache.block(sbdf);
+            let now = block.map_or(&[][..], Block::cached_bitmap);
+            if now == bitmap {
+                continue;
+            }
+            for offset in 0..bitmap.len() as u16 * 8 {
+                let (byte, bit) = (usize::from(offset / 8), offset % 8);
+                let is_set = |map: &[u8]| map.get(byte).is_some_and(|bits| bits >> bit & 1 != 0);
+                if is_set(&bitmap) && !is_set(now) {
+                    let by = (step.function, step.offset.dword().get(), name.clone());
+                    self.dropped.insert((sbdf, offset), by);
+                }
+            }
+        }
+    }
+
+    /// Decides what of a function may be cached as soon as it is known, as the
+    /// consumer does.
+    fn infer(&mut self, function: Sbdf) {
+        let Some(block) = self.cache.block(function) else {
+            return;
+        };
+        let ids = block.dword(0);
+        if block.header_type() == header_type::LAYOUT && self.inferred.insert((function, ids)) {
+            self.cache.infer(function);
+        }
+    }
+
+    fn is_cached(&self, function: Sbdf, byte: u16) -> bool {
+        self.cache
+            .block(function)
+            .is_some_and(|block| block.is_cached(ConfigOffset::new(byte)))
+    }
+
+    /// The class that keeps the bytes of an access out of the cache, if one
+    /// does.
+    fn worst_class(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<Class> {
+        let block = self.cache.block(function)?;
+        let classes = (0..width.bytes()).map(|lane| (offset.add(lane), block));
+        classes
+            .filter(|(byte, block)| !block.is_cacheable(*byte))
+            .map(|(byte, block)| block.class(byte))
+            .max_by_key(|class| match class {
+                Class::SideEffect => 3,
+                Class::Pass => 2,
+                Class::Volatile => 1,
+                _ => 0,
+            })
+    }
+
+    fn name(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> String {
+        let block = self.cache.block(function);
+        let is_inferred = block.is_some_and(|block| block.header_type() != header_type::LAYOUT);
+        let ids = block
+            .filter(|_| is_inferred)
+            .and_then(|block| block.dword(0));
+        let names = self.names.entry((function, ids)).or_insert_with(|| {
+            let block = block.filter(|_| is_inferred);
+            RegisterMap::new(&Layout {
+                header_type: block.map_or(header_type::LAYOUT, Block::header_type),
+                capabilities: block.map_or(&[], Block::capabilities),
+                extended_capabilities: block.map_or(&[], Block::extended_capabilities),
+                bytes: block.map_or(&[], Block::data),
+            })
+        });
+        names.describe(offset.get(), width.bytes())
+    }
+}
