@@ -18,6 +18,9 @@ pub enum Outcome {
     Hit,
     /// Nobody answered.
     Absent,
+    /// The function answered, but the cache does not know it: nobody read its
+    /// Vendor ID since it was dropped as a whole.
+    Forgotten,
     /// The read by which the cache came to know the function.
     FirstSight,
     /// May be cached, and was not yet.
@@ -43,6 +46,7 @@ impl Outcome {
         match self {
             Self::Hit => "hit",
             Self::Absent => "absent",
+            Self::Forgotten => "forgotten",
             Self::FirstSight => "first-sight",
             Self::Cold => "cold",
             Self::Written => "written",
@@ -60,6 +64,7 @@ impl Outcome {
         match self {
             Self::Hit => "nothing to do",
             Self::Absent => "ask for fewer functions: nothing that is not there may be cached",
+            Self::Forgotten => "knowing a function again without a read of its Vendor ID",
             Self::FirstSight => "a capture that holds the function",
             Self::Cold => "a capture that holds the register",
             Self::Written => {
@@ -145,6 +150,7 @@ pub(super) fn replay(steps: &[Step], capture: &Capture, warm: bool) -> Run {
         before: cache.statistics(),
         cache,
         names: BTreeMap::new(),
+        common: common(),
         dropped: BTreeMap::new(),
         inferred: BTreeSet::new(),
         run: Run::default(),
@@ -214,12 +220,15 @@ fn teach(cache: &mut Cached<Hardware>, function: Sbdf, dword: u16) {
 struct Driver {
     cache: Cached<Hardware>,
     before: Statistics,
-    /// Names by function and IDs: another function may get the same address.
-    names: BTreeMap<(Sbdf, Option<u32>), RegisterMap>,
+    /// The names of each function's registers, with the IDs for which they
+    /// hold: another function may get the same address.
+    names: BTreeMap<Sbdf, (Option<u32>, RegisterMap)>,
+    common: RegisterMap,
     /// For each byte that was dropped, the write that did it: the function,
     /// its first and last byte, the register.
     dropped: BTreeMap<(Sbdf, u16), (Sbdf, u16, String)>,
-    inferred: BTreeSet<(Sbdf, Option<u32>)>,
+    /// Functions whose structure was asked for since they became known.
+    inferred: BTreeSet<Sbdf>,
     run: Run,
 }
 
@@ -233,7 +242,7 @@ impl Driver {
             ..
         } = step;
         let was_known = self.cache.block(function).is_some();
-        let classes = self.worst_class(function, offset, width);
+        let class = self.worst_class(function, offset, width);
         let cause = (0..width.bytes())
             .map(|lane| (function, offset.get() + lane))
             .filter(|(_, byte)| !self.is_cached(function, *byte))
@@ -244,8 +253,10 @@ impl Driver {
         let is_known = self.cache.block(function).is_some();
         let outcome = if after.hits > before.hits {
             Outcome::Hit
-        } else if !is_known {
+        } else if !is_known && recorded == width.ones() {
             Outcome::Absent
+        } else if !is_known {
+            Outcome::Forgotten
         } else if !was_known {
             Outcome::FirstSight
         } else if after.misses > before.misses {
@@ -257,7 +268,7 @@ impl Driver {
                 None => Outcome::Cold,
             }
         } else {
-            match classes {
+            match class {
                 Some(Class::Volatile) => Outcome::Volatile,
                 Some(Class::SideEffect | Class::Pass) => Outcome::SideEffect,
                 Some(_) => Outcome::Unknown,
@@ -279,7 +290,10 @@ impl Driver {
             });
         }
         let by = cause
-            .filter(|_| matches!(outcome, Outcome::Written | Outcome::WrittenElsewhere))
+            .filter(|_| {
+                use Outcome::{Forgotten, Written, WrittenElsewhere};
+                matches!(outcome, Forgotten | Written | WrittenElsewhere)
+            })
             .map(|(_, _, register)| register);
         let of_register = self.run.registers.entry(name).or_default();
         for tally in [&mut self.run.total, of_register] {
@@ -304,6 +318,9 @@ impl Driver {
         for (sbdf, bitmap) in before {
             let block = self.cache.block(sbdf);
             let now = block.map_or(&[][..], Block::cached_bitmap);
+            if block.is_none() {
+                self.inferred.remove(&sbdf);
+            }
             if now == bitmap {
                 continue;
             }
@@ -322,10 +339,10 @@ impl Driver {
     /// consumer does.
     fn infer(&mut self, function: Sbdf) {
         let Some(block) = self.cache.block(function) else {
+            self.inferred.remove(&function);
             return;
         };
-        let ids = block.dword(0);
-        if block.header_type() == header_type::LAYOUT && self.inferred.insert((function, ids)) {
+        if block.header_type() == header_type::LAYOUT && self.inferred.insert(function) {
             self.cache.infer(function);
         }
     }
@@ -352,21 +369,38 @@ impl Driver {
             })
     }
 
+    /// The registers that an access touches. A function that the cache does
+    /// not know has the names that it had last.
     fn name(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> String {
-        let block = self.cache.block(function);
-        let is_inferred = block.is_some_and(|block| block.header_type() != header_type::LAYOUT);
-        let ids = block
-            .filter(|_| is_inferred)
-            .and_then(|block| block.dword(0));
-        let names = self.names.entry((function, ids)).or_insert_with(|| {
-            let block = block.filter(|_| is_inferred);
-            RegisterMap::new(&Layout {
-                header_type: block.map_or(header_type::LAYOUT, Block::header_type),
-                capabilities: block.map_or(&[], Block::capabilities),
-                extended_capabilities: block.map_or(&[], Block::extended_capabilities),
-                bytes: block.map_or(&[], Block::data),
-            })
-        });
-        names.describe(offset.get(), width.bytes())
+        let block = self
+            .cache
+            .block(function)
+            .filter(|block| block.header_type() != header_type::LAYOUT);
+        if let Some(block) = block {
+            let ids = block.dword(0);
+            if self.names.get(&function).is_none_or(|(of, _)| *of != ids) {
+                let map = RegisterMap::new(&Layout {
+                    header_type: block.header_type(),
+                    capabilities: block.capabilities(),
+                    extended_capabilities: block.extended_capabilities(),
+                    bytes: block.data(),
+                });
+                self.names.insert(function, (ids, map));
+            }
+        }
+        let names = self.names.get(&function).map(|(_, names)| names);
+        names
+            .unwrap_or(&self.common)
+            .describe(offset.get(), width.bytes())
     }
+}
+
+/// The names that every function has.
+fn common() -> RegisterMap {
+    RegisterMap::new(&Layout {
+        header_type: header_type::LAYOUT,
+        capabilities: &[],
+        extended_capabilities: &[],
+        bytes: &[],
+    })
 }

@@ -1,0 +1,167 @@
+//! A simulated machine, booted, in every form that the command reads.
+
+use std::fmt::Write as _;
+
+use warmbus::kho::{
+    BlockInput, Buffer, CapabilityRecord, Handover, KhoAbi, Layout, MaskRecord, Placement, build,
+};
+use warmbus::linux::image::PageSize;
+use warmbus::linux::memory::MemoryRange;
+use warmbus::pci::{
+    AssignPolicy, ConfigAccess, ConfigOffset, PhysAddr, Sbdf, ScanPolicy, Topology, Width, assign,
+    enumerate,
+};
+use warmbus::pcsc::Cached;
+use warmbus::report::{
+    self, Accesses, CacheStatistics, CachedBytes, Facts, Machine as ReportMachine, Report,
+};
+use warmbus_fabric::Fabric;
+
+/// Where the handover lies.
+pub(crate) const ARENA: u64 = 0x7e00_0000;
+
+pub(crate) struct Machine {
+    pub(crate) topology: Topology,
+    pub(crate) config: Cached<Fabric>,
+}
+
+impl Machine {
+    pub(crate) fn boot(fabric: Fabric) -> Self {
+        let mut clock = fabric.clock();
+        let hosts = fabric.host_bridges();
+        let mut config = Cached::new(fabric);
+        let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+        assign(&mut topology, &AssignPolicy::default(), &mut config);
+        for function in &topology.functions {
+            config.capture(function.sbdf);
+        }
+        Self { topology, config }
+    }
+
+    fn cached(&self, sbdf: Sbdf) -> Option<CachedBytes<'_>> {
+        let block = self.config.block(sbdf)?;
+        Some(CachedBytes {
+            data: block.data(),
+            cacheable: block.cacheable_bytes(),
+            cached: block.cached_bytes(),
+        })
+    }
+
+    /// The report as the firmware writes it.
+    pub(crate) fn report(&self) -> String {
+        let facts = Facts {
+            topology: &self.topology,
+            machine: ReportMachine::default(),
+            accesses: Accesses::default(),
+            cache: CacheStatistics::default(),
+            phases: vec![],
+            self_check: None,
+            anomalies: vec![],
+            result: Ok(()),
+        };
+        let report = Report::new(facts, &|sbdf| self.cached(sbdf));
+        let mut text = String::new();
+        report::json::write(&report, &mut text).expect("a string takes it");
+        text
+    }
+
+    /// The dump as the firmware writes it.
+    pub(crate) fn dump(&self) -> String {
+        let mut text = String::new();
+        report::lspci::write(&self.topology, &|sbdf| self.cached(sbdf), &mut text)
+            .expect("a string takes it");
+        text
+    }
+
+    /// Every byte as the fabric itself returns it, in the form of `lspci`.
+    pub(crate) fn truth(&mut self) -> String {
+        let mut text = String::new();
+        for function in &self.topology.functions {
+            let sbdf = function.sbdf;
+            write!(text, "{sbdf} Truth").expect("a string takes it");
+            let size = self.config.block(sbdf).expect("it is known").size();
+            for at in 0..size {
+                if at % 16 == 0 {
+                    write!(text, "\n{at:02x}:").expect("a string takes it");
+                }
+                let offset = ConfigOffset::new(at);
+                let byte = self.config.access_mut().read(sbdf, offset, Width::Byte);
+                write!(text, " {byte:02x}").expect("a string takes it");
+            }
+            text += "\n\n";
+        }
+        text
+    }
+
+    /// Memory with the handover, as firmware would leave it.
+    pub(crate) fn memory(&self, abi: KhoAbi) -> (Buffer, Handover) {
+        let parts: Vec<(Sbdf, Vec<MaskRecord>, Vec<CapabilityRecord>)> = self
+            .config
+            .blocks()
+            .map(|(sbdf, block)| {
+                let masks = block.write_masks().iter().map(|mask| MaskRecord {
+                    offset: mask.offset,
+                    writable: mask.writable,
+                    fixed: mask.fixed,
+                });
+                let standard = block.capabilities().iter().map(|found| CapabilityRecord {
+                    id: found.id.into(),
+                    offset: found.offset.into(),
+                    version: 0,
+                });
+                let extended = block.extended_capabilities().iter();
+                let extended = extended.map(|found| CapabilityRecord {
+                    id: found.id,
+                    offset: found.offset,
+                    version: found.version,
+                });
+                (sbdf, masks.collect(), standard.chain(extended).collect())
+            })
+            .collect();
+        let inputs: Vec<BlockInput<'_>> = parts
+            .iter()
+            .map(|(sbdf, masks, capabilities)| {
+                let block = self.config.block(*sbdf).expect("it is known");
+                BlockInput {
+                    sbdf: *sbdf,
+                    data: block.data(),
+                    cacheable: block.cacheable_bitmap(),
+                    cached: block.cached_bitmap(),
+                    masks,
+                    capabilities,
+                    capabilities_complete: true,
+                }
+            })
+            .collect();
+        let layout = Layout::new(inputs.len(), abi, PageSize::K4).expect("it fits");
+        let mut memory = Buffer::new(PhysAddr(ARENA), layout.size() as usize);
+        let placement = Placement {
+            arena: PhysAddr(ARENA),
+            scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
+            generation: 0x1234_5678_9abc_def0,
+        };
+        let handover = build(&layout, &placement, &inputs, &mut memory).expect("it fits");
+        (memory, handover)
+    }
+}
+
+/// An ELF core file with `bytes` at the physical address `address`.
+pub(crate) fn core_file(address: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0; 120];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &[0x7f, b'E', b'L', b'F', 2, 1, 1]);
+    put(16, &4_u16.to_le_bytes()); // ET_CORE
+    put(18, &183_u16.to_le_bytes()); // EM_AARCH64
+    put(20, &1_u32.to_le_bytes());
+    put(32, &64_u64.to_le_bytes()); // program headers
+    put(52, &64_u16.to_le_bytes());
+    put(54, &56_u16.to_le_bytes());
+    put(56, &1_u16.to_le_bytes());
+    put(64, &1_u32.to_le_bytes()); // PT_LOAD
+    put(72, &120_u64.to_le_bytes());
+    put(88, &address.to_le_bytes());
+    put(96, &(bytes.len() as u64).to_le_bytes());
+    put(104, &(bytes.len() as u64).to_le_bytes());
+    file.extend_from_slice(bytes);
+    file
+}
