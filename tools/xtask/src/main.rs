@@ -42,7 +42,11 @@ fn main() -> ExitCode {
             setup::ensure(Purpose::Run).and_then(|toolchain| build::firmware(&toolchain).map(drop))
         }
         Task::Run(options) => run::run(&options),
-        Task::Test(options) => test::run(&options),
+        Task::Test(options) => match test::run(&options) {
+            // The sum, which says so, is the last line.
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
@@ -80,9 +80,9 @@ impl fmt::Display for Sum {
     }
 }
 
-/// Runs the tests. The last line on standard output is their sum. Fails if a
-/// test failed, and if none ran.
-pub fn run(options: &Options) -> Result<()> {
+/// Runs the tests, and says whether all passed. The last line that it prints
+/// is their sum. Fails if there was none to run.
+pub fn run(options: &Options) -> Result<bool> {
     let mut session = Session {
         name: options.name.clone(),
         sum: Sum::default(),
@@ -114,10 +114,7 @@ pub fn run(options: &Options) -> Result<()> {
         .into());
     }
     println!("{sum}");
-    if sum.failed > 0 {
-        bail!("{} of {} tests failed", sum.failed, sum.total());
-    }
-    Ok(())
+    Ok(sum.failed == 0)
 }
 
 struct Session {
