@@ -15,6 +15,9 @@ use crate::pci::PhysAddr;
 /// done with them takes time that grows with their product.
 const MAX_REGIONS: usize = 1024;
 
+/// What makes a node below `/chosen` a boot module.
+const MODULES: [&str; 3] = ["multiboot,module", "multiboot,kernel", "multiboot,ramdisk"];
+
 /// A range of physical addresses that is not empty and does not wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -80,7 +83,8 @@ pub enum ReservationKind {
     NoMap,
     /// The initial RAM disk that `/chosen` names.
     Initrd,
-    /// A boot module below `/chosen` (`multiboot,module`).
+    /// A boot module below `/chosen` (`multiboot,module`, `multiboot,kernel`,
+    /// `multiboot,ramdisk`).
     Module,
 }
 
@@ -143,7 +147,11 @@ pub(super) fn reservations(
         };
         let mut found = Vec::new();
         if parent.name()? == "chosen" {
-            if place.is_compatible("multiboot,module")? {
+            let mut is_module = false;
+            for kind in MODULES {
+                is_module |= place.is_compatible(kind)?;
+            }
+            if is_module {
                 take_regions(place, "reg", &mut found, warnings);
                 take(found, ReservationKind::Module);
             }

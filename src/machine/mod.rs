@@ -21,7 +21,7 @@ use core::ops::ControlFlow;
 pub use error::MachineError;
 pub use lifeline::{Conduit, Console, ConsoleKind, Lifeline};
 pub use memory::{Region, Reservation, ReservationKind, subtract};
-pub use options::Options;
+pub use options::{KhoChoice, Options};
 
 use crate::pci::HostBridge;
 use tree::Tree;

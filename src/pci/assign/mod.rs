@@ -50,6 +50,8 @@ pub struct AssignOutcome {
     pub assigned: usize,
     /// BARs that did not fit and are disabled.
     pub disabled: usize,
+    /// Anomalies that were noted on the way.
+    pub anomalies: usize,
 }
 
 /// Assigns addresses to everything in `topology`, or reads them where the
@@ -59,6 +61,11 @@ pub fn assign<A: ConfigAccess>(
     policy: &AssignPolicy,
     config: &mut Cached<A>,
 ) -> AssignOutcome {
+    let noted = |topology: &Topology| -> usize {
+        let functions = topology.functions.iter();
+        functions.map(|function| function.anomalies.len()).sum()
+    };
+    let noted_before = noted(topology);
     let found: Vec<Sized> = (0..topology.functions.len())
         .map(|index| size_function(topology, index, config))
         .collect();
@@ -69,7 +76,10 @@ pub fn assign<A: ConfigAccess>(
             HostPlan::new(topology, host, &found).carry_out(topology, policy, config);
         }
     }
-    let mut outcome = AssignOutcome::default();
+    let mut outcome = AssignOutcome {
+        anomalies: noted(topology) - noted_before,
+        ..AssignOutcome::default()
+    };
     for bar in topology
         .functions
         .iter()
