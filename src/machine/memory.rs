@@ -97,12 +97,14 @@ pub struct Reservation {
     pub kind: ReservationKind,
 }
 
-/// All memory of the tree: sorted, without overlaps, neighbours joined.
+/// All memory of the tree, each region with the number of its NUMA node, 0
+/// where the tree does not tell. Those of a node are sorted, without overlaps,
+/// neighbours joined.
 pub(super) fn memory(
     tree: &Tree<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Region>, MachineError> {
-    let mut found = Vec::new();
+) -> Result<Vec<(Region, u32)>, MachineError> {
+    let mut found: Vec<(u32, Vec<Region>)> = Vec::new();
     tree.walk_top(&mut |place| {
         if place.text("device_type")? == Some("memory") && place.is_okay()? {
             // A crash or guest kernel is told to use less than there is.
@@ -110,15 +112,26 @@ pub(super) fn memory(
                 Some(_) => "linux,usable-memory",
                 None => "reg",
             };
-            take_regions(place, property, &mut found, warnings);
+            let number = place.cell("numa-node-id")?.unwrap_or(0);
+            let mut regions = Vec::new();
+            take_regions(place, property, &mut regions, warnings);
+            match found.iter_mut().find(|(node, _)| *node == number) {
+                Some((_, of_node)) => of_node.append(&mut regions),
+                None => found.push((number, regions)),
+            }
         }
         Ok(ControlFlow::Break(()))
     })?;
-    if found.is_empty() {
+    let count = found.iter().map(|(_, regions)| regions.len()).sum();
+    if count == 0 {
         return Err(MachineError::NoMemory);
     }
-    at_most(found.len(), MAX_REGIONS, "memory ranges")?;
-    Ok(normalize(found))
+    at_most(count, MAX_REGIONS, "memory ranges")?;
+    let nodes = found.into_iter().flat_map(|(node, regions)| {
+        let regions = normalize(regions).into_iter();
+        regions.map(move |region| (region, node))
+    });
+    Ok(nodes.collect())
 }
 
 /// Everything in the tree that memory is taken by.
@@ -247,7 +260,7 @@ fn reserved_by_map(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Reservati
 }
 
 /// Sorts regions and joins those that overlap or touch.
-fn normalize(mut regions: Vec<Region>) -> Vec<Region> {
+pub(super) fn normalize(mut regions: Vec<Region>) -> Vec<Region> {
     regions.sort_unstable_by_key(|region| region.base);
     let mut joined: Vec<Region> = Vec::new();
     for region in regions {

@@ -43,11 +43,9 @@ impl Loader<'_> {
         let mut reserved = Vec::new();
         let mut occupied = alloc::vec![self.kernel.range];
         occupied.extend(self.memory.taken().iter().copied().map(range_of));
-        for region in &self.machine.memory {
-            ram.push(RamRegion {
-                range: range_of(*region),
-                node: 0,
-            });
+        for &(region, node) in &self.machine.memory_nodes {
+            let range = range_of(region);
+            ram.push(RamRegion { range, node });
         }
         let ramdisk = self.payload.ramdisk.map(|module| module.range);
         for reservation in &self.machine.reservations {
