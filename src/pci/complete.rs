@@ -3,39 +3,43 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Anomaly, Function, Topology};
+use super::{Anomaly, Bar, BarKind, Function, HostBridge, Topology, WindowKind};
 
 /// The first thing in `topology` that has no complete bus numbers or
 /// addresses, or of which that cannot be told: `None` where an operating
-/// system may be asked to keep all of them.
+/// system may be asked to keep all of them. An I/O BAR below a host bridge that
+/// forwards no I/O is no gap: nobody could give it an address.
 ///
 /// Meant for a topology that [`assign`](super::assign) went over and in which
 /// [`check`](super::check()) found nothing.
 #[must_use]
 pub fn first_gap(topology: &Topology) -> Option<Anomaly> {
-    if let Some(anomaly) = topology.anomalies.first() {
-        return Some(anomaly.clone());
+    if let Some(&function) = topology.left_out.first() {
+        let text = "there is a function that could not be taken in".into();
+        return Some(Anomaly { function, text });
     }
     topology.functions.iter().find_map(|function| {
-        let last_bus = topology
-            .hosts
-            .get(function.host)
-            .map_or(0, |(host, _)| host.buses.last);
-        gap(function, last_bus).map(|text| Anomaly {
+        let (host, _) = topology.hosts.get(function.host)?;
+        gap(function, host).map(|text| Anomaly {
             function: function.sbdf,
             text,
         })
     })
 }
 
-fn gap(function: &Function, last_bus: u8) -> Option<String> {
+fn gap(function: &Function, host: &HostBridge) -> Option<String> {
     if function.header_type > 1 {
         return Some(format!(
             "what a header of type {:02x} needs is not assigned",
             function.header_type
         ));
     }
-    if let Some(bar) = function.bars.iter().find(|bar| bar.address.is_none()) {
+    let has_io = host
+        .windows
+        .iter()
+        .any(|window| window.kind == WindowKind::Io);
+    let is_lost = |bar: &&Bar| bar.address.is_none() && (has_io || bar.kind != BarKind::Io);
+    if let Some(bar) = function.bars.iter().find(is_lost) {
         return Some(format!("BAR {} has no address", bar.index));
     }
     if let Some(bridge) = function.bridge {
@@ -53,7 +57,7 @@ fn gap(function: &Function, last_bus: u8) -> Option<String> {
     let last = u32::from(function.sbdf.routing_id())
         + u32::from(sriov.first_vf_offset)
         + u32::from(sriov.total_vfs - 1) * u32::from(sriov.vf_stride);
-    (last >> 8 > u32::from(last_bus)).then(|| {
+    (last >> 8 > u32::from(host.buses.last)).then(|| {
         format!(
             "the last of {} VFs has no bus number: it would be on bus {:#x}",
             sriov.total_vfs,

@@ -92,14 +92,20 @@ fn an_assignment_is_complete_when_everything_has_its_place() {
     for fabric in machines() {
         assert_eq!(gap(fabric, |_| ()), None);
     }
+    let without_io = gap(topologies::small(), |host| {
+        host.windows.retain(|window| window.kind != WindowKind::Io);
+    });
+    assert_eq!(without_io, None);
 }
 
 #[test]
 fn what_has_no_address_or_no_bus_makes_an_assignment_incomplete() {
-    let without_io = gap(topologies::small(), |host| {
-        host.windows.retain(|window| window.kind != WindowKind::Io);
+    let little_memory = gap(topologies::small(), |host| {
+        for window in &mut host.windows {
+            window.size = window.size.min(4 << 20);
+        }
     });
-    assert!(without_io.unwrap().ends_with("has no address"));
+    assert!(little_memory.is_some());
     let few_buses = gap(topologies::small(), |host| host.buses.last = 1);
     assert!(few_buses.unwrap().contains("no bus number"));
     let preserved = gap(topologies::small(), |host| host.preserve = true);

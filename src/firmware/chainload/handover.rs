@@ -50,34 +50,39 @@ impl Loader<'_> {
         Ok(Wanted { outcome, page_size })
     }
 
+    /// The version of the handover that the kernel, which is unpacked at
+    /// `kernel`, or the user wants; `None` where the kernel wants none.
+    pub(super) fn abi(&self, kernel: MemoryRange) -> Result<Option<KhoAbi>, Why> {
+        Ok(match self.options.kho {
+            KhoChoice::Abi(abi) => Some(abi),
+            KhoChoice::Off => None,
+            KhoChoice::Auto => detect::detect(self.memory.bytes(kernel)?)?,
+        })
+    }
+
     /// Builds the handover in memory.
     pub(super) fn hand_over(
         &mut self,
         plan: &MemoryPlan,
-        kernel: MemoryRange,
+        abi: Result<Option<KhoAbi>, Why>,
         wanted: Result<Wanted<'_>, Why>,
     ) -> Result<Handed, Why> {
-        let abi = match self.options.kho {
-            KhoChoice::Abi(abi) => Some(abi),
-            KhoChoice::Off => None,
-            KhoChoice::Auto => detect::detect(self.memory.bytes(kernel)?)?,
-        };
         // Where the kernel wants no handover, it matters little what else is
         // in the way of one.
-        let wanted = match wanted {
-            Err(_) if abi.is_none() && self.options.kho == KhoChoice::Auto => {
-                return Err(NO_KHO.into());
-            }
-            wanted => wanted?,
+        let (abi, wanted) = match (abi?, wanted) {
+            (None, _) if self.options.kho == KhoChoice::Auto => return Err(NO_KHO.into()),
+            (abi, wanted) => (abi.ok_or(NO_KHO), wanted?),
         };
-        let abi: KhoAbi = abi.ok_or(NO_KHO)?;
+        let abi = abi?;
+        let gap = self.gap(wanted.outcome);
+        if let Some(gap) = gap.as_ref().filter(|_| abi.has_radix_tree()) {
+            return Err(format!(
+                "this Linux gives all buses other numbers, so that the cache would not fit: {gap}"
+            )
+            .into());
+        }
         let arena = plan.arena.ok_or("it has no place")?;
         let outcome = wanted.outcome;
-        // What is not assigned here has to be by Linux, which is told to for
-        // all host bridges or for none.
-        let hosts = self.machine.hosts.len() + self.machine.refused_hosts;
-        let refused = hosts - outcome.topology.hosts.len();
-        let refused = (refused != 0).then(|| format!("{refused} host bridges are left out"));
         let gathered = Gathered::new(&outcome.config, &outcome.topology);
         let blocks = gathered.blocks();
         let layout = Layout::new(blocks.len(), abi, wanted.page_size)?;
@@ -92,10 +97,20 @@ impl Loader<'_> {
         debug!("handover {handover:?}");
         Ok(Handed {
             handover,
-            gap: outcome.gap.clone().or(refused),
+            gap,
             layout,
             arena,
         })
+    }
+
+    /// Why Linux may not keep bus numbers and BARs, if it may not.
+    fn gap(&self, outcome: &Outcome) -> Option<String> {
+        // What is not assigned here has to be by Linux, which is told to for
+        // all host bridges or for none.
+        let hosts = self.machine.hosts.len() + self.machine.refused_hosts;
+        let left_out = hosts - outcome.topology.hosts.len();
+        let refused = (left_out != 0).then(|| format!("{left_out} host bridges are left out"));
+        outcome.gap.clone().or(refused)
     }
 
     /// Calculates every checksum again from what is in memory.

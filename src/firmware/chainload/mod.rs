@@ -78,7 +78,8 @@ impl Loader<'_> {
         let wanted = self.wanted(&header, outcome);
         let (plan, wanted) = phases.run("plan", || self.plan(&header, wanted))?;
         let kernel = phases.run("unpack", || self.unpack(&plan))?;
-        let mut handed = phases.run("kho", || self.hand_over(&plan, kernel, wanted));
+        let abi = phases.run("detect", || self.abi(kernel));
+        let mut handed = phases.run("kho", || self.hand_over(&plan, abi, wanted));
         let mut tree = phases.run("tree", || self.write_tree(&plan, handed.as_ref().ok()))?;
         phases.run("clean", || clean(&plan));
         if let Ok(written) = &handed {

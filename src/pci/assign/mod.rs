@@ -50,7 +50,8 @@ pub struct AssignOutcome {
     pub assigned: usize,
     /// BARs that did not fit and are disabled.
     pub disabled: usize,
-    /// Anomalies that were noted on the way.
+    /// Anomalies that were noted on the way, without those of BARs that did
+    /// not fit.
     pub anomalies: usize,
 }
 
@@ -76,10 +77,7 @@ pub fn assign<A: ConfigAccess>(
             HostPlan::new(topology, host, &found).carry_out(topology, policy, config);
         }
     }
-    let mut outcome = AssignOutcome {
-        anomalies: noted(topology) - noted_before,
-        ..AssignOutcome::default()
-    };
+    let mut outcome = AssignOutcome::default();
     for bar in topology
         .functions
         .iter()
@@ -91,6 +89,9 @@ pub fn assign<A: ConfigAccess>(
             outcome.disabled += 1;
         }
     }
+    // Each BAR that does not fit has an anomaly of its own.
+    let added = noted(topology) - noted_before;
+    outcome.anomalies = added.saturating_sub(outcome.disabled);
     outcome
 }
 
