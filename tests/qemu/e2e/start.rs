@@ -103,16 +103,11 @@ fn told(change_kernel: impl FnOnce(&mut Vec<u8>), words: &str) -> (Boot, Vec<Str
     let tree = Tree::of(&described, &lab);
     let boot = lab.boot(machine).expect("it boots");
     let command_line = format!("bootargs = \"{COMMAND_LINE}\";");
-    let mut added = additions_without_bootargs(&lab, tree, &testimony(&boot).tree);
+    tree.remove_property("/chosen", "bootargs");
+    let mut added = additions(&lab, tree.file(), &testimony(&boot).tree);
     let place = added.iter().position(|line| *line == command_line);
     added.remove(place.expect("Linux gets its command line"));
     (boot, added)
-}
-
-/// The additions to `tree` without its own command line.
-fn additions_without_bootargs(lab: &Lab, tree: Tree, changed: &[u8]) -> Vec<String> {
-    tree.remove_property("/chosen", "bootargs");
-    additions(lab, tree.file(), changed)
 }
 
 fn assert_plain(boot: &Boot, added: &[String], reason: &str) {
@@ -169,19 +164,19 @@ fn without_a_handover_a_kernel_gets_the_tree_of_its_loader() {
 }
 
 /// Overwrites the version of the handover that the witness claims.
-fn claim(kernel: &mut [u8], version: &[u8; 6]) {
+fn claim(kernel: &mut [u8], version: [u8; 6]) {
     let at = kernel
         .windows(6)
         .position(|bytes| bytes == b"kho-v4")
         .expect("the witness claims a version");
-    kernel[at..at + 6].copy_from_slice(version);
+    kernel[at..at + 6].copy_from_slice(&version);
 }
 
 #[test]
 fn a_kernel_that_wants_no_handover_or_an_unknown_one_is_started_plainly() {
-    let (boot, added) = told(|kernel| claim(kernel, b"KHO-v4"), "");
+    let (boot, added) = told(|kernel| claim(kernel, *b"KHO-v4"), "");
     assert_plain(&boot, &added, "no Kexec HandOver");
-    let (boot, added) = told(|kernel| claim(kernel, b"kho-v9"), "");
+    let (boot, added) = told(|kernel| claim(kernel, *b"kho-v9"), "");
     assert_plain(&boot, &added, "'kho-v9'");
 }
 
@@ -207,7 +202,11 @@ fn a_kernel_that_cannot_be_started_ends_in_one_line_that_says_why() {
     for (change, why) in [
         ((|kernel| kernel[56] ^= 1) as fn(&mut Vec<u8>), "magic"),
         (|kernel| kernel[19] = 0x80, "no place for the 0x80010000"),
-        (|kernel| kernel[17] = 0, "too short"),
+        (|kernel| kernel[18] = 0, "does not tell its size"),
+        (
+            |kernel| kernel[17..19].copy_from_slice(&[1, 0]),
+            "does not fit into the 0x100 ",
+        ),
         (|kernel| kernel.truncate(32), "less than the 64"),
         (|kernel| kernel[..2].copy_from_slice(&[0x1f, 0x8b]), "gzip"),
     ] {
