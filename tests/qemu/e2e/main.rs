@@ -6,4 +6,5 @@ mod command_line;
 mod machines;
 mod preserve;
 mod readme;
+mod start;
 mod topologies;
