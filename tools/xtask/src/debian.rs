@@ -190,10 +190,8 @@ fn sources(mirror: &str, keyring: bool) -> String {
     } else {
         String::new()
     };
-    SUITES
-        .iter()
-        .map(|suite| format!("deb {keys}{mirror} {suite} main\n"))
-        .collect()
+    let lines = SUITES.map(|suite| format!("deb {keys}{mirror} {suite} main\n"));
+    lines.concat()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ enum Task {
     /// Build a Linux to start, and print where it is
     Linux(linux::Options),
     /// Boot the firmware in QEMU, and with it Linux
-    Run(run::Options),
+    Run(Box<run::Options>),
     /// Run all tests, or those whose names contain NAME
     Test(test::Options),
 }
