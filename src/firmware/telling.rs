@@ -8,6 +8,7 @@ use warmbus::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Repor
 
 use crate::console::{self, println};
 use crate::image::Image;
+use crate::phases::Phases;
 use crate::pipeline::Outcome;
 use crate::timer::Timer;
 use crate::{heap, mmu};
@@ -16,6 +17,7 @@ use crate::{heap, mmu};
 /// the dump, each between two lines by which a program finds them.
 pub(crate) fn tell(
     outcome: &Outcome,
+    phases: &Phases,
     machine: &Machine,
     options: &Options,
     image: &Image,
@@ -29,7 +31,7 @@ pub(crate) fn tell(
             cached: block.cached_bytes(),
         })
     };
-    let report = Report::new(facts(outcome, machine, image, timer), &cached);
+    let report = Report::new(facts(outcome, phases, machine, image, timer), &cached);
     let mut console = Console;
     // The console cannot fail: what it cannot print is lost.
     let _ = report::tree::write(&report, &mut console);
@@ -61,7 +63,13 @@ impl fmt::Write for Console {
     }
 }
 
-fn facts<'a>(outcome: &'a Outcome, machine: &Machine, image: &Image, timer: Timer) -> Facts<'a> {
+fn facts<'a>(
+    outcome: &'a Outcome,
+    phases: &Phases,
+    machine: &Machine,
+    image: &Image,
+    timer: Timer,
+) -> Facts<'a> {
     Facts {
         topology: &outcome.topology,
         machine: report::Machine {
@@ -88,8 +96,8 @@ fn facts<'a>(outcome: &'a Outcome, machine: &Machine, image: &Image, timer: Time
             writes: outcome.statistics.writes,
             invalidations: outcome.statistics.invalidations,
         },
-        phases: outcome
-            .phases
+        phases: phases
+            .done
             .iter()
             .map(|phase| report::Phase {
                 name: phase.name.into(),

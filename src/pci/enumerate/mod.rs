@@ -125,6 +125,12 @@ impl<A: ConfigAccess> Scan<'_, A> {
         self.topology.anomalies.push(Anomaly { function, text });
     }
 
+    /// Notes that there is a function which cannot be taken in.
+    fn leave_out(&mut self, function: Sbdf, text: String) {
+        self.topology.left_out.push(function);
+        self.note(function, text);
+    }
+
     /// Scans all devices of a bus, then what is below its bridges.
     fn scan_bus(&mut self, bus: Bus) {
         let first = self.topology.functions.len();
