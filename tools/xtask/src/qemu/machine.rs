@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::Running;
 use crate::console::Section;
+use crate::process::words;
 use crate::topology::Topology;
 use crate::{paths, process};
 
