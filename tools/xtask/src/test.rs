@@ -13,6 +13,9 @@ use crate::{Refusal, build, paths};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
+/// The checks that are no tests of cargo. Asked for by its full name, one of
+/// them is all that runs.
+const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
 /// The variable that gives the end-to-end tests the image to boot.
 pub const IMAGE: &str = "WARMBUS_IMAGE";
 
@@ -94,12 +97,13 @@ pub fn run(options: &Options) -> Result<bool> {
     })?;
     if !options.qemu {
         session.checks(&toolchain);
-        session.tests(
-            cargo("test").args(["--workspace", "--exclude", QEMU_TESTS]),
-            &[],
-        )?;
     }
-    if !options.host {
+    if !options.qemu && session.wants_tests() {
+        let mut command = cargo("test");
+        command.args(["--workspace", "--exclude", QEMU_TESTS]);
+        session.tests(&mut command, &[])?;
+    }
+    if !options.host && session.wants_tests() {
         match build::firmware(&toolchain) {
             Ok(image) => session.qemu(&image)?,
             Err(error) => session.failed("firmware build", &format!("{error:#}")),
@@ -127,6 +131,12 @@ impl Session {
         self.name.as_deref().is_none_or(|name| check.contains(name))
     }
 
+    fn wants_tests(&self) -> bool {
+        self.name
+            .as_deref()
+            .is_none_or(|name| !CHECKS.contains(&name))
+    }
+
     fn failed(&mut self, check: &str, why: &str) {
         println!("check {check} ... FAILED: {why}");
         self.sum.failed += 1;
@@ -137,17 +147,18 @@ impl Session {
         let fmt = succeeds(cargo("fmt").arg("--version"));
         let clippy = succeeds(cargo("clippy").arg("--version"));
         let deny = ["--", "-D", "warnings"];
+        let [rustfmt, lints, firmware_lints, rustdoc] = CHECKS;
 
-        self.check("rustfmt", fmt, cargo("fmt").args(["--all", "--check"]));
+        self.check(rustfmt, fmt, cargo("fmt").args(["--all", "--check"]));
         self.check(
-            "clippy",
+            lints,
             clippy,
             cargo("clippy")
                 .args(["--workspace", "--all-targets", "--quiet"])
                 .args(deny),
         );
         self.check(
-            "clippy-firmware",
+            firmware_lints,
             // There is no clippy for a compiler that is not the active one.
             clippy && toolchain.is_active(),
             toolchain
@@ -156,7 +167,7 @@ impl Session {
                 .args(deny),
         );
         self.check(
-            "rustdoc",
+            rustdoc,
             true,
             cargo("doc")
                 .args(["--workspace", "--no-deps", "--quiet"])
