@@ -1,11 +1,13 @@
 //! What was handed over, read by `docs/pcsc-format.md`, with the tools of the
 //! device tree compiler.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use xtask::process;
+use xtask::trace::{Access, Kind};
 
 /// Bytes of a data block.
 pub const BLOCK: u64 = 8192;
@@ -84,8 +86,78 @@ impl Block {
 
     /// The cached bytes: offset and value.
     pub fn cached(&self) -> impl Iterator<Item = (usize, u8)> + '_ {
-        let marked = |at: &usize| self.cached[at / 8] & 1 << (at % 8) != 0;
-        (0..4096).filter(marked).map(|at| (at, self.data[at]))
+        (0..4096)
+            .filter(|at| self.has(*at))
+            .map(|at| (at, self.data[at]))
+    }
+
+    fn has(&self, at: usize) -> bool {
+        at < 4096 && self.cached[at / 8] & 1 << (at % 8) != 0
+    }
+
+    fn forget(&mut self, at: usize) {
+        if let Some(bits) = self.cached.get_mut(at / 8) {
+            *bits &= !(1 << (at % 8));
+        }
+    }
+}
+
+/// What a consumer would have made of the accesses of Linux: it serves reads
+/// from the cache, and forgets the bytes that are written.
+#[derive(Debug)]
+pub struct Replay {
+    /// The blocks as they are at the end.
+    pub blocks: BTreeMap<String, Block>,
+    /// Reads of functions that are there.
+    pub reads: u64,
+    /// Of these, those that would have been served.
+    pub served: u64,
+    /// Served bytes that hardware answered otherwise.
+    pub differences: Vec<String>,
+}
+
+impl Replay {
+    /// Lets the cache in `blocks` see `accesses`.
+    #[must_use]
+    pub fn new(blocks: &BTreeMap<String, Block>, accesses: &[Access]) -> Self {
+        let mut replay = Self {
+            blocks: blocks.clone(),
+            reads: 0,
+            served: 0,
+            differences: Vec::new(),
+        };
+        for access in accesses {
+            replay.see(access);
+        }
+        replay
+    }
+
+    fn see(&mut self, access: &Access) {
+        let (device, function) = (access.devfn >> 3, access.devfn & 7);
+        let name = format!("0000:{:02x}:{device:02x}.{function}", access.bus);
+        let Some(block) = self.blocks.get_mut(&name) else {
+            return;
+        };
+        let at = usize::from(access.offset);
+        let bytes = at..at + usize::from(access.size);
+        match access.kind {
+            Kind::Write => bytes.for_each(|at| block.forget(at)),
+            Kind::Read => {
+                self.reads += 1;
+                if !bytes.clone().all(|at| block.has(at)) {
+                    return;
+                }
+                self.served += 1;
+                let read = access.value.to_le_bytes();
+                let cached = &block.data[bytes];
+                if *cached != read[..cached.len()] {
+                    let read = &read[..cached.len()];
+                    self.differences.push(format!(
+                        "{name} {at:#x}: cached {cached:x?}, read {read:x?}"
+                    ));
+                }
+            }
+        }
     }
 }
 

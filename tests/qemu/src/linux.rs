@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use xtask::console::{Event, Section};
 use xtask::qemu::{Machine, Payload};
+use xtask::trace::{self, Access};
 use xtask::{linux, run, test};
 
 use crate::handover::{self, Block, Subtree};
@@ -140,6 +141,23 @@ impl LinuxBoot {
     pub fn kernel_log(&self) -> &str {
         let log = self.boot.linux.get(&Section::LinuxLog);
         log.expect("Linux showed its log")
+    }
+
+    /// The accesses to configuration space that Linux made: all in QEMU's trace
+    /// but those that the firmware counts as its own, which came first.
+    #[must_use]
+    pub fn accesses(&self) -> Vec<Access> {
+        let counts = ["/accesses/reads", "/accesses/writes"];
+        let own: u64 = counts.iter().map(|what| self.boot.number(what)).sum();
+        let own = usize::try_from(own).expect("the counts are small");
+        let all = self.boot.accesses();
+        let last = trace::counts(&all[..own]);
+        assert_eq!(
+            [last.reads, last.writes],
+            counts.map(|what| self.boot.number(what)),
+            "the accesses of the firmware come first"
+        );
+        all[own..].to_vec()
     }
 
     /// What the rows of the summary with the name `row` say, in their order.
