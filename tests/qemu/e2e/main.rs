@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod command_line;
+mod linux;
 mod machines;
 mod preserve;
 mod readme;

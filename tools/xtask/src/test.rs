@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check there is, and one line that sums them up.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
-use crate::{Refusal, build, paths};
+use crate::{Refusal, build, linux, paths};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
@@ -18,6 +18,10 @@ const QEMU_TESTS: &str = "warmbus-qemu-tests";
 const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
 /// The variable that gives the end-to-end tests the image to boot.
 pub const IMAGE: &str = "WARMBUS_IMAGE";
+/// The variable that gives them the Linux to start.
+pub const LINUX: &str = "WARMBUS_LINUX";
+/// The variable that names a directory with more kernels.
+pub const KERNELS: &str = "WARMBUS_KERNELS";
 
 /// Which tests to run.
 #[derive(Debug, clap::Args)]
@@ -25,6 +29,7 @@ pub const IMAGE: &str = "WARMBUS_IMAGE";
 Examples:
   cargo xtask test
   cargo xtask test --host
+  cargo xtask test --kernels ~/images
   cargo xtask test switch")]
 pub struct Options {
     /// Only tests and checks whose names contain this
@@ -37,6 +42,10 @@ pub struct Options {
     /// Only the end-to-end tests in QEMU
     #[arg(long)]
     pub qemu: bool,
+
+    /// Do the tests with Linux on every arm64 Image in this directory, too
+    #[arg(long, value_name = "DIR")]
+    pub kernels: Option<PathBuf>,
 }
 
 /// How many tests ended how.
@@ -88,6 +97,7 @@ impl fmt::Display for Sum {
 pub fn run(options: &Options) -> Result<bool> {
     let mut session = Session {
         name: options.name.clone(),
+        kernels: options.kernels.as_deref().map(directory).transpose()?,
         sum: Sum::default(),
     };
     let toolchain = setup::ensure(if options.host {
@@ -101,11 +111,16 @@ pub fn run(options: &Options) -> Result<bool> {
     if !options.qemu && session.wants_tests() {
         let mut command = cargo("test");
         command.args(["--workspace", "--exclude", QEMU_TESTS]);
+        let kernels = session.kernels.clone();
+        command.envs(kernels.iter().map(|kernels| (KERNELS, kernels)));
         session.tests(&mut command, &[])?;
     }
     if !options.host && session.wants_tests() {
         match build::firmware(&toolchain) {
-            Ok(image) => session.qemu(&image)?,
+            Ok(image) => match linux::image(&linux::Options::default()) {
+                Ok(linux) => session.qemu(&image, &linux)?,
+                Err(error) => session.failed("Linux build", &format!("{error:#}")),
+            },
             Err(error) => session.failed("firmware build", &format!("{error:#}")),
         }
     }
@@ -121,8 +136,15 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(sum.failed == 0)
 }
 
+/// The full name of `path`, which has to be a directory.
+fn directory(path: &Path) -> Result<PathBuf> {
+    let full = path.canonicalize().ok().filter(|full| full.is_dir());
+    full.ok_or_else(|| Refusal(format!("{} is no directory", path.display())).into())
+}
+
 struct Session {
     name: Option<String>,
+    kernels: Option<PathBuf>,
     sum: Sum,
 }
 
@@ -195,10 +217,19 @@ impl Session {
     }
 
     /// The end-to-end tests. Each has a QEMU, which keeps a processor busy.
-    fn qemu(&mut self, image: &Path) -> Result<()> {
+    fn qemu(&mut self, image: &Path, linux: &Path) -> Result<()> {
         let mut command = cargo("test");
-        command.args(["--package", QEMU_TESTS]).env(IMAGE, image);
-        self.tests(&mut command, &["--test-threads=2"])
+        command
+            .args(["--package", QEMU_TESTS])
+            .env(IMAGE, image)
+            .env(LINUX, linux);
+        let mut arguments = vec!["--test-threads=2"];
+        if let Some(kernels) = &self.kernels {
+            // Without a directory these are skipped.
+            command.env(KERNELS, kernels);
+            arguments.push("--include-ignored");
+        }
+        self.tests(&mut command, &arguments)
     }
 
     /// Runs a `cargo test` and adds what its runners say.

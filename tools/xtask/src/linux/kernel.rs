@@ -21,7 +21,7 @@ const RECIPE: &str = "1";
 /// How long a build may take on a slow machine.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// About how many files a build compiles, to show how far it is.
-const FILES: u64 = 2000;
+const FILES: u64 = 1000;
 
 /// The size of the kernel's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
