@@ -51,7 +51,7 @@ impl Physical {
     }
 
     /// The bytes of `from`, and those of `to` to be written to.
-    pub(crate) fn from_to(
+    pub(crate) fn source_and_target(
         &mut self,
         from: MemoryRange,
         to: MemoryRange,

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use log::info;
 use warmbus::machine::{Machine, MachineError, Options};
 use warmbus::pci::{
-    AccessCounts, AssignPolicy, ConfigOffset, Counted, HostBridge, ScanPolicy, Topology, assign,
-    check, enumerate, first_gap,
+    AccessCounts, AssignPolicy, Counted, HostBridge, ScanPolicy, Topology, assign, check,
+    enumerate, first_gap,
 };
 use warmbus::pcsc::{Cached, SelfCheck, Statistics};
 
@@ -27,7 +27,10 @@ pub(crate) struct Outcome {
     /// Accesses and statistics as they were before the self-check.
     pub(crate) accesses: AccessCounts,
     pub(crate) statistics: Statistics,
+    /// Reads of the cacheable dword that was read most often.
     pub(crate) most_reads: u8,
+    /// Dwords with a cacheable byte.
+    pub(crate) cacheable_dwords: u64,
     pub(crate) self_check: Option<SelfCheck>,
     /// Why the result is not to be used, if it is not.
     pub(crate) failure: Option<String>,
@@ -81,6 +84,7 @@ pub(crate) fn run(
         for function in &topology.functions {
             config.capture(function.sbdf);
         }
+        topology.note_faults(config);
     });
     let found = run_phase(phases, "check", &mut config, |config| {
         check(&topology, config)
@@ -100,7 +104,7 @@ pub(crate) fn run(
     topology.anomalies.extend(found);
     let accesses = config.access().counts();
     let statistics = config.statistics();
-    let most_reads = most_reads_of_one_dword(&config);
+    let (most_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
     let self_check = options
         .verify
         .then(|| run_phase(phases, "self-check", &mut config, Cached::self_check));
@@ -122,30 +126,25 @@ pub(crate) fn run(
         accesses,
         statistics,
         most_reads,
+        cacheable_dwords,
         self_check,
         failure,
         gap,
     }
 }
 
-/// Reads of the cacheable dword that was read most often.
-fn most_reads_of_one_dword(config: &Config) -> u8 {
-    config
-        .blocks()
-        .flat_map(|(function, block)| {
-            (0..block.size())
-                .step_by(4)
-                .filter(|&dword| {
-                    (dword..dword + 4).any(|byte| block.is_cacheable(ConfigOffset::new(byte)))
-                })
-                .map(move |dword| {
-                    config
-                        .access()
-                        .reads_of_dword(function, ConfigOffset::new(dword))
-                })
-        })
-        .max()
-        .unwrap_or(0)
+/// How often the cacheable dword that was read most often was read, and how
+/// many cacheable dwords there are.
+fn reads_of_cacheable_dwords(config: &Config) -> (u8, u64) {
+    let mut most = 0;
+    let mut count = 0;
+    for (function, block) in config.blocks() {
+        for dword in block.cacheable_dwords() {
+            most = most.max(config.access().reads_of_dword(function, dword));
+            count += 1;
+        }
+    }
+    (most, count)
 }
 
 /// Runs one part of the pipeline.

@@ -87,7 +87,8 @@ fn facts<'a>(
             writes: outcome.accesses.writes,
             absent_probes: outcome.accesses.absent_probes,
             most_reads_of_one_dword: u64::from(outcome.most_reads),
-            sizing_read_backs: outcome.accesses.read_backs,
+            read_backs: outcome.accesses.read_backs,
+            cacheable_dwords: outcome.cacheable_dwords,
         },
         cache: CacheStatistics {
             hits: outcome.statistics.hits,

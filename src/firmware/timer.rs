@@ -48,7 +48,7 @@ impl Timer {
     }
 
     /// Nanoseconds in `ticks`; 0 where the frequency is not known.
-    pub(crate) fn to_nanoseconds(&self, ticks: u64) -> u64 {
+    pub(crate) fn to_nanoseconds(self, ticks: u64) -> u64 {
         let seconds = ticks.checked_div(self.frequency).unwrap_or(0);
         let rest = ticks.checked_rem(self.frequency).unwrap_or(0);
         // No overflow: the frequency, and so the rest, has 32 bits.

@@ -14,7 +14,8 @@ pub struct AccessCounts {
     pub writes: u64,
     /// Reads of a Vendor ID that nobody answered.
     pub absent_probes: u64,
-    /// Reads of a dword that was read before and written since.
+    /// Reads of a dword that was written since it was last read: sizing, and
+    /// checks whether a value sticks.
     pub read_backs: u64,
 }
 
@@ -95,9 +96,8 @@ impl<A: ConfigAccess> ConfigAccess for Counted<A> {
         let was_written = *written >> (dword % 8) & 1 != 0;
         *written &= !(1 << (dword % 8));
         let times = &mut reads.times[dword];
-        if was_written && *times > 0 {
-            self.counts.read_backs += 1;
-        } else {
+        self.counts.read_backs += u64::from(was_written);
+        if !was_written || *times == 0 {
             *times = times.saturating_add(1);
         }
         value

@@ -1,10 +1,11 @@
 //! What enumeration finds.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{BusRange, HostBridge, Sbdf};
+use super::{BusRange, ConfigAccess, HostBridge, Sbdf};
 
 /// A capability in the first 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,4 +255,28 @@ pub struct Topology {
     /// Functions that are there but could not be taken in; an anomaly tells
     /// why.
     pub left_out: Vec<Sbdf>,
+}
+
+impl Topology {
+    /// Notes the accesses that the machine refused since the last call, with
+    /// the function that they went to.
+    pub fn note_faults(&mut self, config: &mut impl ConfigAccess) {
+        while let Some(fault) = config.take_fault() {
+            let text = format!(
+                "access to offset {} ended in an external abort and reads as all ones",
+                fault.offset
+            );
+            let known = self
+                .functions
+                .iter_mut()
+                .rfind(|function| function.sbdf == fault.function);
+            match known {
+                Some(function) => function.anomalies.push(text),
+                None => self.anomalies.push(Anomaly {
+                    function: fault.function,
+                    text,
+                }),
+            }
+        }
+    }
 }

@@ -137,6 +137,14 @@ impl Block {
         self.cached.count()
     }
 
+    /// The dwords with a byte that may be cached, in order.
+    pub fn cacheable_dwords(&self) -> impl Iterator<Item = ConfigOffset> {
+        (0..self.size())
+            .step_by(4)
+            .filter(|&dword| (dword..dword + 4).any(|byte| self.cacheable.get(byte)))
+            .map(ConfigOffset::new)
+    }
+
     /// One bit for each byte that may be cached: bit n is bit n % 8 of byte
     /// n / 8.
     pub fn cacheable_bitmap(&self) -> &[u8] {

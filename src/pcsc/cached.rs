@@ -127,6 +127,17 @@ impl<A: ConfigAccess> Cached<A> {
         Some(found.anomalies)
     }
 
+    /// Forgets the dword at `offset` and what was learned of its writable
+    /// bits: it does not behave as a register there should.
+    pub fn distrust(&mut self, function: Sbdf, offset: u16) {
+        if let Some(block) = self.blocks.get_mut(&function) {
+            block.forget_masks(offset, offset + 4);
+            for byte in offset..offset + 4 {
+                self.statistics.invalidations += u64::from(block.drop_byte(byte));
+            }
+        }
+    }
+
     /// Drops everything that is known of `function`.
     pub(super) fn forget(&mut self, function: Sbdf) {
         if let Some(block) = self.blocks.remove(&function) {

@@ -258,8 +258,12 @@ pub struct Accesses {
     /// Reads of the cacheable dword that was read most often, read-backs for
     /// sizing aside.
     pub most_reads_of_one_dword: u64,
-    /// Reads of a BAR between the write of all ones and the write of its value.
-    pub sizing_read_backs: u64,
+    /// Reads of a dword that was written since it was last read: the sizes of
+    /// BARs, and whether a value sticks.
+    pub read_backs: u64,
+    /// Dwords with a cacheable byte, of all functions: what one read each
+    /// would take.
+    pub cacheable_dwords: u64,
 }
 
 /// What the cache did.

@@ -113,10 +113,10 @@ fn write_costs(report: &Report, to: &mut dyn Write) -> fmt::Result {
         to,
         "hardware",
         format_args!(
-            "{} reads (absent functions {}, sizing {}), {} writes; most reads of one dword {}",
+            "{} reads (absent functions {}, read-backs {}), {} writes; most reads of one dword {}",
             accesses.reads,
             accesses.absent_probes,
-            accesses.sizing_read_backs,
+            accesses.read_backs,
             accesses.writes,
             accesses.most_reads_of_one_dword,
         ),

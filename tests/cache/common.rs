@@ -16,5 +16,7 @@ pub(crate) fn captured(fabric: Fabric) -> (Cached<Fabric>, Topology) {
     }
     assert_eq!(check(&topology, &config), []);
     assert_eq!(config.self_check().differences, []);
+    // Nothing was read that must not be.
+    assert_eq!(config.access().log().violations(), []);
     (config, topology)
 }

@@ -102,7 +102,7 @@ fn an_assignment_is_complete_when_everything_has_its_place() {
 fn what_has_no_address_or_no_bus_makes_an_assignment_incomplete() {
     let little_memory = gap(topologies::small(), |host| {
         for window in &mut host.windows {
-            window.size = window.size.min(4 << 20);
+            window.size = window.size.min(1 << 20);
         }
     });
     assert!(little_memory.is_some());

@@ -53,12 +53,9 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
     let registers: Vec<(Sbdf, Vec<u16>)> = cached
         .blocks()
         .map(|(function, block)| {
-            let is_known = |&dword: &u16| {
-                (dword..dword + 4).any(|byte| block.is_cacheable(ConfigOffset::new(byte)))
-            };
             (
                 function,
-                (0..block.size()).step_by(4).filter(is_known).collect(),
+                block.cacheable_dwords().map(ConfigOffset::get).collect(),
             )
         })
         .collect();

@@ -142,19 +142,21 @@ prop_compose! {
         machine in machines(),
         host_bridges in proptest::collection::vec(host_bridges(), 0..3),
         functions in proptest::collection::vec(functions(), 0..12),
-        accesses in any::<[u64; 5]>(),
+        accesses in any::<[u64; 6]>(),
         cache in any::<[u64; 5]>(),
         phases in proptest::collection::vec(any::<(String, [u64; 3])>(), 0..3),
         self_check in any::<Option<([u64; 2], u16, [u8; 2])>>(),
         anomalies in proptest::collection::vec((proptest::option::of(sbdfs()), any::<String>()), 0..3),
     ) -> Report {
-        let [reads, writes, absent_probes, most_reads_of_one_dword, sizing_read_backs] = accesses;
+        let [reads, writes, absent_probes, most_reads_of_one_dword, read_backs, cacheable_dwords] =
+            accesses;
         let [hits, misses, uncacheable, cache_writes, invalidations] = cache;
         Report {
             schema: report::SCHEMA.into(),
             result, machine, host_bridges, functions,
             accesses: Accesses {
-                reads, writes, absent_probes, most_reads_of_one_dword, sizing_read_backs,
+                reads, writes, absent_probes, most_reads_of_one_dword, read_backs,
+                cacheable_dwords,
             },
             cache: CacheStatistics {
                 hits, misses, uncacheable, writes: cache_writes, invalidations,

@@ -75,7 +75,7 @@ fn the_keys_that_other_programs_rely_on_are_there() {
     assert_eq!(
         report["accesses"],
         json!({"reads": 900, "writes": 120, "absent_probes": 33,
-            "most_reads_of_one_dword": 1, "sizing_read_backs": 20})
+            "most_reads_of_one_dword": 1, "read_backs": 20, "cacheable_dwords": 640})
     );
     assert_eq!(
         report["cache"],
@@ -180,7 +180,7 @@ fn the_summary_gives_every_total_and_every_anomaly() {
 machine      linux,dummy-virt, EL1, 4 cores, 2 GiB of RAM, timer 62.500 MHz
 functions    9: 5 bridges and 4 others, on 5 buses below 1 host bridge
 BARs         4 assigned (160.0 KiB), 1 disabled
-hardware     900 reads (absent functions 33, sizing 20), 120 writes; most reads of one dword 1
+hardware     900 reads (absent functions 33, read-backs 20), 120 writes; most reads of one dword 1
 cache        690 of 700 cacheable bytes (98.5%)
              400 hits, 700 misses, 50 uncacheable, 120 writes, 480 invalidations
 memory       image 185.5 KiB, heap at most 97.6 KiB, 11112 bytes a function

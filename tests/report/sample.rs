@@ -255,7 +255,8 @@ pub(crate) fn facts(topology: &Topology) -> Facts<'_> {
             writes: 120,
             absent_probes: 33,
             most_reads_of_one_dword: 1,
-            sizing_read_backs: 20,
+            read_backs: 20,
+            cacheable_dwords: 640,
         },
         cache: CacheStatistics {
             hits: 400,

@@ -116,12 +116,14 @@ impl Loader<'_> {
     /// Brings kernel and initrd to their places. Returns the kernel without
     /// what it clears by itself.
     fn unpack(&mut self, plan: &MemoryPlan) -> Result<MemoryRange, Why> {
-        let (file, room) = self.memory.from_to(self.kernel.range, plan.kernel)?;
+        let (file, room) = self
+            .memory
+            .source_and_target(self.kernel.range, plan.kernel)?;
         let size = Packed::recognise(file)?.unpack_into(room)?;
         if let (Some(module), Some(place)) = (self.payload.ramdisk, plan.initrd)
             && module.range != place
         {
-            let (loaded, room) = self.memory.from_to(module.range, place)?;
+            let (loaded, room) = self.memory.source_and_target(module.range, place)?;
             room.copy_from_slice(loaded);
         }
         Ok(MemoryRange::new(plan.kernel.start, size as u64))

@@ -77,6 +77,7 @@ pub fn assign<A: ConfigAccess>(
             HostPlan::new(topology, host, &found).carry_out(topology, policy, config);
         }
     }
+    topology.note_faults(config);
     let mut outcome = AssignOutcome::default();
     for bar in topology
         .functions

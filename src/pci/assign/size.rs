@@ -141,7 +141,7 @@ impl<A: ConfigAccess> Sizer<'_, A> {
                     format!("BAR {index} is impossible: its address mask is {address_mask:#x}");
                 self.refuse(register, text);
                 if kind == BarKind::Memory64 {
-                    self.write(register + 4, Width::Dword, 0);
+                    self.clear(register + 4);
                 }
                 continue;
             }
@@ -201,8 +201,14 @@ impl<A: ConfigAccess> Sizer<'_, A> {
 
     /// Leaves a BAR alone that does not follow the rules.
     fn refuse(&mut self, register: u16, text: String) {
-        self.write(register, Width::Dword, 0);
+        self.clear(register);
         self.out.anomalies.push(text);
+    }
+
+    /// Writes 0 to a register that need not take it.
+    fn clear(&mut self, register: u16) {
+        self.write(register, Width::Dword, 0);
+        self.config.distrust(self.function, register);
     }
 
     /// The ranges that Enhanced Allocation fixes (PCIe 7.8.5.3).

@@ -47,7 +47,6 @@ impl<A: ConfigAccess> Scan<'_, A> {
     /// Numbers the buses below the bridge at `index` and scans them.
     /// `siblings_left` bridges on the same bus still need a number each.
     pub(super) fn scan_bridge(&mut self, index: usize, last_bus: u8, siblings_left: usize) {
-        let port = self.topology.functions[index].sbdf;
         self.read_slot(index);
         let link = self.link(index);
         let secondary = if self.preserve {
@@ -57,7 +56,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             self.give_numbers(index, last_bus)
         };
         let Some((secondary, last_bus)) = secondary else {
-            self.drain_faults(port);
+            self.note_faults();
             return;
         };
         let bus = Bus {
@@ -76,7 +75,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             let has_slow = self.slow.len() > slow_before;
             self.close_numbers(index, last_bus, has_slow, siblings_left);
         }
-        self.drain_faults(port);
+        self.note_faults();
     }
 
     fn express(&self, port: Sbdf) -> Option<u16> {
@@ -154,22 +153,30 @@ impl<A: ConfigAccess> Scan<'_, A> {
         if status & express::LINK_TRAINING != 0 {
             return Link::Training;
         }
-        let is_empty = self.slot_capabilities(port).is_some() && {
-            let slot = self.dword(port, base + express::SLOT_CONTROL);
-            (slot >> 16) as u16 & express::PRESENCE_DETECT == 0
-        };
-        match (reports_active, is_empty) {
-            (_, true) => Link::Down,
-            (true, false) => {
-                // A card that is there may be about to start its link.
-                if self.slot_capabilities(port).is_some() {
-                    Link::Training
-                } else {
-                    Link::Down
-                }
-            }
-            (false, false) => Link::Unknown,
+        let slot = self.slot_capabilities(port);
+        let hot_plug = slot.is_some_and(|bits| bits & express::HOT_PLUG_CAPABLE != 0);
+        if reports_active {
+            // A card that is there may be about to start its link.
+            return if slot.is_some() && self.is_occupied(port, base) {
+                Link::Training
+            } else {
+                Link::Down
+            };
         }
+        // Boards leave presence detect of a fixed slot unwired: only where
+        // cards come and go does it tell anything.
+        if hot_plug && !self.is_occupied(port, base) {
+            Link::Down
+        } else {
+            Link::Unknown
+        }
+    }
+
+    /// Presence Detect State of the slot below a port.
+    fn is_occupied(&mut self, port: Sbdf, base: u16) -> bool {
+        // The dword is read for Slot Control beside it, too.
+        let slot = self.dword(port, base + express::SLOT_CONTROL);
+        (slot >> 16) as u16 & express::PRESENCE_DETECT != 0
     }
 
     /// Lets a root port show functions that are not ready, instead of

@@ -34,7 +34,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
     pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
         match self.config.probe(function) {
-            Probe::Absent => self.drain_faults(function),
+            Probe::Absent => self.note_faults(),
             Probe::NotReady => self.slow.push(Slow::function(self.host, bus, device)),
             Probe::Present {
                 vendor_id,
@@ -107,7 +107,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
                 false
             }
             Probe::Absent => {
-                self.drain_faults(function);
+                self.note_faults();
                 false
             }
         }
@@ -177,25 +177,8 @@ impl<A: ConfigAccess> Scan<'_, A> {
             )),
         }
         self.topology.functions.push(function);
-        self.drain_faults(sbdf);
+        self.note_faults();
         true
-    }
-
-    /// Notes the accesses that the machine refused.
-    pub(super) fn drain_faults(&mut self, function: Sbdf) {
-        while let Some(fault) = self.config.take_fault() {
-            let text = format!(
-                "access to offset {} ended in an external abort and reads as all ones",
-                fault.offset
-            );
-            match self.topology.functions.last_mut() {
-                Some(last) if last.sbdf == fault.function => last.anomalies.push(text),
-                _ => self.note(fault.function, text),
-            }
-            if fault.function != function {
-                break;
-            }
-        }
     }
 
     /// Enables ARI forwarding in the port above a device with ARI. Returns
@@ -242,7 +225,9 @@ impl<A: ConfigAccess> Scan<'_, A> {
         };
         let vfs = self.dword(sbdf, base + sr_iov::INITIAL_VFS);
         let total_vfs = (vfs >> 16) as u16;
-        if vfs == u32::MAX {
+        // 65535 VFs of 65535 are all ones, too: what counts is whether the
+        // function was forgotten over it.
+        if vfs == u32::MAX && self.config.block(sbdf).is_none() {
             return;
         }
         if !self.preserve && total_vfs > 0 {
@@ -297,6 +282,6 @@ impl<A: ConfigAccess> Scan<'_, A> {
             vf_device_id: (vf_device >> 16) as u16,
             last_bus: if fits { last_bus as u8 } else { sbdf.bus() },
         });
-        self.drain_faults(sbdf);
+        self.note_faults();
     }
 }

@@ -131,6 +131,10 @@ impl<A: ConfigAccess> Scan<'_, A> {
         self.note(function, text);
     }
 
+    fn note_faults(&mut self) {
+        self.topology.note_faults(self.config);
+    }
+
     /// Scans all devices of a bus, then what is below its bridges.
     fn scan_bus(&mut self, bus: Bus) {
         let first = self.topology.functions.len();

@@ -82,7 +82,7 @@ fn without_a_console_the_same_work_is_done_in_silence() {
     let tree = Tree::of(&machine, &lab);
     tree.remove_property("/chosen", "stdout-path");
     let silent = lab
-        .boot_silently(machine.device_tree(tree.file()))
+        .boot_to_power_off(machine.device_tree(tree.file()))
         .expect("it powers off");
     assert_eq!(silent.console, Vec::<String>::new());
 

@@ -1,4 +1,4 @@
-//! End-to-end tests: the firmware in QEMU, with QEMU, U-Boot's known cost and
+//! End-to-end tests: the firmware in QEMU, with QEMU, U-Boot and
 //! `lspci` as witnesses.
 
 mod bad_input;
@@ -7,4 +7,5 @@ mod linux;
 mod machines;
 mod preserve;
 mod readme;
+mod start;
 mod topologies;

@@ -1,6 +1,6 @@
 //! Preserve mode: everything is taken as it is found.
 
-use warmbus_qemu_tests::boot::{Boot, Lab};
+use warmbus_qemu_tests::boot::{Boot, LOADED, Lab, u_boot_alone};
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
 use warmbus_qemu_tests::{pci, prove};
 use xtask::trace;
@@ -48,5 +48,27 @@ fn told_by(node: &str) {
     nothing_was_written(
         &lab.boot(machine.device_tree(tree.file()))
             .expect("it boots"),
+    );
+}
+
+#[test]
+fn what_u_boot_assigned_is_found_and_kept() {
+    let alone = u_boot_alone("switch");
+    let lab = Lab::new();
+    let commands = format!(
+        "setenv bootargs warmbus.preserve warmbus.report\nbooti {LOADED:#x} - ${{fdtcontroladdr}}"
+    );
+    let both = lab.u_boot("switch", &commands).expect("both end");
+    prove::ended_well(&both);
+    prove::same_functions_as_found(&both);
+    assert_eq!(both.query_pci, alone.query_pci);
+    assert!(both.pci().iter().any(|function| function.bus > 6));
+
+    // U-Boot does the same work in both runs: the rest is the firmware's.
+    let [alone, both_counted] = [alone, &both].map(|boot| trace::counts(&boot.accesses()));
+    assert_eq!(both_counted.writes, alone.writes);
+    assert_eq!(
+        both_counted.reads,
+        alone.reads + both.number("/accesses/reads")
     );
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::console::{Event, Outcome, Section};
-use xtask::qemu::Machine;
+use xtask::qemu::{Machine, Running};
 use xtask::setup::{self, Purpose};
 use xtask::topology::Topology;
 use xtask::trace::Access;
@@ -21,6 +21,9 @@ use crate::pci::Function;
 /// How long a guest may take to power off once it has said how it ended, or,
 /// where it has no console, to do all its work.
 const POWER_OFF: Duration = Duration::from_secs(120);
+
+/// Where the firmware image is when U-Boot starts.
+pub const LOADED: u64 = 0x6000_0000;
 
 /// The firmware image: the one that `cargo xtask test` built, or one that is
 /// built now.
@@ -87,32 +90,53 @@ impl Lab {
     /// firmware ended, and asks QEMU for its devices.
     pub fn boot(&self, machine: Machine) -> Result<Boot> {
         let machine = machine.section(Section::Report).section(Section::Lspci);
-        self.record(machine, true)
-    }
-
-    /// The same without a console to listen to: waits until the machine has
-    /// powered off.
-    pub fn boot_silently(&self, machine: Machine) -> Result<Boot> {
-        self.record(machine, false)
-    }
-
-    fn record(&self, machine: Machine, listen: bool) -> Result<Boot> {
-        let mut running = machine.trace().qmp(&self.file("qmp")).start()?;
+        let mut running = self.start(machine)?;
         let mut boot = Boot::default();
-        if listen {
-            let outcome = running.result(|event| {
-                boot.keep(event);
-                Ok(())
-            });
-            boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
-        }
-        running.qmp()?.wait_for_power_off(POWER_OFF)?;
-        boot.query_pci = running.qmp()?.query_pci()?;
-        boot.log = running.end()?.log;
-        while let Some(event) = running.event()? {
+        let outcome = running.result(|event| {
             boot.keep(event);
-        }
+            Ok(())
+        });
+        boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
+        boot.finish(&mut running)
+    }
+
+    /// Boots `machine` without waiting for what it says, until it has powered
+    /// off.
+    pub fn boot_to_power_off(&self, machine: Machine) -> Result<Boot> {
+        let mut running = self.start(machine)?;
+        Boot::default().finish(&mut running)
+    }
+
+    /// The same for a machine that may be unable to power off: sleeping for
+    /// ever is an end as well.
+    pub fn boot_to_rest(&self, machine: Machine) -> Result<Boot> {
+        let mut running = self.start(machine)?;
+        running
+            .qmp()?
+            .wait_until(POWER_OFF, "off or asleep", |qmp| {
+                Ok(qmp.is_off()? || qmp.sleeps()?)
+            })?;
+        let mut boot = Boot::default();
+        boot.ask(&mut running)?;
         Ok(boot)
+    }
+
+    /// Starts U-Boot with a topology of the board and the firmware image at
+    /// [`LOADED`], has it run `commands`, and waits until the machine has
+    /// powered off.
+    pub fn u_boot(&self, name: &str, commands: &str) -> Result<Boot> {
+        let bios = setup::u_boot().context("U-Boot for QEMU is not installed")?;
+        let machine = Machine::bios(&bios)
+            .topology(&topology(name))
+            .load(image(), LOADED);
+        let mut running = self.start(machine)?;
+        // The first key ends the countdown to automatic boot.
+        running.type_in(&format!("\n\n{commands}\n"))?;
+        Boot::default().finish(&mut running)
+    }
+
+    fn start(&self, machine: Machine) -> Result<Running> {
+        machine.trace().qmp(&self.file("qmp")).start()
     }
 }
 
@@ -136,6 +160,22 @@ pub struct Boot {
 }
 
 impl Boot {
+    fn finish(mut self, running: &mut Running) -> Result<Self> {
+        running.qmp()?.wait_for_power_off(POWER_OFF)?;
+        self.ask(running)?;
+        Ok(self)
+    }
+
+    /// Asks QEMU for its devices, ends it, and keeps what there still is.
+    fn ask(&mut self, running: &mut Running) -> Result<()> {
+        self.query_pci = running.qmp()?.query_pci()?;
+        self.log = running.end()?.log;
+        while let Some(event) = running.event()? {
+            self.keep(event);
+        }
+        Ok(())
+    }
+
     pub(crate) fn keep(&mut self, event: Event) {
         match event {
             Event::Text(line) | Event::Starting(line) => self.console.push(line),
@@ -145,7 +185,8 @@ impl Boot {
                 section @ (Section::LinuxPci | Section::Subtree | Section::LinuxLog),
                 text,
             ) => drop(self.linux.insert(section, text)),
-            Event::Hidden | Event::Result(_) | Event::Waiting | Event::Done => {}
+            Event::Result(outcome) => self.outcome = Some(outcome),
+            Event::Hidden | Event::Waiting | Event::Done => {}
         }
     }
 
@@ -200,13 +241,31 @@ impl Boot {
 /// The names of the topologies of the board.
 pub const TOPOLOGIES: [&str; 4] = ["small", "switch", "fan", "sriov"];
 
+/// One boot of each topology, done when it is first asked for.
+struct Once([OnceLock<Boot>; TOPOLOGIES.len()]);
+
+impl Once {
+    const fn new() -> Self {
+        Self([const { OnceLock::new() }; TOPOLOGIES.len()])
+    }
+
+    fn get(&self, name: &str, boot: impl FnOnce(&Lab) -> Result<Boot>) -> &Boot {
+        let index = TOPOLOGIES.iter().position(|known| *known == name);
+        self.0[index.expect("the topology is one of the board")]
+            .get_or_init(|| boot(&Lab::new()).expect("the machine boots"))
+    }
+}
+
 /// The plain boot of a topology of the board, done once for all tests.
 #[must_use]
 pub fn booted(name: &str) -> &'static Boot {
-    static BOOTS: [OnceLock<Boot>; 4] = [const { OnceLock::new() }; 4];
-    let index = TOPOLOGIES.iter().position(|known| *known == name);
-    BOOTS[index.expect("the topology is one of the board")].get_or_init(|| {
-        let lab = Lab::new();
-        lab.boot(lab.machine(name)).expect("the machine boots")
-    })
+    static BOOTS: Once = Once::new();
+    BOOTS.get(name, |lab| lab.boot(lab.machine(name)))
+}
+
+/// A boot of U-Boot alone on a topology of the board, done once for all tests.
+#[must_use]
+pub fn u_boot_alone(name: &str) -> &'static Boot {
+    static BOOTS: Once = Once::new();
+    BOOTS.get(name, |lab| lab.u_boot(name, "poweroff"))
 }

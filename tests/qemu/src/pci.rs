@@ -33,6 +33,8 @@ pub struct Bridge {
 /// One function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
+    /// Segment; QEMU knows none but 0.
+    pub segment: u16,
     /// Bus.
     pub bus: u8,
     /// Device number in bits 7:3, function number in bits 2:0.
@@ -52,7 +54,8 @@ impl Function {
     #[must_use]
     pub fn name(&self) -> String {
         format!(
-            "0000:{:02x}:{:02x}.{}",
+            "{:04x}:{:02x}:{:02x}.{}",
+            self.segment,
             self.bus,
             self.devfn >> 3,
             self.devfn & 7
@@ -100,6 +103,7 @@ fn below(devices: &Value, functions: &mut Vec<Function>) {
         let bridge = &device["pci_bridge"];
         let [slot, function] = ["slot", "function"].map(|what| number(device, what));
         functions.push(Function {
+            segment: 0,
             bus: number(device, "bus") as u8,
             devfn: (slot << 3 | function) as u8,
             ids: ["vendor", "device"].map(|what| number(&device["id"], what)),
@@ -145,10 +149,11 @@ pub fn of_report(report: &Value) -> Vec<Function> {
         let name = function["sbdf"]
             .as_str()
             .expect("a function has an address");
-        let (bus, devfn) = parse(name).unwrap_or_else(|| panic!("{name} is an address"));
+        let (segment, bus, devfn) = parse(name).unwrap_or_else(|| panic!("{name} is an address"));
         let bridge = &function["bridge"];
         let bars = list(&function["bars"]).iter();
         Function {
+            segment,
             bus,
             devfn,
             ids: ["vendor_id", "device_id"].map(|what| number(function, what)),
@@ -179,16 +184,16 @@ pub fn of_report(report: &Value) -> Vec<Function> {
     sorted(functions.collect())
 }
 
-/// Bus and devfn of an address of segment 0.
-fn parse(name: &str) -> Option<(u8, u8)> {
-    let (bus, rest) = name.strip_prefix("0000:")?.split_once(':')?;
-    let (device, function) = rest.split_once('.')?;
-    let hex = |text| u8::from_str_radix(text, 16).ok();
-    Some((hex(bus)?, hex(device)? << 3 | hex(function)?))
+/// Segment, bus and devfn of an address.
+fn parse(name: &str) -> Option<(u16, u8, u8)> {
+    let mut parts = name.split([':', '.']);
+    let segment = u16::from_str_radix(parts.next()?, 16).ok()?;
+    let mut byte = || u8::from_str_radix(parts.next()?, 16).ok();
+    Some((segment, byte()?, byte()? << 3 | byte()?))
 }
 
 fn sorted(mut functions: Vec<Function>) -> Vec<Function> {
-    functions.sort_by_key(|function| (function.bus, function.devfn));
+    functions.sort_by_key(|function| (function.segment, function.bus, function.devfn));
     functions
 }
 

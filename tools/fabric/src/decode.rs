@@ -2,8 +2,9 @@
 
 use warmbus::pci::{Width, WindowKind};
 
+use crate::bar::BarSpace;
 use crate::fabric::{Fabric, NodeId};
-use crate::model::{BarSpace, FunctionModel};
+use crate::model::FunctionModel;
 
 impl FunctionModel {
     /// Whether a write of `data` puts all ones into a BAR that decodes.

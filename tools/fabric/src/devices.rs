@@ -2,9 +2,10 @@
 
 use warmbus::pci::PortType;
 
+use crate::bar::BarModel;
 use crate::capability::MsiModel;
 use crate::express::{ExpressModel, SlotModel};
-use crate::model::{BarModel, BridgeWindows, FunctionModel};
+use crate::model::{BridgeWindows, FunctionModel};
 
 const MSI64: MsiModel = MsiModel {
     vectors_log2: 0,

@@ -21,6 +21,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod access;
+mod bar;
 mod behaviour;
 mod capability;
 mod clock;
@@ -41,6 +43,7 @@ mod space;
 mod sriov;
 pub mod topologies;
 
+pub use bar::{BarModel, BarSpace};
 pub use capability::{EaEntry, MsiModel};
 pub use clock::{MICROSECOND, MILLISECOND, SECOND, SimulatedClock};
 pub use decode::Decoded;
@@ -48,6 +51,6 @@ pub use express::{ExpressModel, SlotModel};
 pub use fabric::{Fabric, HostId, NodeId, RrsHandling};
 pub use fault::{Fault, Quirk};
 pub use log::{Access, AccessLog, Outcome, Violation};
-pub use model::{BarModel, BarSpace, BridgeWindows, FunctionModel};
+pub use model::{BridgeWindows, FunctionModel};
 pub use space::Reset;
 pub use sriov::{SrIovModel, VF_ENABLE_TIME, VfLayout};

@@ -4,98 +4,13 @@ use std::borrow::Cow;
 
 use warmbus::pci::Width;
 
+use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::{Bist, Power, Vpd};
 use crate::express::Express;
 use crate::fault::{Failure, Fault, Quirk};
 use crate::link::Link;
 use crate::space::Space;
 use crate::sriov::SrIov;
-
-/// The address space that a BAR asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarSpace {
-    /// I/O space with all 32 bits.
-    Io,
-    /// I/O space, upper 16 bits hardwired to 0 (PCI 3.0, 6.2.5.1).
-    Io16,
-    /// Memory space, 32-bit address.
-    Memory32,
-    /// Memory space, 64-bit address in two registers.
-    Memory64,
-}
-
-/// One base address register (PCIe 7.5.1.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BarModel {
-    /// What it asks for.
-    pub space: BarSpace,
-    /// The Prefetchable bit.
-    pub prefetchable: bool,
-    /// Bytes, rounded up to a power of two that the register can express.
-    pub size: u64,
-}
-
-impl BarModel {
-    /// A BAR of `size` bytes in `space`.
-    #[must_use]
-    pub const fn new(space: BarSpace, size: u64) -> Self {
-        Self {
-            space,
-            prefetchable: false,
-            size,
-        }
-    }
-
-    /// A 32-bit memory BAR.
-    #[must_use]
-    pub const fn memory32(size: u64) -> Self {
-        Self::new(BarSpace::Memory32, size)
-    }
-
-    /// A 64-bit memory BAR, which takes two registers.
-    #[must_use]
-    pub const fn memory64(size: u64) -> Self {
-        Self::new(BarSpace::Memory64, size)
-    }
-
-    /// An I/O BAR.
-    #[must_use]
-    pub const fn io(size: u64) -> Self {
-        Self::new(BarSpace::Io, size)
-    }
-
-    /// The same, with the Prefetchable bit.
-    #[must_use]
-    pub const fn prefetchable(mut self) -> Self {
-        self.prefetchable = true;
-        self
-    }
-
-    /// Bytes that the register really decodes: a power of two within what the
-    /// kind of register can say.
-    #[must_use]
-    pub fn decoded_size(self) -> u64 {
-        let (least, most) = match self.space {
-            BarSpace::Io => (4, 1 << 31),
-            BarSpace::Io16 => (4, 1 << 15),
-            BarSpace::Memory32 => (16, 1 << 31),
-            BarSpace::Memory64 => (16, 1 << 63),
-        };
-        self.size.clamp(least, most).next_power_of_two()
-    }
-
-    /// The hardwired low bits, and the writable bits of both registers.
-    pub(crate) fn registers(self, size: u64) -> (u32, u64) {
-        let mask = !(size - 1);
-        let flags = if self.prefetchable { 8 } else { 0 };
-        match self.space {
-            BarSpace::Io => (1, mask & 0xffff_fffc),
-            BarSpace::Io16 => (1, mask & 0xfffc),
-            BarSpace::Memory32 => (flags, mask & 0xffff_fff0),
-            BarSpace::Memory64 => (flags | 4, mask & !0xf),
-        }
-    }
-}
 
 /// What a function with a type 1 header stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +50,9 @@ impl Default for BridgeWindows {
         }
     }
 }
+
+/// Beside the bits of the quirks: see [`FunctionModel::spoiled`].
+const SPOILED: u8 = 0x80;
 
 /// Where the next capability goes.
 #[derive(Clone, Copy, Debug)]
@@ -423,6 +341,12 @@ impl FunctionModel {
     /// Adds a departure from the rules.
     pub fn quirk(mut self, quirk: Quirk) -> Self {
         self.quirks |= quirk.bit();
+        self
+    }
+
+    /// Says that the registers are not as the specification has them.
+    pub(crate) fn spoiled(mut self) -> Self {
+        self.quirks |= SPOILED;
         self
     }
 

@@ -6,11 +6,11 @@ use proptest::option;
 use proptest::prelude::*;
 use warmbus::pci::{BusRange, PortType};
 
+use crate::bar::{BarModel, BarSpace};
 use crate::capability::MsiModel;
-use crate::devices;
 use crate::express::{ExpressModel, SlotModel};
 use crate::fabric::{Fabric, HostId, NodeId};
-use crate::model::{BarModel, BarSpace, BridgeWindows, FunctionModel};
+use crate::model::{BridgeWindows, FunctionModel};
 use crate::sriov::SrIovModel;
 
 /// A machine with one or two host bridges.
@@ -111,6 +111,18 @@ impl Function {
     }
 }
 
+/// A bridge without a link below; `None` for conventional PCI.
+fn bridge(port: Option<PortType>) -> FunctionModel {
+    let model = FunctionModel::bridge(0x1234, 0x0005, BridgeWindows::default())
+        .named("bridge")
+        .bar(0, BarModel::memory64(0x100))
+        .power_management(true, 0);
+    match port {
+        Some(port) => model.express(ExpressModel::new(port)),
+        None => model,
+    }
+}
+
 /// Where a device is put.
 #[derive(Clone, Copy)]
 enum Bus {
@@ -133,7 +145,8 @@ impl Bus {
 
 impl Plan {
     /// The machine. Every function of it can be reached once all buses are
-    /// numbered.
+    /// numbered, and there is room for all memory; 64 KiB of I/O may be too
+    /// little for the bridges of a large one.
     pub fn build(&self) -> Fabric {
         let mut fabric = Fabric::new();
         for (segment, devices) in (0..).zip(&self.hosts) {
@@ -199,20 +212,20 @@ impl Device {
                 }
             }
             Self::Switch(ports) => {
-                let upstream = bus.add(fabric, number, 0, devices::upstream_port());
+                let upstream = bus.add(fabric, number, 0, bridge(Some(PortType::UpstreamPort)));
                 for (device, port) in (0..32).zip(ports) {
                     port.build(fabric, Bus::Internal(upstream), device);
                 }
             }
             Self::Bridge(cards) => {
-                let (model, inner) = match bus {
-                    Bus::Conventional(_) => (devices::pci_bridge(), true),
-                    _ => (devices::pcie_to_pci_bridge(), false),
+                let port = match bus {
+                    Bus::Conventional(_) => None,
+                    _ => Some(PortType::PcieToPciBridge),
                 };
-                let bridge = bus.add(fabric, number, 0, model);
-                // Device 0 stays free on a conventional bus now and then.
-                for (device, card) in (u8::from(inner)..32).zip(cards) {
-                    card.build(fabric, Bus::Conventional(bridge), device);
+                let above = bus.add(fabric, number, 0, bridge(port));
+                // Below an inner bridge device 0 stays free.
+                for (device, card) in (u8::from(port.is_none())..32).zip(cards) {
+                    card.build(fabric, Bus::Conventional(above), device);
                 }
             }
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use warmbus::pci::{PortType, Width};
 
+use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::Effect;
 use crate::clock::MILLISECOND;
 use crate::express::ExpressModel;
-use crate::model::{BarModel, BarSpace, FunctionModel};
+use crate::model::FunctionModel;
 use crate::space::{Space, Written};
 
 /// Time from VF Enable until a VF may be accessed (PCIe 9.3.3.3.1).

@@ -2,9 +2,10 @@
 
 use warmbus::pci::BusRange;
 
+use crate::bar::BarModel;
 use crate::devices;
 use crate::fabric::{Fabric, HostId};
-use crate::model::{BarModel, FunctionModel};
+use crate::model::FunctionModel;
 use crate::sriov::SrIovModel;
 
 /// A fabric with one host bridge of segment 0 and all buses, and a host

@@ -30,17 +30,7 @@ enum Task {
 fn main() -> ExitCode {
     let task = match Task::try_parse() {
         Ok(task) => task,
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ) =>
-        {
-            error.exit()
-        }
-        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            error.exit()
-        }
+        Err(error) if shows_help(error.kind()) => error.exit(),
         Err(error) => {
             eprintln!("{}", one_line(&error.to_string()));
             return ExitCode::from(2);
@@ -55,7 +45,11 @@ fn main() -> ExitCode {
         }
         Task::Linux(options) => linux::run(&options),
         Task::Run(options) => run::run(&options),
-        Task::Test(options) => test::run(&options),
+        Task::Test(options) => match test::run(&options) {
+            // The sum, which says so, is the last line.
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +58,16 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
         }
     }
+}
+
+/// Whether an "error" of the command line is the help, asked for or not.
+fn shows_help(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
 }
 
 /// The message of a wrong command line without the usage that follows it.

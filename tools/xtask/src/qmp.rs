@@ -93,22 +93,46 @@ impl Client {
         self.execute("pmemsave", &arguments).map(drop)
     }
 
-    /// Waits at most `limit` until the guest has powered off; QEMU is to have
-    /// been started so that it stays.
-    pub fn wait_for_power_off(&mut self, limit: Duration) -> Result<()> {
+    /// Waits at most `limit` until `condition` holds, which the error names
+    /// `what`.
+    pub fn wait_until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut condition: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
         let deadline = Instant::now() + limit;
-        loop {
-            if self.is_off()? {
-                return Ok(());
-            }
+        while !condition(self)? {
             if Instant::now() >= deadline {
-                bail!(
-                    "the guest did not power off within {} seconds",
-                    limit.as_secs()
-                );
+                bail!("the guest was not {what} after {} seconds", limit.as_secs());
             }
             thread::sleep(INTERVAL);
         }
+        Ok(())
+    }
+
+    /// Waits at most `limit` until the guest has powered off; QEMU is to have
+    /// been started so that it stays.
+    pub fn wait_for_power_off(&mut self, limit: Duration) -> Result<()> {
+        self.wait_until(limit, "off", Self::is_off)
+    }
+
+    /// Runs a command of the monitor for people and returns what it prints.
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
+        let answer = self.execute("human-monitor-command", &json!({ "command-line": command }))?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether the first processor has just executed `WFI`. With interrupts
+    /// masked and nothing to wake it, it stays there.
+    pub fn sleeps(&mut self) -> Result<bool> {
+        let registers = self.monitor("info registers")?;
+        let counter = registers
+            .split_whitespace()
+            .find_map(|word| u64::from_str_radix(word.strip_prefix("PC=")?, 16).ok())
+            .context("QEMU prints no program counter")?;
+        let before = self.monitor(&format!("xp /1wx {:#x}", counter.wrapping_sub(4)))?;
+        Ok(before.contains("0xd503207f"))
     }
 
     /// The PCI devices as QEMU sees them, bridges with what is below them.

@@ -174,7 +174,7 @@ pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
         .or_else(|| Toolchain::from_source(&active))
         .is_none()
     {
-        packages.extend(core_library_packages(&active)?);
+        packages.extend(core_library_packages(&active.release, versions)?);
     }
     apt.install(&packages)?;
     Toolchain::prebuilt(&active)
@@ -252,7 +252,7 @@ fn refusal(active: &Compiler, purpose: Purpose) -> Refusal {
         ));
     }
     Refusal(format!(
-        "missing, and not to be installed here without root and apt: {}",
+        "missing, and to be installed with root and apt: {}",
         missing.join("; ")
     ))
 }
@@ -289,43 +289,38 @@ fn add_target_with_rustup(active: &Compiler) {
 }
 
 /// The packages to install so that the core library can be built: the source
-/// of the active compiler if there is one, else a compiler with its source.
-fn core_library_packages(active: &Compiler) -> Result<Vec<String>> {
+/// of the active compiler's release if there is one, else a compiler with its
+/// source. `offered` lists the versions of a package, newest first.
+fn core_library_packages(
+    release: &str,
+    offered: impl Fn(&str) -> Result<Vec<String>>,
+) -> Result<Vec<String>> {
+    let find = |package: &str, release: &str| -> Result<Option<String>> {
+        let versions = offered(package)?;
+        let version = versions.iter().find(|version| upstream(version) == release);
+        Ok(version.map(|version| format!("{package}={version}")))
+    };
     for [_, _, source] in COMPILER_SETS {
-        let of_active = versions(source)?
-            .into_iter()
-            .find(|version| upstream(version) == active.release);
-        if let Some(version) = of_active {
-            return Ok(vec![format!("{source}={version}")]);
+        if let Some(package) = find(source, release)? {
+            return Ok(vec![package]);
         }
     }
     for [rustc, cargo, source] in COMPILER_SETS {
-        let (cargos, sources) = (versions(cargo)?, versions(source)?);
-        for version in versions(rustc)? {
+        for version in offered(rustc)? {
             let release = upstream(&version);
-            let same = |offered: &[String]| {
-                offered
-                    .iter()
-                    .find(|other| upstream(other) == release)
-                    .cloned()
-            };
-            if let (true, Some(of_cargo), Some(of_source)) = (
+            if let (true, Some(cargo), Some(source)) = (
                 toolchain::at_least(release, OLDEST),
-                same(&cargos),
-                same(&sources),
+                find(cargo, release)?,
+                find(source, release)?,
             ) {
-                return Ok(vec![
-                    format!("{rustc}={version}"),
-                    format!("{cargo}={of_cargo}"),
-                    format!("{source}={of_source}"),
-                ]);
+                return Ok(vec![format!("{rustc}={version}"), cargo, source]);
             }
         }
     }
     let (major, minor) = OLDEST;
     Err(Refusal(format!(
-        "no package has the source of Rust {}, and none a compiler of {major}.{minor} or newer with its source; `rustup target add {}` is what is left",
-        active.release, TARGETS[0]
+        "no package has the source of Rust {release}, and none a compiler of {major}.{minor} or newer with its source; `rustup target add {}` is what is left",
+        TARGETS[0]
     ))
     .into())
 }
@@ -418,5 +413,56 @@ mod tests {
         assert_eq!(upstream("1:7.2+dfsg-7"), "7.2");
         assert_eq!(upstream("1.95.0-1"), "1.95.0");
         assert_eq!(upstream("1.95.0"), "1.95.0");
+    }
+
+    fn chosen(release: &str, offers: &[(&str, &str)]) -> Result<Vec<String>> {
+        core_library_packages(release, |package| {
+            let versions = offers.iter().filter(|(name, _)| *name == package);
+            Ok(versions.map(|(_, version)| (*version).to_owned()).collect())
+        })
+    }
+
+    #[test]
+    fn the_source_of_the_active_release_goes_before_another_compiler() {
+        let offers = [
+            ("rustc-web", "1.96.0+dfsg1-1"),
+            ("cargo-web", "1.96.0+dfsg1-1"),
+            ("rust-web-src", "1.96.0+dfsg1-1"),
+            ("rust-src", "1.90.0+dfsg1-2"),
+        ];
+        let source = chosen("1.90.0", &offers).unwrap();
+        assert_eq!(source, ["rust-src=1.90.0+dfsg1-2"]);
+        assert_eq!(
+            chosen("1.95.0", &offers).unwrap(),
+            [
+                "rustc-web=1.96.0+dfsg1-1",
+                "cargo-web=1.96.0+dfsg1-1",
+                "rust-web-src=1.96.0+dfsg1-1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_compiler_is_never_mixed_with_the_source_or_the_cargo_of_another() {
+        let offers = [
+            ("rustc-web", "1.96.0+dfsg1-1"),
+            ("rustc-web", "1.92.0+dfsg1-1"),
+            ("cargo-web", "1.92.0+dfsg3-9"),
+            ("rust-web-src", "1.96.0+dfsg1-1"),
+            ("rust-web-src", "1.92.0+dfsg1-1"),
+            ("rustc", "1.63.0+dfsg1-2"),
+            ("cargo", "1.63.0"),
+            ("rust-src", "1.63.0+dfsg1-2"),
+        ];
+        assert_eq!(
+            chosen("1.95.0", &offers).unwrap(),
+            [
+                "rustc-web=1.92.0+dfsg1-1",
+                "cargo-web=1.92.0+dfsg3-9",
+                "rust-web-src=1.92.0+dfsg1-1"
+            ]
+        );
+        let too_old = chosen("1.95.0", &offers[5..]).unwrap_err();
+        assert!(too_old.is::<Refusal>(), "{too_old}");
     }
 }

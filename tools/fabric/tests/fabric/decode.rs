@@ -107,3 +107,16 @@ fn a_range_that_starts_inside_a_long_one_overlaps_even_with_one_between() {
     }
     assert_eq!(bench.fabric.misrouted().len(), 2);
 }
+
+#[test]
+fn the_last_address_of_a_range_counts() {
+    // A BAR of 16 bytes in the last 16 bytes of a window, and just behind it.
+    for (base, wrong) in [(0x102f_fff0, true), (0x1030_0000, false)] {
+        let mut bench = routed();
+        let card = FunctionModel::endpoint(1, 2, 0).bar(0, BarModel::memory32(16));
+        bench.fabric.add_root(bench.host, 2, 0, card);
+        bench.w32((0, 2, 0), 0x10, base);
+        bench.w16((0, 2, 0), 4, 2);
+        assert_eq!(!bench.fabric.misrouted().is_empty(), wrong, "{base:#x}");
+    }
+}

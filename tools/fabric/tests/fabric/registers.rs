@@ -61,6 +61,15 @@ fn the_smallest_and_the_largest_bars_have_the_right_masks() {
 }
 
 #[test]
+fn the_smallest_64_bit_bar_has_16_bytes() {
+    let mut bench = Bench::with_function(endpoint(1).bar(0, BarModel::memory64(16)));
+    assert_eq!(
+        [0x10, 0x14].map(|o| bench.size(F, o)),
+        [0xffff_fff4, 0xffff_ffff]
+    );
+}
+
+#[test]
 fn command_bits_exist_only_for_what_the_function_has() {
     // Bus Master, Parity, SERR#; then memory with a BAR; then INTx Disable.
     let mut plain = Bench::with_function(endpoint(1));

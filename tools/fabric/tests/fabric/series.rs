@@ -117,7 +117,10 @@ fn any_bytes_make_a_fabric() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(64)
+    })]
 
     #[test]
     fn arbitrary_bytes_make_a_fabric_that_can_be_walked(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

@@ -1,0 +1,59 @@
+use warmbus_fabric::FunctionModel;
+
+use crate::{at, boot, endpoint, machine, root_port};
+
+/// A port with an ARI device of these functions in list order.
+fn with_functions(port: FunctionModel, functions: &[u8]) -> crate::Machine {
+    let (mut fabric, host) = machine(0, 255);
+    let port = fabric.add_root(host, 1, 0, port.link_up());
+    for (index, devfn) in functions.iter().enumerate() {
+        let next = functions.get(index + 1).copied().unwrap_or(0);
+        let model = endpoint(0x100 + u16::from(*devfn)).ari(next);
+        fabric.add_below_devfn(port, *devfn, model);
+    }
+    boot(fabric)
+}
+
+#[test]
+fn the_function_list_of_an_ari_device_is_followed_beyond_device_0() {
+    let functions = [0, 3, 8, 0x40, 0xff];
+    let mut machine = with_functions(root_port(), &functions);
+    machine.assert_sound();
+    let found: Vec<_> = machine.addresses()[1..].iter().map(|f| f.devfn()).collect();
+    assert_eq!(found, functions);
+    assert!(machine.function(at(0, 1, 0)).bridge.unwrap().ari_forwarding);
+}
+
+#[test]
+fn a_port_without_ari_forwarding_shows_the_first_eight_functions_at_most() {
+    let express = warmbus_fabric::ExpressModel::new(warmbus::pci::PortType::RootPort);
+    let port =
+        FunctionModel::bridge(0x1234, 2, warmbus_fabric::BridgeWindows::default()).express(express);
+    let machine = with_functions(port, &[0, 8]);
+    assert_eq!(machine.addresses(), [at(0, 1, 0), at(1, 0, 0)]);
+}
+
+#[test]
+fn ari_forwarding_stays_off_above_a_device_without_ari() {
+    let (mut fabric, host) = machine(0, 255);
+    let port = fabric.add_root(host, 1, 0, root_port().link_up());
+    fabric.add_below(port, 0, 0, endpoint(7).multi_function());
+    fabric.add_below(port, 0, 5, endpoint(8).multi_function());
+    let mut machine = boot(fabric);
+    machine.assert_sound();
+    assert_eq!(machine.topology.functions.len(), 3);
+    assert!(!machine.function(at(0, 1, 0)).bridge.unwrap().ari_forwarding);
+}
+
+#[test]
+fn a_function_list_that_does_not_lead_on_is_told_and_left() {
+    for next in [0x00, 0x01, 0x03, 0x08, 0x20] {
+        let (mut fabric, host) = machine(0, 255);
+        let port = fabric.add_root(host, 1, 0, root_port().link_up());
+        fabric.add_below_devfn(port, 0, endpoint(7).ari(8));
+        fabric.add_below_devfn(port, 8, endpoint(8).ari(next));
+        let machine = boot(fabric);
+        assert_eq!(machine.topology.functions.len(), 3);
+        assert_eq!(machine.complaints().len(), usize::from(next != 0));
+    }
+}

@@ -1,0 +1,63 @@
+//! Machines made of random bytes. `WARMBUS_ITERATIONS` sets how many.
+
+use warmbus::pci::{Sbdf, ScanPolicy};
+use warmbus::pcsc::Difference;
+use warmbus_fabric::{Violation, random};
+
+use crate::{Machine, boot, boot_with};
+
+fn iterations() -> u64 {
+    let set = std::env::var("WARMBUS_ITERATIONS").ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(1_000)
+}
+
+/// Accesses that one function can cost at the very most, by all stages: its
+/// dwords, the lists that lead through them, and the polling.
+const ACCESSES: u64 = 20_000;
+
+/// Bytes that the cache serves and the hardware would not, of functions that
+/// keep to the rules.
+fn stale(machine: &mut Machine) -> Vec<Difference> {
+    let mut differences = machine.config.self_check().differences;
+    if !differences.is_empty() {
+        let fabric = machine.fabric();
+        let reachable = fabric.reachable();
+        let sound = |function: &Sbdf| {
+            let node = reachable.get(function);
+            node.is_some_and(|node| fabric.keeps_to_the_rules(*node))
+        };
+        differences.retain(|d| sound(&d.function));
+    }
+    differences
+}
+
+#[test]
+fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
+    for seed in 0..iterations() {
+        let fabric = random::from_seed(seed);
+        let mut machine = boot(fabric);
+        let stale = stale(&mut machine);
+        assert_eq!(stale, [], "seed {seed}");
+        let log = machine.fabric().log();
+        let accesses = log.reads() + log.writes();
+        assert!(accesses < ACCESSES * 24, "seed {seed}: {accesses} accesses");
+        for violation in log.violations() {
+            let grave = matches!(
+                violation,
+                Violation::OutsideHosts { .. }
+                    | Violation::Misaligned { .. }
+                    | Violation::EarlyVf { .. }
+            );
+            assert!(!grave, "seed {seed}: {violation}");
+        }
+    }
+}
+
+#[test]
+fn no_machine_is_written_when_it_is_to_be_preserved() {
+    for seed in 0..iterations() {
+        let fabric = random::from_seed(seed);
+        let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve = true);
+        assert_eq!(machine.fabric().log().writes(), 0, "seed {seed}");
+    }
+}

@@ -1,0 +1,150 @@
+//! Enumeration, assignment and the cache against a simulated fabric that
+//! follows the PCI Express rules.
+
+mod absent;
+mod ari;
+mod broken;
+mod checker;
+mod hostile;
+mod machines;
+mod planned;
+mod preserved;
+mod virtual_functions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use warmbus::pci::{
+    AssignOutcome, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
+    Topology, assign, check, enumerate,
+};
+use warmbus::pcsc::Cached;
+use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
+
+/// What is left after all stages.
+struct Machine {
+    topology: Topology,
+    config: Cached<Fabric>,
+    outcome: AssignOutcome,
+}
+
+/// Enumerates, assigns, captures.
+fn boot(fabric: Fabric) -> Machine {
+    boot_with(fabric, &ScanPolicy::default(), |_| {})
+}
+
+fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridge)) -> Machine {
+    let mut clock = fabric.clock();
+    let mut hosts = fabric.host_bridges();
+    hosts.iter_mut().for_each(change);
+    let mut config = Cached::new(fabric);
+    let mut topology = enumerate(&hosts, policy, &mut config, &mut clock);
+    let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
+    for function in &topology.functions {
+        config.capture(function.sbdf);
+    }
+    Machine {
+        topology,
+        config,
+        outcome,
+    }
+}
+
+impl Machine {
+    fn fabric(&self) -> &Fabric {
+        self.config.access()
+    }
+
+    fn addresses(&self) -> Vec<Sbdf> {
+        self.topology.functions.iter().map(|f| f.sbdf).collect()
+    }
+
+    fn function(&self, sbdf: Sbdf) -> &Function {
+        let mut functions = self.topology.functions.iter();
+        functions.find(|f| f.sbdf == sbdf).expect("not found")
+    }
+
+    /// Everything that was told to be wrong.
+    fn complaints(&self) -> Vec<String> {
+        let anomalies = self.topology.anomalies.iter().map(ToString::to_string);
+        let functions = self.topology.functions.iter();
+        let own = functions.flat_map(|f| f.anomalies.iter().map(|a| format!("{}: {a}", f.sbdf)));
+        anomalies.chain(own).collect()
+    }
+
+    /// The functions of the fabric that software can reach and those that
+    /// were found, where they differ.
+    fn differences(&self) -> BTreeSet<Sbdf> {
+        let reachable: BTreeSet<_> = self.fabric().reachable().into_keys().collect();
+        let found: BTreeSet<_> = self.addresses().into_iter().collect();
+        assert_eq!(found.len(), self.addresses().len(), "found twice");
+        reachable.symmetric_difference(&found).copied().collect()
+    }
+
+    /// Everything that must hold wherever the hardware keeps to the rules.
+    fn assert_sound(&mut self) {
+        assert_eq!(self.differences(), BTreeSet::new());
+        let fabric = self.fabric();
+        let texts = |v: &[warmbus_fabric::Violation]| -> Vec<String> {
+            v.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(texts(fabric.log().violations()), [""; 0]);
+        assert_eq!(fabric.misrouted(), [""; 0]);
+        let found = check(&self.topology, &self.config);
+        assert_eq!(found, []);
+        for function in &self.topology.functions {
+            let block = self.config.block(function.sbdf);
+            let block = block.unwrap_or_else(|| panic!("{} is not cached", function.sbdf));
+            assert_eq!(block.cached_bytes(), block.cacheable_bytes());
+            assert!(block.cached_bytes() > 50);
+        }
+        let same = self.config.self_check();
+        assert_eq!(same.differences, []);
+        assert!(same.bytes > 0);
+    }
+
+    /// How often each dword that may be cached as a whole was read from the
+    /// hardware, by function and offset.
+    fn cacheable_reads(&self) -> Vec<(Sbdf, u16, u32)> {
+        let addresses: BTreeMap<_, _> = self
+            .fabric()
+            .reachable()
+            .into_iter()
+            .map(|(sbdf, node)| (node, sbdf))
+            .collect();
+        let reads = self.fabric().log().reads_by_dword().into_iter();
+        reads
+            .filter_map(|((node, vf, offset), count)| {
+                let sbdf = *addresses.get(&node)?;
+                let block = self.config.block(sbdf)?;
+                let mut bytes = (offset..offset + 4).map(ConfigOffset::new);
+                let whole = vf.is_none() && bytes.all(|byte| block.is_cacheable(byte));
+                whole.then_some((sbdf, offset, count))
+            })
+            .collect()
+    }
+}
+
+/// A fabric with one host bridge of segment 0 and these buses, recording.
+fn machine(first: u8, last: u8) -> (Fabric, HostId) {
+    let mut fabric = Fabric::new();
+    fabric.log_mut().record();
+    let buses = warmbus::pci::BusRange { first, last };
+    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    (fabric, host)
+}
+
+fn root_port() -> FunctionModel {
+    let express = ExpressModel::new(PortType::RootPort)
+        .ari_forwarding()
+        .active_reporting();
+    FunctionModel::bridge(0x1234, 0x0004, BridgeWindows::default()).express(express)
+}
+
+fn endpoint(device: u16) -> FunctionModel {
+    FunctionModel::endpoint(0x1234, device, 0x01_0802)
+        .express(ExpressModel::new(PortType::Endpoint).flr())
+}
+
+fn at(bus: u8, device: u8, function: u8) -> Sbdf {
+    Sbdf::new(0, bus, device, function)
+}

@@ -1,0 +1,7 @@
+//! Starting QEMU and listening to it.
+
+mod machine;
+mod running;
+
+pub use machine::{Machine, Payload};
+pub use running::{Ended, Log, Running, SILENCE};
