@@ -110,9 +110,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if !options.qemu && session.wants_tests() {
         let mut command = cargo("test");
-        command.args(["--workspace", "--exclude", QEMU_TESTS]);
-        let kernels = session.kernels.clone();
-        command.envs(kernels.iter().map(|kernels| (KERNELS, kernels)));
+        command
+            .args(["--workspace", "--exclude", QEMU_TESTS])
+            .envs(session.kernels.iter().map(|kernels| (KERNELS, kernels)));
         session.tests(&mut command, &[])?;
     }
     if !options.host && session.wants_tests() {
