@@ -9,7 +9,7 @@ use kho_reader::{Kernel, node, pcsc, tree_bytes};
 use proptest::prelude::*;
 use warmbus::kho::{
     BlockInput, Buffer, BuildError, CapabilityRecord, Handover, KhoAbi, Layout, MaskRecord,
-    Placement, Sink, build,
+    Placement, Sink, VerifyError, build, verify as verify_memory,
 };
 use warmbus::linux::image::PageSize;
 use warmbus::linux::memory::MemoryRange;
@@ -497,6 +497,46 @@ proptest! {
         let (memory, handover) = hand_over(&functions, abi, page_size, arena);
         for kernel in readers(abi, page_size) {
             verify(&functions, &memory, &handover, kernel);
+        }
+    }
+}
+
+#[test]
+fn a_handover_that_memory_does_not_keep_is_found_with_the_piece_that_is_hurt() {
+    let functions = functions(9);
+    for abi in KhoAbi::ALL {
+        for page_size in PageSize::ALL {
+            let base = PhysAddr(0x4000_0000);
+            let (memory, handover) = hand_over(&functions, abi, page_size, base.0);
+            let layout = Layout::new(functions.len(), abi, page_size).unwrap();
+            let check = |bytes: &[u8]| verify_memory(&layout, &handover, base, bytes);
+            assert_eq!(check(memory.bytes()), Ok(()));
+
+            let index = memory.get(handover.index.start, 80).unwrap();
+            let block = u64::from_le_bytes(index[72..80].try_into().unwrap());
+            for (what, address, offsets) in [
+                ("subtree", handover.subtree.start.0, &[0, 39, 200][..]),
+                ("index", handover.index.start.0, &[8, 12, 79][..]),
+                ("data block", block, &[0, 4095, 4608, 5119, 5132, 5180][..]),
+            ] {
+                for offset in offsets {
+                    let mut bytes = memory.bytes().to_vec();
+                    bytes[(address + offset - base.0) as usize] ^= 0x10;
+                    match check(&bytes) {
+                        Err(VerifyError::Crc {
+                            what: hurt,
+                            address: at,
+                            ..
+                        }) => assert_eq!((hurt, at.0), (what, address)),
+                        other => panic!("{what} + {offset}: {other:?}"),
+                    }
+                }
+            }
+            // A length out of reason must not be followed.
+            let mut bytes = memory.bytes().to_vec();
+            bytes[(block + 5131 - base.0) as usize] = 0xff;
+            assert!(matches!(check(&bytes), Err(VerifyError::Outside { .. })));
+            assert!(check(&memory.bytes()[..0x1000]).is_err());
         }
     }
 }

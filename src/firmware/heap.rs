@@ -8,6 +8,7 @@ use core::ptr::{self, NonNull};
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
+use warmbus::linux::memory::MemoryRange;
 use warmbus::machine::{Machine, Region};
 use warmbus::pci::PhysAddr;
 
@@ -18,6 +19,8 @@ const MAX_SIZE: u64 = 64 << 20;
 /// A machine with less than this to spare keeps the small heap only.
 const MIN_SIZE: u64 = 1 << 20;
 const ALIGNMENT: u64 = 1 << 16;
+/// More than the heap writes into the free memory behind an allocation.
+const HOLE: usize = 64;
 
 #[repr(align(16))]
 struct Early(UnsafeCell<[MaybeUninit<u8>; EARLY_SIZE]>);
@@ -42,6 +45,8 @@ struct Heaps {
     large: Heap,
     early: Heap,
     peak: usize,
+    /// Bytes of the large heap, from its start, that may have been written.
+    touched: usize,
 }
 
 impl Heaps {
@@ -57,6 +62,7 @@ static HEAPS: Allocator = Allocator(Mutex::new(Heaps {
     large: Heap::empty(),
     early: Heap::empty(),
     peak: 0,
+    touched: 0,
 }));
 
 // SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
@@ -69,6 +75,13 @@ unsafe impl GlobalAlloc for Allocator {
             .allocate_first_fit(layout)
             .or_else(|()| heaps.early.allocate_first_fit(layout));
         heaps.peak = heaps.peak.max(heaps.used());
+        if let Ok(memory) = memory
+            && let Some(offset) = memory.addr().get().checked_sub(heaps.large.bottom().addr())
+            && offset < heaps.large.size()
+        {
+            let end = offset + layout.size() + HOLE;
+            heaps.touched = heaps.touched.max(end.min(heaps.large.size()));
+        }
         memory.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
@@ -123,6 +136,13 @@ pub(crate) unsafe fn grow(region: Region) {
     let bottom = ptr::with_exposed_provenance_mut(region.base.0 as usize);
     // SAFETY: by the contract of this function.
     unsafe { HEAPS.0.lock().large.init(bottom, region.size as usize) };
+}
+
+/// The part of the large heap that may have been written to.
+pub(crate) fn touched() -> MemoryRange {
+    let heaps = HEAPS.0.lock();
+    let bottom = PhysAddr(heaps.large.bottom().addr() as u64);
+    MemoryRange::new(bottom, heaps.touched as u64)
 }
 
 /// What is in use.

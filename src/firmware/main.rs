@@ -4,15 +4,19 @@
 
 extern crate alloc;
 
+mod chainload;
 mod console;
 mod ecam;
 mod entry;
 mod exceptions;
 mod heap;
 mod image;
+mod jump;
 mod logger;
 mod memory;
 mod mmu;
+mod phases;
+mod physical;
 mod pipeline;
 mod power;
 mod telling;
@@ -23,13 +27,14 @@ mod tree;
 use alloc::boxed::Box;
 use core::error::Error;
 
-use log::{LevelFilter, debug, info, warn};
-use warmbus::machine::{Lifeline, Machine, MachineError, Options};
+use log::{LevelFilter, info};
+use warmbus::machine::{Lifeline, Machine, Options};
 
+use chainload::{Linux, Loader};
 use console::println;
-use ecam::Ecam;
 use image::Image;
 use mmu::Mmu;
+use phases::Phases;
 use timer::Timer;
 use tree::BootTree;
 
@@ -47,15 +52,42 @@ extern "C" fn start(tree: u64) -> ! {
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
-    match boot(timer, &image, &tree, mmu) {
+    let ending = boot(timer, &image, &tree, mmu).unwrap_or_else(Ending::failed);
+    match ending.result {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
+    }
+    if let Some(linux) = ending.linux {
+        // SAFETY: nobody has written to the memory of Linux since it was
+        // loaded, which was the last thing that `boot` did with memory.
+        unsafe { linux.start(&image) }
     }
     power::off()
 }
 
+/// How a boot ends.
+struct Ending {
+    result: Result<(), Box<dyn Error>>,
+    /// What is to be started then.
+    linux: Option<Linux>,
+}
+
+impl Ending {
+    fn failed(error: Box<dyn Error>) -> Self {
+        Self {
+            result: Err(error),
+            linux: None,
+        }
+    }
+}
+
 /// One boot, from the device tree to the end.
-fn boot(timer: Timer, image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<(), Box<dyn Error>> {
+fn boot(
+    timer: Timer,
+    image: &Image,
+    tree: &BootTree,
+    mut mmu: Mmu,
+) -> Result<Ending, Box<dyn Error>> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
 
@@ -71,67 +103,55 @@ fn boot(timer: Timer, image: &Image, tree: &BootTree, mut mmu: Mmu) -> Result<()
     let options = Options::from_bootargs(&machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    memory::take(&machine, image, tree, &mut mmu)?;
-    introduce(&machine, &options, image);
+    let memory = memory::take(&machine, image, tree, &mut mmu)?;
+    telling::introduce(&machine, &options, image);
 
-    let mut hosts = machine.host_bridges()?.to_vec();
-    let ecam = Ecam::open(&mut hosts, &mut mmu);
-    if hosts.is_empty() {
-        let refused = machine.refused_hosts + machine.hosts.len();
-        return Err(MachineError::NoHostBridge { refused }.into());
-    }
-
-    if options.preserve {
-        for host in &mut hosts {
-            host.preserve = true;
+    let mut phases = Phases::new(timer);
+    let outcome = pipeline::open(&machine, &options, &mut mmu)
+        .map(|(hosts, ecam)| pipeline::run(&hosts, &options, ecam, timer, &mut phases));
+    let payload = chainload::find(bytes)?;
+    let loaded = match payload.kernel.filter(|_| !options.probe_only) {
+        None => None,
+        Some(kernel) => {
+            let loader = Loader {
+                machine: &machine,
+                options: &options,
+                tree: bytes,
+                payload: &payload,
+                kernel,
+                memory,
+            };
+            Some(loader.load(outcome.as_ref().ok(), &mut phases))
         }
-    }
-    let outcome = pipeline::run(&hosts, &options, ecam, timer);
-    telling::tell(&outcome, &machine, &options, image, timer);
+    };
 
+    if let Ok(outcome) = &outcome {
+        telling::tell(outcome, &phases, &machine, &options, image, timer);
+    }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();
     info!(
         "{} of {} bytes of heap used, {} at most; {tables} of {all_tables} translation tables",
         heap.used, heap.size, heap.peak
     );
-    match outcome.failure {
-        None => Ok(()),
-        Some(failure) => Err(failure.into()),
-    }
-}
-
-/// Says who runs on what.
-fn introduce(machine: &Machine, options: &Options, image: &Image) {
-    info!(
-        "Warmbus {} on {}, {} CPUs, EL{}, image at {:#x}",
-        env!("CARGO_PKG_VERSION"),
-        machine.model.as_deref().unwrap_or("an unnamed machine"),
-        machine.cpus,
-        if mmu::at_el2() { 2 } else { 1 },
-        image.start
-    );
-    for warning in machine.warnings.iter().chain(&options.warnings) {
-        warn!("{warning}");
-    }
-    for host in &machine.hosts {
-        info!(
-            "{}: segment {:04x}, buses {}, ECAM at {}",
-            host.name, host.segment, host.buses, host.ecam_base
-        );
-        for window in &host.windows {
-            debug!(
-                "  {:?}{} at PCI address {:#x}, CPU address {}, {:#x} bytes",
-                window.kind,
-                if window.prefetchable {
-                    " prefetchable"
-                } else {
-                    ""
-                },
-                window.pci_address,
-                window.cpu_address,
-                window.size
-            );
+    let (linux, result) = match loaded {
+        None => (None, Ok(())),
+        Some(Ok(linux)) => {
+            linux.tell();
+            (Some(linux), Ok(()))
         }
-    }
+        Some(Err(error)) => (None, Err(error)),
+    };
+    let failure = outcome.map_or_else(
+        |error| Err(error.into()),
+        |outcome| {
+            outcome
+                .failure
+                .map_or(Ok(()), |failure| Err(failure.into()))
+        },
+    );
+    Ok(Ending {
+        result: result.and(failure),
+        linux,
+    })
 }

@@ -1,5 +1,7 @@
 //! The memory of the machine: mapped, and a part of it taken as heap.
 
+use alloc::vec::Vec;
+
 use log::{debug, warn};
 use warmbus::machine::{Machine, Region};
 use warmbus::paging::{PAGE_SIZE, PagingError};
@@ -7,32 +9,39 @@ use warmbus::paging::{PAGE_SIZE, PagingError};
 use crate::heap;
 use crate::image::Image;
 use crate::mmu::Mmu;
+use crate::physical::Physical;
 use crate::tree::BootTree;
 
 /// Maps all memory of `machine` that may be mapped and moves the heap there.
 /// On exit everything but the image, the tree and what the machine reserves
-/// is writable memory.
+/// is writable memory; what nobody has taken is returned.
 pub(crate) fn take(
     machine: &Machine,
     image: &Image,
     tree: &BootTree,
     mmu: &mut Mmu,
-) -> Result<(), PagingError> {
+) -> Result<Physical, PagingError> {
     // A page that is only partly memory may hold something that must not be
     // mapped.
     let memory = machine.mappable_memory();
     let pages = |region: Region| region.whole_pages(PAGE_SIZE);
-    for region in memory.into_iter().filter_map(pages) {
+    let mapped: Vec<Region> = memory.into_iter().filter_map(pages).collect();
+    for region in &mapped {
         mmu.map_memory(region.base.0, region.size)?;
         debug!("memory {region}");
     }
-    let Some(region) = heap::choose(machine, &[image.region(), tree.region()]) else {
-        warn!("there is too little free memory for a heap of its own");
-        return Ok(());
-    };
-    // SAFETY: just mapped; not part of the image, the tree or any reservation;
-    // called once in a boot.
-    unsafe { heap::grow(region) };
-    debug!("heap {region}");
-    Ok(())
+    let mut taken = alloc::vec![image.region(), tree.region()];
+    match heap::choose(machine, &taken) {
+        Some(region) => {
+            // SAFETY: just mapped; not part of the image, the tree or any
+            // reservation; called once in a boot.
+            unsafe { heap::grow(region) };
+            debug!("heap {region}");
+            taken.push(region);
+        }
+        None => warn!("there is too little free memory for a heap of its own"),
+    }
+    // SAFETY: all of it was mapped as memory just now, and what of it is used
+    // otherwise is named.
+    Ok(unsafe { Physical::new(mapped, taken) })
 }

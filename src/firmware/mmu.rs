@@ -22,7 +22,7 @@ const TABLES: usize = 128;
 
 /// `SCTLR_ELx.{M, SA, C, I, WXN}`: MMU, stack alignment check, caches, and
 /// writable means not executable.
-const SCTLR_ON: u64 = 1 | 1 << 3 | 1 << 2 | 1 << 12 | 1 << 19;
+pub(crate) const SCTLR_ON: u64 = 1 | 1 << 3 | 1 << 2 | 1 << 12 | 1 << 19;
 /// The RES1 bits of `SCTLR_EL1`, and of `SCTLR_EL2` with E2H.
 const SCTLR_RES1_TWO_LEVELS: u64 = 0x30d0_0800;
 /// The RES1 bits of `SCTLR_EL2` without E2H.

@@ -4,33 +4,26 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use log::info;
-use warmbus::machine::Options;
+use warmbus::machine::{Machine, MachineError, Options};
 use warmbus::pci::{
-    AccessCounts, AssignPolicy, Counted, HostBridge, ScanPolicy, Topology, assign, check, enumerate,
+    AccessCounts, AssignPolicy, Counted, HostBridge, ScanPolicy, Topology, assign, check,
+    enumerate, first_gap,
 };
 use warmbus::pcsc::{Cached, SelfCheck, Statistics};
 
 use crate::ecam::Ecam;
+use crate::mmu::Mmu;
+use crate::phases::Phases;
 use crate::timed::Timed;
 use crate::timer::Timer;
 
 /// The way to the hardware: the cache, what is counted, what is timed.
 pub(crate) type Config = Cached<Counted<Timed<Ecam>>>;
 
-/// One part of the boot, in timer ticks.
-#[derive(Clone, Copy)]
-pub(crate) struct Phase {
-    pub(crate) name: &'static str,
-    pub(crate) ticks: u64,
-    /// Ticks of it that configuration accesses took.
-    pub(crate) config_ticks: u64,
-}
-
 /// What the pipeline has made.
 pub(crate) struct Outcome {
     pub(crate) topology: Topology,
     pub(crate) config: Config,
-    pub(crate) phases: Vec<Phase>,
     /// Accesses and statistics as they were before the self-check.
     pub(crate) accesses: AccessCounts,
     pub(crate) statistics: Statistics,
@@ -41,50 +34,80 @@ pub(crate) struct Outcome {
     pub(crate) self_check: Option<SelfCheck>,
     /// Why the result is not to be used, if it is not.
     pub(crate) failure: Option<String>,
+    /// Why the assignment is not complete, if it is not.
+    pub(crate) gap: Option<String>,
+}
+
+/// The host bridges of `machine` that can be reached, and the way to them.
+pub(crate) fn open(
+    machine: &Machine,
+    options: &Options,
+    mmu: &mut Mmu,
+) -> Result<(Vec<HostBridge>, Ecam), MachineError> {
+    let mut hosts = machine.host_bridges()?.to_vec();
+    let ecam = Ecam::open(&mut hosts, mmu);
+    if hosts.is_empty() {
+        let refused = machine.refused_hosts + machine.hosts.len();
+        return Err(MachineError::NoHostBridge { refused });
+    }
+    for host in &mut hosts {
+        host.preserve |= options.preserve;
+    }
+    Ok((hosts, ecam))
 }
 
 /// Runs the pipeline over `hosts`.
-pub(crate) fn run(hosts: &[HostBridge], options: &Options, ecam: Ecam, timer: Timer) -> Outcome {
+pub(crate) fn run(
+    hosts: &[HostBridge],
+    options: &Options,
+    ecam: Ecam,
+    timer: Timer,
+    phases: &mut Phases,
+) -> Outcome {
     let mut config = Cached::new(Counted::new(Timed::new(ecam, timer)));
-    let mut phases = Phases {
-        timer,
-        done: Vec::new(),
-    };
     let mut policy = ScanPolicy::default();
     if let Some(buses) = options.hotplug_buses {
         policy.spare_buses = buses;
     }
-    let mut topology = phases.run("enumerate", &mut config, |config| {
+    let mut topology = run_phase(phases, "enumerate", &mut config, |config| {
         enumerate(hosts, &policy, config, &mut timer.clone())
     });
     info!("{} functions found", topology.functions.len());
-    let assigned = phases.run("assign", &mut config, |config| {
+    let assigned = run_phase(phases, "assign", &mut config, |config| {
         assign(&mut topology, &AssignPolicy::default(), config)
     });
     info!(
         "{} BARs have an address, {} do not fit",
         assigned.assigned, assigned.disabled
     );
-    phases.run("capture", &mut config, |config| {
+    run_phase(phases, "capture", &mut config, |config| {
         for function in &topology.functions {
             config.capture(function.sbdf);
         }
         topology.note_faults(config);
     });
-    let found = phases.run("check", &mut config, |config| check(&topology, config));
+    let found = run_phase(phases, "check", &mut config, |config| {
+        check(&topology, config)
+    });
     let failure = found.first().map(|anomaly| {
         alloc::format!(
             "the assignment is not consistent in {} places, first {anomaly}",
             found.len()
         )
     });
+    let gap = first_gap(&topology)
+        .map(|gap| alloc::format!("{gap}"))
+        .or_else(|| {
+            let anomalies = assigned.anomalies;
+            (anomalies != 0).then(|| alloc::format!("the assignment met {anomalies} anomalies"))
+        });
     topology.anomalies.extend(found);
     let accesses = config.access().counts();
     let statistics = config.statistics();
     let (most_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
     let self_check = options
         .verify
-        .then(|| phases.run("self-check", &mut config, Cached::self_check));
+        .then(|| run_phase(phases, "self-check", &mut config, Cached::self_check));
     let failure = failure.or_else(|| {
         let differences = &self_check.as_ref()?.differences;
         let first = differences.first()?;
@@ -100,13 +123,13 @@ pub(crate) fn run(hosts: &[HostBridge], options: &Options, ecam: Ecam, timer: Ti
     Outcome {
         topology,
         config,
-        phases: phases.done,
         accesses,
         statistics,
         most_reads,
         cacheable_dwords,
         self_check,
         failure,
+        gap,
     }
 }
 
@@ -124,26 +147,17 @@ fn reads_of_cacheable_dwords(config: &Config) -> (u8, u64) {
     (most, count)
 }
 
-struct Phases {
-    timer: Timer,
-    done: Vec<Phase>,
-}
-
-impl Phases {
-    fn run<T>(
-        &mut self,
-        name: &'static str,
-        config: &mut Config,
-        phase: impl FnOnce(&mut Config) -> T,
-    ) -> T {
-        let config_ticks = |config: &Config| config.access().access().ticks();
-        let (start, before) = (self.timer.ticks(), config_ticks(config));
-        let result = phase(config);
-        self.done.push(Phase {
-            name,
-            ticks: self.timer.ticks() - start,
-            config_ticks: config_ticks(config) - before,
-        });
-        result
-    }
+/// Runs one part of the pipeline.
+fn run_phase<T>(
+    phases: &mut Phases,
+    name: &'static str,
+    config: &mut Config,
+    phase: impl FnOnce(&mut Config) -> T,
+) -> T {
+    phases.run_with(
+        name,
+        config,
+        |config| config.access().access().ticks(),
+        phase,
+    )
 }

@@ -3,19 +3,57 @@
 use alloc::string::String;
 use core::fmt;
 
+use log::{debug, info, warn};
 use warmbus::machine::{Machine, Options};
 use warmbus::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
 
 use crate::console::{self, println};
 use crate::image::Image;
+use crate::phases::Phases;
 use crate::pipeline::Outcome;
 use crate::timer::Timer;
 use crate::{heap, mmu};
+
+/// Says who runs on what.
+pub(crate) fn introduce(machine: &Machine, options: &Options, image: &Image) {
+    info!(
+        "Warmbus {} on {}, {} CPUs, EL{}, image at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        machine.model.as_deref().unwrap_or("an unnamed machine"),
+        machine.cpus,
+        if mmu::at_el2() { 2 } else { 1 },
+        image.start
+    );
+    for warning in machine.warnings.iter().chain(&options.warnings) {
+        warn!("{warning}");
+    }
+    for host in &machine.hosts {
+        info!(
+            "{}: segment {:04x}, buses {}, ECAM at {}",
+            host.name, host.segment, host.buses, host.ecam_base
+        );
+        for window in &host.windows {
+            debug!(
+                "  {:?}{} at PCI address {:#x}, CPU address {}, {:#x} bytes",
+                window.kind,
+                if window.prefetchable {
+                    " prefetchable"
+                } else {
+                    ""
+                },
+                window.pci_address,
+                window.cpu_address,
+                window.size
+            );
+        }
+    }
+}
 
 /// Prints the tree and the summary, and where it is asked for the report and
 /// the dump, each between two lines by which a program finds them.
 pub(crate) fn tell(
     outcome: &Outcome,
+    phases: &Phases,
     machine: &Machine,
     options: &Options,
     image: &Image,
@@ -29,7 +67,7 @@ pub(crate) fn tell(
             cached: block.cached_bytes(),
         })
     };
-    let report = Report::new(facts(outcome, machine, image, timer), &cached);
+    let report = Report::new(facts(outcome, phases, machine, image, timer), &cached);
     let mut console = Console;
     // The console cannot fail: what it cannot print is lost.
     let _ = report::tree::write(&report, &mut console);
@@ -61,7 +99,13 @@ impl fmt::Write for Console {
     }
 }
 
-fn facts<'a>(outcome: &'a Outcome, machine: &Machine, image: &Image, timer: Timer) -> Facts<'a> {
+fn facts<'a>(
+    outcome: &'a Outcome,
+    phases: &Phases,
+    machine: &Machine,
+    image: &Image,
+    timer: Timer,
+) -> Facts<'a> {
     Facts {
         topology: &outcome.topology,
         machine: report::Machine {
@@ -89,8 +133,8 @@ fn facts<'a>(outcome: &'a Outcome, machine: &Machine, image: &Image, timer: Time
             writes: outcome.statistics.writes,
             invalidations: outcome.statistics.invalidations,
         },
-        phases: outcome
-            .phases
+        phases: phases
+            .done
             .iter()
             .map(|phase| report::Phase {
                 name: phase.name.into(),

@@ -59,6 +59,11 @@ impl Timer {
     }
 }
 
+/// A number that is not the same twice as long as the machine has power.
+pub(crate) fn stamp() -> u64 {
+    counter()
+}
+
 fn counter() -> u64 {
     // Without it the counter may be read ahead of what comes before.
     barrier::isb(barrier::SY);

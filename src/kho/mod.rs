@@ -12,6 +12,7 @@
 
 pub mod block;
 pub mod build;
+pub mod gather;
 pub mod index;
 pub mod layout;
 pub mod map;
@@ -19,13 +20,16 @@ mod map_list;
 mod map_radix;
 pub mod native;
 pub mod sink;
+pub mod verify;
 
 use core::fmt;
 
 pub use block::{BlockInput, CapabilityRecord, MaskRecord};
 pub use build::{BuildError, Handover, Placement, build};
+pub use gather::Gathered;
 pub use layout::{Layout, LayoutError};
-pub use sink::{Buffer, Sink};
+pub use sink::{Buffer, Sink, Window};
+pub use verify::{VerifyError, verify};
 
 /// A released version of the handover ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -27,6 +27,41 @@ impl<S: Sink + ?Sized> Sink for &mut S {
     }
 }
 
+/// Memory that is at the physical addresses from a base on.
+#[derive(Debug)]
+pub struct Window<'a> {
+    base: PhysAddr,
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Window<'a> {
+    /// The memory at `base`, whose bytes are `bytes`.
+    pub const fn new(base: PhysAddr, bytes: &'a mut [u8]) -> Self {
+        Self { base, bytes }
+    }
+
+    fn slot(&mut self, address: PhysAddr, length: usize) -> &mut [u8] {
+        let start = (address.0 - self.base.0) as usize;
+        &mut self.bytes[start..start + length]
+    }
+}
+
+impl Sink for Window<'_> {
+    /// # Panics
+    ///
+    /// If the bytes are not all inside the window.
+    fn write(&mut self, address: PhysAddr, bytes: &[u8]) {
+        self.slot(address, bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// # Panics
+    ///
+    /// If the bytes are not all inside the window.
+    fn zero(&mut self, address: PhysAddr, length: u64) {
+        self.slot(address, length as usize).fill(0);
+    }
+}
+
 /// A piece of memory that stands for the physical range from `base` on.
 ///
 /// It starts filled with `0xa5`, so that a byte that was never written shows.
@@ -65,9 +100,8 @@ impl Buffer {
         self.bytes.get(start..start.checked_add(length)?)
     }
 
-    fn slot(&mut self, address: PhysAddr, length: usize) -> &mut [u8] {
-        let start = (address.0 - self.base.0) as usize;
-        &mut self.bytes[start..start + length]
+    fn window(&mut self) -> Window<'_> {
+        Window::new(self.base, &mut self.bytes)
     }
 }
 
@@ -76,13 +110,13 @@ impl Sink for Buffer {
     ///
     /// If the bytes are not all inside the buffer.
     fn write(&mut self, address: PhysAddr, bytes: &[u8]) {
-        self.slot(address, bytes.len()).copy_from_slice(bytes);
+        self.window().write(address, bytes);
     }
 
     /// # Panics
     ///
     /// If the bytes are not all inside the buffer.
     fn zero(&mut self, address: PhysAddr, length: u64) {
-        self.slot(address, length as usize).fill(0);
+        self.window().zero(address, length);
     }
 }

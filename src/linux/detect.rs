@@ -16,6 +16,12 @@ const MARK: &[u8] = b"\0kho-v";
 /// The longest string that is taken for an ABI string.
 const LONGEST: usize = 256;
 
+/// What the banner starts with; the release follows, then a space.
+const BANNER: &[u8] = b"Linux version ";
+
+/// The longest release that is taken for one: what `uname` has room for.
+const LONGEST_RELEASE: usize = 65;
+
 /// Looks for the handover ABI string in an unpacked kernel image.
 ///
 /// `None` means that the kernel has no Kexec HandOver.
@@ -46,6 +52,21 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
         Some(b"kho-v4") => Ok(Some(KhoAbi::V4)),
         Some(other) => Err(DetectError::Unknown { found: text(other) }),
     }
+}
+
+/// The release of an unpacked kernel image, for example `7.3.4-arm64`, from
+/// its banner; `None` where there is no banner.
+#[must_use]
+pub fn release(image: &[u8]) -> Option<&str> {
+    memmem::find_iter(image, BANNER).find_map(|at| {
+        let tail = &image[at + BANNER.len()..];
+        let tail = &tail[..tail.len().min(LONGEST_RELEASE)];
+        let end = memchr::memchr2(b' ', 0, tail)?;
+        let text = core::str::from_utf8(&tail[..end]).ok()?;
+        let is_release = text.starts_with(|letter: char| letter.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_release.then_some(text)
+    })
 }
 
 /// The page size that a handover for this kernel is laid out with.
@@ -173,6 +194,16 @@ mod tests {
             );
             assert!(error.to_string().contains(unknown));
         }
+    }
+
+    #[test]
+    fn the_release_is_what_the_banner_names() {
+        let banner = b"\0Linux version 7.3.4-arm64 (user@host) (gcc) #1 SMP\n\0";
+        let format = b"Linux version %s (%s)\0";
+        assert_eq!(release(&image(&[format, banner])), Some("7.3.4-arm64"));
+        assert_eq!(release(&image(&[format])), None);
+        assert_eq!(release(b"Linux version 7.3.4"), None);
+        assert_eq!(release(b"Linux version 7\x1b[2J "), None);
     }
 
     #[test]

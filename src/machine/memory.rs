@@ -15,6 +15,9 @@ use crate::pci::PhysAddr;
 /// done with them takes time that grows with their product.
 const MAX_REGIONS: usize = 1024;
 
+/// What makes a node below `/chosen` a boot module.
+const MODULES: [&str; 3] = ["multiboot,module", "multiboot,kernel", "multiboot,ramdisk"];
+
 /// A range of physical addresses that is not empty and does not wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -80,7 +83,8 @@ pub enum ReservationKind {
     NoMap,
     /// The initial RAM disk that `/chosen` names.
     Initrd,
-    /// A boot module below `/chosen` (`multiboot,module`).
+    /// A boot module below `/chosen` (`multiboot,module`, `multiboot,kernel`,
+    /// `multiboot,ramdisk`).
     Module,
 }
 
@@ -93,12 +97,14 @@ pub struct Reservation {
     pub kind: ReservationKind,
 }
 
-/// All memory of the tree: sorted, without overlaps, neighbours joined.
+/// All memory of the tree, each region with the number of its NUMA node, 0
+/// where the tree does not tell. Those of a node are sorted, without overlaps,
+/// neighbours joined.
 pub(super) fn memory(
     tree: &Tree<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Region>, MachineError> {
-    let mut found = Vec::new();
+) -> Result<Vec<(Region, u32)>, MachineError> {
+    let mut found: Vec<(u32, Vec<Region>)> = Vec::new();
     tree.walk_top(&mut |place| {
         if place.text("device_type")? == Some("memory") && place.is_okay()? {
             // A crash or guest kernel is told to use less than there is.
@@ -106,15 +112,26 @@ pub(super) fn memory(
                 Some(_) => "linux,usable-memory",
                 None => "reg",
             };
-            take_regions(place, property, &mut found, warnings);
+            let number = place.cell("numa-node-id")?.unwrap_or(0);
+            let mut regions = Vec::new();
+            take_regions(place, property, &mut regions, warnings);
+            match found.iter_mut().find(|(node, _)| *node == number) {
+                Some((_, of_node)) => of_node.append(&mut regions),
+                None => found.push((number, regions)),
+            }
         }
         Ok(ControlFlow::Break(()))
     })?;
-    if found.is_empty() {
+    let count = found.iter().map(|(_, regions)| regions.len()).sum();
+    if count == 0 {
         return Err(MachineError::NoMemory);
     }
-    at_most(found.len(), MAX_REGIONS, "memory ranges")?;
-    Ok(normalize(found))
+    at_most(count, MAX_REGIONS, "memory ranges")?;
+    let nodes = found.into_iter().flat_map(|(node, regions)| {
+        let regions = normalize(regions).into_iter();
+        regions.map(move |region| (region, node))
+    });
+    Ok(nodes.collect())
 }
 
 /// Everything in the tree that memory is taken by.
@@ -143,7 +160,11 @@ pub(super) fn reservations(
         };
         let mut found = Vec::new();
         if parent.name()? == "chosen" {
-            if place.is_compatible("multiboot,module")? {
+            let mut is_module = false;
+            for kind in MODULES {
+                is_module |= place.is_compatible(kind)?;
+            }
+            if is_module {
                 take_regions(place, "reg", &mut found, warnings);
                 take(found, ReservationKind::Module);
             }
@@ -239,7 +260,7 @@ fn reserved_by_map(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Reservati
 }
 
 /// Sorts regions and joins those that overlap or touch.
-fn normalize(mut regions: Vec<Region>) -> Vec<Region> {
+pub(super) fn normalize(mut regions: Vec<Region>) -> Vec<Region> {
     regions.sort_unstable_by_key(|region| region.base);
     let mut joined: Vec<Region> = Vec::new();
     for region in regions {

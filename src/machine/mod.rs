@@ -21,7 +21,7 @@ use core::ops::ControlFlow;
 pub use error::MachineError;
 pub use lifeline::{Conduit, Console, ConsoleKind, Lifeline};
 pub use memory::{Region, Reservation, ReservationKind, subtract};
-pub use options::Options;
+pub use options::{KhoChoice, Options};
 
 use crate::pci::HostBridge;
 use tree::Tree;
@@ -33,6 +33,9 @@ pub struct Machine {
     pub model: Option<String>,
     /// Memory: sorted, without overlaps, neighbours joined; not empty.
     pub memory: Vec<Region>,
+    /// The same memory, each region with the number of its NUMA node; 0 where
+    /// the tree does not tell.
+    pub memory_nodes: Vec<(Region, u32)>,
     /// What of the memory is taken, in no order; may overlap and may lie
     /// outside of [`Machine::memory`].
     pub reservations: Vec<Reservation>,
@@ -60,13 +63,16 @@ impl Machine {
     pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
         let tree = Tree::new(bytes)?;
         let mut warnings = Vec::new();
-        let memory = memory::memory(&tree, &mut warnings)?;
+        let memory_nodes = memory::memory(&tree, &mut warnings)?;
+        let regions = memory_nodes.iter().map(|&(region, _)| region);
+        let memory = memory::normalize(regions.collect());
         let reservations = memory::reservations(&tree, &mut warnings)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
         let (cpus, timer_frequency, model) = basics(&tree)?;
         Ok(Self {
             model,
             memory,
+            memory_nodes,
             reservations,
             hosts: bridges.hosts,
             refused_hosts: bridges.refused,

@@ -6,6 +6,20 @@ use alloc::vec::Vec;
 
 use log::LevelFilter;
 
+use crate::kho::KhoAbi;
+
+/// Which version of the Kexec HandOver ABI the cache is handed over with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KhoChoice {
+    /// The one that the kernel image names, if it names one.
+    #[default]
+    Auto,
+    /// None: Linux is started plainly.
+    Off,
+    /// This one, whatever the kernel image names.
+    Abi(KhoAbi),
+}
+
 /// What the boot arguments ask for. Every switch is off and every number is
 /// `None` unless its word is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +41,11 @@ pub struct Options {
     /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
     /// to 255.
     pub hotplug_buses: Option<u8>,
+    /// `warmbus.probe_only`: stop before Linux, even if there is one.
+    pub probe_only: bool,
+    /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
+    /// otherwise.
+    pub kho: KhoChoice,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -40,6 +59,8 @@ impl Default for Options {
             report: false,
             lspci: false,
             hotplug_buses: None,
+            probe_only: false,
+            kho: KhoChoice::Auto,
             warnings: Vec::new(),
         }
     }
@@ -76,6 +97,7 @@ impl Options {
                     "verify" => &mut self.verify,
                     "report" => &mut self.report,
                     "lspci" => &mut self.lspci,
+                    "probe_only" => &mut self.probe_only,
                     _ => return false,
                 };
                 *switch = true;
@@ -91,6 +113,17 @@ impl Options {
                 let number = number.parse().ok();
                 self.hotplug_buses = number.or(self.hotplug_buses);
                 number.is_some()
+            }
+            Some(("kho", choice)) => {
+                self.kho = match choice {
+                    "auto" => KhoChoice::Auto,
+                    "off" => KhoChoice::Off,
+                    "v1" => KhoChoice::Abi(KhoAbi::V1),
+                    "v3" => KhoChoice::Abi(KhoAbi::V3),
+                    "v4" => KhoChoice::Abi(KhoAbi::V4),
+                    _ => return false,
+                };
+                true
             }
             Some(_) => false,
         }
@@ -122,7 +155,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.probe_only warmbus.kho=v3",
         );
         assert_eq!(
             options,
@@ -133,6 +166,8 @@ mod tests {
                 report: true,
                 lspci: true,
                 hotplug_buses: Some(8),
+                probe_only: true,
+                kho: KhoChoice::Abi(KhoAbi::V3),
                 warnings: Vec::new(),
             }
         );
@@ -150,6 +185,11 @@ mod tests {
             "warmbus.hotplug_buses",
             "warmbus.hotplug_buses=256",
             "warmbus.hotplug_buses=-1",
+            "warmbus.probe_only=1",
+            "warmbus.kho",
+            "warmbus.kho=",
+            "warmbus.kho=v2",
+            "warmbus.kho=V4",
             "warmbus.unknown",
         ] {
             let options = Options::from_bootargs(word);
@@ -169,6 +209,20 @@ mod tests {
     fn the_last_of_two_words_counts() {
         let options = Options::from_bootargs("warmbus.loglevel=off warmbus.loglevel=debug");
         assert_eq!(options.log_level, LevelFilter::Debug);
+    }
+
+    #[test]
+    fn every_choice_of_a_handover_has_its_word() {
+        for (word, choice) in [
+            ("auto", KhoChoice::Auto),
+            ("off", KhoChoice::Off),
+            ("v1", KhoChoice::Abi(KhoAbi::V1)),
+            ("v3", KhoChoice::Abi(KhoAbi::V3)),
+            ("v4", KhoChoice::Abi(KhoAbi::V4)),
+        ] {
+            let options = Options::from_bootargs(&format!("warmbus.kho={word}"));
+            assert_eq!((options.kho, options.warnings.len()), (choice, 0));
+        }
     }
 
     #[test]

@@ -252,6 +252,9 @@ pub struct Topology {
     pub functions: Vec<Function>,
     /// What is not as it should be and belongs to no function that answered.
     pub anomalies: Vec<Anomaly>,
+    /// Functions that are there but could not be taken in; an anomaly tells
+    /// why.
+    pub left_out: Vec<Sbdf>,
 }
 
 impl Topology {

@@ -227,6 +227,7 @@ pub(crate) fn topology() -> Topology {
             function: Sbdf::new(0, 0, 3, 0),
             text: "the function did not become ready within 1000 ms".into(),
         }],
+        left_out: vec![],
     }
 }
 

@@ -33,6 +33,53 @@ impl Default for ScratchNeeds {
     }
 }
 
+impl ScratchNeeds {
+    /// What a kernel with `line` as its command line needs on `cpus` cores.
+    ///
+    /// Looks at `cma=` and `crashkernel=`, which both come out of scratch. Of
+    /// several sizes for several sizes of RAM the largest counts.
+    #[must_use]
+    pub fn from_command_line(cpus: u32, line: &[u8]) -> Self {
+        let mut needs = Self {
+            cpus,
+            ..Self::default()
+        };
+        for word in line.split(u8::is_ascii_whitespace) {
+            if let Some(value) = word.strip_prefix(b"cma=") {
+                needs.cma = size(value).unwrap_or(needs.cma);
+            } else if let Some(value) = word.strip_prefix(b"crashkernel=") {
+                // `SIZE@OFFSET`, `SIZE,high`, or `START-END:SIZE,...`.
+                let sizes = value.split(|byte| *byte == b',').filter_map(|part| {
+                    size(part.rsplit(|byte| *byte == b':').next().unwrap_or(part))
+                });
+                needs.crash_kernel = needs.crash_kernel.max(sizes.max().unwrap_or(0));
+            }
+        }
+        needs
+    }
+}
+
+/// A size as Linux writes it: a number, decimal or with `0x`, and perhaps `K`,
+/// `M`, `G` or `T`. What follows is not looked at.
+fn size(text: &[u8]) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix(b"0x") {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    let is_digit = |byte: &u8| char::from(*byte).is_digit(radix);
+    let length = digits.iter().take_while(|byte| is_digit(byte)).count();
+    let (digits, rest) = digits.split_at(length);
+    let number = u64::from_str_radix(core::str::from_utf8(digits).ok()?, radix).ok()?;
+    let shift = match rest.first().map(u8::to_ascii_uppercase) {
+        Some(b'K') => 10,
+        Some(b'M') => 20,
+        Some(b'G') => 30,
+        Some(b'T') => 40,
+        _ => 0,
+    };
+    number.checked_mul(1 << shift)
+}
+
 /// Alignment of address and size of a scratch area: the largest block that the
 /// page allocator of any supported version handles as one.
 pub(super) const fn alignment(page_size: PageSize) -> u64 {
@@ -75,6 +122,26 @@ mod tests {
     #[test]
     fn alignments_are_those_of_the_largest_page_blocks() {
         assert_eq!(PageSize::ALL.map(alignment), [4 * MIB, 32 * MIB, 512 * MIB]);
+    }
+
+    #[test]
+    fn a_command_line_tells_of_more_memory() {
+        let needs = |line: &str| {
+            let needs = ScratchNeeds::from_command_line(1, line.as_bytes());
+            (needs.cma / MIB, needs.crash_kernel / MIB)
+        };
+        assert_eq!(needs(""), (64, 0));
+        assert_eq!(needs("quiet cma=256M@0-4G"), (256, 0));
+        assert_eq!(needs("cma=0 crashkernel=512M@0x60000000"), (0, 512));
+        assert_eq!(
+            needs("crashkernel=1G,high crashkernel=128M,low"),
+            (64, 1024)
+        );
+        assert_eq!(needs("crashkernel=2G-32G:256M,32G-:0x20000k"), (64, 256));
+        assert_eq!(
+            needs("xcma=1G cma= cma=9999999999999T crashkernel=auto"),
+            (64, 0)
+        );
     }
 
     #[test]

@@ -329,3 +329,39 @@ fn consoles_are_found_by_path_and_by_alias_with_their_register_layout() {
         assert_eq!(Lifeline::from_device_tree(&tree).console, None);
     }
 }
+
+#[test]
+fn memory_of_several_nodes_keeps_its_node_and_is_joined_only_within_it() {
+    let mut tree = vm_fdt::FdtWriter::new().unwrap();
+    let root = tree.begin_node("").unwrap();
+    tree.property_u32("#address-cells", 2).unwrap();
+    tree.property_u32("#size-cells", 2).unwrap();
+    for (base, node) in [
+        (0xc000_0000, Some(1)),
+        (0x4000_0000, Some(0)),
+        (0x8000_0000, None),
+        (0x1_0000_0000, Some(7)),
+    ] {
+        let memory = tree.begin_node(&format!("memory@{base:x}")).unwrap();
+        tree.property_string("device_type", "memory").unwrap();
+        tree.property_array_u64("reg", &[base, 0x4000_0000])
+            .unwrap();
+        if let Some(node) = node {
+            tree.property_u32("numa-node-id", node).unwrap();
+        }
+        tree.end_node(memory).unwrap();
+    }
+    tree.end_node(root).unwrap();
+    let machine = machine(&tree.finish().unwrap());
+    assert_eq!(machine.memory, [region(0x4000_0000, 0x1_0000_0000)]);
+    let mut nodes = machine.memory_nodes;
+    nodes.sort_by_key(|(region, _)| region.base);
+    assert_eq!(
+        nodes,
+        [
+            (region(0x4000_0000, 0x8000_0000), 0),
+            (region(0xc000_0000, 0x4000_0000), 1),
+            (region(0x1_0000_0000, 0x4000_0000), 7),
+        ]
+    );
+}

@@ -50,6 +50,9 @@ pub struct AssignOutcome {
     pub assigned: usize,
     /// BARs that did not fit and are disabled.
     pub disabled: usize,
+    /// Anomalies that were noted on the way, without those of BARs that did
+    /// not fit.
+    pub anomalies: usize,
 }
 
 /// Assigns addresses to everything in `topology`, or reads them where the
@@ -59,6 +62,11 @@ pub fn assign<A: ConfigAccess>(
     policy: &AssignPolicy,
     config: &mut Cached<A>,
 ) -> AssignOutcome {
+    let noted = |topology: &Topology| -> usize {
+        let functions = topology.functions.iter();
+        functions.map(|function| function.anomalies.len()).sum()
+    };
+    let noted_before = noted(topology);
     let found: Vec<Sized> = (0..topology.functions.len())
         .map(|index| size_function(topology, index, config))
         .collect();
@@ -82,6 +90,9 @@ pub fn assign<A: ConfigAccess>(
             outcome.disabled += 1;
         }
     }
+    // Each BAR that does not fit has an anomaly of its own.
+    let added = noted(topology) - noted_before;
+    outcome.anomalies = added.saturating_sub(outcome.disabled);
     outcome
 }
 

@@ -103,7 +103,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             Probe::NotReady => {
                 // Function 0 is ready, and the functions of a device get
                 // ready together unless something is wrong.
-                self.note(function, "not ready while its device is".into());
+                self.leave_out(function, "not ready while its device is".into());
                 false
             }
             Probe::Absent => {
@@ -123,7 +123,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
         device_id: u16,
     ) -> bool {
         let Some(anomalies) = self.config.infer(sbdf) else {
-            self.note(
+            self.leave_out(
                 sbdf,
                 "stopped answering while its capabilities were read".into(),
             );
@@ -132,7 +132,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
         let class = self.dword(sbdf, REVISION);
         let header = (self.dword(sbdf, CACHE_LINE_SIZE) >> 16) as u8;
         let Some(block) = self.config.block(sbdf) else {
-            self.note(sbdf, "stopped answering while its header was read".into());
+            self.leave_out(sbdf, "stopped answering while its header was read".into());
             return false;
         };
         let layout = header & header_type::LAYOUT;

@@ -125,6 +125,12 @@ impl<A: ConfigAccess> Scan<'_, A> {
         self.topology.anomalies.push(Anomaly { function, text });
     }
 
+    /// Notes that there is a function which cannot be taken in.
+    fn leave_out(&mut self, function: Sbdf, text: String) {
+        self.topology.left_out.push(function);
+        self.note(function, text);
+    }
+
     fn note_faults(&mut self) {
         self.topology.note_faults(self.config);
     }

@@ -56,7 +56,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             let function = Sbdf::new(self.segment(), slow.bus.number, slow.device, 0);
             let milliseconds = self.policy.deadline / 1_000_000;
             let text = format!("not ready after {milliseconds} ms, left out");
-            self.note(function, text);
+            self.leave_out(function, text);
         }
     }
 

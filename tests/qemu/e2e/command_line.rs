@@ -74,7 +74,10 @@ fn the_list_of_topologies_has_a_line_for_each() {
 fn all_that_is_kept_is_in_the_files_and_not_on_the_terminal() {
     let lab = Lab::new();
     let files = ["--report", "r.json", "--lspci", "l.txt", "--trace", "t.log"];
-    let output = script(&lab, &[&["--topology", "small"][..], &files].concat());
+    let output = script(
+        &lab,
+        &[&["--probe-only", "--topology", "small"][..], &files].concat(),
+    );
     let (out, err) = said(&output);
     assert!(output.status.success(), "{err}");
     assert_eq!(out.lines().last(), Some("warmbus: result: ok"), "{out}");
@@ -101,7 +104,16 @@ fn all_that_is_kept_is_in_the_files_and_not_on_the_terminal() {
 fn a_topology_file_of_the_user_is_taken() {
     let lab = Lab::new();
     fs::write(lab.file("mine.args"), "# mine\n-device nvme,serial=x\n").unwrap();
-    let output = script(&lab, &["--topology", "mine.args", "--report", "r.json"]);
+    let output = script(
+        &lab,
+        &[
+            "--probe-only",
+            "--topology",
+            "mine.args",
+            "--report",
+            "r.json",
+        ],
+    );
     assert!(output.status.success(), "{}", said(&output).1);
     let report: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(lab.file("r.json")).unwrap()).unwrap();
@@ -114,7 +126,10 @@ fn a_topology_file_of_the_user_is_taken() {
 
 #[test]
 fn a_qemu_that_does_not_start_is_a_failure_with_its_own_words() {
-    let output = script(&Lab::new(), &["--", "-device", "no-such-device"]);
+    let output = script(
+        &Lab::new(),
+        &["--probe-only", "--", "-device", "no-such-device"],
+    );
     let (_, err) = said(&output);
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("no-such-device"), "{err}");

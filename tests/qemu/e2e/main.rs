@@ -3,7 +3,9 @@
 
 mod bad_input;
 mod command_line;
+mod linux;
 mod machines;
 mod preserve;
 mod readme;
+mod start;
 mod topologies;

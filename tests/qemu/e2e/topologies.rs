@@ -7,7 +7,8 @@ use std::process::Command;
 use warmbus_qemu_tests::boot::{Boot, Lab, booted, u_boot_alone};
 use warmbus_qemu_tests::pci::Function;
 use warmbus_qemu_tests::prove;
-use xtask::trace;
+use xtask::paths;
+use xtask::trace::{self, Kind};
 
 /// One module of the same tests for each topology, so that each has a name.
 macro_rules! on {
@@ -67,6 +68,73 @@ fn it_takes_fewer_accesses_than_u_boot() {
         let total = |boot: &Boot| trace::counts(&boot.accesses()).total();
         let (ours, theirs) = (total(booted(name)), total(u_boot_alone(name)));
         assert!(0 < ours && ours < theirs, "{name}: {ours}, U-Boot {theirs}");
+    }
+}
+
+/// What no enumeration that captures the whole cache can do without: absent
+/// functions are asked for, every cacheable dword is read, every BAR is sized
+/// and given an address, and bridges get their numbers and windows.
+fn lower_bound(boot: &Boot) -> u64 {
+    let bridges: BTreeSet<String> = boot
+        .pci()
+        .iter()
+        .filter(|function| function.bridge.is_some())
+        .map(Function::name)
+        .collect();
+    let bridge_writes = boot.accesses().into_iter().filter(|access| {
+        let (device, function) = (access.devfn >> 3, access.devfn & 7);
+        let name = format!("0000:{:02x}:{device:02x}.{function}", access.bus);
+        let numbers_and_windows = 0x18..0x34;
+        access.kind == Kind::Write
+            && numbers_and_windows.contains(&access.offset)
+            && bridges.contains(&name)
+    });
+    let report = boot.report();
+    let registers: u64 = report["functions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|function| function["bars"].as_array().into_iter().flatten())
+        .map(|bar| {
+            if bar["kind"].as_str().is_some_and(|kind| kind.contains("64")) {
+                2
+            } else {
+                1
+            }
+        })
+        .sum();
+    boot.number("/accesses/absent_probes")
+        + boot.number("/accesses/cacheable_dwords")
+        + 3 * registers
+        + bridge_writes.count() as u64
+}
+
+#[test]
+fn the_readme_states_what_qemu_and_u_boot_count() {
+    let readme = fs::read_to_string(paths::root().join("README.md")).expect("there is a README");
+    for name in ["small", "switch", "fan", "sriov"] {
+        let boot = booted(name);
+        let counts = trace::counts(&boot.accesses());
+        let bound = lower_bound(boot);
+        assert!(
+            counts.total() <= bound + bound / 10,
+            "{name}: bound {bound}"
+        );
+        let u_boot = match name {
+            "sriov" => "-".to_owned(),
+            _ => trace::counts(&u_boot_alone(name).accesses())
+                .total()
+                .to_string(),
+        };
+        let row = format!(
+            "| {name} | {} | {} + {} = {} | {bound} | {} | {u_boot} |",
+            boot.pci().len(),
+            counts.reads,
+            counts.writes,
+            counts.total(),
+            counts.total() - bound,
+        );
+        assert!(readme.contains(&row), "the README has no line {row}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Booting the firmware and keeping what comes out.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -150,6 +151,8 @@ pub struct Boot {
     pub report: Option<String>,
     /// The dump for `lspci`, if one came.
     pub lspci: Option<String>,
+    /// The sections of the test Linux that came.
+    pub linux: BTreeMap<Section, String>,
     /// QEMU's own list of devices.
     pub query_pci: Value,
     /// QEMU's own trace and its messages.
@@ -173,13 +176,17 @@ impl Boot {
         Ok(())
     }
 
-    fn keep(&mut self, event: Event) {
+    pub(crate) fn keep(&mut self, event: Event) {
         match event {
-            Event::Text(line) => self.console.push(line),
+            Event::Text(line) | Event::Starting(line) => self.console.push(line),
             Event::Complete(Section::Report, text) => self.report = Some(text),
             Event::Complete(Section::Lspci, text) => self.lspci = Some(text),
+            Event::Complete(
+                section @ (Section::LinuxPci | Section::Subtree | Section::LinuxLog),
+                text,
+            ) => drop(self.linux.insert(section, text)),
             Event::Result(outcome) => self.outcome = Some(outcome),
-            Event::Hidden => {}
+            Event::Hidden | Event::Waiting | Event::Done => {}
         }
     }
 

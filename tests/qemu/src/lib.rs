@@ -6,6 +6,8 @@
 )]
 
 pub mod boot;
+pub mod handover;
+pub mod linux;
 pub mod pci;
 pub mod prove;
 pub mod tree;

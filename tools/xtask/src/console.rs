@@ -1,30 +1,47 @@
-//! What the firmware says on its console.
+//! What the firmware, and the test Linux after it, say on the console.
 //!
 //! Between lines for people there are sections for programs, each between a
 //! line `-----BEGIN WARMBUS <NAME>-----` and a line `-----END WARMBUS
-//! <NAME>-----`. The last line is `warmbus: result: ok` or `warmbus: result:
-//! error: <why>`.
+//! <NAME>-----`. The firmware says how it ended with `warmbus: result: ok` or
+//! `warmbus: result: error: <why>`, and what it does then with `warmbus:
+//! starting Linux ...`. The lines of the test Linux start with `warmbus:
+//! linux: `.
 
 use std::fmt;
 
-/// The sections that the firmware can print.
+/// The sections that can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
     /// The report, JSON of the schema `warmbus-report/1`.
     Report,
     /// A dump of configuration space that `lspci -F` reads.
     Lspci,
+    /// What Linux sees on PCI: for each function a line `function <address>`,
+    /// `resource <first> <last> <flags>` lines and a line `config <hex>`.
+    LinuxPci,
+    /// The `pcsc` subtree as Linux received it, in Base64.
+    Subtree,
+    /// The log of the Linux kernel.
+    LinuxLog,
 }
 
 impl Section {
-    const ALL: [Self; 2] = [Self::Report, Self::Lspci];
+    const ALL: [Self; 5] = [
+        Self::Report,
+        Self::Lspci,
+        Self::LinuxPci,
+        Self::Subtree,
+        Self::LinuxLog,
+    ];
 
-    /// The bootarg that asks for the section.
+    /// The bootarg that asks the firmware for the section; `None` where it is
+    /// not the firmware that prints it.
     #[must_use]
-    pub fn bootarg(self) -> &'static str {
+    pub fn bootarg(self) -> Option<&'static str> {
         match self {
-            Self::Report => "warmbus.report",
-            Self::Lspci => "warmbus.lspci",
+            Self::Report => Some("warmbus.report"),
+            Self::Lspci => Some("warmbus.lspci"),
+            Self::LinuxPci | Self::Subtree | Self::LinuxLog => None,
         }
     }
 
@@ -34,6 +51,9 @@ impl Section {
         match self {
             Self::Report => "report",
             Self::Lspci => "lspci dump",
+            Self::LinuxPci => "list of functions from Linux",
+            Self::Subtree => "subtree from Linux",
+            Self::LinuxLog => "log of Linux",
         }
     }
 
@@ -41,6 +61,9 @@ impl Section {
         let name = match self {
             Self::Report => "REPORT",
             Self::Lspci => "LSPCI",
+            Self::LinuxPci => "LINUX PCI",
+            Self::Subtree => "SUBTREE",
+            Self::LinuxLog => "LINUX LOG",
         };
         format!("-----{edge} WARMBUS {name}-----")
     }
@@ -64,8 +87,14 @@ pub enum Event {
     Hidden,
     /// A section that is now complete.
     Complete(Section, String),
-    /// The line that says how it ended.
+    /// The line that says how the firmware ended.
     Result(Outcome),
+    /// The firmware's last line: it starts Linux.
+    Starting(String),
+    /// The test Linux holds still until a line is typed.
+    Waiting,
+    /// The test Linux has done all that it was told to.
+    Done,
 }
 
 /// A section whose end never came.
@@ -105,7 +134,7 @@ impl Reader {
                 self.open = None;
                 return Ok(Event::Complete(section, text));
             }
-            if result(line).is_some() || begins(line).is_some() {
+            if !matches!(classify(line), Event::Text(_)) || begins(line).is_some() {
                 self.finish()?;
             } else {
                 text.push_str(line);
@@ -117,7 +146,7 @@ impl Reader {
             self.open = Some((section, String::new()));
             return Ok(Event::Hidden);
         }
-        Ok(result(line).map_or_else(|| Event::Text(line.to_owned()), Event::Result))
+        Ok(classify(line))
     }
 
     /// Ends the console. Fails if a section is still open.
@@ -136,6 +165,16 @@ fn begins(line: &str) -> Option<Section> {
     Section::ALL
         .into_iter()
         .find(|section| line == section.marker("BEGIN"))
+}
+
+/// What a line outside of sections is.
+fn classify(line: &str) -> Event {
+    match line {
+        "warmbus: linux: waiting for a line" => Event::Waiting,
+        "warmbus: linux: done" => Event::Done,
+        _ if line.starts_with("warmbus: starting Linux") => Event::Starting(line.to_owned()),
+        _ => result(line).map_or_else(|| Event::Text(line.to_owned()), Event::Result),
+    }
 }
 
 fn result(line: &str) -> Option<Outcome> {
@@ -205,6 +244,25 @@ mod tests {
         assert_eq!(
             read(text).unwrap()[2],
             Event::Complete(Section::Report, "-----END WARMBUS LSPCI-----\n".into())
+        );
+    }
+
+    #[test]
+    fn what_comes_after_the_firmware_is_told_apart() {
+        let events = read(
+            "warmbus: result: ok\nwarmbus: starting Linux at 0x40200000\n-----BEGIN WARMBUS LINUX PCI-----\nfunction 0000:00:00.0\n-----END WARMBUS LINUX PCI-----\nwarmbus: linux: waiting for a line\nwarmbus: linux: done",
+        );
+        assert_eq!(
+            events.unwrap(),
+            [
+                Event::Result(Outcome::Ok),
+                Event::Starting("warmbus: starting Linux at 0x40200000".into()),
+                Event::Hidden,
+                Event::Hidden,
+                Event::Complete(Section::LinuxPci, "function 0000:00:00.0\n".into()),
+                Event::Waiting,
+                Event::Done,
+            ]
         );
     }
 

@@ -6,7 +6,10 @@
 
 pub mod build;
 pub mod console;
+pub mod debian;
 pub mod flat;
+pub mod image;
+pub mod linux;
 pub mod paths;
 pub mod process;
 pub mod progress;

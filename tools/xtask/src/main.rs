@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use xtask::setup::{self, Purpose};
-use xtask::{Refusal, build, run, test};
+use xtask::{Refusal, build, linux, run, test};
 
 /// Builds, runs and tests Warmbus.
 #[derive(Parser)]
@@ -19,8 +19,10 @@ enum Task {
     },
     /// Build the firmware image, target/warmbus/warmbus.img
     Build,
-    /// Boot the firmware in QEMU and show what it found
-    Run(run::Options),
+    /// Build a Linux to start, and print where it is
+    Linux(linux::Options),
+    /// Boot the firmware in QEMU, and with it Linux
+    Run(Box<run::Options>),
     /// Run all tests, or those whose names contain NAME
     Test(test::Options),
 }
@@ -41,8 +43,13 @@ fn main() -> ExitCode {
         Task::Build => {
             setup::ensure(Purpose::Run).and_then(|toolchain| build::firmware(&toolchain).map(drop))
         }
+        Task::Linux(options) => linux::run(&options),
         Task::Run(options) => run::run(&options),
-        Task::Test(options) => test::run(&options),
+        Task::Test(options) => match test::run(&options) {
+            // The sum, which says so, is the last line.
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

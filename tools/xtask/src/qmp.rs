@@ -18,6 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// A connection to a running QEMU.
 pub struct Client {
     stream: BufReader<UnixStream>,
+    ended: Option<String>,
 }
 
 impl Client {
@@ -42,6 +43,7 @@ impl Client {
         stream.set_read_timeout(Some(LIMIT))?;
         let mut client = Self {
             stream: BufReader::new(stream),
+            ended: None,
         };
         let greeting = client.message()?;
         if greeting.get("QMP").is_none() {
@@ -51,8 +53,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Runs `command` and returns what it returns. Events that arrive before
-    /// the answer are dropped.
+    /// Runs `command` and returns what it returns. Of the events that arrive
+    /// before the answer only the end of the guest is kept.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.stream.get_mut(), "{request}")
@@ -61,6 +63,9 @@ impl Client {
             let mut message = self.message()?;
             if let Some(error) = message.get("error") {
                 bail!("QEMU refused {command}: {}", error["desc"]);
+            }
+            if message["event"] == "SHUTDOWN" {
+                self.ended = message["data"]["reason"].as_str().map(str::to_owned);
             }
             if let Some(answer) = message.get_mut("return") {
                 return Ok(answer.take());
@@ -72,6 +77,20 @@ impl Client {
     pub fn is_off(&mut self) -> Result<bool> {
         let status = self.execute("query-status", &json!({}))?;
         Ok(status["status"] == "shutdown")
+    }
+
+    /// Whether the guest has powered off by itself: it neither reset the
+    /// machine nor is it still running.
+    pub fn has_powered_off(&mut self) -> Result<bool> {
+        // The event is on its way before the state says so.
+        Ok(self.is_off()? && self.ended.as_deref() == Some("guest-shutdown"))
+    }
+
+    /// Writes `size` bytes of guest memory from physical address `start` on to
+    /// `file`.
+    pub fn save_memory(&mut self, start: u64, size: u64, file: &Path) -> Result<()> {
+        let arguments = json!({ "val": start, "size": size, "filename": file });
+        self.execute("pmemsave", &arguments).map(drop)
     }
 
     /// Waits at most `limit` until `condition` holds, which the error names
@@ -178,6 +197,28 @@ mod tests {
         drop(client);
         let asked = peer.join().unwrap();
         assert!(asked[0].contains("qmp_capabilities") && asked[1].contains("query-pci"));
+    }
+
+    #[test]
+    fn a_guest_that_resets_the_machine_has_not_powered_off() {
+        const OFF: &str = r#"{"return": {"status": "shutdown"}}"#;
+        for (event, powered_off) in [
+            (
+                r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#,
+                true,
+            ),
+            (
+                r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#,
+                false,
+            ),
+        ] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            for line in [GREETING, NOTHING, event, OFF] {
+                writeln!(&theirs, "{line}").unwrap();
+            }
+            let mut client = Client::negotiate(ours).unwrap();
+            assert_eq!(client.has_powered_off().unwrap(), powered_off, "{event}");
+        }
     }
 
     #[test]

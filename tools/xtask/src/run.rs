@@ -1,4 +1,4 @@
-//! `cargo xtask run`: one boot of the firmware in QEMU.
+//! `cargo xtask run`: one boot in QEMU, of the firmware and then of Linux.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,31 +7,68 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::console::{Event, Outcome, Section};
-use crate::qemu::Machine;
+use crate::image;
+use crate::qemu::{Machine, Payload, Running};
 use crate::setup::{self, Purpose};
 use crate::topology::{self, Topology};
-use crate::{Refusal, build};
+use crate::{Refusal, build, linux};
+
+/// What every Linux is told: where its console is, to take the handover, and
+/// to end the machine instead of hanging when it panics.
+pub const LINUX_BOOTARGS: &str = "console=ttyAMA0 earlycon kho=on panic=-1";
+/// The processor that most of this was tried on.
+const CPU: &str = "cortex-a72";
+/// One that has pages of 16 KiB as well.
+const CPU_WITH_ALL_PAGE_SIZES: &str = "max";
 
 /// How to start and what to keep.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ./qemu-run.sh
+  ./qemu-run.sh --shell
+  ./qemu-run.sh --kernel Image.gz --initrd initrd.img --append 'root=/dev/vda ro'
+  ./qemu-run.sh --probe-only
   ./qemu-run.sh --topology list
   ./qemu-run.sh --topology fan --report fan.json --trace fan.trace
   ./qemu-run.sh --topology small --lspci dump.txt && lspci -F dump.txt -tv
   ./qemu-run.sh --el2 --smp 4 --memory 8G --self-check
   ./qemu-run.sh --topology small -- -device nvme,serial=x")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent switch of the command line"
+)]
 pub struct Options {
     /// PCIe hierarchy: a name from boards/qemu-virt/topologies, a file of
     /// QEMU arguments, or `list` to list the names
     #[arg(long, value_name = "NAME|FILE", default_value = "switch")]
     pub topology: String,
 
-    /// Stop after enumeration and report; there is no payload yet, so this is
-    /// always so
-    #[arg(long)]
+    /// Stop after enumeration and report: start no Linux
+    #[arg(long, conflicts_with_all = ["kernel", "initrd", "shell", "kho"])]
     pub probe_only: bool,
+
+    /// Linux to start, an arm64 Image or Image.gz, instead of the one that
+    /// `cargo xtask linux` builds
+    #[arg(long, value_name = "IMAGE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initrd for it, instead of the one that tells what Linux received
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// Further words for the command line of Linux; words that start with
+    /// `warmbus.` are for the firmware
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    pub append: Vec<String>,
+
+    /// Give the terminal to the machine, with a prompt on it; Ctrl-A X ends it
+    #[arg(long, conflicts_with_all = ["report", "lspci", "trace"])]
+    pub shell: bool,
+
+    /// Version of the handover to Linux, or none
+    #[arg(long, value_name = "VERSION", value_parser = ["auto", "v1", "v3", "v4", "off"])]
+    pub kho: Option<String>,
 
     /// Keep the report as JSON, schema warmbus-report/1
     #[arg(long, value_name = "FILE")]
@@ -45,9 +82,9 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
-    /// Processor model
-    #[arg(long, value_name = "MODEL", default_value = "cortex-a72")]
-    pub cpu: String,
+    /// Processor model; cortex-a72 unless the kernel needs another one
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
 
     /// Size of memory in QEMU's words
     #[arg(long, value_name = "SIZE", default_value = "1G")]
@@ -69,17 +106,13 @@ pub struct Options {
     #[arg(long, value_name = "LEVEL", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     pub log_level: Option<String>,
 
-    /// Further words for the kernel command line, for example
-    /// `warmbus.preserve`
-    #[arg(long, value_name = "WORDS")]
-    pub append: Vec<String>,
-
     /// Further arguments for QEMU, after `--`
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub extra: Vec<String>,
 }
 
-/// Does as `options` say. Fails unless the firmware reports success.
+/// Does as `options` say. Fails unless the firmware reports success and Linux,
+/// if it is started, comes to its end.
 pub fn run(options: &Options) -> Result<()> {
     if options.topology == "list" {
         for topology in topology::all()? {
@@ -94,20 +127,37 @@ pub fn run(options: &Options) -> Result<()> {
     {
         check_writable(file)?;
     }
-    let toolchain = setup::ensure(Purpose::Run)?;
-    let image = build::firmware(&toolchain)?;
-
-    let mut running = options.machine(&image, &topology).start()?;
-    eprintln!("QEMU with topology {}:", topology.name);
-    let mut out = io::stdout();
-    let outcome = running.result(|event| match event {
-        Event::Text(line) => Ok(writeln!(out, "{line}")?),
-        Event::Complete(section, text) => options.keep(section, &text),
-        Event::Hidden | Event::Result(_) => Ok(()),
-    })?;
-    if outcome == Outcome::Ok {
-        writeln!(out, "warmbus: result: ok")?;
+    for file in [&options.kernel, &options.initrd].into_iter().flatten() {
+        check_readable(file)?;
     }
+    let toolchain = setup::ensure(Purpose::Run)?;
+    let firmware = build::firmware(&toolchain)?;
+    let payload = if options.probe_only {
+        None
+    } else {
+        Some(options.payload()?)
+    };
+    let machine = options.machine(&firmware, &topology, payload)?;
+    eprintln!("QEMU with topology {}:", topology.name);
+    if options.shell {
+        return machine.interact();
+    }
+
+    let sockets = tempfile::tempdir()?;
+    let mut running = if options.probe_only {
+        machine.start()?
+    } else {
+        machine.qmp(&sockets.path().join("qmp")).start()?
+    };
+    let outcome = running.result(|event| options.show(event))?;
+    if outcome == Outcome::Ok {
+        println!("warmbus: result: ok");
+    }
+    let after = if options.probe_only {
+        Ok(())
+    } else {
+        options.follow_linux(&mut running)
+    };
     let ended = running.end()?;
     for message in &ended.log.messages {
         eprintln!("{message}");
@@ -122,16 +172,94 @@ pub fn run(options: &Options) -> Result<()> {
     }
     match outcome {
         Outcome::Failed(why) => bail!("the firmware failed: {why}"),
-        Outcome::Ok if !ended.clean => bail!("QEMU did not end by itself after the firmware had"),
-        Outcome::Ok => Ok(()),
+        Outcome::Ok if !ended.clean => bail!("QEMU did not end by itself after the guest had"),
+        Outcome::Ok => after,
     }
 }
 
 impl Options {
-    fn machine(&self, image: &Path, topology: &Topology) -> Machine {
+    /// Shows one thing that the console says.
+    fn show(&self, event: Event) -> Result<()> {
+        match event {
+            Event::Text(line) | Event::Starting(line) => Ok(writeln!(io::stdout(), "{line}")?),
+            Event::Complete(section, text) => self.keep(section, &text),
+            Event::Hidden | Event::Result(_) | Event::Waiting | Event::Done => Ok(()),
+        }
+    }
+
+    /// Shows what comes after the firmware, until the machine is off. Fails
+    /// unless Linux was started and powered off by itself, the test Linux after
+    /// it did all that it was told to.
+    fn follow_linux(&self, running: &mut Running) -> Result<()> {
+        let (mut started, mut done) = (false, false);
+        while let Some(event) = running.event()? {
+            match event {
+                Event::Starting(_) => started = true,
+                Event::Done => done = true,
+                // Nobody is there to type.
+                Event::Waiting => running.type_in("\n")?,
+                _ => {}
+            }
+            self.show(event)?;
+        }
+        if !started {
+            bail!("the firmware did not start Linux");
+        }
+        if self.initrd.is_none() && !done {
+            bail!("Linux ended before it had told what it received");
+        }
+        if !running.qmp()?.has_powered_off()? {
+            bail!("Linux did not power off: it reset the machine");
+        }
+        Ok(())
+    }
+
+    /// What the firmware is to start.
+    fn payload(&self) -> Result<Payload> {
+        let kernel = match &self.kernel {
+            Some(kernel) => kernel.clone(),
+            None => linux::image(&linux::Options::default())?,
+        };
+        let mut words = vec![LINUX_BOOTARGS];
+        let initrd = match &self.initrd {
+            Some(initrd) => initrd.clone(),
+            None => {
+                words.push("quiet");
+                if self.shell {
+                    words.push("warmbus.test=summary,shell");
+                }
+                linux::initramfs()?
+            }
+        };
+        words.extend(self.append.iter().map(String::as_str));
+        Ok(Payload {
+            kernel,
+            initrd: Some(initrd),
+            bootargs: words.join(" "),
+        })
+    }
+
+    /// The processor: what was asked for, or one that can run `payload`.
+    fn cpu(&self, payload: Option<&Payload>) -> Result<String> {
+        let cpu = match (&self.cpu, payload) {
+            (Some(cpu), _) => cpu,
+            (None, Some(payload)) if image::facts(&payload.kernel)?.needs_new_cpu() => {
+                CPU_WITH_ALL_PAGE_SIZES
+            }
+            _ => CPU,
+        };
+        Ok(cpu.to_owned())
+    }
+
+    fn machine(
+        &self,
+        image: &Path,
+        topology: &Topology,
+        payload: Option<Payload>,
+    ) -> Result<Machine> {
         let mut machine = Machine::kernel(image)
             .topology(topology)
-            .cpu(&self.cpu)
+            .cpu(&self.cpu(payload.as_ref())?)
             .memory(&self.memory)
             .smp(self.smp)
             .arguments(self.extra.iter().cloned());
@@ -153,10 +281,30 @@ impl Options {
         if let Some(level) = &self.log_level {
             machine = machine.bootargs(&format!("warmbus.loglevel={level}"));
         }
-        for words in &self.append {
-            machine = machine.bootargs(words);
+        if let Some(version) = &self.kho {
+            machine = machine.bootargs(&format!("warmbus.kho={version}"));
         }
-        machine
+        match payload {
+            None => {
+                for words in &self.append {
+                    machine = machine.bootargs(words);
+                }
+            }
+            Some(payload) => {
+                for word in self
+                    .append
+                    .iter()
+                    .flat_map(|words| words.split_whitespace())
+                {
+                    // What the test Linux is to do is none of its business.
+                    if word.starts_with("warmbus.") && !word.starts_with("warmbus.test=") {
+                        machine = machine.bootargs(word);
+                    }
+                }
+                machine = machine.payload(payload);
+            }
+        }
+        Ok(machine)
     }
 
     /// Writes a section to its file and says so.
@@ -164,6 +312,7 @@ impl Options {
         let file = match section {
             Section::Report => &self.report,
             Section::Lspci => &self.lspci,
+            Section::LinuxPci | Section::Subtree | Section::LinuxLog => &None,
         };
         let Some(file) = file else {
             return Ok(());
@@ -172,6 +321,14 @@ impl Options {
         eprintln!("wrote the {} to {}", section.name(), file.display());
         Ok(())
     }
+}
+
+/// Refuses a file that cannot be read before anything is started.
+fn check_readable(file: &Path) -> Result<()> {
+    let opened = fs::File::open(file);
+    opened
+        .map(drop)
+        .map_err(|error| Refusal(format!("cannot read {}: {error}", file.display())).into())
 }
 
 /// Refuses a file that cannot be written before anything is started.

@@ -16,7 +16,9 @@ use crate::{Refusal, paths, process};
 pub enum Purpose {
     /// Building the firmware and starting it in QEMU.
     Run,
-    /// That, and all tests.
+    /// Building Linux. Not needed for the firmware.
+    Linux,
+    /// All of that, and all tests.
     Test,
 }
 
@@ -28,7 +30,13 @@ struct Tool {
     find: fn() -> Option<PathBuf>,
 }
 
-const TOOLS: [Tool; 6] = [
+impl Tool {
+    fn described(&self) -> String {
+        format!("{} (package {})", self.name, self.package)
+    }
+}
+
+const TOOLS: [Tool; 14] = [
     Tool {
         name: "QEMU for ARM",
         package: "qemu-system-arm",
@@ -46,6 +54,54 @@ const TOOLS: [Tool; 6] = [
         package: "lld",
         purpose: Purpose::Run,
         find: toolchain::linker,
+    },
+    Tool {
+        name: "a C compiler for arm64",
+        package: "gcc-aarch64-linux-gnu",
+        purpose: Purpose::Linux,
+        find: || paths::program("aarch64-linux-gnu-gcc"),
+    },
+    Tool {
+        name: "a C compiler",
+        package: "gcc",
+        purpose: Purpose::Linux,
+        find: || paths::program("gcc"),
+    },
+    Tool {
+        name: "make",
+        package: "make",
+        purpose: Purpose::Linux,
+        find: || paths::program("make"),
+    },
+    Tool {
+        name: "flex",
+        package: "flex",
+        purpose: Purpose::Linux,
+        find: || paths::program("flex"),
+    },
+    Tool {
+        name: "bison",
+        package: "bison",
+        purpose: Purpose::Linux,
+        find: || paths::program("bison"),
+    },
+    Tool {
+        name: "bc",
+        package: "bc",
+        purpose: Purpose::Linux,
+        find: || paths::program("bc"),
+    },
+    Tool {
+        name: "perl",
+        package: "perl",
+        purpose: Purpose::Linux,
+        find: || paths::program("perl"),
+    },
+    Tool {
+        name: "xz",
+        package: "xz-utils",
+        purpose: Purpose::Linux,
+        find: || paths::program("xz"),
     },
     Tool {
         name: "lspci",
@@ -127,6 +183,30 @@ pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
         .ok_or_else(|| refusal(&active, purpose).into())
 }
 
+/// Makes sure that Linux can be built here, or refuses with what is missing.
+pub fn ensure_for_linux() -> Result<()> {
+    let missing = missing_tools(Purpose::Linux);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package.to_owned()).collect();
+    let refusal = || {
+        let missing: Vec<_> = missing.iter().map(|tool| tool.described()).collect();
+        Refusal(format!(
+            "Linux cannot be built here: missing, and not to be installed without root and apt: {}; \
+             --probe-only works without Linux, and --kernel takes one that is built",
+            missing.join("; ")
+        ))
+    };
+    let apt = Apt::find().ok_or_else(refusal)?;
+    apt.update()?;
+    apt.install(&packages)?;
+    if missing_tools(Purpose::Linux).is_empty() {
+        return Ok(());
+    }
+    Err(refusal().into())
+}
+
 /// `cargo xtask setup --check`: says what is there and what is missing, and
 /// changes nothing.
 pub fn check() -> Result<()> {
@@ -159,7 +239,7 @@ fn missing_tools(purpose: Purpose) -> Vec<&'static Tool> {
 fn refusal(active: &Compiler, purpose: Purpose) -> Refusal {
     let mut missing: Vec<_> = missing_tools(purpose)
         .iter()
-        .map(|tool| format!("{} (package {})", tool.name, tool.package))
+        .map(|tool| tool.described())
         .collect();
     if Toolchain::prebuilt(active)
         .or_else(|| Toolchain::from_source(active))

@@ -1,20 +1,27 @@
 //! `cargo xtask test`: every check there is, and one line that sums them up.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
-use crate::{Refusal, build, paths};
+use crate::{Refusal, build, linux, paths};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
+/// The checks that are no tests of cargo. Asked for by its full name, one of
+/// them is all that runs.
+const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
 /// The variable that gives the end-to-end tests the image to boot.
 pub const IMAGE: &str = "WARMBUS_IMAGE";
+/// The variable that gives them the Linux to start.
+pub const LINUX: &str = "WARMBUS_LINUX";
+/// The variable that names a directory with more kernels.
+pub const KERNELS: &str = "WARMBUS_KERNELS";
 
 /// Which tests to run.
 #[derive(Debug, clap::Args)]
@@ -22,6 +29,7 @@ pub const IMAGE: &str = "WARMBUS_IMAGE";
 Examples:
   cargo xtask test
   cargo xtask test --host
+  cargo xtask test --kernels ~/images
   cargo xtask test switch")]
 pub struct Options {
     /// Only tests and checks whose names contain this
@@ -34,6 +42,10 @@ pub struct Options {
     /// Only the end-to-end tests in QEMU
     #[arg(long)]
     pub qemu: bool,
+
+    /// Do the tests with Linux on every arm64 Image in this directory, too
+    #[arg(long, value_name = "DIR")]
+    pub kernels: Option<PathBuf>,
 }
 
 /// How many tests ended how.
@@ -80,11 +92,12 @@ impl fmt::Display for Sum {
     }
 }
 
-/// Runs the tests. The last line on standard output is their sum. Fails if a
-/// test failed, and if none ran.
-pub fn run(options: &Options) -> Result<()> {
+/// Runs the tests, and says whether all passed. The last line that it prints
+/// is their sum. Fails if there was none to run.
+pub fn run(options: &Options) -> Result<bool> {
     let mut session = Session {
         name: options.name.clone(),
+        kernels: options.kernels.as_deref().map(directory).transpose()?,
         sum: Sum::default(),
     };
     let toolchain = setup::ensure(if options.host {
@@ -94,14 +107,20 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     if !options.qemu {
         session.checks(&toolchain);
-        session.tests(
-            cargo("test").args(["--workspace", "--exclude", QEMU_TESTS]),
-            &[],
-        )?;
     }
-    if !options.host {
+    if !options.qemu && session.wants_tests() {
+        let mut command = cargo("test");
+        command
+            .args(["--workspace", "--exclude", QEMU_TESTS])
+            .envs(session.kernels.iter().map(|kernels| (KERNELS, kernels)));
+        session.tests(&mut command, &[])?;
+    }
+    if !options.host && session.wants_tests() {
         match build::firmware(&toolchain) {
-            Ok(image) => session.qemu(&image)?,
+            Ok(image) => match linux::image(&linux::Options::default()) {
+                Ok(linux) => session.qemu(&image, &linux)?,
+                Err(error) => session.failed("Linux build", &format!("{error:#}")),
+            },
             Err(error) => session.failed("firmware build", &format!("{error:#}")),
         }
     }
@@ -114,20 +133,30 @@ pub fn run(options: &Options) -> Result<()> {
         .into());
     }
     println!("{sum}");
-    if sum.failed > 0 {
-        bail!("{} of {} tests failed", sum.failed, sum.total());
-    }
-    Ok(())
+    Ok(sum.failed == 0)
+}
+
+/// The full name of `path`, which has to be a directory.
+fn directory(path: &Path) -> Result<PathBuf> {
+    let full = path.canonicalize().ok().filter(|full| full.is_dir());
+    full.ok_or_else(|| Refusal(format!("{} is no directory", path.display())).into())
 }
 
 struct Session {
     name: Option<String>,
+    kernels: Option<PathBuf>,
     sum: Sum,
 }
 
 impl Session {
     fn wants(&self, check: &str) -> bool {
         self.name.as_deref().is_none_or(|name| check.contains(name))
+    }
+
+    fn wants_tests(&self) -> bool {
+        self.name
+            .as_deref()
+            .is_none_or(|name| !CHECKS.contains(&name))
     }
 
     fn failed(&mut self, check: &str, why: &str) {
@@ -140,17 +169,18 @@ impl Session {
         let fmt = succeeds(cargo("fmt").arg("--version"));
         let clippy = succeeds(cargo("clippy").arg("--version"));
         let deny = ["--", "-D", "warnings"];
+        let [rustfmt, lints, firmware_lints, rustdoc] = CHECKS;
 
-        self.check("rustfmt", fmt, cargo("fmt").args(["--all", "--check"]));
+        self.check(rustfmt, fmt, cargo("fmt").args(["--all", "--check"]));
         self.check(
-            "clippy",
+            lints,
             clippy,
             cargo("clippy")
                 .args(["--workspace", "--all-targets", "--quiet"])
                 .args(deny),
         );
         self.check(
-            "clippy-firmware",
+            firmware_lints,
             // There is no clippy for a compiler that is not the active one.
             clippy && toolchain.is_active(),
             toolchain
@@ -159,7 +189,7 @@ impl Session {
                 .args(deny),
         );
         self.check(
-            "rustdoc",
+            rustdoc,
             true,
             cargo("doc")
                 .args(["--workspace", "--no-deps", "--quiet"])
@@ -187,10 +217,19 @@ impl Session {
     }
 
     /// The end-to-end tests. Each has a QEMU, which keeps a processor busy.
-    fn qemu(&mut self, image: &Path) -> Result<()> {
+    fn qemu(&mut self, image: &Path, linux: &Path) -> Result<()> {
         let mut command = cargo("test");
-        command.args(["--package", QEMU_TESTS]).env(IMAGE, image);
-        self.tests(&mut command, &["--test-threads=2"])
+        command
+            .args(["--package", QEMU_TESTS])
+            .env(IMAGE, image)
+            .env(LINUX, linux);
+        let mut arguments = vec!["--test-threads=2"];
+        if let Some(kernels) = &self.kernels {
+            // Without a directory these are skipped.
+            command.env(KERNELS, kernels);
+            arguments.push("--include-ignored");
+        }
+        self.tests(&mut command, &arguments)
     }
 
     /// Runs a `cargo test` and adds what its runners say.

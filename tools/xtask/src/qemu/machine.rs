@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::Running;
 use crate::console::Section;
+use crate::process::words;
 use crate::topology::Topology;
 use crate::{paths, process};
 
@@ -34,9 +35,52 @@ pub struct Machine {
     device_tree: Option<PathBuf>,
     devices: Vec<String>,
     loaders: Vec<String>,
+    payload: Option<Payload>,
     trace: bool,
     qmp: Option<PathBuf>,
+    interactive: bool,
     extra: Vec<String>,
+}
+
+/// Where the payload's kernel is placed: above the firmware, which QEMU puts
+/// 2 MiB from the start of memory, and the device tree, which it puts 128 MiB
+/// from there, in machines from 512 MiB of memory on.
+const KERNEL_AT: u64 = 0x5000_0000;
+/// Where its initrd is placed, which leaves 64 MiB for the kernel, and with
+/// 512 MiB of memory 192 MiB for the initrd.
+const INITRD_AT: u64 = 0x5400_0000;
+
+/// What the firmware is to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// An arm64 `Image` or `Image.gz`.
+    pub kernel: PathBuf,
+    /// Its initrd.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub bootargs: String,
+}
+
+impl Payload {
+    /// The arguments for QEMU's `guest-loader`, which writes `/chosen` nodes
+    /// as boot loaders do.
+    fn arguments(&self) -> Vec<String> {
+        // A comma ends a value unless it is doubled.
+        let value = |text: &str| text.replace(',', ",,");
+        let file = |path: &Path| value(&path.to_string_lossy());
+        let mut all = vec![format!(
+            "guest-loader,addr={KERNEL_AT:#x},kernel={},bootargs={}",
+            file(&self.kernel),
+            value(&self.bootargs)
+        )];
+        if let Some(initrd) = &self.initrd {
+            all.push(format!(
+                "guest-loader,addr={INITRD_AT:#x},initrd={}",
+                file(initrd)
+            ));
+        }
+        all
+    }
 }
 
 impl Machine {
@@ -73,8 +117,10 @@ impl Machine {
             device_tree: None,
             devices: Vec::new(),
             loaders: Vec::new(),
+            payload: None,
             trace: false,
             qmp: None,
+            interactive: false,
             extra: Vec::new(),
         }
     }
@@ -130,7 +176,25 @@ impl Machine {
     /// Asks the firmware for `section` on its console.
     #[must_use]
     pub fn section(self, section: Section) -> Self {
-        self.bootargs(section.bootarg())
+        match section.bootarg() {
+            Some(word) => self.bootargs(word),
+            None => self,
+        }
+    }
+
+    /// Gives the firmware something to start.
+    #[must_use]
+    pub fn payload(mut self, payload: Payload) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+
+    /// Gives the console to the terminal, and with it QEMU's monitor, for
+    /// [`interact`](Self::interact).
+    #[must_use]
+    fn interactive(mut self) -> Self {
+        self.interactive = true;
+        self
     }
 
     /// Starts with the device tree in `file` instead of the one that QEMU
@@ -194,10 +258,13 @@ impl Machine {
             ])
             .args(["-smp", &self.smp.to_string()])
             // No default network card: only what the topology says is on PCIe.
-            .args([
-                "-nic", "none", "-display", "none", "-monitor", "none", "-serial", "stdio",
-            ])
-            .arg("-no-reboot");
+            .args(["-nic", "none", "-display", "none"]);
+        if self.interactive {
+            command.args(["-serial", "mon:stdio"]);
+        } else {
+            command.args(["-monitor", "none", "-serial", "stdio"]);
+        }
+        command.arg("-no-reboot");
         match &self.start {
             Start::Kernel(image) => {
                 command.arg("-kernel").arg(image);
@@ -213,6 +280,9 @@ impl Machine {
         }
         for loader in &self.loaders {
             command.args(["-device", &format!("loader,{loader}")]);
+        }
+        for device in self.payload.iter().flat_map(Payload::arguments) {
+            command.args(["-device", &device]);
         }
         if self.trace {
             command.args([
@@ -238,6 +308,19 @@ impl Machine {
         let mut machine = self.clone();
         machine.options.push(format!("dumpdtb={}", file.display()));
         process::output(&mut machine.command()).map(drop)
+    }
+
+    /// Runs QEMU on the terminal of this program until it ends. Fails unless
+    /// its exit status is 0.
+    pub fn interact(&self) -> Result<()> {
+        let mut command = self.clone().interactive().command();
+        let status = command
+            .status()
+            .with_context(|| format!("cannot start {}", words(&command)))?;
+        if !status.success() {
+            bail!("QEMU failed ({status})");
+        }
+        Ok(())
     }
 
     /// Starts QEMU.
@@ -282,6 +365,38 @@ mod tests {
         assert_eq!(arguments[at + 1], "warmbus.report warmbus.verify x=1");
         assert!(line(&machine).ends_with("-device nvme -d int"));
         assert!(line(&machine).contains("-M virt,gic-version=3,virtualization=on "));
+    }
+
+    #[test]
+    fn a_payload_is_placed_by_the_guest_loader_with_its_commas_intact() {
+        let machine = Machine::kernel(Path::new("k")).payload(Payload {
+            kernel: "a,b/Image".into(),
+            initrd: Some("i".into()),
+            bootargs: "console=ttyAMA0,115200 quiet".into(),
+        });
+        let command = machine.command();
+        let arguments: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(
+            arguments[arguments.len() - 4..],
+            [
+                "-device",
+                "guest-loader,addr=0x50000000,kernel=a,,b/Image,bootargs=console=ttyAMA0,,115200 quiet",
+                "-device",
+                "guest-loader,addr=0x54000000,initrd=i",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_terminal_takes_the_console_and_the_monitor() {
+        let line = line(&Machine::kernel(Path::new("k")).interactive());
+        assert!(
+            line.contains("-serial mon:stdio") && !line.contains("-monitor"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod machine;
 mod running;
 
-pub use machine::Machine;
+pub use machine::{Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};

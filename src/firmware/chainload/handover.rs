@@ -1,0 +1,153 @@
+//! The handover: built where Linux looks for it, then looked at once more.
+
+use alloc::format;
+use alloc::string::String;
+use core::fmt::{self, Write};
+
+use log::debug;
+use warmbus::kho::{self, Gathered, Handover, KhoAbi, Layout, Placement, Window};
+use warmbus::linux::detect;
+use warmbus::linux::image::{ImageHeader, PageSize};
+use warmbus::linux::memory::{MemoryPlan, MemoryRange};
+use warmbus::machine::KhoChoice;
+
+use super::{Loader, Why};
+use crate::pipeline::Outcome;
+use crate::timer;
+
+const NO_KHO: &str = "the kernel has no Kexec HandOver";
+
+/// A handover that is to be made.
+pub(super) struct Wanted<'o> {
+    pub(super) outcome: &'o Outcome,
+    pub(super) page_size: PageSize,
+}
+
+/// A handover that was made.
+pub(super) struct Handed {
+    pub(super) handover: Handover,
+    /// Why Linux may not keep bus numbers and BARs, if it may not.
+    pub(super) gap: Option<String>,
+    layout: Layout,
+    arena: MemoryRange,
+}
+
+impl Loader<'_> {
+    /// Whether there is anything to hand over, and to whom.
+    pub(super) fn wanted<'o>(
+        &self,
+        header: &ImageHeader,
+        outcome: Option<&'o Outcome>,
+    ) -> Result<Wanted<'o>, Why> {
+        if self.options.kho == KhoChoice::Off {
+            return Err("it was switched off with warmbus.kho=off".into());
+        }
+        let outcome = outcome.ok_or("there is nothing to hand over")?;
+        if let Some(failure) = &outcome.failure {
+            return Err(failure.clone().into());
+        }
+        let page_size = detect::page_size(header)?;
+        Ok(Wanted { outcome, page_size })
+    }
+
+    /// The version of the handover that the kernel, which is unpacked at
+    /// `kernel`, or the user wants; `None` where the kernel wants none.
+    pub(super) fn abi(&self, kernel: MemoryRange) -> Result<Option<KhoAbi>, Why> {
+        Ok(match self.options.kho {
+            KhoChoice::Abi(abi) => Some(abi),
+            KhoChoice::Off => None,
+            KhoChoice::Auto => detect::detect(self.memory.bytes(kernel)?)?,
+        })
+    }
+
+    /// Builds the handover in memory.
+    pub(super) fn hand_over(
+        &mut self,
+        plan: &MemoryPlan,
+        abi: Result<Option<KhoAbi>, Why>,
+        wanted: Result<Wanted<'_>, Why>,
+    ) -> Result<Handed, Why> {
+        // Where the kernel wants no handover, it matters little what else is
+        // in the way of one.
+        let (abi, wanted) = match (abi?, wanted) {
+            (None, _) if self.options.kho == KhoChoice::Auto => return Err(NO_KHO.into()),
+            (abi, wanted) => (abi.ok_or(NO_KHO), wanted?),
+        };
+        let abi = abi?;
+        let gap = self.gap(wanted.outcome);
+        if let Some(gap) = gap.as_ref().filter(|_| abi.has_radix_tree()) {
+            return Err(format!(
+                "this Linux gives all buses other numbers, so that the cache would not fit: {gap}"
+            )
+            .into());
+        }
+        let arena = plan.arena.ok_or("it has no place")?;
+        let outcome = wanted.outcome;
+        let gathered = Gathered::new(&outcome.config, &outcome.topology);
+        let blocks = gathered.blocks();
+        let layout = Layout::new(blocks.len(), abi, wanted.page_size)?;
+        let placement = Placement {
+            arena: arena.start,
+            scratch: &plan.scratch,
+            generation: timer::stamp(),
+        };
+        let arena = MemoryRange::new(arena.start, layout.size());
+        let mut memory = Window::new(arena.start, self.memory.bytes_mut(arena)?);
+        let handover = kho::build(&layout, &placement, &blocks, &mut memory)?;
+        debug!("handover {handover:?}");
+        Ok(Handed {
+            handover,
+            gap,
+            layout,
+            arena,
+        })
+    }
+
+    /// Why Linux may not keep bus numbers and BARs, if it may not.
+    fn gap(&self, outcome: &Outcome) -> Option<String> {
+        // What is not assigned here has to be by Linux, which is told to for
+        // all host bridges or for none.
+        let hosts = self.machine.hosts.len() + self.machine.refused_hosts;
+        let left_out = hosts - outcome.topology.hosts.len();
+        let refused = (left_out != 0).then(|| format!("{left_out} host bridges are left out"));
+        outcome.gap.clone().or(refused)
+    }
+
+    /// Calculates every checksum again from what is in memory.
+    pub(super) fn verify(&self, handed: &Handed) -> Result<(), Why> {
+        let arena = self.memory.bytes(handed.arena)?;
+        kho::verify(&handed.layout, &handed.handover, handed.arena.start, arena)?;
+        Ok(())
+    }
+}
+
+impl Handed {
+    /// Says what is handed over, for people.
+    pub(super) fn describe(&self, to: &mut impl Write, plan: &MemoryPlan) -> fmt::Result {
+        let handover = &self.handover;
+        writeln!(
+            to,
+            "handover     {} at {}, root tree at {}",
+            self.layout.abi(),
+            self.arena,
+            handover.root.start
+        )?;
+        for area in &plan.scratch {
+            writeln!(to, "scratch      {} MiB at {area}", area.size >> 20)?;
+        }
+        writeln!(
+            to,
+            "pcsc         {} bytes at {}, CRC-32 {:#010x}",
+            handover.subtree.size, handover.subtree.start, handover.subtree_crc
+        )?;
+        writeln!(
+            to,
+            "preserved    {} functions, {} bytes in {} entries",
+            handover.functions, handover.preserved_bytes, handover.entries
+        )?;
+        match &self.gap {
+            None => writeln!(to, "PCI          Linux keeps all bus numbers and BARs"),
+            Some(gap) => writeln!(to, "PCI          Linux assigns again: {gap}"),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Booting on into Linux and keeping what it received.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use xtask::console::{Event, Section};
+use xtask::qemu::{Machine, Payload};
+use xtask::trace::{self, Access};
+use xtask::{linux, run, test};
+
+use crate::handover::{self, Block, Subtree};
+use crate::{Boot, Lab};
+
+/// The Linux of the project: the one that `cargo xtask test` has built, or
+/// one that is built now.
+#[must_use]
+pub fn kernel() -> &'static Path {
+    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    KERNEL.get_or_init(|| {
+        env::var_os(test::LINUX).map_or_else(
+            || linux::image(&linux::Options::default()).expect("Linux builds"),
+            PathBuf::from,
+        )
+    })
+}
+
+/// The initramfs with the test init.
+#[must_use]
+pub fn initramfs() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| linux::initramfs().expect("the initramfs can be made"))
+}
+
+/// `kernel` with the test init, which is to do `steps`.
+#[must_use]
+pub fn payload(kernel: &Path, steps: &str) -> Payload {
+    Payload {
+        kernel: kernel.into(),
+        initrd: Some(initramfs().into()),
+        bootargs: format!("{} quiet warmbus.test={steps}", run::LINUX_BOOTARGS),
+    }
+}
+
+/// A function as Linux sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Function {
+    /// First address, last address and flags of each resource.
+    pub resources: Vec<[u64; 3]>,
+    /// Configuration space as Linux reads it from hardware.
+    pub config: Vec<u8>,
+}
+
+/// A boot that went on into Linux.
+#[derive(Debug, Default)]
+pub struct LinuxBoot {
+    /// What is known of the firmware, and of QEMU while Linux ran.
+    pub boot: Boot,
+    /// Whether the firmware said that it starts Linux.
+    pub started: bool,
+    /// Whether the test init did all it was told to.
+    pub done: bool,
+    /// Whether Linux powered the machine off.
+    pub powered_off: bool,
+    /// What the `pcsc` subtree says, as Linux received it.
+    pub subtree: Option<Subtree>,
+    /// The data blocks that it points to, from memory while Linux ran.
+    pub blocks: BTreeMap<String, Block>,
+}
+
+impl Lab {
+    /// Boots `machine`, which has a payload with the test init, to its end.
+    /// While the init waits, QEMU is asked for its devices and the memory of
+    /// the guest is looked at.
+    pub fn boot_linux(&self, machine: Machine) -> Result<LinuxBoot> {
+        let machine = machine.section(Section::Report).qmp(&self.file("qmp"));
+        let mut running = machine.start()?;
+        let mut linux = LinuxBoot::default();
+        let outcome = running.result(|event| {
+            linux.boot.keep(event);
+            Ok(())
+        });
+        linux.boot.outcome = Some(outcome.with_context(|| linux.boot.console.join("\n"))?);
+        loop {
+            let event = running
+                .event()
+                .with_context(|| linux.boot.console.join("\n"))?;
+            match event {
+                None => break,
+                Some(Event::Waiting) => {
+                    linux.boot.query_pci = running.qmp()?.query_pci()?;
+                    if let Some(text) = linux.boot.linux.get(&Section::Subtree) {
+                        linux.subtree = Some(self.subtree(text)?);
+                    }
+                    for (name, address) in linux.subtree.iter().flat_map(|tree| &tree.blocks) {
+                        let file = self.file("block");
+                        running
+                            .qmp()?
+                            .save_memory(*address, handover::BLOCK, &file)?;
+                        linux
+                            .blocks
+                            .insert(name.clone(), Block::parse(&fs::read(file)?)?);
+                    }
+                    running.type_in("\n")?;
+                }
+                Some(event) => {
+                    linux.started |= matches!(event, Event::Starting(_));
+                    linux.done |= event == Event::Done;
+                    linux.boot.keep(event);
+                }
+            }
+        }
+        linux.powered_off = running.qmp()?.has_powered_off()?;
+        linux.boot.log = running.end()?.log;
+        Ok(linux)
+    }
+
+    /// Takes the Base64 text of a subtree apart.
+    fn subtree(&self, text: &str) -> Result<Subtree> {
+        let bytes = STANDARD.decode(text.split_whitespace().collect::<String>())?;
+        let file = self.file("pcsc.dtb");
+        fs::write(&file, bytes)?;
+        Subtree::read(&file)
+    }
+}
+
+impl LinuxBoot {
+    /// The functions that Linux sees, by address.
+    pub fn functions(&self) -> Result<BTreeMap<String, Function>> {
+        let text = self.boot.linux.get(&Section::LinuxPci);
+        parse(text.context("Linux listed no functions")?)
+    }
+
+    /// The log of the kernel.
+    #[must_use]
+    pub fn kernel_log(&self) -> &str {
+        let log = self.boot.linux.get(&Section::LinuxLog);
+        log.expect("Linux showed its log")
+    }
+
+    /// The accesses to configuration space that Linux made: all in QEMU's trace
+    /// but those that the firmware counts as its own, which came first.
+    #[must_use]
+    pub fn accesses(&self) -> Vec<Access> {
+        let counts = ["/accesses/reads", "/accesses/writes"];
+        let own: u64 = counts.iter().map(|what| self.boot.number(what)).sum();
+        let own = usize::try_from(own).expect("the counts are small");
+        let all = self.boot.accesses();
+        let last = trace::counts(&all[..own]);
+        assert_eq!(
+            [last.reads, last.writes],
+            counts.map(|what| self.boot.number(what)),
+            "the accesses of the firmware come first"
+        );
+        all[own..].to_vec()
+    }
+
+    /// What the rows of the summary with the name `row` say, in their order.
+    #[must_use]
+    pub fn summary(&self, row: &str) -> Vec<&str> {
+        let rows = self.boot.console.iter();
+        rows.filter_map(|line| Some(line.strip_prefix("  ")?.strip_prefix(row)?.trim()))
+            .collect()
+    }
+}
+
+/// Takes the section of the test init apart.
+fn parse(text: &str) -> Result<BTreeMap<String, Function>> {
+    let mut functions = BTreeMap::new();
+    let mut last: Option<&mut Function> = None;
+    for line in text.lines() {
+        let (what, rest) = line.split_once(' ').context("a line of one word")?;
+        match (what, &mut last) {
+            ("function", _) => last = Some(functions.entry(rest.to_owned()).or_default()),
+            ("resource", Some(function)) => {
+                let numbers = rest.split(' ').map(|word| {
+                    let digits = word.strip_prefix("0x").context("no 0x")?;
+                    Ok(u64::from_str_radix(digits, 16)?)
+                });
+                let numbers: Vec<u64> = numbers.collect::<Result<_>>()?;
+                let numbers = numbers.try_into().ok().context("not three numbers")?;
+                function.resources.push(numbers);
+            }
+            ("config", Some(function)) => {
+                ensure!(rest.len() % 512 == 0, "config of {} digits", rest.len());
+                let bytes = (0..rest.len()).step_by(2);
+                let bytes = bytes.map(|at| Ok(u8::from_str_radix(&rest[at..at + 2], 16)?));
+                function.config = bytes.collect::<Result<_>>()?;
+            }
+            _ => bail!("the line {line:?} of Linux cannot be read"),
+        }
+    }
+    Ok(functions)
+}

@@ -1,0 +1,271 @@
+//! Configuring and building a kernel.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::source::Source;
+use super::{Options, Store, key};
+use crate::progress::Step;
+use crate::{Refusal, paths, process};
+
+/// What the names of the cross compiler and its companions start with.
+const CROSS: &str = "aarch64-linux-gnu-";
+/// Goes into the key: to be raised when the steps of a build change.
+const RECIPE: &str = "1";
+/// How long a build may take on a slow machine.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// About how many files a build compiles, to show how far it is.
+const FILES: u64 = 1000;
+
+/// The size of the kernel's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSize {
+    /// 4 KiB.
+    K4,
+    /// 16 KiB.
+    K16,
+    /// 64 KiB.
+    K64,
+}
+
+impl PageSize {
+    /// Reads a number of KiB.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        [Self::K4, Self::K16, Self::K64]
+            .into_iter()
+            .find(|size| size.kib() == text)
+            .ok_or_else(|| "pages have 4, 16 or 64 KiB".into())
+    }
+
+    fn kib(self) -> &'static str {
+        match self {
+            Self::K4 => "4",
+            Self::K16 => "16",
+            Self::K64 => "64",
+        }
+    }
+}
+
+/// The Image for `options`, built if it is not in `store`.
+pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
+    let wanted = paths::root().join("linux/config/warmbus.config");
+    let wanted =
+        fs::read_to_string(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
+    let wanted = format!(
+        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n",
+        options.page_size.kib()
+    );
+    let compiler = process::output(Command::new(format!("{CROSS}gcc")).arg("--version"))?;
+
+    let mut source = Source::find(store, options, options.refresh)?;
+    let mut build = Build::new(store, &source, options, &wanted, &compiler);
+    if matches!(source, Source::Debian { archive: None, .. }) && !build.is_done() {
+        // What Debian offered once may be gone.
+        source = Source::find(store, options, true)?;
+        build = Build::new(store, &source, options, &wanted, &compiler);
+    }
+    if !build.is_done() || matches!(source, Source::Directory(_)) {
+        build.run(&source)?;
+    }
+    Ok(build.image())
+}
+
+/// One build: what it is from, and where it is and goes.
+struct Build<'a> {
+    /// What people call it.
+    label: String,
+    wanted: &'a str,
+    /// What was built.
+    results: PathBuf,
+    /// Source and objects, until it is built.
+    work: PathBuf,
+}
+
+impl<'a> Build<'a> {
+    fn new(
+        store: &Store,
+        source: &Source,
+        options: &Options,
+        wanted: &'a str,
+        compiler: &str,
+    ) -> Self {
+        let identity = source.identity();
+        let compiler = compiler.lines().next().unwrap_or_default();
+        let key = key([RECIPE, &identity, wanted, compiler].map(str::as_bytes));
+        let label = format!("{}-{}k", source.label(), options.page_size.kib());
+        Self {
+            results: store.path(&format!("{label}-{key}")),
+            work: store.path(&format!("work-{key}")),
+            label,
+            wanted,
+        }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.results.join("Image")
+    }
+
+    fn is_done(&self) -> bool {
+        self.image().is_file()
+    }
+
+    fn run(&self, source: &Source) -> Result<()> {
+        let objects = self.work.join("objects");
+        fs::create_dir_all(&objects)
+            .with_context(|| format!("cannot make {}", objects.display()))?;
+        let from = source.unpack(&self.work)?;
+        let config = self.configure(&from, &objects)?;
+        self.compile(&from, &objects)?;
+
+        fs::create_dir_all(&self.results)?;
+        fs::write(self.results.join("config"), config)?;
+        // Under its name only once it is whole.
+        let whole = self.results.join("Image.new");
+        fs::copy(objects.join("arch/arm64/boot/Image"), &whole)
+            .context("the build left no Image")?;
+        fs::rename(&whole, self.image())?;
+        if !matches!(source, Source::Directory(_)) {
+            fs::remove_dir_all(&self.work)?;
+        }
+        Ok(())
+    }
+
+    fn make(from: &Path, objects: &Path) -> Command {
+        let mut command = Command::new("make");
+        let mut output = OsString::from("O=");
+        output.push(objects);
+        command
+            .arg("-C")
+            .arg(from)
+            .arg(output)
+            .args(["ARCH=arm64", &format!("CROSS_COMPILE={CROSS}")])
+            // The same source makes the same Image.
+            .args(["LOCALVERSION=", "KBUILD_BUILD_VERSION=1"])
+            .args(["KBUILD_BUILD_USER=warmbus", "KBUILD_BUILD_HOST=warmbus"])
+            .arg("KBUILD_BUILD_TIMESTAMP=1970-01-01")
+            .env("LC_ALL", "C");
+        // Where a `make` started this program, its ways are not ours.
+        for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "KCONFIG_CONFIG"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// Makes the configuration and returns it. Says what of it could not be.
+    fn configure(&self, from: &Path, objects: &Path) -> Result<String> {
+        let wanted = self.work.join("wanted.config");
+        fs::write(&wanted, self.wanted)?;
+        let file = objects.join(".config");
+        let mut command = Self::make(from, objects);
+        command
+            .arg("alldefconfig")
+            .env("KCONFIG_ALLCONFIG", &wanted);
+        process::output(&mut command)?;
+        let config =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let missing = unmet(self.wanted, &config);
+        if missing.iter().any(|name| name.contains("_PAGES")) {
+            return Err(Refusal(format!("Linux {} cannot have such pages", self.label)).into());
+        }
+        if !missing.is_empty() {
+            eprintln!(
+                "Linux {} has it otherwise: {}",
+                self.label,
+                missing.join(", ")
+            );
+        }
+        if missing.contains(&"CONFIG_KEXEC_HANDOVER") {
+            eprintln!(
+                "Linux {} has no Kexec HandOver and will be started plainly",
+                self.label
+            );
+        }
+        Ok(config)
+    }
+
+    fn compile(&self, from: &Path, objects: &Path) -> Result<()> {
+        let mut step = Step::begin(&format!(
+            "building Linux {}, once, which takes minutes",
+            self.label
+        ));
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        let mut command = Self::make(from, objects);
+        command.args([&format!("-j{jobs}"), "Image"]);
+        let mut done = 0;
+        process::watch(&mut command, LIMIT, |line| {
+            if compiles(line) {
+                done += 1;
+                step.progress(done, FILES, "files");
+            }
+            step.detail(line.trim_start());
+        })?;
+        step.end(&format!("built Linux {}: {done} files", self.label));
+        Ok(())
+    }
+}
+
+/// Whether a line of the build says that a file is compiled.
+fn compiles(line: &str) -> bool {
+    let tool = line.split_whitespace().next().unwrap_or_default();
+    ["CC", "AS", "HOSTCC"].contains(&tool)
+}
+
+/// The options of `wanted` that are otherwise in `config`.
+fn unmet<'a>(wanted: &'a str, config: &str) -> Vec<&'a str> {
+    let set = |name: &str| {
+        config.lines().find_map(|line| {
+            line.strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('='))
+        })
+    };
+    wanted
+        .lines()
+        .filter_map(|line| {
+            let off = line
+                .strip_prefix("# ")
+                .and_then(|line| line.strip_suffix(" is not set"));
+            let (name, value) = match off {
+                Some(name) => (name, None),
+                None => line
+                    .split_once('=')
+                    .filter(|_| line.starts_with("CONFIG_"))
+                    .map(|(name, value)| (name, Some(value)))?,
+            };
+            (set(name) != value).then_some(name)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_version_has_otherwise_is_named() {
+        let wanted = "# CONFIG_ALL is a comment\nCONFIG_A=y\nCONFIG_AB=y\nCONFIG_C=64\n# CONFIG_D is not set\n# CONFIG_E is not set\n";
+        let config = "CONFIG_A=y\nCONFIG_C=4\nCONFIG_D=m\n# CONFIG_E is not set\n";
+        assert_eq!(unmet(wanted, config), ["CONFIG_AB", "CONFIG_C", "CONFIG_D"]);
+    }
+
+    #[test]
+    fn only_lines_of_compilers_count() {
+        assert!(compiles("  CC      drivers/pci/probe.o"));
+        assert!(compiles("  HOSTCC  scripts/kconfig/conf.o"));
+        assert!(!compiles("  CALL    scripts/checksyscalls.sh"));
+        assert!(!compiles(""));
+    }
+
+    #[test]
+    fn the_page_sizes_are_those_of_arm64() {
+        for text in ["4", "16", "64"] {
+            assert_eq!(PageSize::parse(text).unwrap().kib(), text);
+        }
+        assert!(PageSize::parse("8").is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask linux`: a Linux to start, and something for it to run.
+//!
+//! What is built is kept in the cache directory under a name made of all that
+//! went into it, so that it is built once, for all work trees.
+
+mod initramfs;
+mod kernel;
+mod source;
+
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use fd_lock::RwLock;
+use sha2::{Digest, Sha256};
+
+use crate::progress::Step;
+use crate::{paths, setup};
+
+pub use kernel::PageSize;
+
+/// The version that is built unless another one is asked for.
+pub const VERSION: &str = "7.3";
+
+/// Which Linux.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask linux
+  cargo xtask linux --version 7.2 --page-size 64
+  cargo xtask linux --source linux-6.18.tar.xz
+  ./qemu-run.sh --kernel $(cargo xtask linux --source ~/linux)")]
+pub struct Options {
+    /// Version of Debian's kernel source package
+    #[arg(long, value_name = "VERSION", default_value = VERSION, conflicts_with = "source")]
+    pub version: String,
+
+    /// Kernel source of your own: a directory that is not built in, or a
+    /// tarball
+    #[arg(long, value_name = "DIR|TARBALL")]
+    pub source: Option<PathBuf>,
+
+    /// Page size in KiB: 4, 16 or 64
+    #[arg(long, value_name = "KIB", default_value = "4", value_parser = PageSize::parse)]
+    pub page_size: PageSize,
+
+    /// Ask Debian whether there is a newer revision of what was built before
+    #[arg(long, conflicts_with = "source")]
+    pub refresh: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            version: VERSION.into(),
+            source: None,
+            page_size: PageSize::K4,
+            refresh: false,
+        }
+    }
+}
+
+/// Builds what `options` say, unless it is there, and prints the path of the
+/// Image on standard output.
+pub fn run(options: &Options) -> Result<()> {
+    println!("{}", image(options)?.display());
+    eprintln!("initramfs for it: {}", initramfs()?.display());
+    Ok(())
+}
+
+/// The Image that `options` describe; built where it is not there yet.
+pub fn image(options: &Options) -> Result<PathBuf> {
+    setup::ensure_for_linux()?;
+    Store::locked(|store| kernel::image(store, options))
+}
+
+/// The initramfs with the test init; made where it is not there yet.
+pub fn initramfs() -> Result<PathBuf> {
+    Store::locked(initramfs::file)
+}
+
+/// The directory of what was built, which no other process uses meanwhile.
+struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Does `work` in the directory, after other processes have done theirs.
+    fn locked<T>(work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let directory = paths::cache().join("linux");
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let file = directory.join("lock");
+        let opened = File::create(&file);
+        let opened = opened.with_context(|| format!("cannot write {}", file.display()))?;
+        let mut lock = RwLock::new(opened);
+        let waited = lock.try_write().is_err();
+        let step = waited.then(|| Step::begin("waiting for another build of Linux"));
+        let _guard = lock
+            .write()
+            .with_context(|| format!("cannot lock {}", file.display()))?;
+        drop(step);
+        work(&Self { directory })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// What was noted under `name` earlier.
+    fn noted(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path(name)).ok()
+    }
+
+    /// Keeps `text` under `name`.
+    fn note(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.path(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+/// A short name for all of `inputs` together.
+fn key<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    for input in inputs {
+        // With its length, so that no two lists look the same.
+        hash.update((input.len() as u64).to_le_bytes());
+        hash.update(input);
+    }
+    hex(&hash.finalize()[..6])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_input_and_where_it_ends_is_in_the_key() {
+        let keys = [
+            key([&b"ab"[..], b"c"]),
+            key([&b"a"[..], b"bc"]),
+            key([&b"abc"[..]]),
+            key([&b"abc"[..], b""]),
+        ];
+        for (number, one) in keys.iter().enumerate() {
+            assert_eq!(one.len(), 12);
+            assert!(!keys[..number].contains(one));
+        }
+    }
+}
