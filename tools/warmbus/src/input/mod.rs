@@ -2,6 +2,7 @@
 
 mod handover;
 mod memory;
+mod tables;
 mod text;
 
 use std::collections::BTreeMap;

@@ -46,12 +46,18 @@ fn console(name: &str, text: &str) -> Result<Capture> {
         match section {
             Section::Report => capture.report = Some(report(&body, before)?),
             Section::Lspci => take_dump(&mut capture, &body, before)?,
+            // What a Linux that came after the firmware says.
+            Section::LinuxPci | Section::Subtree | Section::LinuxLog => {}
         }
     }
     let lines = text.lines().count();
     reader
         .finish()
         .map_err(|cut| anyhow!("line {lines}: {cut}"))?;
+    ensure!(
+        capture.report.is_some() || !capture.spaces.is_empty(),
+        "a console of {lines} lines with neither a report nor a dump: ask the firmware for them with warmbus.report and warmbus.lspci"
+    );
     Ok(capture)
 }
 

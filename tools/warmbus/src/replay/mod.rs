@@ -2,6 +2,7 @@
 
 mod drive;
 mod hardware;
+mod outcome;
 mod show;
 
 use std::fs;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use warmbus::pci::{ConfigOffset, Sbdf, Width};
 use xtask::trace::{Access, Kind};
 
-pub use drive::{Outcome, Run, Stale, Tally};
+pub use outcome::{Outcome, Run, Stale, Tally};
 
 use crate::Verdict;
 use crate::input::Capture;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::drive::{Outcome, Run, Tally};
+use super::outcome::{Outcome, Run, Tally};
 use crate::input::Capture;
 
 /// Stale hits that are listed for people.
