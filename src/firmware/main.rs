@@ -27,7 +27,7 @@ mod tree;
 use alloc::boxed::Box;
 use core::error::Error;
 
-use log::{LevelFilter, debug, info, warn};
+use log::{LevelFilter, info};
 use warmbus::machine::{Lifeline, Machine, Options};
 
 use chainload::{Linux, Loader};
@@ -104,7 +104,7 @@ fn boot(
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
     let memory = memory::take(&machine, image, tree, &mut mmu)?;
-    introduce(&machine, &options, image);
+    telling::introduce(&machine, &options, image);
 
     let mut phases = Phases::new(timer);
     let outcome = pipeline::open(&machine, &options, &mut mmu)
@@ -154,39 +154,4 @@ fn boot(
         result: result.and(failure),
         linux,
     })
-}
-
-/// Says who runs on what.
-fn introduce(machine: &Machine, options: &Options, image: &Image) {
-    info!(
-        "Warmbus {} on {}, {} CPUs, EL{}, image at {:#x}",
-        env!("CARGO_PKG_VERSION"),
-        machine.model.as_deref().unwrap_or("an unnamed machine"),
-        machine.cpus,
-        if mmu::at_el2() { 2 } else { 1 },
-        image.start
-    );
-    for warning in machine.warnings.iter().chain(&options.warnings) {
-        warn!("{warning}");
-    }
-    for host in &machine.hosts {
-        info!(
-            "{}: segment {:04x}, buses {}, ECAM at {}",
-            host.name, host.segment, host.buses, host.ecam_base
-        );
-        for window in &host.windows {
-            debug!(
-                "  {:?}{} at PCI address {:#x}, CPU address {}, {:#x} bytes",
-                window.kind,
-                if window.prefetchable {
-                    " prefetchable"
-                } else {
-                    ""
-                },
-                window.pci_address,
-                window.cpu_address,
-                window.size
-            );
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use log::{debug, info, warn};
 use warmbus::machine::{Machine, Options};
 use warmbus::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
 
@@ -12,6 +13,41 @@ use crate::phases::Phases;
 use crate::pipeline::Outcome;
 use crate::timer::Timer;
 use crate::{heap, mmu};
+
+/// Says who runs on what.
+pub(crate) fn introduce(machine: &Machine, options: &Options, image: &Image) {
+    info!(
+        "Warmbus {} on {}, {} CPUs, EL{}, image at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        machine.model.as_deref().unwrap_or("an unnamed machine"),
+        machine.cpus,
+        if mmu::at_el2() { 2 } else { 1 },
+        image.start
+    );
+    for warning in machine.warnings.iter().chain(&options.warnings) {
+        warn!("{warning}");
+    }
+    for host in &machine.hosts {
+        info!(
+            "{}: segment {:04x}, buses {}, ECAM at {}",
+            host.name, host.segment, host.buses, host.ecam_base
+        );
+        for window in &host.windows {
+            debug!(
+                "  {:?}{} at PCI address {:#x}, CPU address {}, {:#x} bytes",
+                window.kind,
+                if window.prefetchable {
+                    " prefetchable"
+                } else {
+                    ""
+                },
+                window.pci_address,
+                window.cpu_address,
+                window.size
+            );
+        }
+    }
+}
 
 /// Prints the tree and the summary, and where it is asked for the report and
 /// the dump, each between two lines by which a program finds them.
