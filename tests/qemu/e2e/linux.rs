@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use warmbus::linux::image::PageSize;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::handover::{Block, Replay};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
@@ -12,6 +13,7 @@ use warmbus_qemu_tests::pci;
 use xtask::console::Outcome;
 use xtask::image::{self, KernelFacts};
 use xtask::qemu::{Machine, Payload};
+use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
 use xtask::{process, test, trace};
 
 /// Everything that Linux can tell, at rest after all memory was used once.
@@ -398,8 +400,9 @@ fn every_kernel_of_the_folder_finds_what_was_handed_over() {
     for (file, facts) in kernels {
         let pages = facts.page_size.expect("an Image tells its page size");
         println!("Linux {}, {pages} pages, {:?}:", facts.version, facts.kho);
-        // A scratch area of 64K pages is 512 MiB.
-        let machine = |machine: Machine| machine.memory("2G").cpu("max");
+        // A scratch area of a kernel with 64K pages is 512 MiB.
+        let memory = if pages == PageSize::K64 { "2G" } else { "1G" };
+        let machine = |machine: Machine| machine.memory(memory).cpu(CPU_WITH_ALL_PAGE_SIZES);
         if facts.kho == Ok(None) {
             let lab = Lab::new();
             let with = machine(lab.machine("switch")).payload(payload(&file, "summary"));

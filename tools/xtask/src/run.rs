@@ -18,8 +18,9 @@ use crate::{Refusal, build, linux};
 pub const LINUX_BOOTARGS: &str = "console=ttyAMA0 earlycon kho=on panic=-1";
 /// The processor that most of this was tried on.
 const CPU: &str = "cortex-a72";
-/// One that has pages of 16 KiB as well.
-const CPU_WITH_ALL_PAGE_SIZES: &str = "max";
+/// One that has pages of 16 KiB as well. To emulate the pointer authentication
+/// that Arm defines takes most of the time of a boot.
+pub const CPU_WITH_ALL_PAGE_SIZES: &str = "max,pauth-impdef=on";
 
 /// How to start and what to keep.
 #[derive(Debug, clap::Args)]
