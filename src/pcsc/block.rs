@@ -215,18 +215,6 @@ impl Block {
             .map(|value| value as u16)
     }
 
-    /// Bytes of memory that the block takes beside its own size.
-    pub fn heap_bytes(&self) -> usize {
-        use core::mem::size_of;
-        self.data.capacity()
-            + self.cacheable.as_bytes().len()
-            + self.cached.as_bytes().len()
-            + self.map.heap_bytes()
-            + self.masks.capacity() * size_of::<WriteMask>()
-            + self.capabilities.capacity() * size_of::<Capability>()
-            + self.extended_capabilities.capacity() * size_of::<ExtendedCapability>()
-    }
-
     pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
         self.map.cell(offset)
     }

@@ -172,12 +172,6 @@ impl ClassMap {
             (run.start, next, run.cell)
         })
     }
-
-    /// Bytes of memory behind the map.
-    #[must_use]
-    pub(super) fn heap_bytes(&self) -> usize {
-        core::mem::size_of_val(&*self.runs)
-    }
 }
 
 #[cfg(test)]
