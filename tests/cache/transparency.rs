@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus::pcsc::Cached;
 use warmbus_fabric::{Fabric, topologies};
 
 use crate::common::captured;
@@ -94,6 +95,17 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_write_to_a_function_that_was_never_walked_is_seen() {
+    const CACHE_LINE_SIZE: ConfigOffset = ConfigOffset::new(0x0c);
+    let mut cached = Cached::new(topologies::small());
+    let function = Sbdf::from_devfn(0, 0, 8);
+    cached.probe(function);
+    cached.read(function, CACHE_LINE_SIZE, Width::Byte);
+    cached.write(function, CACHE_LINE_SIZE, Width::Byte, 0x5a);
+    assert_eq!(cached.read(function, CACHE_LINE_SIZE, Width::Byte), 0x5a);
 }
 
 proptest! {

@@ -26,7 +26,9 @@ impl<A: ConfigAccess> Cached<A> {
     ) {
         let known = self.blocks.get(&function);
         let Some(block) = known.filter(|block| block.is_inferred()) else {
-            // It may be a bridge, and the write may move what is behind it.
+            // What the register is nobody knows yet: a reset, a key to others,
+            // the bus numbers of a bridge.
+            self.forget(function);
             return self.forget_behind(function);
         };
         let write = Write {
