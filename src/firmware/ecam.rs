@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 
 use log::warn;
-use warmbus::pci::{AccessFault, BusRange, ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
+use warmbus::pci::{
+    AccessFault, Answer, BusRange, ConfigAccess, ConfigOffset, ConfigRead, HostBridge, Sbdf, Width,
+};
 
 use crate::mmu::Mmu;
 
@@ -135,10 +137,13 @@ impl Ecam {
     }
 }
 
-impl ConfigAccess for Ecam {
-    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
-        let Some(address) = self.address(function, offset, width) else {
-            return width.ones();
+impl Ecam {
+    /// Reads without a note of a fault, so that several cores can read at
+    /// once.
+    pub(crate) fn read_shared(&self, read: ConfigRead) -> Answer {
+        let width = read.width;
+        let Some(address) = self.address(read.function, read.offset, width) else {
+            return Answer::Value(width.ones());
         };
         // SAFETY: the address is within a window that `open` has mapped, and
         // aligned; an abort is caught.
@@ -150,16 +155,34 @@ impl ConfigAccess for Ecam {
             }
         };
         if value == FAULT {
-            self.record_fault(function, offset);
+            Answer::Fault
+        } else {
+            Answer::Value(value as u32)
         }
-        value as u32 & width.ones()
+    }
+}
+
+impl ConfigAccess for Ecam {
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        let read = ConfigRead {
+            function,
+            offset,
+            width,
+        };
+        match self.read_shared(read) {
+            Answer::Value(value) => value,
+            Answer::Fault => {
+                self.record_fault(function, offset);
+                width.ones()
+            }
+        }
     }
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
         let Some(address) = self.address(function, offset, width) else {
             return;
         };
-        // SAFETY: as for a read; configuration registers are not memory, so no
+        // SAFETY: as for a read: mapped, aligned, an abort is caught; configuration registers are not memory, so no
         // reference can be affected.
         let outcome = unsafe {
             match width {

@@ -11,7 +11,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::console::{self, println};
 use crate::image::Image;
-use crate::{ecam, mmu, power};
+use crate::{cores, ecam, mmu, power};
 
 // The first four vectors are for code on SP_EL0, which is all of ours. An
 // exception on SP_ELx is one inside the handler: it gets the stack afresh, and
@@ -200,6 +200,10 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
         }
         return;
     }
+    if cores::is_helping() {
+        // The first core sees that this one is off and its work not done.
+        power::off_this_core()
+    }
     // SAFETY: the interrupted code never goes on.
     unsafe { console::seize() };
     dump(frame, &cause, vector);
@@ -254,6 +258,9 @@ extern "C" fn in_exception() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    if cores::is_helping() {
+        power::off_this_core()
+    }
     // SAFETY: the code that panicked never goes on.
     unsafe { console::seize() };
     println!("{info}");

@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod chainload;
 mod console;
+mod cores;
 mod ecam;
 mod entry;
 mod exceptions;
@@ -22,6 +23,7 @@ mod power;
 mod telling;
 mod timed;
 mod timer;
+mod together;
 mod tree;
 
 use alloc::boxed::Box;
@@ -36,6 +38,7 @@ use image::Image;
 use mmu::Mmu;
 use phases::Phases;
 use timer::Timer;
+use together::Cores;
 use tree::BootTree;
 
 /// Called by the first instructions, with the address of the device tree and
@@ -107,8 +110,10 @@ fn boot(
     telling::introduce(&machine, &options, image);
 
     let mut phases = Phases::new(timer);
-    let outcome = pipeline::open(&machine, &options, &mut mmu)
-        .map(|(hosts, ecam)| pipeline::run(&hosts, &options, ecam, timer, &mut phases));
+    let outcome = pipeline::open(&machine, &options, &mut mmu).map(|(hosts, ecam)| {
+        let cores = Cores::of(&machine, &options);
+        pipeline::run(&hosts, &options, cores, ecam, timer, &mut phases)
+    });
     let payload = chainload::find(bytes)?;
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,

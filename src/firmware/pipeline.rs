@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use log::info;
 use warmbus::machine::{Machine, MachineError, Options};
 use warmbus::pci::{
-    AccessCounts, AssignPolicy, Counted, HostBridge, ScanPolicy, Topology, assign, check,
-    enumerate, first_gap,
+    AccessCounts, AssignPolicy, Counted, HostBridge, ReadAhead, Sbdf, ScanPolicy, Topology, assign,
+    check, enumerate, first_gap,
 };
 use warmbus::pcsc::{Cached, SelfCheck, Statistics};
 
@@ -16,9 +16,10 @@ use crate::mmu::Mmu;
 use crate::phases::Phases;
 use crate::timed::Timed;
 use crate::timer::Timer;
+use crate::together::{self, Cores};
 
 /// The way to the hardware: the cache, what is counted, what is timed.
-pub(crate) type Config = Cached<Counted<Timed<Ecam>>>;
+pub(crate) type Config = Cached<Counted<ReadAhead<Timed<Ecam>>>>;
 
 /// What the pipeline has made.
 pub(crate) struct Outcome {
@@ -60,11 +61,12 @@ pub(crate) fn open(
 pub(crate) fn run(
     hosts: &[HostBridge],
     options: &Options,
+    cores: Cores<'_>,
     ecam: Ecam,
     timer: Timer,
     phases: &mut Phases,
 ) -> Outcome {
-    let mut config = Cached::new(Counted::new(Timed::new(ecam, timer)));
+    let mut config = Cached::new(Counted::new(ReadAhead::new(Timed::new(ecam, timer))));
     let mut policy = ScanPolicy::default();
     if let Some(buses) = options.hotplug_buses {
         policy.spare_buses = buses;
@@ -81,9 +83,14 @@ pub(crate) fn run(
         assigned.assigned, assigned.disabled
     );
     run_phase(phases, "capture", &mut config, |config| {
-        for function in &topology.functions {
-            config.capture(function.sbdf);
+        together::read_ahead(&topology, config, cores, timer);
+        let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
+        // As the answers of other cores are sorted.
+        functions.sort_unstable();
+        for function in functions {
+            config.capture(function);
         }
+        config.access_mut().access_mut().drop_answers();
         topology.note_faults(config);
     });
     let found = run_phase(phases, "check", &mut config, |config| {
@@ -102,7 +109,8 @@ pub(crate) fn run(
             (anomalies != 0).then(|| alloc::format!("the assignment met {anomalies} anomalies"))
         });
     topology.anomalies.extend(found);
-    let accesses = config.access().counts();
+    let mut accesses = config.access().counts();
+    accesses.reads += config.access().access().dropped();
     let statistics = config.statistics();
     let (most_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
     let self_check = options
@@ -157,7 +165,7 @@ fn run_phase<T>(
     phases.run_with(
         name,
         config,
-        |config| config.access().access().ticks(),
+        |config| config.access().access().access().ticks(),
         phase,
     )
 }

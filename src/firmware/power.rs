@@ -1,4 +1,4 @@
-//! The end: power off, or wait for ever.
+//! The end, of the machine or of one core: power off, or wait for ever.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -20,6 +20,18 @@ pub(crate) fn set_conduit(conduit: Option<Conduit>) {
         Some(Conduit::Smc) => SMC,
     };
     CONDUIT.store(number, Ordering::Relaxed);
+}
+
+/// Turns this core off (PSCI `CPU_OFF`), or lets it sleep where that fails.
+pub(crate) fn off_this_core() -> ! {
+    let _failed = match CONDUIT.load(Ordering::Relaxed) {
+        HVC => psci::cpu_off::<Hvc>(),
+        SMC => psci::cpu_off::<Smc>(),
+        _ => Ok(()),
+    };
+    loop {
+        asm::wfi();
+    }
 }
 
 /// Powers the machine off (PSCI `SYSTEM_OFF`). Where there is no PSCI, or it

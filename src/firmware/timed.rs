@@ -20,6 +20,16 @@ impl<A> Timed<A> {
         }
     }
 
+    /// What is timed.
+    pub(crate) const fn access(&self) -> &A {
+        &self.access
+    }
+
+    /// Adds `ticks` that accesses took which were made past this.
+    pub(crate) const fn add(&mut self, ticks: u64) {
+        self.ticks += ticks;
+    }
+
     /// Ticks that accesses took so far.
     pub(crate) fn ticks(&self) -> u64 {
         self.ticks

@@ -49,6 +49,9 @@ pub struct Machine {
     pub lifeline: Lifeline,
     /// Processors that are there to be used.
     pub cpus: usize,
+    /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
+    /// off; in the order of the tree.
+    pub psci_cpus: Vec<u64>,
     /// Ticks a second of the system counter where the tree gives it, which it
     /// only does where `CNTFRQ_EL0` is wrong.
     pub timer_frequency: Option<u32>,
@@ -68,7 +71,8 @@ impl Machine {
         let memory = memory::normalize(regions.collect());
         let reservations = memory::reservations(&tree, &mut warnings)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
-        let (cpus, timer_frequency, model) = basics(&tree)?;
+        let (timer_frequency, model) = basics(&tree)?;
+        let (cpus, psci_cpus) = processors(&tree)?;
         Ok(Self {
             model,
             memory,
@@ -78,6 +82,7 @@ impl Machine {
             refused_hosts: bridges.refused,
             lifeline: Lifeline::from_device_tree(bytes),
             cpus,
+            psci_cpus,
             timer_frequency,
             bootargs: memory::bootargs(&tree)?,
             warnings,
@@ -110,26 +115,46 @@ impl Machine {
     }
 }
 
-/// Number of processors, frequency of the timer, and the model name.
-fn basics(tree: &Tree<'_>) -> Result<(usize, Option<u32>, Option<String>), MachineError> {
-    let (mut cpus, mut frequency, mut model) = (0, None, None);
+/// Frequency of the timer, and the model name.
+fn basics(tree: &Tree<'_>) -> Result<(Option<u32>, Option<String>), MachineError> {
+    let (mut frequency, mut model) = (None, None);
     tree.walk(&mut |place| {
-        let Some(parent) = place.parent() else {
+        if place.parent().is_none() {
             model = place.text("model")?.map(String::from);
             return Ok(ControlFlow::Continue(()));
-        };
-        if parent.parent().is_some() {
-            let is_cpu = place.text("device_type")? == Some("cpu");
-            cpus += usize::from(is_cpu && place.is_okay()?);
-            return Ok(ControlFlow::Break(()));
         }
         if place.is_compatible("arm,armv8-timer")? {
             frequency = place.cell("clock-frequency")?.filter(|&hertz| hertz != 0);
         }
-        Ok(match place.name()?.as_str() {
-            "cpus" => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
-        })
+        Ok(ControlFlow::Break(()))
     })?;
-    Ok((cpus, frequency, model))
+    Ok((frequency, model))
+}
+
+/// Number of processors, and the affinity of those that PSCI turns on.
+fn processors(tree: &Tree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
+    let (mut count, mut psci) = (0, Vec::new());
+    tree.walk(&mut |place| {
+        let Some(parent) = place.parent() else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if parent.parent().is_none() {
+            return Ok(match place.name()?.as_str() {
+                "cpus" => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            });
+        }
+        if place.text("device_type")? == Some("cpu") && place.is_okay()? {
+            count += 1;
+            let address_cells = parent.cells()?.address;
+            let affinity = place
+                .property("reg")?
+                .and_then(|reg| cells::Reader::new(reg).number(address_cells));
+            if place.text("enable-method")? == Some("psci") {
+                psci.extend(affinity);
+            }
+        }
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok((count, psci))
 }

@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::num::NonZeroUsize;
 
 use log::LevelFilter;
 
@@ -41,6 +42,9 @@ pub struct Options {
     /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
     /// to 255.
     pub hotplug_buses: Option<u8>,
+    /// `warmbus.cores=`: cores that capture together, 1 or more; `auto`, which
+    /// is `None`, asks for as many as help.
+    pub cores: Option<NonZeroUsize>,
     /// `warmbus.probe_only`: stop before Linux, even if there is one.
     pub probe_only: bool,
     /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
@@ -59,6 +63,7 @@ impl Default for Options {
             report: false,
             lspci: false,
             hotplug_buses: None,
+            cores: None,
             probe_only: false,
             kho: KhoChoice::Auto,
             warnings: Vec::new(),
@@ -114,6 +119,15 @@ impl Options {
                 self.hotplug_buses = number.or(self.hotplug_buses);
                 number.is_some()
             }
+            Some(("cores", "auto")) => {
+                self.cores = None;
+                true
+            }
+            Some(("cores", number)) => {
+                let number = number.parse().ok();
+                self.cores = number.or(self.cores);
+                number.is_some()
+            }
             Some(("kho", choice)) => {
                 self.kho = match choice {
                     "auto" => KhoChoice::Auto,
@@ -155,7 +169,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.probe_only warmbus.kho=v3",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3",
         );
         assert_eq!(
             options,
@@ -166,6 +180,7 @@ mod tests {
                 report: true,
                 lspci: true,
                 hotplug_buses: Some(8),
+                cores: NonZeroUsize::new(4),
                 probe_only: true,
                 kho: KhoChoice::Abi(KhoAbi::V3),
                 warnings: Vec::new(),
@@ -185,6 +200,9 @@ mod tests {
             "warmbus.hotplug_buses",
             "warmbus.hotplug_buses=256",
             "warmbus.hotplug_buses=-1",
+            "warmbus.cores",
+            "warmbus.cores=0",
+            "warmbus.cores=all",
             "warmbus.probe_only=1",
             "warmbus.kho",
             "warmbus.kho=",

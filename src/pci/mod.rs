@@ -6,6 +6,7 @@
 
 mod access;
 mod address;
+mod ahead;
 mod assign;
 mod check;
 mod complete;
@@ -20,6 +21,7 @@ mod topology;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, PhysAddr, Sbdf};
+pub use ahead::{Answer, ConfigRead, ReadAhead, ReadQueue, by_root_port};
 pub use assign::{AssignOutcome, AssignPolicy, assign};
 pub use check::check;
 pub use complete::first_gap;

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::block::{Block, State};
 use super::cached::Cached;
-use crate::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use crate::pci::{ConfigAccess, ConfigOffset, ConfigRead, Sbdf, Width};
 
 /// A cached byte that the hardware no longer returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,10 @@ pub struct SelfCheck {
 }
 
 impl<A: ConfigAccess> Cached<A> {
-    /// Reads every cacheable byte of `function` that is not cached yet: one
-    /// hardware read a dword, none that touches a byte which must not be read.
-    pub fn capture(&mut self, function: Sbdf) {
+    /// The reads that [`Self::capture`] would make of `function`, in its order.
+    pub fn missing_reads(&self, function: Sbdf) -> Vec<ConfigRead> {
         let Some(block) = self.blocks.get(&function) else {
-            return;
+            return Vec::new();
         };
         let mut accesses = Vec::new();
         for dword in (0..block.size()).step_by(4) {
@@ -43,7 +42,18 @@ impl<A: ConfigAccess> Cached<A> {
                 block.is_cacheable(byte) && !block.is_cached(byte)
             });
         }
-        for (offset, width) in accesses {
+        let read = |(offset, width)| ConfigRead {
+            function,
+            offset,
+            width,
+        };
+        accesses.into_iter().map(read).collect()
+    }
+
+    /// Reads every cacheable byte of `function` that is not cached yet: one
+    /// hardware read a dword, none that touches a byte which must not be read.
+    pub fn capture(&mut self, function: Sbdf) {
+        for missing in self.missing_reads(function) {
             // A function that stops answering is forgotten on the way.
             let is_ready = self
                 .blocks
@@ -52,7 +62,7 @@ impl<A: ConfigAccess> Cached<A> {
             if !is_ready {
                 return;
             }
-            self.read(function, offset, width);
+            self.read(function, missing.offset, missing.width);
         }
     }
 

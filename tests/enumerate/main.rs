@@ -9,6 +9,7 @@ mod hostile;
 mod machines;
 mod planned;
 mod preserved;
+mod together;
 mod virtual_functions;
 
 use std::collections::{BTreeMap, BTreeSet};
