@@ -18,14 +18,14 @@ fn nothing_differs(linux: &LinuxBoot, least: u64) {
     ended_well(linux);
     everything_was_restored(linux);
     let counters = consumer::counters(linux);
-    let last = counters.last().expect("there are counters");
+    let sum = counters.last().expect("there are counters");
     let log = consumer::log(linux);
     println!(
         "{} comparisons, {} differ",
-        last["verified"], last["differences"]
+        sum["verified"], sum["differences"]
     );
-    assert_eq!(last["differences"], 0, "{log:?}");
-    assert!(last["verified"] >= least, "{last:?}");
+    assert_eq!(sum["differences"], 0, "{log:?}");
+    assert!(sum["verified"] >= least, "{sum:?}");
     for line in log {
         assert!(!line.contains(" cached, "), "{line}");
         assert!(!line.contains("in the list"), "{line}");
@@ -40,7 +40,7 @@ fn boot(
     intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> anyhow::Result<()>,
 ) -> LinuxBoot {
     let mut payload = payload(consumer::kernel(), steps);
-    payload.bootargs += &format!(" pcsc={mode}");
+    payload.bootargs.extend([" pcsc=", mode]);
     lab.boot_linux_with(machine.payload(payload), intervene)
         .expect("it boots")
 }
@@ -61,8 +61,8 @@ fn all_came_back(linux: &LinuxBoot, times: usize) {
     }
 }
 
-/// The topology `small` with a disk, and two more ports, of which one has an
-/// NVMe controller that was handed over.
+/// The topology `small` with a disk, and two more ports, of which one has a
+/// controller that was handed over.
 fn machine_with_slots(lab: &Lab) -> Machine {
     let disk = lab.file("disk");
     File::create(&disk).unwrap().set_len(8 << 20).unwrap();
