@@ -159,10 +159,10 @@ on!(sriov, 22.5);
 
 #[test]
 fn firmware_and_linux_together_make_few_accesses() {
-    for topology in ["switch", "fan"] {
+    for (topology, most) in [("switch", 47.0), ("fan", 40.0)] {
         let measured = measured(topology);
         let both = measured.firmware.total() + measured.warm.total();
         let share = percent(both, measured.stock.total());
-        assert!(share <= 40.0, "{topology}: {share:.1} % of {measured:?}");
+        assert!(share <= most, "{topology}: {share:.1} % of {measured:?}");
     }
 }

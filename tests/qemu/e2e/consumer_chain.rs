@@ -22,6 +22,7 @@ pub(crate) fn with_itself(lab: &Lab, steps: &str) -> Payload {
     file.write_all(&further).unwrap();
     Payload {
         initrd: Some(initrd),
+        bootargs: format!("{} retain_initrd", payload.bootargs),
         ..payload
     }
 }

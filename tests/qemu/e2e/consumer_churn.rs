@@ -4,6 +4,7 @@
 //! served with the hardware, past the kernel.
 
 use std::fs::File;
+use std::time::Duration;
 
 use serde_json::json;
 use warmbus_qemu_tests::boot::Lab;
@@ -12,6 +13,9 @@ use warmbus_qemu_tests::linux::{LinuxBoot, Moment, payload};
 use xtask::qemu::{Machine, Running};
 
 use crate::consumer::{ended_well, everything_was_restored};
+
+/// How long Linux may take to cut the power of a slot.
+const SLOTS_OFF: Duration = Duration::from_secs(120);
 
 /// The kernel compared at least `least` values, and found none that differs.
 fn nothing_differs(linux: &LinuxBoot, least: u64) {
@@ -85,16 +89,24 @@ fn machine_with_slots(lab: &Lab) -> Machine {
 /// into each.
 fn plug(moment: Moment, running: &mut Running, _: &LinuxBoot) -> anyhow::Result<()> {
     let qmp = running.qmp()?;
-    let mut add = |arguments| qmp.execute("device_add", &arguments).map(drop);
+    let mut run = |command, arguments| qmp.execute(command, &arguments).map(drop);
     match moment {
-        Moment::Waiting(0) => {
-            add(json!({"driver": "nvme", "id": "hot", "serial": "h", "bus": "empty"}))
+        Moment::Waiting(0) => run(
+            "device_add",
+            json!({"driver": "nvme", "id": "hot", "serial": "h", "bus": "empty"}),
+        ),
+        Moment::Waiting(1) => {
+            run("device_del", json!({"id": "hot"}))?;
+            run("device_del", json!({"id": "cold"}))
         }
-        Moment::Waiting(1) => ["hot", "cold"].into_iter().try_for_each(|id| {
-            let command = qmp.execute("device_del", &json!({ "id": id }));
-            command.map(drop)
-        }),
         Moment::Waiting(2) => {
+            // Linux has let go of them; it still is to cut the power of the slots,
+            // which would take what is plugged in now.
+            qmp.wait_until(SLOTS_OFF, "done with its slots", |qmp| {
+                let devices = qmp.query_pci()?.to_string();
+                Ok(!devices.contains("\"hot\"") && !devices.contains("\"cold\""))
+            })?;
+            let mut add = |arguments| qmp.execute("device_add", &arguments).map(drop);
             add(json!({"driver": "e1000e", "id": "card", "bus": "empty"}))?;
             add(json!({"driver": "nvme", "id": "other", "serial": "o", "bus": "full"}))
         }

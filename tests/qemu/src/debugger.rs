@@ -60,7 +60,11 @@ impl Debugger {
     }
 
     fn order(&mut self, packet: &str) -> Result<()> {
-        let answer = self.ask(packet)?;
+        let mut answer = self.ask(packet)?;
+        // That the guest stopped is told without being asked as well.
+        while answer.starts_with('T') {
+            answer = self.answer()?;
+        }
         ensure!(answer == "OK", "{packet} was answered with {answer:?}");
         Ok(())
     }
@@ -69,6 +73,10 @@ impl Debugger {
         let sum = packet.bytes().fold(0, u8::wrapping_add);
         write!(self.stream.get_mut(), "${packet}#{sum:02x}")
             .with_context(|| format!("cannot send {packet}"))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
         // `+` accepts what was sent; the answer is between `$` and `#`.
         while self.byte()? != b'$' {}
         let mut answer = String::new();
