@@ -127,9 +127,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             Some(parent) => {
                 let is_express = matches!(
                     self.topology.functions[parent].port_type,
-                    Some(
-                        PortType::RootPort | PortType::UpstreamPort | PortType::DownstreamPort
-                    )
+                    Some(PortType::RootPort | PortType::UpstreamPort | PortType::DownstreamPort)
                 );
                 let device_answers = !bus.is_link || function.devfn() != 0;
                 is_express && device_answers && !self.is_hot_plug(parent)
