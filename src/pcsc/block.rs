@@ -1,11 +1,13 @@
 //! The cache of one function.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::bitmap::Bitmap;
 use super::class::{Cell, Class, ClassMap, Tag};
 use super::masks::{Register, WriteMask};
+use super::virtual_function::{self, Routing, VfIdentity, VfRouting, VirtualFunction};
 use crate::pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
 use crate::pci::{Capability, ConfigOffset, ExtendedCapability, Width};
 
@@ -16,6 +18,9 @@ pub(super) enum State {
     Ready,
     /// The function was reset: nothing is served or kept until it answers.
     Reset,
+    /// A virtual function whose VF Enable is clear: the block tells what it
+    /// holds right after it is enabled, and nobody answers now.
+    Disabled,
 }
 
 /// A write to a masked register whose read-back is still to come.
@@ -43,6 +48,10 @@ pub struct Block {
     pub(super) power_state: u8,
     /// Last known Secondary and Subordinate Bus Number of a bridge.
     buses: [u8; 2],
+    /// What makes it a virtual function, if it is one.
+    pub(super) virtual_function: Option<VirtualFunction>,
+    /// Where the VFs of a physical function are.
+    pub(super) routing: Option<Box<Routing>>,
 }
 
 impl Block {
@@ -72,8 +81,31 @@ impl Block {
             state: State::Ready,
             power_state: 0,
             buses: [0; 2],
+            virtual_function: None,
+            routing: None,
         };
         block.classify(&cells);
+        block
+    }
+
+    /// A block of a virtual function that knows only what the specification
+    /// fixes.
+    pub(super) fn of_virtual_function(identity: VfIdentity) -> Self {
+        let mut block = Self::new();
+        let mut cells = [Cell::UNKNOWN; ConfigOffset::CONVENTIONAL_END as usize];
+        cells[4..6].fill(Cell::of(Class::Software));
+        cells[8..0x0c].fill(Cell::of(Class::Static));
+        for (start, values) in virtual_function::FIXED {
+            let start = usize::from(*start);
+            cells[start..start + values.len()].fill(Cell::of(Class::Static));
+        }
+        block.classify(&cells);
+        for (start, values) in virtual_function::FIXED {
+            for (byte, &value) in (*start..).zip(*values) {
+                block.put(byte, value);
+            }
+        }
+        block.virtual_function = Some(VirtualFunction::new(identity));
         block
     }
 
@@ -183,6 +215,31 @@ impl Block {
         &self.extended_capabilities
     }
 
+    /// Which virtual function it is, if it is one.
+    pub fn virtual_function(&self) -> Option<VfIdentity> {
+        self.virtual_function.as_ref().map(|vf| vf.identity)
+    }
+
+    /// Whether it is a virtual function that does not exist now: the block
+    /// holds what it holds right after VF Enable was set.
+    pub fn is_disabled(&self) -> bool {
+        self.state == State::Disabled
+    }
+
+    /// The ranges of bytes that follow from the specification and were not
+    /// read: first offset and number of bytes, ascending.
+    pub fn synthesised(&self) -> Vec<(u16, u16)> {
+        self.virtual_function
+            .as_ref()
+            .map_or_else(Vec::new, VirtualFunction::synthesised)
+    }
+
+    /// What was read of First VF Offset and VF Stride of a physical function,
+    /// ascending by NumVFs.
+    pub fn vf_routing(&self) -> impl Iterator<Item = VfRouting> {
+        self.routing.iter().flat_map(|routing| routing.known())
+    }
+
     /// Offset of the first capability `id`.
     pub fn capability(&self, id: u8) -> Option<u16> {
         self.capabilities
@@ -250,6 +307,7 @@ impl Block {
         }
         if width == Width::Dword {
             self.learn(offset.get(), value);
+            self.learn_routing(offset.get(), value);
         }
     }
 
@@ -276,7 +334,7 @@ impl Block {
         }
     }
 
-    fn put(&mut self, byte: u16, value: u8) {
+    pub(super) fn put(&mut self, byte: u16, value: u8) {
         if let Some(slot) = self.data.get_mut(usize::from(byte)) {
             *slot = value;
             self.cached.set(byte, true);
@@ -287,6 +345,9 @@ impl Block {
     pub(super) fn drop_byte(&mut self, byte: u16) -> bool {
         let was_cached = self.cached.get(byte);
         if was_cached {
+            if let Some(vf) = &mut self.virtual_function {
+                vf.dropped(byte);
+            }
             self.cached.set(byte, false);
             self.data[usize::from(byte)] = 0;
         }
@@ -401,6 +462,16 @@ impl Block {
                     None => 0,
                 }
             });
+        }
+        if self.sr_iov_register(registers::sr_iov::CONTROL) == Some(offset) {
+            // PCIe 9.3.3.3.1; of a function without VFs nothing is known.
+            let vfs = self.sr_iov_register(registers::sr_iov::INITIAL_VFS);
+            let total = vfs.and_then(|vfs| self.word(vfs + 2)).unwrap_or(0);
+            return if total > 0 {
+                u32::from(registers::sr_iov::VF_ENABLE)
+            } else {
+                0
+            };
         }
         let Some(base) = self.capability(registers::capability::EXPRESS) else {
             return 0;

@@ -130,6 +130,8 @@ impl Machine {
                     masks,
                     capabilities,
                     capabilities_complete: true,
+                    routing: &[],
+                    virtual_function: None,
                 }
             })
             .collect();
