@@ -181,6 +181,9 @@ fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: 
                 capabilities: capabilities.map(|c| (c.id, c.offset, c.version)).collect(),
                 cacheable_bytes: bits(&function.cacheable),
                 cached_bytes: bits(&function.cached),
+                routing: Vec::new(),
+                synthesised: Vec::new(),
+                virtual_function: (0, 0),
             }
         );
     }

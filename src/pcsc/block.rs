@@ -113,17 +113,22 @@ impl Block {
     /// What is cached and still cacheable stays.
     pub(super) fn classify(&mut self, cells: &[Cell]) {
         let size = cells.len() as u16;
+        let map = ClassMap::pack(cells);
         let mut cacheable = Bitmap::new(size);
         let mut cached = Bitmap::new(size);
-        for (offset, cell) in (0..).zip(cells) {
-            cacheable.set(offset, cell.class.is_cacheable());
-            cached.set(offset, cell.class.is_cacheable() && self.cached.get(offset));
+        // Most of a space is one run that nothing names.
+        let runs = map
+            .runs(size)
+            .filter(|(_, _, cell)| cell.class.is_cacheable());
+        for offset in runs.flat_map(|(start, end, _)| start..end) {
+            cacheable.set(offset, true);
+            cached.set(offset, self.cached.get(offset));
         }
         self.data.resize(cells.len(), 0);
         self.data.shrink_to_fit();
         self.cacheable = cacheable;
         self.cached = cached;
-        self.map = ClassMap::pack(cells);
+        self.map = map;
     }
 
     /// Takes over what a walk found.
@@ -176,10 +181,7 @@ impl Block {
 
     /// The dwords with a byte that may be cached, in order.
     pub fn cacheable_dwords(&self) -> impl Iterator<Item = ConfigOffset> {
-        (0..self.size())
-            .step_by(4)
-            .filter(|&dword| (dword..dword + 4).any(|byte| self.cacheable.get(byte)))
-            .map(ConfigOffset::new)
+        self.cacheable.dwords().map(ConfigOffset::new)
     }
 
     /// One bit for each byte that may be cached: bit n is bit n % 8 of byte

@@ -38,8 +38,8 @@ impl<A: ConfigAccess> Cached<A> {
             return;
         };
         let mut accesses = Vec::new();
-        for dword in (0..block.size()).step_by(4) {
-            plan(block, dword, &mut accesses, |byte| {
+        for dword in block.cacheable_dwords() {
+            plan(block, dword.get(), &mut accesses, |byte| {
                 block.is_cacheable(byte) && !block.is_cached(byte)
             });
         }
