@@ -9,7 +9,7 @@ use kho_reader::{Kernel, node, pcsc, tree_bytes};
 use proptest::prelude::*;
 use warmbus::kho::{
     BlockInput, Buffer, BuildError, CapabilityRecord, Handover, KhoAbi, Layout, MaskRecord,
-    Placement, Sink, VerifyError, build, verify as verify_memory,
+    Placement, RoutingRecord, Sink, VerifyError, VirtualRecord, build, verify as verify_memory,
 };
 use warmbus::linux::image::PageSize;
 use warmbus::linux::memory::MemoryRange;
@@ -75,6 +75,8 @@ fn inputs(functions: &[Function]) -> Vec<BlockInput<'_>> {
             masks: &function.masks,
             capabilities: &function.capabilities,
             capabilities_complete: function.sbdf.devfn() % 3 != 0,
+            routing: &[],
+            virtual_function: None,
         })
         .collect()
 }
@@ -200,6 +202,9 @@ fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: 
                 capabilities: capabilities.map(|c| (c.id, c.offset, c.version)).collect(),
                 cacheable_bytes: bits(&function.cacheable),
                 cached_bytes: bits(&function.cached),
+                routing: Vec::new(),
+                synthesised: Vec::new(),
+                virtual_function: (0, 0),
             }
         );
     }
@@ -562,5 +567,77 @@ fn a_handover_that_memory_does_not_keep_is_found_with_the_piece_that_is_hurt() {
             assert!(matches!(check(&bytes), Err(VerifyError::Outside { .. })));
             assert!(check(&memory.bytes()[..0x1000]).is_err());
         }
+    }
+}
+
+#[test]
+fn vfs_that_do_not_exist_now_are_in_the_index_only_and_tell_when_they_hold() {
+    let functions = functions(4);
+    let routing = |first, last, captured| RoutingRecord {
+        first,
+        last,
+        offset: 7,
+        stride: 7,
+        ari: true,
+        captured,
+    };
+    let known = [
+        routing(1, 2, false),
+        routing(3, 3, true),
+        routing(4, 9, false),
+    ];
+    let synthesised = [(0, 4), (0x0c, 0x20)];
+    let mut blocks = inputs(&functions);
+    blocks[0].routing = &known;
+    for (number, block) in (1..).zip(&mut blocks[1..]) {
+        block.routing = &known[1..2];
+        block.virtual_function = Some(VirtualRecord {
+            physical: functions[0].sbdf.routing_id(),
+            number,
+            disabled: number != 2,
+            synthesised: &synthesised,
+        });
+    }
+    let layout = Layout::new(blocks.len(), KhoAbi::V4, PageSize::K4).unwrap();
+    let mut memory = Buffer::new(PhysAddr(0x6000_0000), layout.size() as usize);
+    let placement = Placement {
+        arena: PhysAddr(0x6000_0000),
+        scratch: &SCRATCH,
+        generation: GENERATION,
+    };
+    let handover = build(&layout, &placement, &blocks, &mut memory).unwrap();
+    let tree = memory
+        .get(handover.subtree.start, handover.subtree.size as usize)
+        .unwrap();
+
+    let nodes = pcsc::consume(&memory, tree).unwrap();
+    let index = pcsc::Index::open(&memory, tree).unwrap();
+    assert_eq!((nodes.len(), index.len()), (2, 4));
+    for (number, block) in blocks.iter().enumerate() {
+        let sbdf = block.sbdf;
+        let address = (sbdf.segment(), sbdf.bus(), sbdf.device(), sbdf.function());
+        assert_eq!(nodes.contains_key(&address), number == 0 || number == 2);
+        let (at, _) = index.find(address).0.expect("in the index");
+        let extension = pcsc::extension(memory.get(PhysAddr(at), 8192).unwrap()).unwrap();
+        let physical = functions[0].sbdf.routing_id();
+        if number == 0 {
+            assert_eq!(
+                extension.routing,
+                [[1, 2, 7, 7, 1], [3, 3, 7, 7, 3], [4, 9, 7, 7, 1]]
+            );
+            assert_eq!(extension.virtual_function, (0, 0));
+            assert_eq!(
+                (extension.flags & 0x1c, extension.synthesised.len()),
+                (0, 0)
+            );
+        } else {
+            let flags = if number == 2 { 0x14 } else { 0x1c };
+            assert_eq!(extension.flags & 0x1c, flags);
+            assert_eq!(extension.routing, [[3, 3, 7, 7, 3]]);
+            assert_eq!(extension.synthesised, synthesised);
+            assert_eq!(extension.virtual_function, (physical, number as u16));
+        }
+        assert_eq!(extension.masks.len(), block.masks.len());
+        assert_eq!(extension.capabilities.len(), block.capabilities.len());
     }
 }

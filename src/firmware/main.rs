@@ -143,6 +143,9 @@ fn boot(
         None => (None, Ok(())),
         Some(Ok(linux)) => {
             linux.tell();
+            if let Ok(outcome) = &outcome {
+                pipeline::settle(outcome.settled_at, timer);
+            }
             (Some(linux), Ok(()))
         }
         Some(Err(error)) => (None, Err(error)),

@@ -7,9 +7,10 @@ use log::info;
 use warmbus::machine::{Machine, MachineError, Options};
 use warmbus::pci::{
     AccessCounts, AssignPolicy, Counted, HostBridge, ReadAhead, Sbdf, ScanPolicy, Topology, assign,
-    check, enumerate, first_gap,
+    check, enable_vfs, enumerate, first_gap,
 };
 use warmbus::pcsc::{Cached, SelfCheck, Statistics};
+use warmbus::time::Clock;
 
 use crate::ecam::Ecam;
 use crate::mmu::Mmu;
@@ -37,6 +38,9 @@ pub(crate) struct Outcome {
     pub(crate) failure: Option<String>,
     /// Why the assignment is not complete, if it is not.
     pub(crate) gap: Option<String>,
+    /// Until when nobody may read SR-IOV capabilities, in nanoseconds of the
+    /// timer, if that matters.
+    pub(crate) settled_at: Option<u64>,
 }
 
 /// The host bridges of `machine` that can be reached, and the way to them.
@@ -82,7 +86,9 @@ pub(crate) fn run(
         "{} BARs have an address, {} do not fit",
         assigned.assigned, assigned.disabled
     );
-    run_phase(phases, "capture", &mut config, |config| {
+    let vfs = run_phase(phases, "capture", &mut config, |config| {
+        // They take their time to get ready, which is used.
+        let vfs = enable_vfs(&mut topology, &options.vfs, config, &mut timer.clone());
         together::read_ahead(&topology, config, cores, timer);
         let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
         // As the answers of other cores are sorted.
@@ -92,6 +98,15 @@ pub(crate) fn run(
         }
         config.access_mut().access_mut().drop_answers();
         topology.note_faults(config);
+        vfs
+    });
+    let settled_at = vfs.and_then(|vfs| {
+        run_phase(phases, "vf-wait", &mut config, |_| {
+            vfs.wait(&mut timer.clone())
+        });
+        run_phase(phases, "vfs", &mut config, |config| {
+            vfs.capture(&mut topology, config, &mut timer.clone())
+        })
     });
     let found = run_phase(phases, "check", &mut config, |config| {
         check(&topology, config)
@@ -113,6 +128,9 @@ pub(crate) fn run(
     accesses.reads += config.access().access().dropped();
     let statistics = config.statistics();
     let (most_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
+    if options.verify {
+        settle(settled_at, timer);
+    }
     let self_check = options
         .verify
         .then(|| run_phase(phases, "self-check", &mut config, Cached::self_check));
@@ -138,7 +156,14 @@ pub(crate) fn run(
         self_check,
         failure,
         gap,
+        settled_at,
     }
+}
+
+/// Waits until SR-IOV capabilities may be read again.
+pub(crate) fn settle(settled_at: Option<u64>, mut timer: Timer) {
+    let left = settled_at.map_or(0, |at| at.saturating_sub(timer.now()));
+    timer.wait(left);
 }
 
 /// How often the cacheable dword that was read most often was read, and how

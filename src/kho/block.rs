@@ -3,6 +3,7 @@
 //!
 //! `docs/pcsc-format.md` is the description of the format.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::Sink;
@@ -31,6 +32,21 @@ const VERSION: u16 = 1;
 const MASKS_CUT: u16 = 1;
 /// Flag: the capabilities are not complete.
 const CAPABILITIES_CUT: u16 = 2;
+/// Flag: a virtual function.
+const VIRTUAL: u16 = 4;
+/// Flag: a virtual function whose VF Enable is clear.
+const DISABLED: u16 = 8;
+/// Flag: some bytes follow from the specification and were not read.
+const SYNTHESISED: u16 = 16;
+
+/// Bytes of a routing record.
+const ROUTING: usize = 16;
+/// Flag of a routing record: ARI Capable Hierarchy was set.
+const ROUTING_ARI: u16 = 1;
+/// Flag of a routing record: VFs were captured with this NumVFs.
+const ROUTING_CAPTURED: u16 = 2;
+/// Bytes of a range of synthesised bytes.
+const RANGE: usize = 4;
 
 /// Flag of a mask record: the fixed bits have the value that it gives.
 const VALUE_GIVEN: u16 = 1;
@@ -39,8 +55,17 @@ const VALUE_GIVEN: u16 = 1;
 /// has 13.
 pub const MOST_MASKS: usize = 32;
 /// Capabilities that a block has room for.
-pub const MOST_CAPABILITIES: usize =
-    ((BLOCK_SIZE - EXTENSION) as usize - HEADER - MOST_MASKS * MASK) / CAPABILITY;
+pub const MOST_CAPABILITIES: usize = ((BLOCK_SIZE - EXTENSION) as usize
+    - HEADER
+    - MOST_MASKS * MASK
+    - MOST_ROUTINGS * ROUTING
+    - MOST_RANGES * RANGE)
+    / CAPABILITY;
+/// Routing records that a block has room for; more are left out.
+pub const MOST_ROUTINGS: usize = 16;
+/// Ranges of synthesised bytes that a block has room for; a function with more
+/// cannot be handed over.
+pub const MOST_RANGES: usize = 16;
 
 /// What is known about writes to a dword of configuration space: a BAR, an
 /// expansion ROM BAR or a window register of a bridge. A bit in neither mask is
@@ -69,6 +94,37 @@ pub struct CapabilityRecord {
     pub version: u8,
 }
 
+/// Where the VFs of a physical function are for some values of NumVFs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutingRecord {
+    /// First NumVFs that it holds for.
+    pub first: u16,
+    /// Last NumVFs that it holds for.
+    pub last: u16,
+    /// First VF Offset.
+    pub offset: u16,
+    /// VF Stride.
+    pub stride: u16,
+    /// ARI Capable Hierarchy of the device.
+    pub ari: bool,
+    /// Whether VFs were captured with this NumVFs, which is the only one then.
+    pub captured: bool,
+}
+
+/// What a virtual function has more than others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtualRecord<'a> {
+    /// Routing ID of its physical function.
+    pub physical: u16,
+    /// Its number, from 1.
+    pub number: u16,
+    /// Whether VF Enable is clear, so that the block tells of the future.
+    pub disabled: bool,
+    /// Ranges of bytes that were not read: first offset and length. At most
+    /// [`MOST_RANGES`].
+    pub synthesised: &'a [(u16, u16)],
+}
+
 /// One function as it goes into a handover.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockInput<'a> {
@@ -90,6 +146,12 @@ pub struct BlockInput<'a> {
     /// Whether `capabilities` are all that the function has. They are not if
     /// one of its lists could not be followed to the end.
     pub capabilities_complete: bool,
+    /// Of a physical function what is known of the places of its VFs, ascending
+    /// by NumVFs, of a virtual one the record under which it was captured. Of
+    /// more than [`MOST_ROUTINGS`] those that were not used are left out first.
+    pub routing: &'a [RoutingRecord],
+    /// What makes it a virtual function, if it is one.
+    pub virtual_function: Option<VirtualRecord<'a>>,
 }
 
 impl BlockInput<'_> {
@@ -100,6 +162,10 @@ impl BlockInput<'_> {
             && size != usize::from(ConfigOffset::END)
         {
             return Err(BlockError::DataSize { function, size });
+        }
+        let ranges = self.virtual_function.map_or(0, |vf| vf.synthesised.len());
+        if ranges > MOST_RANGES {
+            return Err(BlockError::Ranges { function, ranges });
         }
         for bitmap in [self.cacheable, self.cached] {
             if bitmap.len() != size / 8 {
@@ -155,8 +221,21 @@ impl BlockInput<'_> {
         if capabilities.len() < self.capabilities.len() || !self.capabilities_complete {
             flags |= CAPABILITIES_CUT;
         }
+        let routings = self.routings();
+        let ranges = self.virtual_function.map_or(&[][..], |vf| vf.synthesised);
         let capabilities_at = HEADER + masks.len() * MASK;
-        let used = capabilities_at + capabilities.len() * CAPABILITY;
+        let routings_at = capabilities_at + capabilities.len() * CAPABILITY;
+        let ranges_at = routings_at + routings.len() * ROUTING;
+        let used = ranges_at + ranges.len() * RANGE;
+        if let Some(vf) = self.virtual_function {
+            flags |= VIRTUAL;
+            if vf.disabled {
+                flags |= DISABLED;
+            }
+        }
+        if !ranges.is_empty() {
+            flags |= SYNTHESISED;
+        }
 
         let mut put = |at: usize, bytes: &[u8]| {
             extension[at..at + bytes.len()].copy_from_slice(bytes);
@@ -179,6 +258,22 @@ impl BlockInput<'_> {
         put(46, &(CAPABILITY as u16).to_le_bytes());
         put(48, &ones(self.cacheable).to_le_bytes());
         put(50, &ones(self.cached).to_le_bytes());
+        put(52, &(routings.len() as u16).to_le_bytes());
+        put(54, &(ranges.len() as u16).to_le_bytes());
+        let place = |count: usize, at: usize| {
+            let offset = if count == 0 {
+                0
+            } else {
+                EXTENSION as u16 + at as u16
+            };
+            offset.to_le_bytes()
+        };
+        put(56, &place(routings.len(), routings_at));
+        put(58, &place(ranges.len(), ranges_at));
+        if let Some(vf) = self.virtual_function {
+            put(60, &vf.physical.to_le_bytes());
+            put(62, &vf.number.to_le_bytes());
+        }
         for (number, mask) in masks.iter().enumerate() {
             let at = HEADER + number * MASK;
             put(at, &mask.offset.to_le_bytes());
@@ -195,7 +290,45 @@ impl BlockInput<'_> {
             put(at + 2, &capability.offset.to_le_bytes());
             put(at + 4, &[capability.version]);
         }
+        for (number, record) in routings.iter().enumerate() {
+            let at = routings_at + number * ROUTING;
+            let RoutingRecord {
+                first,
+                last,
+                offset,
+                stride,
+                ..
+            } = *record;
+            let mut flags = 0;
+            if record.ari {
+                flags |= ROUTING_ARI;
+            }
+            if record.captured {
+                flags |= ROUTING_CAPTURED;
+            }
+            for (at, value) in (at..).step_by(2).zip([first, last, offset, stride, flags]) {
+                put(at, &value.to_le_bytes());
+            }
+        }
+        for (number, (start, length)) in ranges.iter().enumerate() {
+            let at = ranges_at + number * RANGE;
+            put(at, &start.to_le_bytes());
+            put(at + 2, &length.to_le_bytes());
+        }
         used
+    }
+
+    /// The routing records that there is room for, ascending by NumVFs.
+    fn routings(&self) -> Vec<RoutingRecord> {
+        let mut left_out = self.routing.len().saturating_sub(MOST_ROUTINGS);
+        let mut kept = self.routing.to_vec();
+        kept.retain(|record| {
+            let is_left_out = left_out > 0 && !record.captured;
+            left_out -= usize::from(is_left_out);
+            !is_left_out
+        });
+        kept.truncate(MOST_ROUTINGS);
+        kept
     }
 }
 
@@ -240,6 +373,13 @@ pub enum BlockError {
         /// Bytes expected.
         expected: usize,
     },
+    /// There are more ranges of synthesised bytes than there is room for.
+    Ranges {
+        /// The function.
+        function: Sbdf,
+        /// Ranges given.
+        ranges: usize,
+    },
     /// A byte is marked as cached but not as cacheable.
     NotCacheable {
         /// The function.
@@ -263,6 +403,10 @@ impl fmt::Display for BlockError {
             } => write!(
                 f,
                 "{function}: a bitmap of the cache has {size} bytes instead of {expected}"
+            ),
+            Self::Ranges { function, ranges } => write!(
+                f,
+                "{function}: {ranges} ranges of bytes that were not read are more than {MOST_RANGES}"
             ),
             Self::NotCacheable { function, offset } => write!(
                 f,

@@ -200,7 +200,10 @@ fn subtree(
     if !placement.absent.is_empty() {
         tree.property(absent::PROPERTY, &absent::property(placement.absent))?;
     }
-    for (number, block) in blocks.iter().enumerate() {
+    // Who does not know the index does not know either under which conditions a
+    // block holds whose function does not exist now.
+    let exists = |block: &BlockInput<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
+    for (number, block) in blocks.iter().enumerate().filter(|(_, block)| exists(block)) {
         let function = block.sbdf;
         let node = tree.begin_node(&format!(
             "dev_{:04x}_{:02x}_{:02x}_{:x}",

@@ -1,11 +1,12 @@
 //! From the cache to what a handover is written from.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{BlockInput, CapabilityRecord, MaskRecord};
-use crate::pci::registers::COMMAND;
+use super::{BlockInput, CapabilityRecord, MaskRecord, RoutingRecord, VirtualRecord};
+use crate::pci::registers::{COMMAND, extended, sr_iov};
 use crate::pci::{Sbdf, Topology};
-use crate::pcsc::{Block, Cached};
+use crate::pcsc::{Block, Cached, VfRouting};
 
 /// What a handover says of each function of a cache.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ struct Function<'a> {
     masks: Vec<MaskRecord>,
     capabilities: Vec<CapabilityRecord>,
     capabilities_complete: bool,
+    routing: Vec<RoutingRecord>,
+    synthesised: Vec<(u16, u16)>,
 }
 
 impl<'a> Gathered<'a> {
@@ -34,6 +37,8 @@ impl<'a> Gathered<'a> {
             .map(|function| function.sbdf)
             .collect();
         sound.sort_unstable();
+        let used = captured_routings(config);
+        let mut hierarchy = Hierarchy::default();
         let functions = config
             .blocks()
             .map(|(sbdf, block)| Function {
@@ -42,6 +47,14 @@ impl<'a> Gathered<'a> {
                 masks: masks(block),
                 capabilities: capabilities(block),
                 capabilities_complete: sound.binary_search(&sbdf).is_ok(),
+                routing: match block.virtual_function() {
+                    Some(vf) => {
+                        let ari = hierarchy.of(vf.physical, config);
+                        alloc::vec![record(vf.routing, ari, true)]
+                    }
+                    None => routings(sbdf, block, config, &used, &mut hierarchy),
+                },
+                synthesised: block.synthesised(),
             })
             .collect();
         Self { functions }
@@ -61,8 +74,90 @@ impl<'a> Gathered<'a> {
                 masks: &function.masks,
                 capabilities: &function.capabilities,
                 capabilities_complete: function.capabilities_complete,
+                routing: &function.routing,
+                virtual_function: function.block.virtual_function().map(|vf| VirtualRecord {
+                    physical: vf.physical.routing_id(),
+                    number: vf.number,
+                    disabled: function.block.is_disabled(),
+                    synthesised: &function.synthesised,
+                }),
             })
             .collect()
+    }
+}
+
+/// The NumVFs with which the VFs of each physical function were captured.
+fn captured_routings<A: crate::pci::ConfigAccess>(config: &Cached<A>) -> BTreeMap<Sbdf, u16> {
+    let vfs = config
+        .blocks()
+        .filter_map(|(_, block)| block.virtual_function());
+    vfs.map(|vf| (vf.physical, vf.routing.num_vfs)).collect()
+}
+
+/// ARI Capable Hierarchy of devices: the bit of the lowest-numbered physical
+/// function of a device holds for all of them (PCIe 9.3.3.3.5).
+#[derive(Default)]
+struct Hierarchy {
+    /// The bus that was looked at last, and its bit.
+    last: Option<((u16, u8), bool)>,
+}
+
+impl Hierarchy {
+    fn of<A: crate::pci::ConfigAccess>(&mut self, physical: Sbdf, config: &Cached<A>) -> bool {
+        let bus = (physical.segment(), physical.bus());
+        if let Some((_, ari)) = self.last.filter(|(last, _)| *last == bus) {
+            return ari;
+        }
+        let first = Sbdf::from_devfn(bus.0, bus.1, 0);
+        let ari = config
+            .blocks_from(first)
+            .take_while(|(sbdf, _)| (sbdf.segment(), sbdf.bus()) == bus)
+            .find_map(|(_, block)| {
+                let at = block.extended_capability(extended::SR_IOV)?;
+                block.word(at + sr_iov::CONTROL)
+            })
+            .is_some_and(|control| control & sr_iov::ARI_CAPABLE_HIERARCHY != 0);
+        self.last = Some((bus, ari));
+        ari
+    }
+}
+
+/// What is known of the places of the VFs of a physical function.
+fn routings<A: crate::pci::ConfigAccess>(
+    sbdf: Sbdf,
+    block: &Block,
+    config: &Cached<A>,
+    used: &BTreeMap<Sbdf, u16>,
+    hierarchy: &mut Hierarchy,
+) -> Vec<RoutingRecord> {
+    let mut records: Vec<RoutingRecord> = Vec::new();
+    for routing in block.vf_routing() {
+        let captured = used.get(&sbdf) == Some(&routing.num_vfs);
+        let next = record(routing, hierarchy.of(sbdf, config), captured);
+        match records.last_mut() {
+            Some(last) if continues(last, &next) => last.last = next.last,
+            _ => records.push(next),
+        }
+    }
+    records
+}
+
+/// Whether `next` only goes on with what `last` says.
+fn continues(last: &RoutingRecord, next: &RoutingRecord) -> bool {
+    !last.captured
+        && !next.captured
+        && last.last.checked_add(1) == Some(next.first)
+        && (last.offset, last.stride) == (next.offset, next.stride)
+}
+
+fn record(routing: VfRouting, ari: bool, captured: bool) -> RoutingRecord {
+    RoutingRecord {
+        first: routing.num_vfs,
+        last: routing.num_vfs,
+        offset: routing.offset,
+        stride: routing.stride,
+        ari,
+        captured,
     }
 }
 

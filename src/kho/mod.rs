@@ -25,7 +25,7 @@ pub mod verify;
 
 use core::fmt;
 
-pub use block::{BlockInput, CapabilityRecord, MaskRecord};
+pub use block::{BlockInput, CapabilityRecord, MaskRecord, RoutingRecord, VirtualRecord};
 pub use build::{BuildError, Handover, Placement, build};
 pub use gather::Gathered;
 pub use layout::{Layout, LayoutError};

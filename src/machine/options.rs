@@ -8,6 +8,7 @@ use core::num::NonZeroUsize;
 use log::LevelFilter;
 
 use crate::kho::KhoAbi;
+use crate::pci::{Sbdf, VfPolicy, VfScope};
 
 /// Which version of the Kexec HandOver ABI the cache is handed over with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,10 @@ pub struct Options {
     /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
     /// otherwise.
     pub kho: KhoChoice,
+    /// `warmbus.vfs=`: which virtual functions are captured: `off`, `found`,
+    /// `all`, or physical functions with how many each, and `keep`; those that
+    /// are found enabled unless said otherwise.
+    pub vfs: VfPolicy,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -66,6 +71,7 @@ impl Default for Options {
             cores: None,
             probe_only: false,
             kho: KhoChoice::Auto,
+            vfs: VfPolicy::default(),
             warnings: Vec::new(),
         }
     }
@@ -139,9 +145,34 @@ impl Options {
                 };
                 true
             }
+            Some(("vfs", words)) => {
+                let policy = vf_policy(words);
+                let is_understood = policy.is_some();
+                self.vfs = policy.unwrap_or_else(|| core::mem::take(&mut self.vfs));
+                is_understood
+            }
             Some(_) => false,
         }
     }
+}
+
+/// The words between the commas of `warmbus.vfs=`.
+fn vf_policy(words: &str) -> Option<VfPolicy> {
+    let mut policy = VfPolicy::default();
+    for word in words.split(',') {
+        match word {
+            "off" => policy.scope = VfScope::Off,
+            "found" => policy.scope = VfScope::Found,
+            "all" => policy.scope = VfScope::All,
+            "keep" => policy.keep = true,
+            listed => {
+                let (function, count) = listed.split_once('=')?;
+                let function: Sbdf = function.parse().ok()?;
+                policy.listed.push((function, count.parse().ok()?));
+            }
+        }
+    }
+    Some(policy)
 }
 
 /// The words of a kernel command line: separated by white space, which double
@@ -169,7 +200,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16",
         );
         assert_eq!(
             options,
@@ -183,6 +214,11 @@ mod tests {
                 cores: NonZeroUsize::new(4),
                 probe_only: true,
                 kho: KhoChoice::Abi(KhoAbi::V3),
+                vfs: VfPolicy {
+                    scope: VfScope::All,
+                    listed: alloc::vec![(Sbdf::new(1, 2, 0, 0), 16)],
+                    keep: true,
+                },
                 warnings: Vec::new(),
             }
         );
@@ -208,6 +244,13 @@ mod tests {
             "warmbus.kho=",
             "warmbus.kho=v2",
             "warmbus.kho=V4",
+            "warmbus.vfs",
+            "warmbus.vfs=",
+            "warmbus.vfs=some",
+            "warmbus.vfs=all,",
+            "warmbus.vfs=0000:01:00.0",
+            "warmbus.vfs=0000:01:00.0=65536",
+            "warmbus.vfs=01:00=3",
             "warmbus.unknown",
         ] {
             let options = Options::from_bootargs(word);

@@ -1,7 +1,7 @@
 //! Counts what reaches the hardware.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width, registers};
 
@@ -20,22 +20,59 @@ pub struct AccessCounts {
 }
 
 /// How often each dword of one function was read, and whether it was written
-/// since.
-#[derive(Clone, Debug)]
+/// since. Nearly all are read once.
+#[derive(Clone, Debug, Default)]
 struct Reads {
-    /// Saturating; of dwords read again after a write only the first counts.
-    times: Box<[u8]>,
-    written: Box<[u8]>,
+    /// Dwords that were read at least once.
+    once: Dwords,
+    written: Dwords,
+    /// Dwords that were read more often, and how often; saturating. Of those
+    /// read again after a write only the first read counts.
+    times: BTreeMap<u16, u8>,
 }
 
-const DWORDS: usize = ConfigOffset::END as usize / 4;
-
 impl Reads {
-    fn new() -> Self {
-        Self {
-            times: Box::new([0; DWORDS]),
-            written: Box::new([0; DWORDS / 8]),
+    fn times(&self, dword: u16) -> u8 {
+        let more = self.times.get(&dword).copied();
+        more.unwrap_or(u8::from(self.once.contains(dword)))
+    }
+
+    fn count(&mut self, dword: u16) {
+        if self.once.insert(dword) {
+            let times = self.times.entry(dword).or_insert(1);
+            *times = times.saturating_add(1);
         }
+    }
+}
+
+/// A set of dwords of configuration space, in 128 bytes as far as it reaches.
+#[derive(Clone, Debug, Default)]
+struct Dwords(Vec<u64>);
+
+impl Dwords {
+    fn contains(&self, dword: u16) -> bool {
+        let word = self.0.get(usize::from(dword / 64));
+        word.is_some_and(|word| word >> (dword % 64) & 1 != 0)
+    }
+
+    /// Returns whether it was there.
+    fn insert(&mut self, dword: u16) -> bool {
+        let index = usize::from(dword / 64);
+        if self.0.len() <= index {
+            self.0.resize(index + 1, 0);
+        }
+        let was_there = self.contains(dword);
+        self.0[index] |= 1 << (dword % 64);
+        was_there
+    }
+
+    /// Returns whether it was there.
+    fn remove(&mut self, dword: u16) -> bool {
+        let was_there = self.contains(dword);
+        if let Some(word) = self.0.get_mut(usize::from(dword / 64)) {
+            *word &= !(1 << (dword % 64));
+        }
+        was_there
     }
 }
 
@@ -77,7 +114,7 @@ impl<A: ConfigAccess> Counted<A> {
     pub fn reads_of_dword(&self, function: Sbdf, offset: ConfigOffset) -> u8 {
         self.reads
             .get(&function)
-            .map_or(0, |reads| reads.times[offset.index() / 4])
+            .map_or(0, |reads| reads.times(offset.get() / 4))
     }
 }
 
@@ -90,24 +127,20 @@ impl<A: ConfigAccess> ConfigAccess for Counted<A> {
             self.counts.absent_probes += 1;
             return value;
         }
-        let reads = self.reads.entry(function).or_insert_with(Reads::new);
-        let dword = offset.index() / 4;
-        let written = &mut reads.written[dword / 8];
-        let was_written = *written >> (dword % 8) & 1 != 0;
-        *written &= !(1 << (dword % 8));
-        let times = &mut reads.times[dword];
+        let reads = self.reads.entry(function).or_default();
+        let dword = offset.get() / 4;
+        let was_written = reads.written.remove(dword);
         self.counts.read_backs += u64::from(was_written);
-        if !was_written || *times == 0 {
-            *times = times.saturating_add(1);
+        if !was_written || reads.times(dword) == 0 {
+            reads.count(dword);
         }
         value
     }
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
         self.counts.writes += 1;
-        let reads = self.reads.entry(function).or_insert_with(Reads::new);
-        let dword = offset.index() / 4;
-        reads.written[dword / 8] |= 1 << (dword % 8);
+        let reads = self.reads.entry(function).or_default();
+        reads.written.insert(offset.get() / 4);
         self.access.write(function, offset, width, value);
     }
 

@@ -18,6 +18,7 @@ pub mod names;
 mod recorded;
 pub mod registers;
 mod topology;
+mod virtual_functions;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, PhysAddr, Sbdf};
@@ -31,5 +32,6 @@ pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
 pub use recorded::{DumpError, DumpProblem, Recorded};
 pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
-    PortType, SrIovInfo, Topology,
+    PortType, SrIovInfo, Topology, VirtualInfo,
 };
+pub use virtual_functions::{EnabledVfs, VfPolicy, VfScope, enable_vfs};

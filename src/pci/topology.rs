@@ -186,6 +186,21 @@ pub struct SrIovInfo {
     pub vf_device_id: u16,
     /// Highest bus that a VF of this function can be on.
     pub last_bus: u8,
+    /// NumVFs with which VFs were found enabled, or with which they were
+    /// enabled later to be captured; 0 where they never were.
+    pub num_vfs: u16,
+    /// Whether VF Enable is set in the end.
+    pub vfs_enabled: bool,
+}
+
+/// What makes a function a virtual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtualInfo {
+    /// Index in [`Topology::functions`] of its physical function, which comes
+    /// before it.
+    pub physical: usize,
+    /// Its number, from 1 to NumVFs.
+    pub number: u16,
 }
 
 /// Something about a function or a bus that is not as it should be. Reads as
@@ -238,6 +253,9 @@ pub struct Function {
     pub bridge: Option<BridgeInfo>,
     /// SR-IOV, if it is a physical function.
     pub sriov: Option<SrIovInfo>,
+    /// Which VF of which function it is, if it is a virtual one. Its IDs are
+    /// the Vendor ID and the VF Device ID of that function.
+    pub virtual_function: Option<VirtualInfo>,
     /// What is not as it should be.
     pub anomalies: Vec<String>,
 }

@@ -32,6 +32,15 @@ impl Bitmap {
         }
     }
 
+    /// The dwords with a byte whose bit is set, ascending: their offsets.
+    pub(super) fn dwords(&self) -> impl Iterator<Item = u16> {
+        (0..).step_by(8).zip(&self.0).flat_map(|(first, &bits)| {
+            let halves = [(first, bits & 0xf), (first + 4, bits >> 4)];
+            let used = halves.into_iter().filter(|(_, bits)| *bits != 0);
+            used.map(|(dword, _)| dword)
+        })
+    }
+
     /// Number of set bits.
     pub(super) fn count(&self) -> u16 {
         self.0.iter().map(|byte| byte.count_ones() as u16).sum()

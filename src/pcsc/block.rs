@@ -1,5 +1,6 @@
 //! The cache of one function.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -7,6 +8,7 @@ use super::bitmap::Bitmap;
 use super::class::{Cell, Class, ClassMap, Tag};
 use super::fixed::FixedBits;
 use super::masks::{Register, WriteMask};
+use super::virtual_function::{self, Routing, VfIdentity, VfRouting, VirtualFunction};
 use crate::pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
 use crate::pci::{Capability, ConfigOffset, ExtendedCapability, Width};
 
@@ -17,6 +19,9 @@ pub(super) enum State {
     Ready,
     /// The function was reset: nothing is served or kept until it answers.
     Reset,
+    /// A virtual function whose VF Enable is clear: the block tells what it
+    /// holds right after it is enabled, and nobody answers now.
+    Disabled,
 }
 
 /// A write to a masked register whose read-back is still to come.
@@ -45,6 +50,10 @@ pub struct Block {
     pub(super) power_state: u8,
     /// Last known Secondary and Subordinate Bus Number of a bridge.
     buses: [u8; 2],
+    /// What makes it a virtual function, if it is one.
+    pub(super) virtual_function: Option<VirtualFunction>,
+    /// Where the VFs of a physical function are.
+    pub(super) routing: Option<Box<Routing>>,
 }
 
 impl Block {
@@ -75,8 +84,31 @@ impl Block {
             state: State::Ready,
             power_state: 0,
             buses: [0; 2],
+            virtual_function: None,
+            routing: None,
         };
         block.classify(&cells);
+        block
+    }
+
+    /// A block of a virtual function that knows only what the specification
+    /// fixes.
+    pub(super) fn of_virtual_function(identity: VfIdentity) -> Self {
+        let mut block = Self::new();
+        let mut cells = [Cell::UNKNOWN; ConfigOffset::CONVENTIONAL_END as usize];
+        cells[4..6].fill(Cell::of(Class::Software));
+        cells[8..0x0c].fill(Cell::of(Class::Static));
+        for (start, values) in virtual_function::FIXED {
+            let start = usize::from(*start);
+            cells[start..start + values.len()].fill(Cell::of(Class::Static));
+        }
+        block.classify(&cells);
+        for (start, values) in virtual_function::FIXED {
+            for (byte, &value) in (*start..).zip(*values) {
+                block.put(byte, value);
+            }
+        }
+        block.virtual_function = Some(VirtualFunction::new(identity));
         block
     }
 
@@ -84,17 +116,22 @@ impl Block {
     /// What is cached and still cacheable stays.
     pub(super) fn classify(&mut self, cells: &[Cell]) {
         let size = cells.len() as u16;
+        let map = ClassMap::pack(cells);
         let mut cacheable = Bitmap::new(size);
         let mut cached = Bitmap::new(size);
-        for (offset, cell) in (0..).zip(cells) {
-            cacheable.set(offset, cell.class.is_cacheable());
-            cached.set(offset, cell.class.is_cacheable() && self.cached.get(offset));
+        // Most of a space is one run that nothing names.
+        let runs = map
+            .runs(size)
+            .filter(|(_, _, cell)| cell.class.is_cacheable());
+        for offset in runs.flat_map(|(start, end, _)| start..end) {
+            cacheable.set(offset, true);
+            cached.set(offset, self.cached.get(offset));
         }
         self.data.resize(cells.len(), 0);
         self.data.shrink_to_fit();
         self.cacheable = cacheable;
         self.cached = cached;
-        self.map = ClassMap::pack(cells);
+        self.map = map;
     }
 
     /// Takes over what a walk found.
@@ -147,10 +184,7 @@ impl Block {
 
     /// The dwords with a byte that may be cached, in order.
     pub fn cacheable_dwords(&self) -> impl Iterator<Item = ConfigOffset> {
-        (0..self.size())
-            .step_by(4)
-            .filter(|&dword| (dword..dword + 4).any(|byte| self.cacheable.get(byte)))
-            .map(ConfigOffset::new)
+        self.cacheable.dwords().map(ConfigOffset::new)
     }
 
     /// One bit for each byte that may be cached: bit n is bit n % 8 of byte
@@ -184,6 +218,31 @@ impl Block {
     /// The extended capabilities in the order of the list.
     pub fn extended_capabilities(&self) -> &[ExtendedCapability] {
         &self.extended_capabilities
+    }
+
+    /// Which virtual function it is, if it is one.
+    pub fn virtual_function(&self) -> Option<VfIdentity> {
+        self.virtual_function.as_ref().map(|vf| vf.identity)
+    }
+
+    /// Whether it is a virtual function that does not exist now: the block
+    /// holds what it holds right after VF Enable was set.
+    pub fn is_disabled(&self) -> bool {
+        self.state == State::Disabled
+    }
+
+    /// The ranges of bytes that follow from the specification and were not
+    /// read: first offset and number of bytes, ascending.
+    pub fn synthesised(&self) -> Vec<(u16, u16)> {
+        self.virtual_function
+            .as_ref()
+            .map_or_else(Vec::new, VirtualFunction::synthesised)
+    }
+
+    /// What was read of First VF Offset and VF Stride of a physical function,
+    /// ascending by NumVFs.
+    pub fn vf_routing(&self) -> impl Iterator<Item = VfRouting> {
+        self.routing.iter().flat_map(|routing| routing.known())
     }
 
     /// Offset of the first capability `id`.
@@ -277,6 +336,7 @@ impl Block {
                 self.fixed.retain(|known| known.offset != found.offset);
                 self.fixed.push(found);
             }
+            self.learn_routing(offset.get(), value);
         }
     }
 
@@ -303,7 +363,7 @@ impl Block {
         }
     }
 
-    fn put(&mut self, byte: u16, value: u8) {
+    pub(super) fn put(&mut self, byte: u16, value: u8) {
         if let Some(slot) = self.data.get_mut(usize::from(byte)) {
             *slot = value;
             self.cached.set(byte, true);
@@ -314,6 +374,9 @@ impl Block {
     pub(super) fn drop_byte(&mut self, byte: u16) -> bool {
         let was_cached = self.cached.get(byte);
         if was_cached {
+            if let Some(vf) = &mut self.virtual_function {
+                vf.dropped(byte);
+            }
             self.cached.set(byte, false);
             self.data[usize::from(byte)] = 0;
         }
@@ -428,6 +491,16 @@ impl Block {
                     None => 0,
                 }
             });
+        }
+        if self.sr_iov_register(registers::sr_iov::CONTROL) == Some(offset) {
+            // PCIe 9.3.3.3.1; of a function without VFs nothing is known.
+            let vfs = self.sr_iov_register(registers::sr_iov::INITIAL_VFS);
+            let total = vfs.and_then(|vfs| self.word(vfs + 2)).unwrap_or(0);
+            return if total > 0 {
+                u32::from(registers::sr_iov::VF_ENABLE)
+            } else {
+                0
+            };
         }
         let Some(base) = self.capability(registers::capability::EXPRESS) else {
             return 0;

@@ -79,6 +79,13 @@ impl<A: ConfigAccess> Cached<A> {
             .map(|(&function, block)| (function, block))
     }
 
+    /// The functions from `first` on, by address.
+    pub fn blocks_from(&self, first: Sbdf) -> impl Iterator<Item = (Sbdf, &Block)> {
+        self.blocks
+            .range(first..)
+            .map(|(&function, block)| (function, block))
+    }
+
     /// Asks whether `function` is there, from the hardware unless it is known
     /// to be ready.
     pub fn probe(&mut self, function: Sbdf) -> Probe {
@@ -106,11 +113,22 @@ impl<A: ConfigAccess> Cached<A> {
     /// Returns what is wrong with the lists, as sentences, or `None` where
     /// the function is not known or stopped answering; it is forgotten then.
     pub fn infer(&mut self, function: Sbdf) -> Option<Vec<String>> {
+        // A virtual function is of the vendor of its physical one.
+        let known_as = self
+            .blocks
+            .get(&function)?
+            .virtual_function()
+            .map_or(function, |vf| vf.physical);
+        let vendor_id = self.blocks.get(&known_as)?.word(registers::VENDOR_ID)?;
         let block = self.blocks.get_mut(&function)?;
-        let vendor_id = block.word(registers::VENDOR_ID)?;
-        let found = infer(&mut self.access, function, vendor_id, |offset| {
-            block.dword(offset)
-        });
+        let is_virtual = block.virtual_function().is_some();
+        let found = infer(
+            &mut self.access,
+            function,
+            vendor_id,
+            is_virtual,
+            |offset| block.dword(offset),
+        );
         if found.vanished {
             self.forget(function);
             return None;
@@ -149,25 +167,35 @@ impl<A: ConfigAccess> Cached<A> {
     fn fill(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let value = self.access.read(function, offset, width);
         let reads_ids = offset.get() == registers::VENDOR_ID && width != Width::Byte;
-        if reads_ids {
+        if reads_ids && !self.is_virtual(function) {
             self.identify(function, width, value);
         }
         let Some(block) = self.blocks.get_mut(&function) else {
             return value;
         };
+        let is_virtual = block.virtual_function().is_some();
+        if is_virtual && block.state == State::Reset && value != width.ones() {
+            block.state = State::Ready;
+        }
         if block.state != State::Ready {
             return value;
         }
         // Ones may be a register's value or no answer at all.
         if value == width.ones()
             && !block.expects_ones(offset)
-            && !super::answers(&mut self.access, function)
+            && !super::answers(&mut self.access, function, is_virtual)
         {
             self.forget(function);
             return value;
         }
         block.store(offset, width, value);
         value
+    }
+
+    /// Whether `function` is known as a virtual one, which has no IDs.
+    fn is_virtual(&self, function: Sbdf) -> bool {
+        let block = self.blocks.get(&function);
+        block.is_some_and(|block| block.virtual_function().is_some())
     }
 
     /// Follows what a read of the Vendor ID from hardware says.

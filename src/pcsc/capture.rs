@@ -37,8 +37,8 @@ impl<A: ConfigAccess> Cached<A> {
             return Vec::new();
         };
         let mut accesses = Vec::new();
-        for dword in (0..block.size()).step_by(4) {
-            plan(block, dword, &mut accesses, |byte| {
+        for dword in block.cacheable_dwords() {
+            plan(block, dword.get(), &mut accesses, |byte| {
                 block.is_cacheable(byte) && !block.is_cached(byte)
             });
         }
@@ -70,7 +70,8 @@ impl<A: ConfigAccess> Cached<A> {
     /// cache and its statistics stay as they are.
     pub fn self_check(&mut self) -> SelfCheck {
         let mut result = SelfCheck::default();
-        for (&function, block) in &self.blocks {
+        let answering = self.blocks.iter().filter(|(_, block)| !block.is_disabled());
+        for (&function, block) in answering {
             let mut accesses = Vec::new();
             for dword in (0..block.size()).step_by(4) {
                 plan(block, dword, &mut accesses, |byte| block.is_cached(byte));

@@ -37,11 +37,13 @@ pub(super) fn infer<A: ConfigAccess>(
     access: &mut A,
     function: Sbdf,
     vendor_id: u16,
+    is_virtual: bool,
     known: impl Fn(u16) -> Option<u32>,
 ) -> Inference {
     let mut walk = Walk {
         access,
         function,
+        is_virtual,
         known,
         out: Inference::default(),
     };
@@ -52,6 +54,7 @@ pub(super) fn infer<A: ConfigAccess>(
 struct Walk<'a, A, K> {
     access: &'a mut A,
     function: Sbdf,
+    is_virtual: bool,
     known: K,
     out: Inference,
 }
@@ -107,7 +110,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
             .access
             .read(self.function, ConfigOffset::new(offset), Width::Dword);
         // Ones may be a register's value or no answer at all.
-        if value == u32::MAX && !super::answers(self.access, self.function) {
+        if value == u32::MAX && !super::answers(self.access, self.function, self.is_virtual) {
             self.out.vanished = true;
         }
         self.out.seen.push((offset, value));

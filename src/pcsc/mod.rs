@@ -15,6 +15,8 @@ mod infer;
 mod masks;
 mod rules;
 mod statistics;
+mod take_in;
+mod virtual_function;
 
 pub use block::Block;
 pub use cached::{Cached, Probe};
@@ -23,6 +25,7 @@ pub use class::{Class, Effect, Tag};
 pub use fixed::FixedBits;
 pub use masks::WriteMask;
 pub use statistics::Statistics;
+pub use virtual_function::{VfIdentity, VfRouting};
 
 use crate::pci::{ConfigAccess, ConfigOffset, Sbdf, Width, registers};
 
@@ -40,9 +43,23 @@ fn read_ids<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
 }
 
 /// Whether `function` answers now: tells a register full of ones from a read
-/// that nobody completed.
-fn answers<A: ConfigAccess>(access: &mut A, function: Sbdf) -> bool {
-    is_valid_id(read_ids(access, function))
+/// that nobody completed. A virtual function has no IDs, but the class code of
+/// its physical function (PCIe 9.3.4.1), which is never all ones.
+fn answers<A: ConfigAccess>(access: &mut A, function: Sbdf, is_virtual: bool) -> bool {
+    if is_virtual {
+        read_class(access, function) != u32::MAX
+    } else {
+        is_valid_id(read_ids(access, function))
+    }
+}
+
+/// Reads Revision ID and Class Code from the hardware.
+fn read_class<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
+    access.read(
+        function,
+        ConfigOffset::new(registers::REVISION),
+        Width::Dword,
+    )
 }
 
 /// Whether `ids` is what a function that is there and ready returns.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::model::{
     Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, ExtendedCapability,
     Function, HostBridge, HostWindow, Machine, Phase, Report, SCHEMA, SelfCheck, SrIov, Subsystem,
-    Window,
+    VirtualFunction, Window,
 };
 use crate::pci::{self, Sbdf, Topology, WindowKind};
 
@@ -133,6 +133,13 @@ fn describe(
         bars: function.bars.iter().copied().map(Bar::from).collect(),
         bridge: function.bridge.map(Bridge::from),
         sriov: function.sriov.map(SrIov::from),
+        virtual_function: function.virtual_function.and_then(|vf| {
+            let physical = topology.functions.get(vf.physical)?.sbdf;
+            Some(VirtualFunction {
+                physical,
+                number: vf.number,
+            })
+        }),
         capabilities: function
             .capabilities
             .iter()
@@ -235,6 +242,8 @@ impl From<pci::SrIovInfo> for SrIov {
             vf_stride: sriov.vf_stride,
             vf_device_id: sriov.vf_device_id,
             last_bus: sriov.last_bus,
+            num_vfs: sriov.num_vfs,
+            vfs_enabled: sriov.vfs_enabled,
         }
     }
 }

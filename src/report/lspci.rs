@@ -13,7 +13,8 @@ use crate::pci::{ConfigOffset, Function, Sbdf, Topology};
 /// Bytes that are not cached are 00, with one exception: what `lspci` follows
 /// to find its way (ids, class, header type, the Capabilities List bit of the
 /// Status register, bus numbers, capability headers) is filled in from
-/// `topology`.
+/// `topology`. So are the IDs of virtual functions, which have none: those that
+/// Linux gives them.
 ///
 /// # Errors
 ///
@@ -83,6 +84,10 @@ impl Space {
             .extend_from_slice(&cached[..cached.len().min(size)]);
         self.bytes.resize(size, 0);
 
+        if function.virtual_function.is_some() {
+            // It has none of its own; shown are those that Linux takes.
+            self.bytes[header::ID..header::ID + 4].fill(0);
+        }
         self.put(header::ID, &function.vendor_id.to_le_bytes());
         self.put(header::ID + 2, &function.device_id.to_le_bytes());
         self.put(header::REVISION, &[function.revision]);

@@ -18,5 +18,5 @@ pub use build::{CachedBytes, Facts};
 pub use model::{
     Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, Difference,
     ExtendedCapability, Function, HostBridge, HostWindow, Machine, Name, Phase, Report, SCHEMA,
-    SelfCheck, SrIov, Subsystem, Window,
+    SelfCheck, SrIov, Subsystem, VirtualFunction, Window,
 };

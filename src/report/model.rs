@@ -138,6 +138,9 @@ pub struct Function {
     pub bridge: Option<Bridge>,
     /// SR-IOV; null for others than physical functions.
     pub sriov: Option<SrIov>,
+    /// Which VF of which function it is; null for others.
+    #[serde(default)]
+    pub virtual_function: Option<VirtualFunction>,
     /// Capabilities in list order.
     pub capabilities: Vec<Capability>,
     /// Extended capabilities in list order.
@@ -224,6 +227,21 @@ pub struct SrIov {
     pub vf_device_id: u16,
     /// Highest bus that a VF can be on.
     pub last_bus: u8,
+    /// NumVFs with which VFs were captured; 0 where none were.
+    #[serde(default)]
+    pub num_vfs: u16,
+    /// Whether VF Enable is set in the end.
+    #[serde(default)]
+    pub vfs_enabled: bool,
+}
+
+/// What makes a function a virtual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualFunction {
+    /// Its physical function.
+    pub physical: Sbdf,
+    /// Its number, from 1.
+    pub number: u16,
 }
 
 /// One capability.

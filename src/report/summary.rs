@@ -1,8 +1,8 @@
 //! The totals, for people.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt::{self, Display, Write};
 
 use super::tree::plain;
@@ -71,18 +71,24 @@ fn write_machine(report: &Report, to: &mut dyn Write) -> fmt::Result {
 
 fn write_functions(functions: &[Function], hosts: usize, to: &mut dyn Write) -> fmt::Result {
     let bridges = functions.iter().filter(|f| f.bridge.is_some()).count();
-    let mut buses = Vec::new();
-    for function in functions {
-        let bus = (function.sbdf.segment(), function.sbdf.bus());
-        if !buses.contains(&bus) {
-            buses.push(bus);
-        }
-    }
+    let buses: BTreeSet<_> = functions
+        .iter()
+        .map(|function| (function.sbdf.segment(), function.sbdf.bus()))
+        .collect();
+    let vfs = functions
+        .iter()
+        .filter(|function| function.virtual_function.is_some())
+        .count();
+    let vfs_too = if vfs > 0 {
+        format!(", {} of them virtual,", count(vfs, "function", "functions"))
+    } else {
+        String::from(",")
+    };
     line(
         to,
         "functions",
         format_args!(
-            "{}: {} and {}, on {} below {}",
+            "{}: {} and {}{vfs_too} on {} below {}",
             functions.len(),
             count(bridges, "bridge", "bridges"),
             count(functions.len() - bridges, "other", "others"),

@@ -1,5 +1,6 @@
 //! The hierarchy for people: one line a function, then its resources.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -30,12 +31,18 @@ pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
         }
         write_host(host, to)?;
         for (position, function) in report.functions.iter().enumerate() {
-            if function.host_bridge as usize == index {
+            if function.host_bridge as usize == index && has_line(function) {
                 write_function(&places, position, function, to)?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether a function has a line of its own. Virtual functions come by the
+/// thousands and are alike: their physical function tells of them.
+fn has_line(function: &Function) -> bool {
+    function.virtual_function.is_none() || !function.anomalies.is_empty()
 }
 
 /// Where each function stands in the tree, by its position in the report.
@@ -54,14 +61,18 @@ impl Places {
         let mut last_roots = vec![None; report.host_bridges.len()];
         let mut last = vec![true; functions.len()];
         let mut parents = Vec::with_capacity(functions.len());
+        let mut before = BTreeMap::new();
         for (position, function) in functions.iter().enumerate() {
             // Only functions before this one can be above it: a report that
             // puts a function below itself makes no endless walk.
-            let parent = function.parent.and_then(|parent| {
-                functions[..position].iter().rposition(|above| {
-                    above.sbdf == parent && above.host_bridge == function.host_bridge
-                })
-            });
+            let parent = function
+                .parent
+                .and_then(|parent| before.get(&(function.host_bridge, parent)).copied());
+            before.insert((function.host_bridge, function.sbdf), position);
+            if !has_line(function) {
+                parents.push(parent);
+                continue;
+            }
             let sibling = match parent {
                 Some(parent) => last_children.get_mut(parent),
                 None => last_roots.get_mut(function.host_bridge as usize),
@@ -147,6 +158,9 @@ fn write_function(
         function.device_id,
         names::class(function.class_code),
     )?;
+    if let Some(vf) = &function.virtual_function {
+        write!(to, ", VF {} of {}", vf.number, vf.physical)?;
+    }
     if let Some(port) = &function.port_type {
         to.write_str(",")?;
         for word in plain(port).split('-') {
@@ -211,6 +225,17 @@ fn resources(function: &Function) -> Vec<String> {
             sriov.vf_device_id,
             sriov.last_bus,
         ));
+        if sriov.num_vfs > 0 {
+            cells.push(format!(
+                "captured with NumVFs {}, {}",
+                sriov.num_vfs,
+                if sriov.vfs_enabled {
+                    "enabled"
+                } else {
+                    "disabled again"
+                },
+            ));
+        }
     }
     cells
 }

@@ -4,6 +4,7 @@
 mod absent;
 mod ari;
 mod broken;
+mod captured_vfs;
 mod checker;
 mod hostile;
 mod machines;

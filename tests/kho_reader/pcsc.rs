@@ -173,6 +173,12 @@ pub(crate) struct Extension {
     pub(crate) capabilities: Vec<(u16, u16, u8)>,
     pub(crate) cacheable_bytes: u16,
     pub(crate) cached_bytes: u16,
+    /// First and last NumVFs, offset, stride, flags.
+    pub(crate) routing: Vec<[u16; 5]>,
+    /// First offset and length.
+    pub(crate) synthesised: Vec<(u16, u16)>,
+    /// Routing ID of the physical function, number of the VF.
+    pub(crate) virtual_function: (u16, u16),
 }
 
 pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
@@ -197,6 +203,21 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
         }
         Ok(block[start..start + size].chunks_exact(usize::from(record)))
     };
+    // Two tables more, of which the sizes of the records are fixed.
+    let fixed = |count: usize, at: usize, record: usize, align: usize| {
+        let (count, start) = (
+            usize::from(le16(header, count)),
+            usize::from(le16(header, at)),
+        );
+        let size = count * record;
+        if count == 0 {
+            return Ok(block[..0].chunks_exact(record));
+        }
+        if start < 5120 + 64 || start + size > 5120 + used || !start.is_multiple_of(align) {
+            return Err("table outside the extension".to_string());
+        }
+        Ok(block[start..start + size].chunks_exact(record))
+    };
     Ok(Extension {
         function: u32::from(le16(header, 16)) << 16 | u32::from(le16(header, 18)),
         size: le16(header, 20),
@@ -213,6 +234,13 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
             .collect(),
         cacheable_bytes: le16(header, 48),
         cached_bytes: le16(header, 50),
+        routing: fixed(52, 56, 16, 8)?
+            .map(|record| [0, 2, 4, 6, 8].map(|at| le16(record, at)))
+            .collect(),
+        synthesised: fixed(54, 58, 4, 4)?
+            .map(|range| (le16(range, 0), le16(range, 2)))
+            .collect(),
+        virtual_function: (le16(header, 60), le16(header, 62)),
     })
 }
 

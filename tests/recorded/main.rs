@@ -86,6 +86,7 @@ fn bare(function: Sbdf, bytes: &[u8]) -> Function {
         bars: vec![],
         bridge: None,
         sriov: None,
+        virtual_function: None,
         anomalies: vec![],
     }
 }

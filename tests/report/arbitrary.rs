@@ -8,7 +8,7 @@ use warmbus::pci::Sbdf;
 use warmbus::report::{
     self, Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, Difference,
     ExtendedCapability, Function, HostBridge, HostWindow, Machine, Phase, Report, SelfCheck, SrIov,
-    Subsystem, Window,
+    Subsystem, VirtualFunction, Window,
 };
 
 use super::{json_text, summary, tree};
@@ -115,6 +115,10 @@ prop_compose! {
             bars, bridge,
             sriov: sriov.map(|[total_vfs, first_vf_offset, vf_stride, vf_device_id, last]| SrIov {
                 total_vfs, first_vf_offset, vf_stride, vf_device_id, last_bus: last as u8,
+                num_vfs: first_vf_offset, vfs_enabled: vf_stride > 9,
+            }),
+            virtual_function: parent.filter(|_| bridge.is_none()).map(|physical| VirtualFunction {
+                physical, number: numbers[0],
             }),
             capabilities: capabilities
                 .iter()

@@ -32,6 +32,7 @@ pub(crate) fn function(
         bars: vec![],
         bridge: None,
         sriov: None,
+        virtual_function: None,
         anomalies: vec![],
     }
 }
@@ -162,6 +163,8 @@ fn nic() -> Function {
         vf_stride: 2,
         vf_device_id: 0x10ca,
         last_bus: 6,
+        num_vfs: 0,
+        vfs_enabled: false,
     });
     nic
 }

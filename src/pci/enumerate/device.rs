@@ -188,6 +188,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             bars: Vec::new(),
             bridge: None,
             sriov: None,
+            virtual_function: None,
             anomalies,
         };
         match layout {
@@ -263,6 +264,11 @@ impl<A: ConfigAccess> Scan<'_, A> {
         if vfs == u32::MAX && self.config.block(sbdf).is_none() {
             return;
         }
+        let (num_vfs, mut vfs_enabled) = if total_vfs > 0 {
+            self.found_vfs(sbdf, base)
+        } else {
+            (0, false)
+        };
         if !self.preserve && total_vfs > 0 {
             let is_lowest = self.topology.functions[first..index]
                 .iter()
@@ -281,6 +287,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             // VF Enable stays off; offset and stride hold for these NumVFs.
             self.write_word(sbdf, base + sr_iov::CONTROL, control);
             self.write_word(sbdf, base + sr_iov::NUM_VFS, total_vfs);
+            vfs_enabled = false;
         }
         let routing = self.dword(sbdf, base + sr_iov::VF_OFFSET);
         let vf_device = self.dword(sbdf, base + sr_iov::VF_DEVICE_ID);
@@ -314,7 +321,22 @@ impl<A: ConfigAccess> Scan<'_, A> {
             vf_stride,
             vf_device_id: (vf_device >> 16) as u16,
             last_bus: if fits { last_bus as u8 } else { sbdf.bus() },
+            num_vfs,
+            vfs_enabled,
         });
         self.note_faults();
+    }
+
+    /// The NumVFs of VFs that are enabled, and whether any are.
+    fn found_vfs(&mut self, physical: Sbdf, base: u16) -> (u16, bool) {
+        let mut word = |at| {
+            let offset = ConfigOffset::new(base + at);
+            self.config.read(physical, offset, Width::Word) as u16
+        };
+        let control = word(sr_iov::CONTROL);
+        if control & sr_iov::VF_ENABLE == 0 || control == u16::MAX {
+            return (0, false);
+        }
+        (word(sr_iov::NUM_VFS), true)
     }
 }

@@ -101,6 +101,7 @@ impl<A: ConfigAccess> Cached<A> {
             && let Some((secondary, _)) = below
         {
             self.drop_tagged_on(write.function.segment(), secondary, Tag::VfRouting);
+            self.forget_routing_on(write.function.segment(), secondary);
         }
     }
 

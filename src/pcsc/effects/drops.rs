@@ -20,6 +20,7 @@ impl<A: ConfigAccess> Cached<A> {
         self.drop_software(function);
         if let Some(block) = self.blocks.get_mut(&function) {
             block.state = State::Reset;
+            block.forget_routing();
         }
     }
 
@@ -46,6 +47,14 @@ impl<A: ConfigAccess> Cached<A> {
     pub(super) fn drop_tagged_on(&mut self, segment: u16, bus: u8, tag: Tag) {
         for (_, block) in self.blocks.range_mut(on_buses(segment, bus..=bus)) {
             self.statistics.invalidations += block.drop_where(|cell| cell.tag == tag);
+        }
+    }
+
+    /// Forgets what is known of the places of VFs of all physical functions on
+    /// a bus.
+    pub(super) fn forget_routing_on(&mut self, segment: u16, bus: u8) {
+        for (_, block) in self.blocks.range_mut(on_buses(segment, bus..=bus)) {
+            block.forget_routing();
         }
     }
 

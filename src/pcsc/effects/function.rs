@@ -48,14 +48,37 @@ impl<A: ConfigAccess> Cached<A> {
             .blocks
             .get(&function)
             .and_then(|block| block.word(register));
-        if write.may_change(register, old, u32::from(sr_iov::VF_ENABLE)) {
+        let enable = u32::from(sr_iov::VF_ENABLE);
+        if write.may_change(register, old, enable) {
             self.forget_vfs(function);
+            // QEMU, for one, clears NumVFs together with VF Enable.
+            if !write.sets(register, enable)
+                && let Some(block) = self.blocks.get_mut(&function)
+            {
+                self.statistics.invalidations += block.write_num_vfs(None);
+                for byte in base + sr_iov::NUM_VFS..base + sr_iov::NUM_VFS + 2 {
+                    self.statistics.invalidations += u64::from(block.drop_byte(byte));
+                }
+            }
         }
         if write.may_change(register, old, u32::from(sr_iov::ARI_CAPABLE_HIERARCHY)) {
             // The bit lives in one physical function and holds for all of
             // the device.
             self.drop_tagged_on(function.segment(), function.bus(), Tag::VfRouting);
+            self.forget_routing_on(function.segment(), function.bus());
         }
+    }
+
+    /// NumVFs (PCIe 9.3.3.7): VFs may be elsewhere for another number. The
+    /// write reaches the byte at `at` of the register.
+    pub(super) fn write_num_vfs(&mut self, write: Write, at: u16) {
+        let Some(block) = self.blocks.get_mut(&write.function) else {
+            return;
+        };
+        let register = block.sr_iov_register(sr_iov::NUM_VFS).unwrap_or(at);
+        let (reached, value) = write.to(register);
+        let num_vfs = (reached & 0xffff == 0xffff).then_some(value as u16);
+        self.statistics.invalidations += block.write_num_vfs(num_vfs);
     }
 
     /// System Page Size, or the size of a VF BAR: VF BARs and their masks.

@@ -94,7 +94,7 @@ impl<A: ConfigAccess> Cached<A> {
             Effect::SlotControl => self.control_slot(write, below),
             Effect::DeviceControl2 => self.control_ari(write, below),
             Effect::SrIovControl => self.control_sr_iov(write),
-            Effect::NumVfs => self.drop_tagged(function, Tag::VfRouting),
+            Effect::NumVfs => self.write_num_vfs(write, at),
             Effect::VfPageSize => self.resize_vf_bars(function),
             Effect::ResizableBar => self.resize_bars(function),
             Effect::DpcControl => self.control_containment(at, write, below),

@@ -14,3 +14,4 @@ mod preserve;
 mod readme;
 mod start;
 mod topologies;
+mod virtual_functions;

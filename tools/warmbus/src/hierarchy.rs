@@ -10,12 +10,12 @@ use warmbus::pci::names::{Layout, RegisterMap};
 use warmbus::pci::registers::{capability, extended, header_type, sr_iov, status};
 use warmbus::pci::{
     AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge, PhysAddr,
-    PortType, Sbdf, Topology, Width, assign,
+    PortType, Sbdf, Topology, VirtualInfo, Width, assign,
 };
-use warmbus::pcsc::{Block, Cached, Probe};
+use warmbus::pcsc::{Block, Cached, Probe, VfIdentity};
 use warmbus::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
 
-use crate::input::{Capture, Space};
+use crate::input::{Capture, Space, VirtualFunction};
 
 /// Captured bytes as something that can be read. Writes do nothing.
 #[derive(Clone, Debug, Default)]
@@ -93,13 +93,29 @@ impl Hierarchy {
         let mut found = BTreeMap::new();
         for (&sbdf, space) in &capture.spaces {
             let mut anomalies = Vec::new();
-            if matches!(cache.probe(sbdf), Probe::Present { .. }) {
+            let answer = match virtual_function(space) {
+                Some(vf) => probe_vf(&mut cache, sbdf, vf),
+                None => cache.probe(sbdf),
+            };
+            if matches!(answer, Probe::Present { .. }) {
                 anomalies = cache.infer(sbdf).unwrap_or_default();
             }
             names.insert(sbdf, name_registers(cache.block(sbdf), space));
-            found.insert(sbdf, describe(sbdf, cache.block(sbdf), space, anomalies));
+            let mut function = describe(sbdf, cache.block(sbdf), space, anomalies);
+            if let (
+                Some(_),
+                Probe::Present {
+                    vendor_id,
+                    device_id,
+                },
+            ) = (virtual_function(space), answer)
+            {
+                (function.vendor_id, function.device_id) = (vendor_id, device_id);
+            }
+            found.insert(sbdf, function);
         }
         let mut topology = arrange(&found);
+        note_virtual_functions(&mut topology, capture);
         // All host bridges are to be preserved: this reads BARs and windows.
         assign(&mut topology, &AssignPolicy::default(), &mut cache);
         for function in &mut topology.functions {
@@ -214,16 +230,58 @@ fn describe(sbdf: Sbdf, block: Option<&Block>, space: &Space, anomalies: Vec<Str
             ari_forwarding: false,
         }),
         sriov: None,
+        virtual_function: None,
         anomalies,
     }
+}
+
+fn virtual_function(space: &Space) -> Option<VirtualFunction> {
+    space.extension.as_ref()?.virtual_function
+}
+
+/// Tells which functions are virtual ones, and of which.
+fn note_virtual_functions(topology: &mut Topology, capture: &Capture) {
+    let functions = topology.functions.iter().enumerate();
+    let places: BTreeMap<Sbdf, usize> = functions.map(|(at, f)| (f.sbdf, at)).collect();
+    for function in &mut topology.functions {
+        let vf = capture
+            .spaces
+            .get(&function.sbdf)
+            .and_then(virtual_function);
+        function.virtual_function = vf.and_then(|vf| {
+            Some(VirtualInfo {
+                physical: *places.get(&vf.physical)?,
+                number: vf.number,
+            })
+        });
+    }
+}
+
+/// Takes in a virtual function by way of its physical one, which is there
+/// already: its number is lower.
+fn probe_vf(cache: &mut Cached<Shadow>, sbdf: Sbdf, vf: VirtualFunction) -> Probe {
+    let sr_iov = cache
+        .block(vf.physical)
+        .and_then(|block| block.extended_capability(extended::SR_IOV));
+    if let Some(base) = sr_iov {
+        let offset = ConfigOffset::new(base + sr_iov::VF_DEVICE_ID);
+        cache.read(vf.physical, offset, Width::Dword);
+    }
+    let identity = VfIdentity {
+        physical: vf.physical,
+        number: vf.number,
+        routing: vf.routing,
+    };
+    cache.probe_vf(sbdf, identity)
 }
 
 /// Puts bridges before what is below them, and a host bridge above every bus
 /// that no bridge leads to.
 fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
+    let bridges: Vec<&Function> = found.values().filter(|f| f.bridge.is_some()).collect();
     let above = |function: &Function| {
-        found
-            .values()
+        bridges
+            .iter()
             .filter(|other| {
                 other.sbdf.segment() == function.sbdf.segment()
                     && other.sbdf.bus() < function.sbdf.bus()

@@ -103,6 +103,11 @@ pub struct Options {
     #[arg(long)]
     pub el2: bool,
 
+    /// Virtual functions to capture: `off`, `found` (enabled already), `all`,
+    /// or FUNCTION=N,.. for some; with `,keep` they stay enabled
+    #[arg(long, value_name = "WHICH")]
+    pub vfs: Option<String>,
+
     /// Read every cached byte once more at the end and compare
     #[arg(long)]
     pub self_check: bool,
@@ -280,6 +285,9 @@ impl Options {
         }
         if self.trace.is_some() {
             machine = machine.trace();
+        }
+        if let Some(vfs) = &self.vfs {
+            machine = machine.bootargs(&format!("warmbus.vfs={vfs}"));
         }
         if self.self_check {
             machine = machine.bootargs("warmbus.verify");

@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use warmbus::kho::{CapabilityRecord, MaskRecord};
 use warmbus::pci::Sbdf;
+use warmbus::pcsc::VfRouting;
 use warmbus::report::Report;
 
 /// What kind of file a capture was read from.
@@ -71,9 +72,35 @@ pub struct Extension {
     pub capabilities: Vec<CapabilityRecord>,
     /// Whether no capability is missing.
     pub capabilities_complete: bool,
+    /// What makes it a virtual function, if it is one.
+    pub virtual_function: Option<VirtualFunction>,
+}
+
+/// What a data block tells of a virtual function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtualFunction {
+    /// Its physical function.
+    pub physical: Sbdf,
+    /// Its number, from 1.
+    pub number: u16,
+    /// Under which it was found.
+    pub routing: VfRouting,
+    /// Whether VF Enable was clear: the block tells what the function holds
+    /// right after it is enabled.
+    pub disabled: bool,
 }
 
 impl Space {
+    /// Whether this is a virtual function that was disabled again after its
+    /// capture.
+    #[must_use]
+    pub fn is_disabled_vf(&self) -> bool {
+        self.extension
+            .as_ref()
+            .and_then(|extension| extension.virtual_function)
+            .is_some_and(|vf| vf.disabled)
+    }
+
     /// A space of which every byte is known.
     #[must_use]
     pub fn whole(bytes: &[u8]) -> Self {

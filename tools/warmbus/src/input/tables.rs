@@ -7,9 +7,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use warmbus::kho::block::BLOCK_SIZE;
 use warmbus::kho::{CapabilityRecord, MaskRecord};
 use warmbus::pci::Sbdf;
+use warmbus::pcsc::VfRouting;
 
 use super::memory::Memory;
-use super::{Extension, Space};
+use super::{Extension, Space, VirtualFunction};
 
 /// What the index starts with.
 pub(super) const INDEX_MAGIC: [u8; 4] = *b"WBIX";
@@ -17,6 +18,10 @@ const BLOCK_MAGIC: [u8; 4] = *b"WBBX";
 
 /// Version of the index and of the block extension that is known here.
 const VERSION: u32 = 1;
+
+/// Flags of a block: a virtual function, and one whose VF Enable is clear.
+const VIRTUAL: u16 = 4;
+const DISABLED: u16 = 8;
 
 /// Offsets in a data block.
 const CACHEABLE: usize = 4096;
@@ -203,7 +208,38 @@ fn read_extension(block: &[u8], sbdf: Sbdf, generation: u64) -> Result<Extension
             })
             .collect(),
         capabilities_complete: le16(header, 22) & 2 == 0,
+        virtual_function: virtual_function(block, sbdf, used)?,
     })
+}
+
+/// What makes the function of `block`, whose extension takes `used` bytes, a
+/// virtual one.
+fn virtual_function(
+    block: &[u8],
+    sbdf: Sbdf,
+    used: usize,
+) -> Result<Option<VirtualFunction>, (usize, String)> {
+    let header = &block[EXTENSION..];
+    let flags = le16(header, 22);
+    if flags & VIRTUAL == 0 {
+        return Ok(None);
+    }
+    let (count, start) = (le16(header, 52), usize::from(le16(header, 56)));
+    if count != 1 || start < EXTENSION + 64 || start + 16 > EXTENSION + used {
+        let what = format!("{count} routing records at {start:#x} of a virtual function");
+        return Err((EXTENSION + 52, what));
+    }
+    let record = &block[start..start + 16];
+    Ok(Some(VirtualFunction {
+        physical: Sbdf::from_routing_id(sbdf.segment(), le16(header, 60)),
+        number: le16(header, 62),
+        routing: VfRouting {
+            num_vfs: le16(record, 0),
+            offset: le16(record, 4),
+            stride: le16(record, 6),
+        },
+        disabled: flags & DISABLED != 0,
+    }))
 }
 
 /// One `bool` for each bit, bit `n % 8` of byte `n / 8` first.

@@ -131,6 +131,8 @@ impl Machine {
                     masks,
                     capabilities,
                     capabilities_complete: true,
+                    routing: &[],
+                    virtual_function: None,
                 }
             })
             .collect();
