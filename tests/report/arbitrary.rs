@@ -10,6 +10,7 @@ use warmbus::report::{
     ExtendedCapability, Function, HostBridge, HostWindow, Machine, Phase, Report, SelfCheck, SrIov,
     Subsystem, Window,
 };
+use warmbus_fabric::chance;
 
 use super::{json_text, summary, tree};
 
@@ -182,11 +183,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(chance::properties(64))]
 
     #[test]
     fn any_report_is_read_back_as_it_was_written(report in reports()) {
