@@ -2,7 +2,9 @@
 //! `lspci` as witnesses.
 
 mod bad_input;
+mod breaking;
 mod command_line;
+mod hardware;
 mod linux;
 mod machines;
 mod preserve;
