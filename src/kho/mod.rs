@@ -21,6 +21,7 @@ mod map_radix;
 pub mod native;
 pub mod sink;
 pub mod verify;
+mod walk;
 
 use core::fmt;
 
