@@ -10,6 +10,7 @@ use warmbus::linux::devicetree::{Chosen, ChosenHandover, TreeError, edit};
 use warmbus::linux::memory::MemoryRange;
 use warmbus::linux::payload::{Payload, PayloadError};
 use warmbus::pci::PhysAddr;
+use warmbus_fabric::chance;
 
 /// A tree with what makes real ones awkward: names that start with an
 /// underscore or are too long, labels, a reservation block, odd value lengths,
@@ -356,7 +357,7 @@ fn trees_in_the_folder_are_edited_without_other_differences() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(chance::properties(20_000))]
 
     #[test]
     fn mutated_trees_never_panic_and_what_comes_out_can_be_edited_again(

@@ -14,6 +14,7 @@ use warmbus::kho::{
 use warmbus::linux::image::PageSize;
 use warmbus::linux::memory::MemoryRange;
 use warmbus::pci::{PhysAddr, Sbdf};
+use warmbus_fabric::chance;
 
 /// A function with made-up but reproducible contents.
 struct Function {
@@ -509,7 +510,7 @@ fn four_thousand_functions_are_read_back() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(chance::properties(48))]
 
     #[test]
     fn any_arena_in_any_gib_is_read_back(
@@ -538,12 +539,13 @@ fn a_handover_that_memory_does_not_keep_is_found_with_the_piece_that_is_hurt() {
             let base = PhysAddr(0x4000_0000);
             let (memory, handover) = hand_over(&functions, abi, page_size, base.0);
             let layout = Layout::new(functions.len(), abi, page_size).unwrap();
-            let check = |bytes: &[u8]| verify_memory(&layout, &handover, base, bytes);
+            let check = |bytes: &[u8]| verify_memory(&layout, &handover, base, bytes, &[]);
             assert_eq!(check(memory.bytes()), Ok(()));
 
             let index = memory.get(handover.index.start, 80).unwrap();
             let block = u64::from_le_bytes(index[72..80].try_into().unwrap());
             for (what, address, offsets) in [
+                ("root tree", handover.root.start.0, &[0, 39, 200, 4095][..]),
                 ("subtree", handover.subtree.start.0, &[0, 39, 200][..]),
                 ("index", handover.index.start.0, &[8, 12, 79][..]),
                 ("data block", block, &[0, 4095, 4608, 5119, 5132, 5180][..]),
@@ -604,6 +606,7 @@ fn vfs_that_do_not_exist_now_are_in_the_index_only_and_tell_when_they_hold() {
         arena: PhysAddr(0x6000_0000),
         scratch: &SCRATCH,
         generation: GENERATION,
+        absent: &[],
     };
     let handover = build(&layout, &placement, &blocks, &mut memory).unwrap();
     let tree = memory
@@ -639,5 +642,68 @@ fn vfs_that_do_not_exist_now_are_in_the_index_only_and_tell_when_they_hold() {
         }
         assert_eq!(extension.masks.len(), block.masks.len());
         assert_eq!(extension.capabilities.len(), block.capabilities.len());
+    }
+}
+
+#[test]
+fn no_bit_of_the_map_can_change_what_linux_preserves_unnoticed() {
+    let functions = functions(9);
+    for abi in KhoAbi::ALL {
+        let base = PhysAddr(0x4000_0000);
+        let (memory, handover) = hand_over(&functions, abi, PageSize::K4, base.0);
+        let layout = Layout::new(functions.len(), abi, PageSize::K4).unwrap();
+        let kernel = readers(abi, PageSize::K4)[0];
+        let scratch = pair(handover.scratch);
+        let root = pair(handover.root);
+        let sound = kernel.receive(&memory, root, scratch).unwrap();
+        // Of each page of the map what is used, and the first bytes.
+        let pages = sound.map_pages.iter().flat_map(|&page| {
+            let bytes = memory.get(PhysAddr(page), 4096).unwrap();
+            let used = (0..4096_u64).filter(|at| *at < 24 || bytes[*at as usize] != 0);
+            used.map(move |at| page + at).collect::<Vec<_>>()
+        });
+        let (mut caught, mut harmless) = (0, 0);
+        for address in pages {
+            for bit in [0x01, 0x10, 0x80] {
+                let mut damaged = memory.clone();
+                let byte = memory.get(PhysAddr(address), 1).unwrap()[0];
+                damaged.write(PhysAddr(address), &[byte ^ bit]);
+                if verify_memory(&layout, &handover, base, damaged.bytes(), &[]).is_err() {
+                    caught += 1;
+                    continue;
+                }
+                // What passes is the same for the kernel.
+                let received = kernel.receive(&damaged, root, scratch);
+                let received = received.unwrap_or_else(|error| panic!("{address:#x}: {error}"));
+                assert_eq!(received.preserved, sound.preserved, "{address:#x}");
+                assert_eq!(received.subtree("pcsc"), sound.subtree("pcsc"));
+                harmless += 1;
+            }
+        }
+        assert!(caught > 100 && caught > harmless, "{caught}, {harmless}");
+    }
+}
+
+#[test]
+fn memory_in_use_is_never_preserved() {
+    let functions = functions(9);
+    for abi in KhoAbi::ALL {
+        let base = PhysAddr(0x4000_0000);
+        let (memory, handover) = hand_over(&functions, abi, PageSize::K4, base.0);
+        let layout = Layout::new(functions.len(), abi, PageSize::K4).unwrap();
+        let check = |start, size| {
+            let in_use = [("the kernel", MemoryRange::new(PhysAddr(start), size))];
+            verify_memory(&layout, &handover, base, memory.bytes(), &in_use)
+        };
+        let end = base.0 + layout.preserved_size();
+        assert_eq!(check(end, 0x1000), Ok(()));
+        assert_eq!(check(base.0 - 0x1000, 0x1000), Ok(()));
+        let overlaps = [(base.0, 1), (end - 1, 1), (base.0 - 1, 2), (0, u64::MAX)];
+        for (start, size) in overlaps {
+            match check(start, size) {
+                Err(VerifyError::InUse { what, .. }) => assert_eq!(what, "the kernel"),
+                other => panic!("{start:#x}: {other:?}"),
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use warmbus::kho::KhoAbi;
 use warmbus::linux::detect::{detect, page_size};
 use warmbus::linux::image::{ImageHeader, PageSize};
 use warmbus::linux::unpack::{Packed, UnpackError};
+use warmbus_fabric::chance;
 
 /// A kernel image of a few MiB that compresses somewhat.
 fn image() -> Vec<u8> {
@@ -160,7 +161,7 @@ fn an_efi_zboot_file_is_taken_apart_if_it_is_gzip() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(chance::properties(300))]
 
     #[test]
     fn damaged_files_never_panic_and_never_pass_as_another_image(

@@ -8,6 +8,7 @@ use warmbus::linux::memory::{
     PlanRequest, RamRegion, ReservedRegion, ScratchNeeds,
 };
 use warmbus::pci::PhysAddr;
+use warmbus_fabric::chance;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -410,7 +411,7 @@ fn machine() -> impl Strategy<Value = Machine> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(chance::properties(2000))]
 
     #[test]
     fn a_plan_for_any_machine_passes_the_check(machine in machine()) {

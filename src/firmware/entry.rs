@@ -6,6 +6,9 @@
 //! [`start`](super::start): the image is relocated, BSS is clear, exceptions
 //! have vectors and a stack of their own, `SP_EL0` is the stack in use. The
 //! MMU is still off: no atomics before it is on.
+//!
+//! A second start (see `restart.rs`) comes along the same way, with all data
+//! as it was on the first, and is told to `start`.
 
 use core::arch::global_asm;
 
@@ -32,8 +35,9 @@ park:
     // A second CPU is not asked for. If one comes along anyway it waits.
     adrp    x9, started
     add     x9, x9, :lo12:started
-    ldr     w10, [x9]
-    cbnz    w10, park
+    ldr     w21, [x9]
+    cmp     w21, #1
+    b.eq    park
     mov     w10, #1
     str     w10, [x9]
     dsb     sy
@@ -59,6 +63,21 @@ park:
     b.lo    3b
     dsb     sy
 
+    // On a second start the pointers are relocated, and .data is put back.
+    adrp    x0, __data_start
+    add     x0, x0, :lo12:__data_start
+    adrp    x1, __file_end
+    add     x1, x1, :lo12:__file_end
+    adrp    x2, __data_copy
+    add     x2, x2, :lo12:__data_copy
+    cbz     w21, 16f
+15: cmp     x0, x1
+    b.hs    8f
+    ldp     x3, x4, [x2], #16
+    stp     x3, x4, [x0], #16
+    b       15b
+16: mov     x22, x0
+
     // Packed relative relocations (ELF gABI, SHT_RELR): an even word is the
     // address of a pointer; an odd word has one bit for each of the 63
     // pointers that follow. The image is linked at 0, so each pointer grows
@@ -68,7 +87,7 @@ park:
     adrp    x1, __relocations_end
     add     x1, x1, :lo12:__relocations_end
 4:  cmp     x0, x1
-    b.hs    8f
+    b.hs    17f
     ldr     x2, [x0], #8
     tbnz    x2, #0, 5f
     add     x3, x2, x20
@@ -87,6 +106,17 @@ park:
     b       6b
 7:  add     x3, x3, #(63 * 8)
     b       4b
+
+    // .data is kept as it is now, for a second start.
+17: adrp    x1, __file_end
+    add     x1, x1, :lo12:__file_end
+    adrp    x2, __data_copy
+    add     x2, x2, :lo12:__data_copy
+18: cmp     x22, x1
+    b.hs    8f
+    ldp     x3, x4, [x22], #16
+    stp     x3, x4, [x2], #16
+    b       18b
 
 8:  adrp    x0, __bss_start
     add     x0, x0, :lo12:__bss_start
@@ -131,12 +161,20 @@ park:
     mov     x29, xzr
     mov     x30, xzr
     mov     x0, x19
+    mov     x1, x21
     bl      {start}
 
 .section .data.started, "aw"
 .balign 8
+.global started
 started:
     .long   0
+
+.section .kept, "aw", %nobits
+.balign 8
+.global kept
+kept:
+    .skip   256
 "#,
     start = sym super::start,
 );

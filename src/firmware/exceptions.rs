@@ -1,5 +1,5 @@
-//! Exceptions: one kind is expected and repaired, all others end the run with
-//! a register dump.
+//! Exceptions: one kind is expected and repaired, all others end this start
+//! with a register dump.
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
@@ -11,7 +11,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::console::{self, println};
 use crate::image::Image;
-use crate::{cores, ecam, mmu, power};
+use crate::{cores, ecam, mmu, power, restart};
 
 // The first four vectors are for code on SP_EL0, which is all of ours. An
 // exception on SP_ELx is one inside the handler: it gets the stack afresh, and
@@ -207,14 +207,16 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
     // SAFETY: the interrupted code never goes on.
     unsafe { console::seize() };
     dump(frame, &cause, vector);
-    println!(
-        "warmbus: result: error: {} at image+{:#x}{}, address {:#x}",
-        cause.class_name(),
-        cause.elr.wrapping_sub(Image::running().start),
-        cause.status_name(),
-        cause.far
-    );
-    power::off()
+    // SAFETY: as above.
+    unsafe {
+        restart::end(format_args!(
+            "{} at image+{:#x}{}, address {:#x}",
+            cause.class_name(),
+            cause.elr.wrapping_sub(Image::running().start),
+            cause.status_name(),
+            cause.far
+        ))
+    }
 }
 
 fn dump(frame: &Frame, cause: &Cause, vector: u64) {
@@ -265,9 +267,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     unsafe { console::seize() };
     println!("{info}");
     // The message may have several lines, the result has one.
-    match info.location() {
-        Some(location) => println!("warmbus: result: error: panicked at {location}"),
-        None => println!("warmbus: result: error: panicked"),
+    // SAFETY: as above.
+    unsafe {
+        match info.location() {
+            Some(location) => restart::end(format_args!("panicked at {location}")),
+            None => restart::end(format_args!("panicked")),
+        }
     }
-    power::off()
 }

@@ -16,6 +16,8 @@ use warmbus::pci::PhysAddr;
 const EARLY_SIZE: usize = 256 << 10;
 /// Most bytes that the large heap takes; 4096 functions need half of it.
 const MAX_SIZE: u64 = 64 << 20;
+/// Most bytes that the heap of a second start takes.
+const NEAR_SIZE: u64 = 4 << 20;
 /// A machine with less than this to spare keeps the small heap only.
 const MIN_SIZE: u64 = 1 << 20;
 const ALIGNMENT: u64 = 1 << 16;
@@ -52,6 +54,11 @@ struct Heaps {
 impl Heaps {
     fn used(&self) -> usize {
         self.large.used() + self.early.used()
+    }
+
+    fn touched_range(&self) -> MemoryRange {
+        let bottom = PhysAddr(self.large.bottom().addr() as u64);
+        MemoryRange::new(bottom, self.touched as u64)
     }
 }
 
@@ -126,6 +133,20 @@ pub(crate) fn choose(machine: &Machine, taken: &[Region]) -> Option<Region> {
     })
 }
 
+/// Chooses the memory for the heap of a second start: right behind the image,
+/// where there is memory for certain, and no more than it takes to start a
+/// kernel. `None` where that is too little to be worth it.
+pub(crate) fn choose_near(machine: &Machine, image: Region, taken: &[Region]) -> Option<Region> {
+    let end = image.last().0 + 1;
+    let free = machine.free_memory(taken);
+    let behind = free.into_iter().find(|region| region.base.0 == end)?;
+    let size = (behind.size / 4).min(NEAR_SIZE) & !(ALIGNMENT - 1);
+    (size >= MIN_SIZE).then_some(Region {
+        base: behind.base,
+        size,
+    })
+}
+
 /// Adds the large heap.
 ///
 /// # Safety
@@ -140,9 +161,19 @@ pub(crate) unsafe fn grow(region: Region) {
 
 /// The part of the large heap that may have been written to.
 pub(crate) fn touched() -> MemoryRange {
-    let heaps = HEAPS.0.lock();
-    let bottom = PhysAddr(heaps.large.bottom().addr() as u64);
-    MemoryRange::new(bottom, heaps.touched as u64)
+    HEAPS.0.lock().touched_range()
+}
+
+/// The same, where somebody may have broken off in the middle of an
+/// allocation.
+///
+/// # Safety
+///
+/// Whoever was allocating must never go on.
+pub(crate) unsafe fn seize() -> MemoryRange {
+    // SAFETY: by the contract of this function.
+    unsafe { HEAPS.0.force_unlock() };
+    touched()
 }
 
 /// What is in use.

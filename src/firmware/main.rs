@@ -20,6 +20,7 @@ mod phases;
 mod physical;
 mod pipeline;
 mod power;
+mod restart;
 mod telling;
 mod timed;
 mod timer;
@@ -42,8 +43,8 @@ use together::Cores;
 use tree::BootTree;
 
 /// Called by the first instructions, with the address of the device tree and
-/// the MMU off.
-extern "C" fn start(tree: u64) -> ! {
+/// the MMU off. `is_second` is not 0 where the start before this one broke.
+extern "C" fn start(tree: u64, is_second: u64) -> ! {
     let timer = Timer::start();
     let image = Image::running();
     // SAFETY: the boot protocol promises a device tree at this address; with
@@ -55,12 +56,16 @@ extern "C" fn start(tree: u64) -> ! {
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
-    let ending = boot(timer, &image, &tree, mmu).unwrap_or_else(Ending::failed);
+    // SAFETY: only where it is the second start.
+    let broke = (is_second != 0).then(|| unsafe { restart::why() });
+
+    let ending = boot(timer, &image, &tree, mmu, broke).unwrap_or_else(Ending::failed);
     match ending.result {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
     }
     if let Some(linux) = ending.linux {
+        restart::disarm();
         // SAFETY: nobody has written to the memory of Linux since it was
         // loaded, which was the last thing that `boot` did with memory.
         unsafe { linux.start(&image) }
@@ -84,12 +89,14 @@ impl Ending {
     }
 }
 
-/// One boot, from the device tree to the end.
+/// One boot, from the device tree to the end. `broke` is why the start before
+/// this one broke, if one did.
 fn boot(
     timer: Timer,
     image: &Image,
     tree: &BootTree,
     mut mmu: Mmu,
+    broke: Option<&'static str>,
 ) -> Result<Ending, Box<dyn Error>> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
@@ -106,15 +113,27 @@ fn boot(
     let options = Options::from_bootargs(&machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    let memory = memory::take(&machine, image, tree, &mut mmu)?;
+    let payload = chainload::find(bytes);
+    let has_kernel = payload.as_ref().is_ok_and(|found| found.kernel.is_some());
+    if has_kernel && !options.probe_only && broke.is_none() {
+        // From here on there is a Linux that must not be lost.
+        // SAFETY: the first start, on the only CPU.
+        unsafe { restart::arm(tree.address) };
+    }
+    let memory = memory::take(&machine, image, tree, &mut mmu, broke.is_some())?;
     telling::introduce(&machine, &options, image);
 
     let mut phases = Phases::new(timer);
-    let outcome = pipeline::open(&machine, &options, &mut mmu).map(|(hosts, ecam)| {
-        let cores = Cores::of(&machine, &options);
-        pipeline::run(&hosts, &options, cores, ecam, timer, &mut phases)
-    });
-    let payload = chainload::find(bytes)?;
+    let outcome = match broke {
+        Some(why) => Err(why.into()),
+        None => pipeline::open(&machine, &options, &mut mmu)
+            .map(|(hosts, ecam)| {
+                let cores = Cores::of(&machine, &options);
+                pipeline::run(&hosts, &options, cores, ecam, timer, &mut phases)
+            })
+            .map_err(Box::<dyn Error>::from),
+    };
+    let payload = payload?;
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,
         Some(kernel) => {
@@ -150,14 +169,11 @@ fn boot(
         }
         Some(Err(error)) => (None, Err(error)),
     };
-    let failure = outcome.map_or_else(
-        |error| Err(error.into()),
-        |outcome| {
-            outcome
-                .failure
-                .map_or(Ok(()), |failure| Err(failure.into()))
-        },
-    );
+    let failure = outcome.map_or_else(Err, |outcome| {
+        outcome
+            .failure
+            .map_or(Ok(()), |failure| Err(failure.into()))
+    });
     Ok(Ending {
         result: result.and(failure),
         linux,

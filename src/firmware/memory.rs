@@ -20,6 +20,7 @@ pub(crate) fn take(
     image: &Image,
     tree: &BootTree,
     mmu: &mut Mmu,
+    is_second_start: bool,
 ) -> Result<Physical, PagingError> {
     // A page that is only partly memory may hold something that must not be
     // mapped.
@@ -31,7 +32,12 @@ pub(crate) fn take(
         debug!("memory {region}");
     }
     let mut taken = alloc::vec![image.region(), tree.region()];
-    match heap::choose(machine, &taken) {
+    let heap = if is_second_start {
+        heap::choose_near(machine, image.region(), &taken)
+    } else {
+        heap::choose(machine, &taken)
+    };
+    match heap {
         Some(region) => {
             // SAFETY: just mapped; not part of the image, the tree or any
             // reservation; called once in a boot.

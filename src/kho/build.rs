@@ -43,6 +43,8 @@ pub struct Placement<'a> {
 pub struct Handover {
     /// The page of the root tree: `linux,kho-fdt`.
     pub root: MemoryRange,
+    /// CRC-32 of that page.
+    pub root_crc: u32,
     /// The array of scratch areas: `linux,kho-scratch`.
     pub scratch: MemoryRange,
     /// The `pcsc` tree.
@@ -102,8 +104,10 @@ pub fn build(
         put(sink, metadata, &metadata_bytes(), page)?;
     }
     let root = MemoryRange::new(at(layout.root.offset), page);
-    let tree = root_tree(layout, map, subtree, metadata)?;
+    let mut tree = root_tree(layout, map, subtree, metadata)?;
     put(sink, root.start, &tree, page)?;
+    tree.resize(page as usize, 0);
+    let root_crc = crc32fast::hash(&tree);
 
     let mut areas = Vec::with_capacity(placement.scratch.len() * 16);
     for area in placement.scratch {
@@ -115,6 +119,7 @@ pub fn build(
 
     Ok(Handover {
         root,
+        root_crc,
         scratch,
         subtree,
         subtree_crc,

@@ -22,6 +22,7 @@ mod map_radix;
 pub mod native;
 pub mod sink;
 pub mod verify;
+mod walk;
 
 use core::fmt;
 

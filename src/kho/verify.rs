@@ -1,10 +1,16 @@
 //! A last look at a handover in memory, before anybody relies on it.
+//!
+//! It goes the way of the kernel: from the root tree to the preserved-memory
+//! map and to the data, and takes nothing from the writer but what to expect.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::block::BLOCK_SIZE;
-use super::{Handover, Layout};
+use super::walk::{self, Arena, MapFault, u64_at};
+use super::{Handover, KhoAbi, Layout};
 use crate::linux::memory::MemoryRange;
+use crate::linux::tokens::{Token, Tree};
 use crate::pci::PhysAddr;
 
 /// Where the extension of a block starts, where it says how much of it is
@@ -12,36 +18,78 @@ use crate::pci::PhysAddr;
 const EXTENSION: usize = 5120;
 const USED: usize = EXTENSION + 8;
 const BLOCK_CRC: usize = EXTENSION + 12;
-/// Where the CRC of the index is.
+/// Where the CRC of the index is, its records, and the address in a record.
 const INDEX_CRC: usize = 12;
+const INDEX_RECORDS: usize = 64;
+const INDEX_RECORD: usize = 16;
+const RECORD_BLOCK: usize = 8;
 
-/// Calculates every checksum of a handover again: those of the subtree, of the
-/// index and of all data blocks. `arena` is what the memory from `base` on,
-/// where the handover was written to, holds now.
+/// Checks that a handover is in memory as it was meant: that the root tree
+/// leads to the map and the subtree, that the map preserves every piece once
+/// and in whole and nothing else, and that every checksum is right.
+///
+/// `arena` is what the memory from `base` on, where the handover was written
+/// to, holds now. `in_use` is what must not be preserved, because Linux uses
+/// it, or because something else is there.
 pub fn verify(
     layout: &Layout,
     handover: &Handover,
     base: PhysAddr,
     arena: &[u8],
+    in_use: &[(&'static str, MemoryRange)],
 ) -> Result<(), VerifyError> {
-    let piece = |range: MemoryRange| {
-        let outside = VerifyError::Outside { range };
-        let start = range.start.0.checked_sub(base.0).ok_or(outside)? as usize;
-        let end = start.checked_add(range.size as usize).ok_or(outside)?;
-        arena.get(start..end).ok_or(outside)
-    };
+    let arena = Arena { base, bytes: arena };
+    let subtree = piece(arena, handover.subtree)?;
+    let (start, stored) = (handover.subtree.start, handover.subtree_crc);
+    differs("subtree", start, stored, crc32fast::hash(subtree))?;
 
-    let computed = crc32fast::hash(piece(handover.subtree)?);
-    let stored = handover.subtree_crc;
-    differs("subtree", handover.subtree.start, stored, computed)?;
+    let root = piece(arena, handover.root)?;
+    let (start, stored) = (handover.root.start, handover.root_crc);
+    differs("root tree", start, stored, crc32fast::hash(root))?;
+    let root = Root::read(root, layout.abi()).ok_or(VerifyError::Root {
+        root: handover.root,
+    })?;
+    same(
+        "address of the subtree",
+        handover.subtree.start.0,
+        root.subtree,
+    )?;
+    if let Some(size) = root.subtree_size {
+        same("size of the subtree", handover.subtree.size, size)?;
+    }
 
-    let index = piece(handover.index)?;
+    let map = PhysAddr(root.map);
+    let preserved = walk::entries(
+        arena,
+        layout.abi(),
+        layout.page_size(),
+        map,
+        handover.entries,
+    )
+    .map_err(VerifyError::map)?;
+    let preserved = Preserved(preserved);
+    preserved.check(arena, handover, in_use)?;
+    preserved.holds("root tree", handover.root)?;
+    preserved.holds("subtree", handover.subtree)?;
+    preserved.holds("index", handover.index)?;
+
+    let index = piece(arena, handover.index)?;
     sealed("index", handover.index.start, index, INDEX_CRC)?;
-
-    for number in 0..layout.functions() {
-        let at = base.0 + layout.blocks.offset + number * layout.block_stride();
-        let range = MemoryRange::new(PhysAddr(at), BLOCK_SIZE);
-        let block = piece(range)?;
+    let records = index.get(INDEX_RECORDS..).unwrap_or_default();
+    let blocks: Vec<u64> = records
+        .chunks_exact(INDEX_RECORD)
+        .map(|record| u64_at(record, RECORD_BLOCK))
+        .collect();
+    let nodes = blocks_of(subtree).ok_or(VerifyError::Subtree {
+        subtree: handover.subtree,
+    })?;
+    same("number of blocks", layout.functions(), blocks.len() as u64)?;
+    same("number of nodes", layout.functions(), nodes.len() as u64)?;
+    for (block, node) in blocks.into_iter().zip(nodes) {
+        same("address of a block", block, node)?;
+        let range = MemoryRange::new(PhysAddr(block), BLOCK_SIZE);
+        preserved.holds("data block", range)?;
+        let block = piece(arena, range)?;
         let used = EXTENSION.saturating_add(u32_at(block, USED) as usize);
         let block = block
             .get(..used)
@@ -50,6 +98,126 @@ pub fn verify(
         sealed("data block", range.start, block, BLOCK_CRC)?;
     }
     Ok(())
+}
+
+fn piece(arena: Arena<'_>, range: MemoryRange) -> Result<&[u8], VerifyError> {
+    arena.get(range).ok_or(VerifyError::Outside { range })
+}
+
+/// What the root tree leads to.
+#[derive(Default)]
+struct Root {
+    map: u64,
+    subtree: u64,
+    subtree_size: Option<u64>,
+}
+
+impl Root {
+    /// Reads it as a kernel with `abi` does; `None` where that refuses it.
+    fn read(page: &[u8], abi: KhoAbi) -> Option<Self> {
+        let versions: &[&[u8]] = match abi {
+            KhoAbi::V1 => &[b"kho-v1"],
+            KhoAbi::V3 | KhoAbi::V4 => &[b"kho-v3", b"kho-v4"],
+        };
+        let has_size = abi != KhoAbi::V1;
+        let tree = Tree::new(page).ok()?;
+        let mut root = Self::default();
+        let mut path: Vec<&[u8]> = Vec::new();
+        let mut is_compatible = false;
+        for token in tree.tokens() {
+            match (token.ok()?.1, &path[..]) {
+                (Token::Begin { name }, _) => path.push(name),
+                (Token::End, _) => drop(path.pop()),
+                (Token::Property { name, value }, [_]) => match name {
+                    b"compatible" => {
+                        let has = |version: &&[u8]| {
+                            value.split(|byte| *byte == 0).any(|one| one == *version)
+                        };
+                        is_compatible = versions.iter().all(has);
+                    }
+                    b"preserved-memory-map" => root.map = number(value)?,
+                    _ => {}
+                },
+                (Token::Property { name, value }, [_, b"pcsc"]) => match (name, has_size) {
+                    (b"fdt", false) | (b"preserved-data", true) => root.subtree = number(value)?,
+                    (b"blob-size", true) => root.subtree_size = Some(number(value)?),
+                    _ => {}
+                },
+                (Token::Property { .. }, _) => {}
+            }
+        }
+        let is_whole =
+            root.map != 0 && root.subtree != 0 && root.subtree_size.is_some() == has_size;
+        (is_compatible && is_whole).then_some(root)
+    }
+}
+
+/// The addresses of the blocks that the nodes of the subtree lead to.
+fn blocks_of(subtree: &[u8]) -> Option<Vec<u64>> {
+    let tree = Tree::new(subtree).ok()?;
+    let mut blocks = Vec::new();
+    let mut depth = 0;
+    for token in tree.tokens() {
+        match token.ok()?.1 {
+            Token::Begin { .. } => depth += 1,
+            Token::End => depth -= 1,
+            Token::Property { name: b"da", value } if depth == 2 => blocks.push(number(value)?),
+            Token::Property { .. } => {}
+        }
+    }
+    Some(blocks)
+}
+
+/// A property of exactly 8 bytes, in the byte order of the CPU.
+fn number(value: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(value.try_into().ok()?))
+}
+
+/// The entries of the map, ascending.
+struct Preserved(Vec<MemoryRange>);
+
+impl Preserved {
+    /// Nothing twice, nothing that is not of the handover, nothing in use, and
+    /// all of it.
+    fn check(
+        &self,
+        arena: Arena<'_>,
+        handover: &Handover,
+        in_use: &[(&'static str, MemoryRange)],
+    ) -> Result<(), VerifyError> {
+        for pair in self.0.windows(2) {
+            if pair[0].overlaps(pair[1]) {
+                return Err(VerifyError::InUse {
+                    range: pair[0],
+                    what: "another preserved range",
+                    other: pair[1],
+                });
+            }
+        }
+        for &range in &self.0 {
+            piece(arena, range)?;
+            for &(what, other) in in_use {
+                if range.overlaps(other) {
+                    return Err(VerifyError::InUse { range, what, other });
+                }
+            }
+        }
+        let bytes = self.0.iter().map(|range| range.size).sum();
+        same("number of preserved bytes", handover.preserved_bytes, bytes)
+    }
+
+    /// That Linux can take `range` over: it starts an entry and does not reach
+    /// out of it.
+    fn holds(&self, what: &'static str, range: MemoryRange) -> Result<(), VerifyError> {
+        let found = self
+            .0
+            .binary_search_by_key(&range.start, |entry| entry.start);
+        let entry = found.ok().and_then(|at| self.0.get(at));
+        if entry.is_some_and(|entry| entry.contains(range)) {
+            return Ok(());
+        }
+        Err(VerifyError::NotPreserved { what, range })
+    }
 }
 
 /// Checks `bytes`, whose CRC-32 is stored at `at` in them and was calculated
@@ -84,6 +252,17 @@ fn differs(
     })
 }
 
+fn same(what: &'static str, expected: u64, found: u64) -> Result<(), VerifyError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(VerifyError::Differs {
+        what,
+        expected,
+        found,
+    })
+}
+
 /// The u32 at `offset` of a slice that is known to hold it.
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     let mut raw = [0; 4];
@@ -110,6 +289,57 @@ pub enum VerifyError {
         /// The CRC-32 of what is in memory.
         computed: u32,
     },
+    /// A kernel would not take the root tree.
+    Root {
+        /// Where it is.
+        root: MemoryRange,
+    },
+    /// The subtree cannot be read.
+    Subtree {
+        /// Where it is.
+        subtree: MemoryRange,
+    },
+    /// A number in memory is another one than was written.
+    Differs {
+        /// What the number is.
+        what: &'static str,
+        /// What was written.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// A page of the preserved-memory map leads astray.
+    Map {
+        /// Where the page is.
+        page: PhysAddr,
+    },
+    /// The preserved-memory map has more entries than were written.
+    MapTooLong,
+    /// A piece is not preserved, or only in part.
+    NotPreserved {
+        /// The piece.
+        what: &'static str,
+        /// Where it is.
+        range: MemoryRange,
+    },
+    /// Memory is preserved that something else is in.
+    InUse {
+        /// What is preserved.
+        range: MemoryRange,
+        /// What is there.
+        what: &'static str,
+        /// Where that is.
+        other: MemoryRange,
+    },
+}
+
+impl VerifyError {
+    const fn map(fault: MapFault) -> Self {
+        match fault {
+            MapFault::Page(page) | MapFault::Entry(page) => Self::Map { page },
+            MapFault::TooMany => Self::MapTooLong,
+        }
+    }
 }
 
 impl fmt::Display for VerifyError {
@@ -127,6 +357,29 @@ impl fmt::Display for VerifyError {
                 f,
                 "the {what} at {address} has the CRC-32 {computed:#010x} instead of {stored:#010x}"
             ),
+            Self::Root { root } => write!(f, "no kernel takes the root tree at {root}"),
+            Self::Subtree { subtree } => write!(f, "the subtree at {subtree} cannot be read"),
+            Self::Differs {
+                what,
+                expected,
+                found,
+            } => write!(
+                f,
+                "the {what} in the handover is {found:#x} instead of {expected:#x}"
+            ),
+            Self::Map { page } => write!(
+                f,
+                "the preserved-memory map leads astray at its page {page}"
+            ),
+            Self::MapTooLong => {
+                f.write_str("the preserved-memory map has more entries than were written")
+            }
+            Self::NotPreserved { what, range } => {
+                write!(f, "the {what} at {range} is not preserved as a whole")
+            }
+            Self::InUse { range, what, other } => {
+                write!(f, "{range} is preserved, but {what} is at {other}")
+            }
         }
     }
 }

@@ -5,11 +5,13 @@
 //! what is right; on a cache that keeps what the published list keeps, which
 //! must fail, or the test proves nothing; and on ours.
 //!
-//! The race between a fill and a write has no test: [`Cached`] takes `&mut
-//! self`, so that the compiler rules it out.
+//! The race between a fill and a write is tested with a piece of hardware that
+//! lets somebody else write while a read is under way.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use warmbus::pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
 use warmbus::pcsc::Cached;
@@ -378,4 +380,123 @@ fn a_read_that_nobody_answered_is_not_kept() {
         machine.wait(200 * MILLISECOND);
         (gone, machine.get(ENDPOINT, REVISION, Width::Dword))
     });
+}
+
+/// Hardware that takes its time: while a read of the cache line size is under
+/// way, somebody else comes along, once.
+struct Slow {
+    fabric: Fabric,
+    meanwhile: Rc<dyn Fn()>,
+    came: Rc<Cell<bool>>,
+}
+
+const CACHE_LINE: ConfigOffset = ConfigOffset::new(0x0c);
+const WRITTEN: u32 = 0x10;
+
+impl ConfigAccess for Slow {
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        let value = self.fabric.read(function, offset, width);
+        if (function, offset) == (ENDPOINT, CACHE_LINE) && !self.came.replace(true) {
+            (self.meanwhile)();
+        }
+        value
+    }
+
+    fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
+        self.fabric.write(function, offset, width, value);
+    }
+}
+
+/// What two processors do with a cache that both can reach: one reads, and in
+/// the middle of it the other writes. Returns what is read after both.
+///
+/// `access` is one access of a processor: a read without a value, or a write.
+fn race(
+    access: &dyn Fn(Option<u32>) -> Option<u32>,
+    came: &Cell<bool>,
+    refused: &Cell<bool>,
+) -> u32 {
+    access(None);
+    assert!(came.get(), "the read went to the hardware");
+    if refused.get() {
+        // The other was kept out, and comes after it.
+        access(Some(WRITTEN));
+    }
+    access(None).expect("nobody is in the way")
+}
+
+#[test]
+fn a_write_in_the_middle_of_a_fill_is_not_lost() {
+    let fabric = || {
+        let (mut fabric, host) = topologies::empty();
+        let port = fabric.add_root(host, 1, 0, devices::root_port(1).link_up());
+        fabric.add_below(port, 0, 0, endpoint());
+        captured(fabric).0.access().clone()
+    };
+
+    // The published rule: the hardware is asked with the table unlocked, and
+    // what it said is put there after it.
+    let table: Rc<RefCell<Option<u32>>> = Rc::default();
+    let shared = Rc::new(RefCell::new(fabric()));
+    let came = Cell::new(false);
+    let write = |value| {
+        table.replace(None);
+        shared
+            .borrow_mut()
+            .write(ENDPOINT, CACHE_LINE, Width::Byte, value);
+    };
+    let published = |value: Option<u32>| {
+        if let Some(value) = value {
+            write(value);
+            return None;
+        }
+        let kept = *table.borrow();
+        if kept.is_some() {
+            return kept;
+        }
+        let found = shared.borrow_mut().read(ENDPOINT, CACHE_LINE, Width::Byte);
+        if !came.replace(true) {
+            write(WRITTEN);
+        }
+        table.replace(Some(found));
+        Some(found)
+    };
+    assert_ne!(race(&published, &came, &Cell::new(false)), WRITTEN);
+
+    // Ours: an access takes the cache for itself until it is through.
+    let came = Rc::new(Cell::new(false));
+    let refused = Rc::new(Cell::new(false));
+    let cache: Rc<RefCell<Option<Cached<Slow>>>> = Rc::default();
+    let other = (cache.clone(), refused.clone());
+    let meanwhile = Rc::new(move || {
+        let (cache, refused) = &other;
+        match cache.try_borrow_mut() {
+            Ok(mut cache) => {
+                let cache = cache.as_mut().expect("it is there");
+                cache.write(ENDPOINT, CACHE_LINE, Width::Byte, WRITTEN);
+            }
+            Err(_) => refused.set(true),
+        }
+    });
+    let slow = Slow {
+        fabric: fabric(),
+        meanwhile,
+        came: came.clone(),
+    };
+    cache.replace(Some(Cached::new(slow)));
+    let ours = |value: Option<u32>| {
+        let mut cache = cache.borrow_mut();
+        let cache = cache.as_mut().expect("it is there");
+        match value {
+            Some(value) => {
+                cache.write(ENDPOINT, CACHE_LINE, Width::Byte, value);
+                None
+            }
+            None => {
+                cache.probe(ENDPOINT);
+                Some(cache.read(ENDPOINT, CACHE_LINE, Width::Byte))
+            }
+        }
+    };
+    assert_eq!(race(&ours, &came, &refused), WRITTEN);
 }

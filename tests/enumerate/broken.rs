@@ -5,6 +5,7 @@ use warmbus_fabric::{
     BarModel, Fault, FunctionModel, Outcome, Quirk, RrsHandling, SECOND, devices,
 };
 
+use crate::handover::Start;
 use crate::{Machine, at, boot, endpoint, machine, root_port};
 
 /// A machine with `broken` below a root port and a sound function beside it,
@@ -111,6 +112,28 @@ fn bridges_with_hardwired_windows_are_survived() {
         for value in [0, 0xffff_ffff, 0x1234_5678, 0x0000_fff0, 0xfff0_0000] {
             beside(devices::upstream_port().hardwired(offset, Width::Dword, value));
         }
+    }
+}
+
+#[test]
+fn a_loop_of_bridges_ends_and_the_machine_beside_it_is_found() {
+    for length in 1..4 {
+        let (mut fabric, host) = machine(0, 255);
+        let port = fabric.add_root(host, 1, 0, root_port().link_up());
+        let first = fabric.add_below(port, 0, 0, devices::upstream_port());
+        let mut last = first;
+        for _ in 1..length {
+            last = fabric.add_below(last, 0, 0, devices::downstream_port(1).link_up());
+        }
+        fabric.loop_back(last, first);
+        fabric.add_root(host, 2, 0, endpoint(8));
+        let mut machine = boot(fabric);
+        assert!(machine.addresses().contains(&at(0, 2, 0)), "{length}");
+        let complaints = machine.complaints();
+        let is_told = complaints.iter().any(|text| text.contains("form a loop"));
+        assert!(is_told, "{length}: {complaints:?}");
+        assert_ne!(machine.start, Start::Keeping, "{length}");
+        assert_eq!(machine.config.self_check().differences, [], "{length}");
     }
 }
 

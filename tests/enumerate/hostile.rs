@@ -1,15 +1,10 @@
-//! Machines made of random bytes. `WARMBUS_ITERATIONS` sets how many.
+//! Machines made of random bytes.
 
 use warmbus::pci::{Sbdf, ScanPolicy};
 use warmbus::pcsc::Difference;
-use warmbus_fabric::{Violation, random};
+use warmbus_fabric::{Violation, chance, random};
 
 use crate::{Machine, boot, boot_with};
-
-fn iterations() -> u64 {
-    let set = std::env::var("WARMBUS_ITERATIONS").ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(1_000)
-}
 
 /// Accesses that one function can cost at the very most, by all stages: its
 /// dwords, the lists that lead through them, and the polling.
@@ -33,7 +28,7 @@ fn stale(machine: &mut Machine) -> Vec<Difference> {
 
 #[test]
 fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
-    for seed in 0..iterations() {
+    for seed in chance::cases(1_000) {
         let fabric = random::from_seed(seed);
         let mut machine = boot(fabric);
         let stale = stale(&mut machine);
@@ -55,7 +50,7 @@ fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
 
 #[test]
 fn no_machine_is_written_when_it_is_to_be_preserved() {
-    for seed in 0..iterations() {
+    for seed in chance::cases(1_000) {
         let fabric = random::from_seed(seed);
         let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve = true);
         assert_eq!(machine.fabric().log().writes(), 0, "seed {seed}");

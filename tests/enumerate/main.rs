@@ -6,6 +6,7 @@ mod ari;
 mod broken;
 mod captured_vfs;
 mod checker;
+mod handover;
 mod hostile;
 mod machines;
 mod planned;
@@ -15,6 +16,7 @@ mod virtual_functions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use handover::Start;
 use warmbus::pci::{
     AssignOutcome, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
     Topology, assign, check, enumerate,
@@ -27,9 +29,10 @@ struct Machine {
     topology: Topology,
     config: Cached<Fabric>,
     outcome: AssignOutcome,
+    start: Start,
 }
 
-/// Enumerates, assigns, captures.
+/// Enumerates, assigns, captures, reports and decides how Linux starts.
 fn boot(fabric: Fabric) -> Machine {
     boot_with(fabric, &ScanPolicy::default(), |_| {})
 }
@@ -44,11 +47,15 @@ fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridg
     for function in &topology.functions {
         config.capture(function.sbdf);
     }
-    Machine {
+    let start = handover::decide(&topology, &config, outcome);
+    let machine = Machine {
         topology,
         config,
         outcome,
-    }
+        start,
+    };
+    handover::report(&machine.topology, &machine.config, &machine.complaints());
+    machine
 }
 
 impl Machine {

@@ -1,13 +1,11 @@
 use proptest::prelude::*;
+use warmbus_fabric::chance;
 use warmbus_fabric::plan::plan;
 
 use crate::boot;
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(100)
-    })]
+    #![proptest_config(chance::properties(100))]
 
     #[test]
     fn every_well_formed_machine_comes_out_sound(plan in plan()) {

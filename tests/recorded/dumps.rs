@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use warmbus::pci::{Recorded, Sbdf};
+use warmbus_fabric::chance;
 
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::{bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};
@@ -130,7 +131,7 @@ fn lspci_finds_the_capabilities_of_a_function_that_was_left_out_of_the_cache() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(chance::properties(256))]
 
     #[test]
     fn a_damaged_dump_is_read_or_refused_but_never_misread(

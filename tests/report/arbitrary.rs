@@ -10,6 +10,7 @@ use warmbus::report::{
     ExtendedCapability, Function, HostBridge, HostWindow, Machine, Phase, Report, SelfCheck, SrIov,
     Subsystem, VirtualFunction, Window,
 };
+use warmbus_fabric::chance;
 
 use super::{json_text, summary, tree};
 
@@ -112,13 +113,13 @@ prop_compose! {
             multi_function,
             subsystem: subsystem.map(|(vendor_id, device_id)| Subsystem { vendor_id, device_id }),
             port_type: port_type.map(Into::into),
+            virtual_function: parent.filter(|_| bridge.is_none()).map(|physical| VirtualFunction {
+                physical, number: numbers[0],
+            }),
             bars, bridge,
             sriov: sriov.map(|[total_vfs, first_vf_offset, vf_stride, vf_device_id, last]| SrIov {
                 total_vfs, first_vf_offset, vf_stride, vf_device_id, last_bus: last as u8,
                 num_vfs: first_vf_offset, vfs_enabled: vf_stride > 9,
-            }),
-            virtual_function: parent.filter(|_| bridge.is_none()).map(|physical| VirtualFunction {
-                physical, number: numbers[0],
             }),
             capabilities: capabilities
                 .iter()
@@ -186,11 +187,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(chance::properties(64))]
 
     #[test]
     fn any_report_is_read_back_as_it_was_written(report in reports()) {

@@ -2,6 +2,8 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use log::debug;
@@ -11,6 +13,7 @@ use warmbus::linux::image::{ImageHeader, PageSize};
 use warmbus::linux::memory::{MemoryPlan, MemoryRange};
 use warmbus::machine::KhoChoice;
 
+use super::place::range_of;
 use super::{Loader, Why};
 use crate::pipeline::Outcome;
 use crate::timer;
@@ -114,10 +117,21 @@ impl Loader<'_> {
         outcome.gap.clone().or(refused)
     }
 
-    /// Calculates every checksum again from what is in memory.
-    pub(super) fn verify(&self, handed: &Handed) -> Result<(), Why> {
+    /// Goes the way of the kernel through what is in memory: what is preserved
+    /// must be all of the handover, and nothing of what else there is.
+    pub(super) fn verify(&self, plan: &MemoryPlan, handed: &Handed) -> Result<(), Why> {
+        let mut in_use: Vec<(&'static str, MemoryRange)> =
+            vec![("the kernel", plan.kernel), ("the device tree", plan.tree)];
+        in_use.extend(plan.initrd.map(|range| ("the initrd", range)));
+        in_use.extend(plan.scratch.iter().map(|area| ("scratch memory", *area)));
+        let taken = self.memory.taken().iter();
+        in_use.extend(taken.map(|region| ("the firmware", range_of(*region))));
+        let reserved = self.machine.reservations.iter();
+        in_use.extend(reserved.map(|one| ("reserved memory", range_of(one.region))));
+
         let arena = self.memory.bytes(handed.arena)?;
-        kho::verify(&handed.layout, &handed.handover, handed.arena.start, arena)?;
+        let start = handed.arena.start;
+        kho::verify(&handed.layout, &handed.handover, start, arena, &in_use)?;
         Ok(())
     }
 }

@@ -83,7 +83,7 @@ impl Loader<'_> {
         let mut tree = phases.run("tree", || self.write_tree(&plan, handed.as_ref().ok()))?;
         phases.run("clean", || clean(&plan));
         if let Ok(written) = &handed {
-            let verified = phases.run("handover-check", || self.verify(written));
+            let verified = phases.run("handover-check", || self.verify(&plan, written));
             if let Err(error) = verified {
                 handed = Err(error);
                 tree = self.write_tree(&plan, None)?;

@@ -129,6 +129,6 @@ impl Loader<'_> {
     }
 }
 
-const fn range_of(region: Region) -> MemoryRange {
+pub(super) const fn range_of(region: Region) -> MemoryRange {
     MemoryRange::new(region.base, region.size)
 }

@@ -310,10 +310,38 @@ impl<A: ConfigAccess> Scan<'_, A> {
             );
             self.topology.functions[index].anomalies.push(text);
             self.set_numbers(index, found);
+            self.look_for_a_loop(index);
             return None;
         }
         self.set_numbers(index, wanted);
         Some((secondary, last))
+    }
+
+    /// Looks whether a bridge above the one at `index`, whose numbers did not
+    /// stick, has lost its own: then it is the same bridge, reached again
+    /// through itself.
+    fn look_for_a_loop(&mut self, index: usize) {
+        let mut next = self.topology.functions[index].parent;
+        while let Some(above) = next {
+            let function = &self.topology.functions[above];
+            next = function.parent;
+            let (port, bridge) = (function.sbdf, function.bridge);
+            let offset = ConfigOffset::new(BUS_NUMBERS);
+            // From the hardware: the cache knows what was given to it.
+            let found = self.config.access_mut().read(port, offset, Width::Dword);
+            let [primary, secondary, subordinate, _] = found.to_le_bytes();
+            let is_same = bridge.is_some_and(|bridge| {
+                (bridge.primary, bridge.secondary, bridge.subordinate)
+                    == (primary, secondary, subordinate)
+            });
+            if !is_same {
+                self.config.distrust(port, BUS_NUMBERS);
+                self.leave_out(
+                    port,
+                    "its bus numbers were overwritten from below: the bridges form a loop".into(),
+                );
+            }
+        }
     }
 
     /// Writes the final subordinate number: the highest one in use below,

@@ -121,12 +121,12 @@ fn what_does_not_fit_is_left_disabled_and_named() {
 /// Where the boot loader that is not there puts things: image, device tree and
 /// the few instructions that set x0.
 const IMAGE: u64 = 0x4020_0000;
-const TREE: u64 = 0x4800_0000;
+pub(crate) const TREE: u64 = 0x4800_0000;
 const JUMP: u64 = 0x4900_0000;
 
 /// A machine that enters the firmware with the address `x0` in register x0,
 /// and nothing else prepared.
-fn entered_with(lab: &Lab, x0: u64) -> Machine {
+pub(crate) fn entered_with(lab: &Lab, x0: u64, topology: &str) -> Machine {
     // ldr x0, #16; ldr x1, #20; br x1; nop; x0; x1
     let mut code: Vec<u8> = [0x5800_0080_u32, 0x5800_00a1, 0xd61f_0020, 0xd503_201f]
         .into_iter()
@@ -137,7 +137,7 @@ fn entered_with(lab: &Lab, x0: u64) -> Machine {
     Machine::bare(JUMP)
         .load(&lab.file("jump"), JUMP)
         .load(image(), IMAGE)
-        .topology(&warmbus_qemu_tests::boot::topology("small"))
+        .topology(&warmbus_qemu_tests::boot::topology(topology))
 }
 
 /// The device tree of QEMU with the console's boot arguments in it.
@@ -151,7 +151,7 @@ fn tree_of(lab: &Lab) -> Tree {
 fn a_boot_loader_that_only_sets_x0_is_enough() {
     let lab = Lab::new();
     let tree = tree_of(&lab);
-    let machine = entered_with(&lab, TREE).load(tree.file(), TREE);
+    let machine = entered_with(&lab, TREE, "small").load(tree.file(), TREE);
     prove::everything(&lab.boot(machine).expect("it boots"));
 }
 
@@ -164,7 +164,7 @@ fn a_device_tree_that_is_cut_off_ends_the_boot_and_touches_nothing() {
     let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
     for part in [20, used / 4, used / 2, 3 * used / 4] {
         fs::write(lab.file("part"), &whole[..part]).unwrap();
-        let machine = entered_with(&lab, TREE).load(&lab.file("part"), TREE);
+        let machine = entered_with(&lab, TREE, "small").load(&lab.file("part"), TREE);
         let boot = lab.boot_to_rest(machine).expect("it ends");
         assert_eq!(boot.accesses(), [], "cut off after {part} bytes");
     }
@@ -175,7 +175,7 @@ fn a_device_tree_without_memory_is_told_and_pci_is_not_touched() {
     let lab = Lab::new();
     let tree = tree_of(&lab);
     tree.remove_node("/memory@40000000");
-    let machine = entered_with(&lab, TREE).load(tree.file(), TREE);
+    let machine = entered_with(&lab, TREE, "small").load(tree.file(), TREE);
     let boot = lab.boot(machine).expect("it ends");
     assert!(matches!(boot.outcome, Some(Outcome::Failed(_))));
     told(&boot, &["no memory"]);
@@ -185,6 +185,8 @@ fn a_device_tree_without_memory_is_told_and_pci_is_not_touched() {
 #[test]
 fn without_a_device_tree_the_boot_ends_and_touches_nothing() {
     let lab = Lab::new();
-    let boot = lab.boot_to_rest(entered_with(&lab, 0)).expect("it ends");
+    let boot = lab
+        .boot_to_rest(entered_with(&lab, 0, "small"))
+        .expect("it ends");
     assert_eq!(boot.accesses(), []);
 }

@@ -2,12 +2,14 @@
 //! `lspci` as witnesses.
 
 mod bad_input;
+mod breaking;
 mod command_line;
 mod consumer;
 mod consumer_chain;
 mod consumer_churn;
 mod consumer_faults;
 mod consumer_vm;
+mod hardware;
 mod linux;
 mod machines;
 mod preserve;

@@ -13,23 +13,33 @@ use xtask::qemu::Machine;
 
 const WITNESS: &[u8] = include_bytes!("../../fixtures/kernels/witness.img");
 const KERNEL_AT: u64 = 0x4a00_0000;
-const COMMAND_LINE: &str = "console=ttyAMA0 witness=1";
+pub(crate) const COMMAND_LINE: &str = "console=ttyAMA0 witness=1";
 
 /// What the witness says.
-struct Testimony {
+pub(crate) struct Testimony {
     /// x0 to x3, `CurrentEL`, `SCTLR_ELx`, DAIF, `SPSel`.
     registers: Vec<u64>,
-    tree: Vec<u8>,
+    pub(crate) tree: Vec<u8>,
 }
 
 /// The witness with `change`, as a module of `machine`.
 fn with_kernel(lab: &Lab, machine: Machine, change: impl FnOnce(&mut Vec<u8>)) -> Machine {
+    with_kernel_at(lab, machine, KERNEL_AT, change)
+}
+
+/// The same, at an address.
+pub(crate) fn with_kernel_at(
+    lab: &Lab,
+    machine: Machine,
+    address: u64,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> Machine {
     let mut kernel = WITNESS.to_vec();
     change(&mut kernel);
     let file = lab.file("kernel");
     fs::write(&file, kernel).expect("the kernel can be written");
     let loader = format!(
-        "guest-loader,addr={KERNEL_AT:#x},kernel={},bootargs={COMMAND_LINE}",
+        "guest-loader,addr={address:#x},kernel={},bootargs={COMMAND_LINE}",
         file.display()
     );
     machine.arguments(["-device", &loader])
@@ -53,7 +63,7 @@ fn start_of(boot: &Boot) -> Option<usize> {
     boot.console.iter().position(starts)
 }
 
-fn testimony(boot: &Boot) -> Testimony {
+pub(crate) fn testimony(boot: &Boot) -> Testimony {
     let start = start_of(boot).unwrap_or_else(|| panic!("{:#?}", boot.console));
     let hexadecimal = |digits| u64::from_str_radix(digits, 16).expect("hexadecimal");
     let registers = boot.console[start + 1].split_whitespace();
@@ -67,7 +77,7 @@ fn testimony(boot: &Boot) -> Testimony {
 }
 
 /// The lines that dtc has for `changed` and not for `tree`.
-fn additions(lab: &Lab, tree: &Path, changed: &[u8]) -> Vec<String> {
+pub(crate) fn additions(lab: &Lab, tree: &Path, changed: &[u8]) -> Vec<String> {
     let file = lab.file("changed.dtb");
     fs::write(&file, changed).expect("the tree can be written");
     let [before, after] = [tree, &file].map(|file| {

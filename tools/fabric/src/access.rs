@@ -1,5 +1,7 @@
 //! What one access does.
 
+use std::collections::BTreeSet;
+
 use warmbus::pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 
 use crate::behaviour::Effect;
@@ -223,7 +225,11 @@ impl Fabric {
     fn reset_below(&mut self, bridge: NodeId, now: u64) {
         let from = now.max(self.nodes[bridge.0].model.link.up_from);
         let mut queue = self.nodes[bridge.0].children.clone();
+        let mut done = BTreeSet::new();
         while let Some(id) = queue.pop() {
+            if !done.insert(id) {
+                continue;
+            }
             let node = &mut self.nodes[id.0];
             node.model.reset(Reset::Conventional);
             node.model.ready_at = from.saturating_add(node.model.reset_time);

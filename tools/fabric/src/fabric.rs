@@ -164,6 +164,12 @@ impl Fabric {
         id
     }
 
+    /// Wires `node`, which hangs somewhere above, to the bus below `bridge` as
+    /// well: a loop, which no machine should have.
+    pub fn loop_back(&mut self, bridge: NodeId, node: NodeId) {
+        self.nodes[bridge.0].children.push(node);
+    }
+
     fn add_node(
         &mut self,
         host: HostId,

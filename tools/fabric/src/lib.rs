@@ -25,6 +25,7 @@ mod access;
 mod bar;
 mod behaviour;
 mod capability;
+pub mod chance;
 mod clock;
 mod decode;
 pub mod devices;

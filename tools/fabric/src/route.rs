@@ -71,8 +71,9 @@ impl Fabric {
             return route;
         };
         let mut this_bus = host.bridge.buses.first;
-        // Each round goes one bridge down the tree, so it ends.
-        loop {
+        // Each round goes one bridge down. There are not as many buses in a
+        // tree: what goes round in a loop is never answered.
+        for _ in 0..=u8::MAX {
             if this_bus == function.bus() {
                 route.end = self.deliver(function, route.last_bridge, route.offset);
                 return route;
@@ -105,6 +106,8 @@ impl Fabric {
             }
             this_bus = secondary;
         }
+        route.end = Err(Outcome::Gone);
+        route
     }
 
     /// The register number of a request for register `offset` as it leaves
@@ -229,7 +232,10 @@ impl Fabric {
                 if probe.route(sbdf, 0, now).end != Ok(Target { node: id, vf: None }) {
                     continue;
                 }
-                found.insert(sbdf, id);
+                // In a loop a function is reached again.
+                if found.insert(sbdf, id).is_some() {
+                    continue;
+                }
                 let [_, secondary, _] = node.model.bus_numbers();
                 if node.model.bridge.is_some() {
                     queue.extend(node.children.iter().map(|id| (*id, secondary)));

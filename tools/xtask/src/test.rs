@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -24,6 +25,10 @@ pub const LINUX: &str = "WARMBUS_LINUX";
 pub const CONSUMER: &str = "WARMBUS_CONSUMER";
 /// The variable that names a directory with more kernels.
 pub const KERNELS: &str = "WARMBUS_KERNELS";
+/// The variables that say what tests draw at random, and how often
+/// (`tools/fabric/src/chance.rs`).
+const SEED: &str = "WARMBUS_SEED";
+const ITERATIONS: &str = "WARMBUS_ITERATIONS";
 
 /// Which tests to run.
 #[derive(Debug, clap::Args)]
@@ -32,6 +37,7 @@ Examples:
   cargo xtask test
   cargo xtask test --host
   cargo xtask test --kernels ~/images
+  cargo xtask test --seed random --iterations 10000 transparent
   cargo xtask test switch")]
 pub struct Options {
     /// Only tests and checks whose names contain this
@@ -45,9 +51,27 @@ pub struct Options {
     #[arg(long)]
     pub qemu: bool,
 
+    /// Draw another series of random cases: a number, or `random`
+    #[arg(long, value_name = "N|random", value_parser = seed, default_value = "0")]
+    pub seed: u32,
+
+    /// Try so many cases of everything that is drawn at random
+    #[arg(long, value_name = "N")]
+    pub iterations: Option<u32>,
+
     /// Do the tests with Linux on every arm64 Image in this directory, too
     #[arg(long, value_name = "DIR")]
     pub kernels: Option<PathBuf>,
+}
+
+/// A number, or one that nobody knows before.
+fn seed(text: &str) -> Result<u32> {
+    if text == "random" {
+        // The low bits, which change with every nanosecond.
+        return Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u32);
+    }
+    text.parse()
+        .with_context(|| format!("{text} is neither a number below 2^32 nor random"))
 }
 
 /// How many tests ended how.
@@ -102,6 +126,7 @@ pub fn run(options: &Options) -> Result<bool> {
         kernels: options.kernels.as_deref().map(directory).transpose()?,
         sum: Sum::default(),
     };
+    println!("random cases: seed {}", options.seed);
     let toolchain = setup::ensure(if options.host {
         Purpose::Run
     } else {
@@ -114,6 +139,12 @@ pub fn run(options: &Options) -> Result<bool> {
         let mut command = cargo("test");
         command
             .args(["--workspace", "--exclude", QEMU_TESTS])
+            .env(SEED, options.seed.to_string())
+            .envs(
+                options
+                    .iterations
+                    .map(|count| (ITERATIONS, count.to_string())),
+            )
             .envs(session.kernels.iter().map(|kernels| (KERNELS, kernels)));
         session.tests(&mut command, &[])?;
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
-use warmbus_fabric::{Fabric, Outcome, plan, random, topologies};
+use warmbus_fabric::{Fabric, Outcome, chance, plan, random, topologies};
 
 /// Numbers all buses below `bus`, depth first, in the plainest way, and
 /// returns the highest number that it used.
@@ -117,10 +117,7 @@ fn any_bytes_make_a_fabric() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(64)
-    })]
+    #![proptest_config(chance::properties(64))]
 
     #[test]
     fn arbitrary_bytes_make_a_fabric_that_can_be_walked(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

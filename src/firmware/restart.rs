@@ -1,0 +1,125 @@
+//! A second start, without PCI, for a Linux that is there when the firmware
+//! itself breaks.
+//!
+//! Nothing of what broke is trusted: the image is put back to what it was at
+//! the first start, and only the device tree and a sentence come along. The
+//! payload is still where its loader left it, because it is never written to.
+
+use core::cell::UnsafeCell;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::console::println;
+use crate::image::Image;
+use crate::{heap, jump, power};
+
+/// Most bytes of the sentence that are kept.
+const ROOM: usize = 240;
+
+/// What outlives the second start, in memory that no start clears.
+#[repr(C)]
+struct Kept {
+    /// Address of the device tree.
+    tree: u64,
+    /// Bytes of the sentence.
+    length: usize,
+    why: [u8; ROOM],
+}
+
+#[repr(transparent)]
+struct Cell(UnsafeCell<Kept>);
+
+// SAFETY: it is written on the one way to the second start, and read after it.
+unsafe impl Sync for Cell {}
+
+unsafe extern "C" {
+    /// See `entry.rs`, which has it beside what it clears.
+    static kept: Cell;
+    /// Tells the first instructions that it is the second start.
+    static started: UnsafeCell<u32>;
+}
+
+/// The value of `started` that asks for a second start.
+const AGAIN: u32 = 2;
+
+/// There is a kernel to be started, and this is the first start.
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+/// Has the next fatal error end in a second start with the tree at `tree`.
+///
+/// # Safety
+///
+/// To be called on the first start only, with nobody else running.
+pub(crate) unsafe fn arm(tree: u64) {
+    // SAFETY: by the contract of this function nobody else looks.
+    unsafe { (*kept.0.get()).tree = tree };
+    ARMED.store(true, Ordering::Relaxed);
+}
+
+/// Linux takes over: there is nothing left that could be started again.
+pub(crate) fn disarm() {
+    ARMED.store(false, Ordering::Relaxed);
+}
+
+/// Why there is a second start.
+///
+/// # Safety
+///
+/// To be called on the second start only.
+pub(crate) unsafe fn why() -> &'static str {
+    // SAFETY: by the contract of this function `again` has written it, and
+    // nobody writes it any more.
+    let all = unsafe { &*kept.0.get() };
+    let bytes = all.why.get(..all.length).unwrap_or_default();
+    // Whole characters were written, so this never falls back.
+    core::str::from_utf8(bytes).unwrap_or("the firmware broke")
+}
+
+/// The end of a start that cannot go on: the second start if there is one, or
+/// else one line and power off.
+///
+/// # Safety
+///
+/// Whoever ran before must never go on.
+pub(crate) unsafe fn end(reason: fmt::Arguments<'_>) -> ! {
+    // Once only: what breaks on the way there ends the second case.
+    if ARMED.swap(false, Ordering::Relaxed) {
+        println!("warmbus: {reason}: starting again, without PCI");
+        // SAFETY: armed, so that the tree is known; the rest is the contract
+        // of this function.
+        unsafe { again(reason) }
+    }
+    println!("warmbus: result: error: {reason}");
+    power::off()
+}
+
+/// # Safety
+///
+/// `arm` must have been called, and whoever ran before must never go on.
+unsafe fn again(reason: fmt::Arguments<'_>) -> ! {
+    // SAFETY: by the contract of this function nobody else looks.
+    let all = unsafe { &mut *kept.0.get() };
+    all.length = 0;
+    // Too long a sentence is cut, which is no failure.
+    let _ = all.write_fmt(reason);
+    // SAFETY: the first instructions look there, and nobody else.
+    unsafe { started.get().write_volatile(AGAIN) };
+    // SAFETY: whoever holds the lock never goes on.
+    jump::clean(unsafe { heap::seize() });
+    let image = Image::running();
+    // SAFETY: the image starts with the instructions that a loader enters,
+    // and `enter` writes it back to memory.
+    unsafe { jump::enter(image.start, all.tree, &image) }
+}
+
+impl Write for Kept {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for letter in text.chars() {
+            let end = self.length + letter.len_utf8();
+            let room = self.why.get_mut(self.length..end).ok_or(fmt::Error)?;
+            letter.encode_utf8(room);
+            self.length = end;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! What becomes of a machine in the end: a report, and the start of Linux,
+//! with the cache or plainly. [`crate::boot`] brings every machine here.
+
+#[path = "../kho_reader/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod kho_reader;
+
+use warmbus::kho::{self, Buffer, Gathered, KhoAbi, Layout, Placement};
+use warmbus::linux::image::PageSize;
+use warmbus::linux::memory::MemoryRange;
+use warmbus::pci::{AssignOutcome, PhysAddr, Topology, check, first_gap};
+use warmbus::pcsc::Cached;
+use warmbus::report::{self, CachedBytes, Facts, Report};
+use warmbus_fabric::Fabric;
+
+use kho_reader::{Kernel, pcsc};
+
+/// How Linux is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the cache, and keeping all bus numbers and BARs.
+    Keeping,
+    /// With the cache if it is a version that does not assign again on its own:
+    /// the assignment has this gap.
+    Assigning(String),
+    /// Without the cache, for this reason.
+    Plain(String),
+}
+
+/// Where the handover goes in these tests, and the scratch memory.
+const ARENA: PhysAddr = PhysAddr(0x6000_0000);
+const SCRATCH: [MemoryRange; 1] = [MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)];
+
+/// Decides as the firmware does, and proves that what is handed over is what
+/// is cached.
+pub(crate) fn decide(
+    topology: &Topology,
+    config: &Cached<Fabric>,
+    outcome: AssignOutcome,
+) -> Start {
+    if let Some(found) = check(topology, config).first() {
+        return Start::Plain(found.to_string());
+    }
+    let gap = first_gap(topology).map(|gap| gap.to_string());
+    let anomalies = (outcome.anomalies != 0).then(|| "the assignment met anomalies".to_owned());
+    match gap.or(anomalies) {
+        None => {
+            hand_over(topology, config, KhoAbi::V4, "kho-v4");
+            Start::Keeping
+        }
+        Some(gap) => {
+            hand_over(topology, config, KhoAbi::V1, "kho-v1");
+            Start::Assigning(gap)
+        }
+    }
+}
+
+/// Writes the handover and reads it with other eyes.
+fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version: &'static str) {
+    let gathered = Gathered::new(config, topology);
+    let blocks = gathered.blocks();
+    let layout = Layout::new(blocks.len(), abi, PageSize::K4).expect("they fit");
+    let placement = Placement {
+        arena: ARENA,
+        scratch: &SCRATCH,
+        generation: 1,
+    };
+    let mut memory = Buffer::new(ARENA, layout.size() as usize);
+    let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");
+    let in_use = [("scratch memory", SCRATCH[0])];
+    let sound = kho::verify(&layout, &handover, ARENA, memory.bytes(), &in_use);
+    assert_eq!(sound, Ok(()));
+
+    let pair = |range: MemoryRange| (range.start.0, range.size);
+    let kernel = Kernel::readers(version, 12)[0];
+    let received = kernel
+        .receive(&memory, pair(handover.root), pair(handover.scratch))
+        .expect("Linux takes it");
+    let later = received.under_pressure(pair(handover.scratch));
+    let (at, size) = received.subtree("pcsc").expect("it is there");
+    let tree = later.get(PhysAddr(at), size as usize).expect("it is kept");
+    let restored = pcsc::consume(&later, tree).expect("it can be read");
+    assert_eq!(restored.len(), config.blocks().count());
+    for (function, block) in config.blocks() {
+        let address = (
+            function.segment(),
+            function.bus(),
+            function.device(),
+            function.function(),
+        );
+        let (_, found) = &restored[&address];
+        let size = block.data().len();
+        assert_eq!(found.data[..size], *block.data(), "{function}");
+        assert_eq!(
+            found.cached[..size / 8],
+            *block.cached_bitmap(),
+            "{function}"
+        );
+        assert!(found.cached[size / 8..].iter().all(|byte| *byte == 0));
+    }
+}
+
+/// The report on the machine: it names every function, and everything that was
+/// found to be wrong.
+pub(crate) fn report(topology: &Topology, config: &Cached<Fabric>, complaints: &[String]) {
+    let cached = |function| {
+        let block = config.block(function)?;
+        Some(CachedBytes {
+            data: block.data(),
+            cacheable: block.cacheable_bytes(),
+            cached: block.cached_bytes(),
+        })
+    };
+    let facts = Facts {
+        topology,
+        machine: report::Machine::default(),
+        accesses: report::Accesses::default(),
+        cache: report::CacheStatistics::default(),
+        phases: Vec::new(),
+        self_check: None,
+        anomalies: Vec::new(),
+        result: Ok(()),
+    };
+    let report = Report::new(facts, &cached);
+    let mut text = String::new();
+    report::json::write(&report, &mut text).expect("a string takes it");
+    let read: Report = serde_json::from_str(&text).expect("the report is JSON");
+    assert_eq!(read, report);
+    assert_eq!(read.functions.len(), topology.functions.len());
+    let of_functions = read
+        .functions
+        .iter()
+        .map(|function| function.anomalies.len());
+    let told = read.anomalies.len() + of_functions.sum::<usize>();
+    assert_eq!(told, complaints.len());
+}
