@@ -6,7 +6,6 @@ extern crate alloc;
 
 mod chainload;
 mod console;
-mod ecam;
 mod entry;
 mod exceptions;
 mod heap;
@@ -19,6 +18,7 @@ mod phases;
 mod physical;
 mod pipeline;
 mod power;
+mod registers;
 mod telling;
 mod timed;
 mod timer;
@@ -108,7 +108,7 @@ fn boot(
 
     let mut phases = Phases::new(timer);
     let outcome = pipeline::open(&machine, &options, &mut mmu)
-        .map(|(hosts, ecam)| pipeline::run(&hosts, &options, ecam, timer, &mut phases));
+        .map(|(hosts, reach)| pipeline::run(&hosts, &options, reach, timer, &mut phases));
     let payload = chainload::find(bytes)?;
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,
