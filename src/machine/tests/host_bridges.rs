@@ -86,6 +86,10 @@ fn every_kind_of_host_bridge_is_known_by_its_name() {
         machine.warnings,
         ["/pcie@fe160000 is left out: it has no port or no window in its reg-names property"]
     );
+    // Marked as 32 bits, and above 4 GiB.
+    let kinds = machine.hosts[0].windows.iter().map(|window| window.kind);
+    let expected = [WindowKind::Io, WindowKind::Memory32, WindowKind::Memory64];
+    assert!(kinds.eq(expected));
     let ports = machine.hosts.iter();
     let ports = ports.filter(|host| host.mechanism.is_controller());
     assert_eq!(ports.count(), 4);
