@@ -123,20 +123,20 @@ impl Binding {
             Registers::DesignWare { dbi } => {
                 let names = place.property("reg-names")?.unwrap_or_default();
                 let names: Vec<&[u8]> = names.split(|&byte| byte == 0).collect();
-                let named = |name: &str| {
+                let region_of = |name: &str| {
                     let at = names.iter().position(|other| *other == name.as_bytes())?;
                     regions.get(at).copied()
                 };
                 let missing = || AddressError::Missing(PORT_OR_WINDOW);
-                let registers = named(dbi).ok_or_else(missing)?;
-                let window = named("config").ok_or_else(missing)?;
+                let registers = region_of(dbi).ok_or_else(missing)?;
+                let window = region_of("config").ok_or_else(missing)?;
                 let unrolled = registers.base.0.checked_add(UNROLLED_OFFSET);
                 let unrolled = unrolled
                     .filter(|_| registers.size >= UNROLLED_OFFSET + PAGE_SIZE)
                     .map(PhysAddr);
                 let mechanism = Mechanism::DesignWare {
                     dbi: registers.base,
-                    atu: named("atu").map(|region| region.base).or(unrolled),
+                    atu: region_of("atu").map(|region| region.base).or(unrolled),
                 };
                 (mechanism, window)
             }

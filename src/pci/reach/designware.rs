@@ -1,4 +1,4 @@
-//! The Synopsys DesignWare root port.
+//! The Synopsys `DesignWare` root port.
 //!
 //! Its own configuration space is in its register block (DBI). What is behind
 //! it is seen through a window of the processor that an outbound region of its
