@@ -26,7 +26,7 @@ use warmbus::pci::PhysAddr;
 use warmbus::time::Clock;
 
 use crate::timer::Timer;
-use crate::{jump, mmu, power};
+use crate::{jump, mmu, power, restart};
 
 /// Bytes of the stack of a core, and of the one for its exceptions.
 const STACK: usize = 16 << 10;
@@ -178,14 +178,17 @@ pub(crate) fn run_together(
     work: &(dyn Fn() + Sync),
 ) -> usize {
     FIRST.store(own_affinity(), Ordering::Relaxed);
+    let was_armed = restart::disarm();
     let started: Vec<Core<'_>> = affinities
         .iter()
         .filter_map(|&affinity| turn_on(affinity, conduit, work))
         .collect();
     let count = started.len();
     work();
+    let mut all_off = true;
     for core in started {
         if !is_off_soon(core.affinity, conduit, timer) {
+            all_off = false;
             warn!(
                 "core {:#x} does not turn itself off; it is left behind",
                 core.affinity
@@ -193,6 +196,7 @@ pub(crate) fn run_together(
             let _left = ManuallyDrop::new(core);
         }
     }
+    restart::rearm(was_armed && all_off);
     count + 1
 }
 

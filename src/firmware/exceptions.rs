@@ -11,7 +11,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::console::{self, println};
 use crate::image::Image;
-use crate::{cores, ecam, mmu, power, restart};
+use crate::{cores, mmu, power, registers, restart};
 
 // The first four vectors are for code on SP_EL0, which is all of ours. An
 // exception on SP_ELx is one inside the handler: it gets the stack afresh, and
@@ -191,7 +191,7 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
     let cause = Cause::read();
     if vector == 0
         && cause.is_external_data_abort()
-        && let Some(next) = ecam::fixup(cause.elr)
+        && let Some(next) = registers::fixup(cause.elr)
     {
         if mmu::at_el2() {
             ELR_EL2.set(next);

@@ -7,7 +7,6 @@ extern crate alloc;
 mod chainload;
 mod console;
 mod cores;
-mod ecam;
 mod entry;
 mod exceptions;
 mod heap;
@@ -20,6 +19,7 @@ mod phases;
 mod physical;
 mod pipeline;
 mod power;
+mod registers;
 mod restart;
 mod telling;
 mod timed;
@@ -127,9 +127,9 @@ fn boot(
     let outcome = match broke {
         Some(why) => Err(why.into()),
         None => pipeline::open(&machine, &options, &mut mmu)
-            .map(|(hosts, ecam)| {
+            .map(|(hosts, reach)| {
                 let cores = Cores::of(&machine, &options);
-                pipeline::run(&hosts, &options, cores, ecam, timer, &mut phases)
+                pipeline::run(&hosts, &options, cores, reach, timer, &mut phases)
             })
             .map_err(Box::<dyn Error>::from),
     };

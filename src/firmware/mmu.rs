@@ -86,8 +86,8 @@ impl Mmu {
         self.map(base, size, Memory::Device)
     }
 
-    /// Maps an ECAM window.
-    pub(crate) fn map_ecam(&mut self, base: u64, size: u64) -> Result<(), PagingError> {
+    /// Maps registers through which configuration space is reached.
+    pub(crate) fn map_config_space(&mut self, base: u64, size: u64) -> Result<(), PagingError> {
         self.map(base, size, Memory::ConfigSpace)
     }
 

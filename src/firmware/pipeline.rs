@@ -3,24 +3,24 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use log::info;
+use log::{info, warn};
 use warmbus::machine::{Machine, MachineError, Options};
 use warmbus::pci::{
-    AccessCounts, AssignPolicy, Counted, HostBridge, ReadAhead, Sbdf, ScanPolicy, Topology, assign,
-    check, enable_vfs, enumerate, first_gap,
+    AccessCounts, AssignPolicy, Counted, HostBridge, Reach, ReadAhead, Sbdf, ScanPolicy, Topology,
+    assign, check, enable_vfs, enumerate, first_gap,
 };
 use warmbus::pcsc::{Cached, SelfCheck, Statistics};
 use warmbus::time::Clock;
 
-use crate::ecam::Ecam;
 use crate::mmu::Mmu;
 use crate::phases::Phases;
+use crate::registers::{self, Mmio};
 use crate::timed::Timed;
 use crate::timer::Timer;
 use crate::together::{self, Cores};
 
 /// The way to the hardware: the cache, what is counted, what is timed.
-pub(crate) type Config = Cached<Counted<ReadAhead<Timed<Ecam>>>>;
+pub(crate) type Config = Cached<Counted<ReadAhead<Timed<Reach<Mmio>>>>>;
 
 /// What the pipeline has made.
 pub(crate) struct Outcome {
@@ -48,9 +48,21 @@ pub(crate) fn open(
     machine: &Machine,
     options: &Options,
     mmu: &mut Mmu,
-) -> Result<(Vec<HostBridge>, Ecam), MachineError> {
+) -> Result<(Vec<HostBridge>, Reach<Mmio>), MachineError> {
     let mut hosts = machine.host_bridges()?.to_vec();
-    let ecam = Ecam::open(&mut hosts, mmu);
+    // A controller whose clocks stand still may never answer, and nothing in
+    // the tree tells whether they do.
+    hosts.retain(|host| {
+        let usable = options.controllers || !host.mechanism.is_controller();
+        if !usable {
+            warn!(
+                "{} is left out: only with warmbus.controllers, once a loader has set it up",
+                host.name
+            );
+        }
+        usable
+    });
+    let reach = registers::open(&mut hosts, mmu);
     if hosts.is_empty() {
         let refused = machine.refused_hosts + machine.hosts.len();
         return Err(MachineError::NoHostBridge { refused });
@@ -58,7 +70,7 @@ pub(crate) fn open(
     for host in &mut hosts {
         host.preserve |= options.preserve;
     }
-    Ok((hosts, ecam))
+    Ok((hosts, reach))
 }
 
 /// Runs the pipeline over `hosts`.
@@ -66,11 +78,11 @@ pub(crate) fn run(
     hosts: &[HostBridge],
     options: &Options,
     cores: Cores<'_>,
-    ecam: Ecam,
+    reach: Reach<Mmio>,
     timer: Timer,
     phases: &mut Phases,
 ) -> Outcome {
-    let mut config = Cached::new(Counted::new(ReadAhead::new(Timed::new(ecam, timer))));
+    let mut config = Cached::new(Counted::new(ReadAhead::new(Timed::new(reach, timer))));
     let mut policy = ScanPolicy::default();
     if let Some(buses) = options.hotplug_buses {
         policy.spare_buses = buses;

@@ -29,8 +29,8 @@ pub(crate) fn introduce(machine: &Machine, options: &Options, image: &Image) {
     }
     for host in &machine.hosts {
         info!(
-            "{}: segment {:04x}, buses {}, ECAM at {}",
-            host.name, host.segment, host.buses, host.ecam_base
+            "{}: segment {:04x}, buses {}, {} at {}",
+            host.name, host.segment, host.buses, host.mechanism, host.ecam_base
         );
         for window in &host.windows {
             debug!(

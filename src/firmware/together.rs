@@ -9,6 +9,7 @@ use warmbus::pci::{ReadQueue, Topology, by_root_port};
 
 use crate::cores;
 use crate::pipeline::Config;
+use crate::registers;
 use crate::timer::Timer;
 
 /// More cores than this are not asked for help: a root complex does not serve
@@ -48,8 +49,12 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
     if wanted < 2 || cores.affinities.len() < 2 {
         return;
     }
+    // Behind a controller that takes more than a load, one core is enough.
+    let reach = config.access().access().access().access();
     let queue = ReadQueue::new(by_root_port(topology, |function| {
-        config.missing_reads(function)
+        let mut reads = config.missing_reads(function);
+        reads.retain(|&read| reach.direct_address(read).is_some());
+        reads
     }));
     let helpers = (queue.lists().min(wanted)).saturating_sub(1);
     if helpers == 0 || cores.wanted.is_none() && !is_worth_it(config, &queue, timer) {
@@ -66,9 +71,9 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
         .collect();
     let start = timer.ticks();
     let ahead = config.access_mut().access_mut();
-    let ecam = ahead.access().access();
+    let reach = ahead.access().access();
     let count = cores::run_together(&others, conduit, timer, &|| {
-        queue.work(|read| ecam.read_shared(read));
+        queue.work(|read| registers::read_shared(reach, read));
     });
     info!(
         "{count} cores made {} reads behind {} root ports",

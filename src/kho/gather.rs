@@ -26,7 +26,9 @@ struct Function<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    /// Gathers everything that `config` has cached, ascending by function.
+    /// Gathers everything that `config` has cached, ascending by function, but
+    /// for what is below a host bridge where Linux does not find it as it was
+    /// ([`HostBridge::kept`](crate::pci::HostBridge::kept)).
     /// `topology` tells of which functions the capability lists are sound.
     #[must_use]
     pub fn new<A: crate::pci::ConfigAccess>(config: &'a Cached<A>, topology: &Topology) -> Self {
@@ -39,8 +41,19 @@ impl<'a> Gathered<'a> {
         sound.sort_unstable();
         let used = captured_routings(config);
         let mut hierarchy = Hierarchy::default();
+        let mut lost: Vec<Sbdf> = topology
+            .functions
+            .iter()
+            .filter(|function| {
+                let host = topology.hosts.get(function.host);
+                host.is_some_and(|(host, _)| !host.kept)
+            })
+            .map(|function| function.sbdf)
+            .collect();
+        lost.sort_unstable();
         let functions = config
             .blocks()
+            .filter(|(sbdf, _)| lost.binary_search(sbdf).is_err())
             .map(|(sbdf, block)| Function {
                 sbdf,
                 block,

@@ -1,4 +1,4 @@
-//! Host bridges of the binding `pci-host-ecam-generic`.
+//! The host bridges of a device tree.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -7,15 +7,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::ControlFlow;
 
-use super::cells::{self, AddressError, Reader};
+use super::bindings::{Binding, binding};
+use super::cells::{AddressError, Reader};
 use super::memory::at_most;
 use super::tree::{Place, Tree, big_endian_u32};
 use super::windows::{drop_shared_windows, windows};
 use super::{MachineError, Region};
 use crate::pci::{BusRange, HostBridge, PhysAddr};
 
-/// Bytes of ECAM that one bus takes (PCIe 7.2.2).
-const BUS_SIZE: u64 = 1 << 20;
 const PAGE_SIZE: u64 = 4096;
 /// More host bridges than any machine has. Each is compared with all others.
 const MAX_HOSTS: usize = 1024;
@@ -67,11 +66,11 @@ impl fmt::Display for BridgeError {
                 needed,
             } => write!(
                 f,
-                "its ECAM window of {size:#x} bytes is too small for buses {buses}, which need {needed:#x}"
+                "its window of {size:#x} bytes is too small for buses {buses}, which need {needed:#x}"
             ),
-            Self::Misaligned(base) => write!(f, "its ECAM window at {base} is not page-aligned"),
+            Self::Misaligned(base) => write!(f, "its window at {base} is not page-aligned"),
             Self::Overlap { region, what } => {
-                write!(f, "its ECAM window {region} overlaps {what}")
+                write!(f, "its window {region} overlaps {what}")
             }
             Self::SameBuses {
                 segment,
@@ -108,15 +107,16 @@ pub(super) fn bridges(
         if !place.is_okay()? {
             return Ok(ControlFlow::Break(()));
         }
-        if !place.is_compatible("pci-host-ecam-generic")? {
+        let names = place.property("compatible")?.unwrap_or_default();
+        let Some(binding) = binding(names) else {
             return Ok(ControlFlow::Continue(()));
-        }
+        };
         let domain = place.cell("linux,pci-domain")?.map(|domain| domain as u16);
         let preserve = match place.property("linux,pci-probe-only")? {
             Some(value) => probe_only(value, &place.path(), warnings),
             None => chosen_preserve,
         };
-        let host = bridge(place, preserve, memory, warnings);
+        let host = bridge(place, binding, preserve, memory, warnings);
         read.push((place.path(), domain, host));
         Ok(ControlFlow::Break(()))
     })?;
@@ -163,43 +163,40 @@ fn probe_only(value: &[u8], path: &str, warnings: &mut Vec<String>) -> bool {
     big_endian_u32(value, 0) != Some(0)
 }
 
-/// The part of the ECAM window that the buses of a bridge take.
-fn ecam(host: &HostBridge) -> Region {
-    let buses = u64::from(host.buses.last - host.buses.first) + 1;
-    Region {
-        base: host.ecam_base,
-        size: buses * BUS_SIZE,
-    }
+/// What is accessed to reach the configuration space behind a bridge.
+fn regions(host: &HostBridge) -> impl Iterator<Item = Region> {
+    let regions = host.regions().into_iter();
+    regions.map(|(base, size)| Region { base, size })
 }
 
 fn bridge(
     place: &Place<'_, '_>,
+    binding: &Binding,
     preserve: bool,
     memory: &[Region],
     warnings: &mut Vec<String>,
 ) -> Result<HostBridge, BridgeError> {
-    let window = cells::regions(place, "reg")?;
-    let window = window.first().ok_or(AddressError::Missing("reg"))?;
+    let (mechanism, window) = binding.mechanism(place)?;
     let buses = bus_range(place)?;
     let host = HostBridge {
         name: place.path(),
         segment: 0,
+        mechanism,
         ecam_base: window.base,
         ecam_size: window.size,
         buses,
         windows: windows(place, memory, warnings)?,
-        preserve,
+        preserve: preserve || binding.fixed,
+        kept: binding.kept,
     };
-    let taken = ecam(&host);
-    if window.size < taken.size {
+    // The window is the first one.
+    let needed = regions(&host).next().map_or(0, |region| region.size);
+    if window.size < needed {
         return Err(BridgeError::TooSmall {
             size: window.size,
             buses,
-            needed: taken.size,
+            needed,
         });
-    }
-    if !window.base.0.is_multiple_of(PAGE_SIZE) {
-        return Err(BridgeError::Misaligned(window.base));
     }
     if window.base.0.checked_add(window.size - 1).is_none() {
         return Err(BridgeError::Address(AddressError::Wraps {
@@ -207,11 +204,22 @@ fn bridge(
             size: window.size,
         }));
     }
-    if let Some(overlap) = memory.iter().find(|region| region.overlaps(taken)) {
-        return Err(BridgeError::Overlap {
-            region: taken,
-            what: format!("memory {overlap}"),
-        });
+    for region in regions(&host) {
+        if !region.base.0.is_multiple_of(PAGE_SIZE) {
+            return Err(BridgeError::Misaligned(region.base));
+        }
+        if region.base.0.checked_add(region.size - 1).is_none() {
+            return Err(BridgeError::Address(AddressError::Wraps {
+                address: region.base.0,
+                size: region.size,
+            }));
+        }
+        if let Some(overlap) = memory.iter().find(|memory| memory.overlaps(region)) {
+            return Err(BridgeError::Overlap {
+                region,
+                what: format!("memory {overlap}"),
+            });
+        }
     }
     Ok(host)
 }
@@ -243,10 +251,13 @@ fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
 /// Whether two bridges want the same ECAM or the same buses.
 fn check_neighbours(accepted: &[HostBridge], host: &HostBridge) -> Result<(), BridgeError> {
     for other in accepted {
-        if ecam(other).overlaps(ecam(host)) {
+        let shared = regions(host)
+            .flat_map(|region| regions(other).map(move |theirs| (region, theirs)))
+            .find(|(region, theirs)| region.overlaps(*theirs));
+        if let Some((region, theirs)) = shared {
             return Err(BridgeError::Overlap {
-                region: ecam(host),
-                what: format!("{} of {}", ecam(other), other.name),
+                region,
+                what: format!("{theirs} of {}", other.name),
             });
         }
         if other.segment == host.segment

@@ -3,6 +3,7 @@
 //! A tree that cannot be read at all is a [`MachineError`]. A smaller fault
 //! only costs the thing it describes, and becomes a warning.
 
+mod bindings;
 mod bridges;
 mod cells;
 mod error;

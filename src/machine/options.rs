@@ -34,6 +34,9 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// `warmbus.preserve`: leave bus numbers and BARs as they are found.
     pub preserve: bool,
+    /// `warmbus.controllers`: also use host bridges whose own registers are in
+    /// the way, which only answer once a loader has set them up.
+    pub controllers: bool,
     /// `warmbus.verify`: read everything again and compare it with the cache.
     pub verify: bool,
     /// `warmbus.report`: print the JSON report on the console.
@@ -64,6 +67,7 @@ impl Default for Options {
         Self {
             log_level: LevelFilter::Info,
             preserve: false,
+            controllers: false,
             verify: false,
             report: false,
             lspci: false,
@@ -105,6 +109,7 @@ impl Options {
             None => {
                 let switch = match setting {
                     "preserve" => &mut self.preserve,
+                    "controllers" => &mut self.controllers,
                     "verify" => &mut self.verify,
                     "report" => &mut self.report,
                     "lspci" => &mut self.lspci,
@@ -200,13 +205,14 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16",
         );
         assert_eq!(
             options,
             Options {
                 log_level: LevelFilter::Trace,
                 preserve: true,
+                controllers: true,
                 verify: true,
                 report: true,
                 lspci: true,

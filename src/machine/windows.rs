@@ -77,6 +77,9 @@ fn window(
     // binding 2.2.1.1).
     let (kind, limit) = match flags >> 24 & 3 {
         1 => (WindowKind::Io, u64::from(u32::MAX)),
+        // Some trees, that of the Arm Juno is one, say "32 bits" of a window
+        // far above.
+        2 if pci_address > u64::from(u32::MAX) => (WindowKind::Memory64, u64::MAX),
         2 => (WindowKind::Memory32, u64::from(u32::MAX)),
         3 => (WindowKind::Memory64, u64::MAX),
         _ => return Ok(None),

@@ -15,6 +15,7 @@ mod decode;
 mod enumerate;
 mod host;
 pub mod names;
+mod reach;
 mod recorded;
 pub mod registers;
 mod topology;
@@ -28,7 +29,8 @@ pub use check::check;
 pub use complete::first_gap;
 pub use counted::{AccessCounts, Counted};
 pub use enumerate::{ScanPolicy, enumerate};
-pub use host::{BusRange, HostBridge, HostWindow, WindowKind};
+pub use host::{BusRange, HostBridge, HostWindow, Mechanism, WindowKind, WindowShape};
+pub use reach::{Reach, ReachError, Registers};
 pub use recorded::{DumpError, DumpProblem, Recorded};
 pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,

@@ -8,7 +8,7 @@ use super::model::{
     Function, HostBridge, HostWindow, Machine, Phase, Report, SCHEMA, SelfCheck, SrIov, Subsystem,
     VirtualFunction, Window,
 };
-use crate::pci::{self, Sbdf, Topology, WindowKind};
+use crate::pci::{self, Mechanism, Sbdf, Topology, WindowKind, WindowShape};
 
 /// What the cache holds of one function.
 #[derive(Clone, Copy, Debug)]
@@ -83,11 +83,17 @@ impl Report {
 }
 
 fn host_bridge((host, in_use): &(pci::HostBridge, pci::BusRange)) -> HostBridge {
+    let window = match host.mechanism {
+        Mechanism::Window(shape) if shape.bus_shift == WindowShape::ECAM.bus_shift => {
+            (host.ecam_base.0, host.ecam_size)
+        }
+        _ => (0, 0),
+    };
     HostBridge {
         name: host.name.clone(),
         segment: host.segment,
-        ecam_base: host.ecam_base.0,
-        ecam_size: host.ecam_size,
+        ecam_base: window.0,
+        ecam_size: window.1,
         buses: host.buses.into(),
         buses_in_use: (*in_use).into(),
         preserve: host.preserve,

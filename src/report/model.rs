@@ -71,7 +71,7 @@ pub struct HostBridge {
     pub segment: u16,
     /// Physical address of the ECAM window.
     pub ecam_base: u64,
-    /// Bytes of the ECAM window.
+    /// Bytes of the ECAM window; 0 where there is no such window.
     pub ecam_size: u64,
     /// Buses that the ECAM window reaches.
     pub buses: Buses,

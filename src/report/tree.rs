@@ -112,7 +112,8 @@ fn write_host(host: &HostBridge, to: &mut dyn Write) -> fmt::Result {
         host.buses.first,
         host.buses.last,
     )?;
-    // A capture knows the functions, not where their window is.
+    // A capture knows the functions, not where their window is; and not every
+    // host bridge has one.
     if host.ecam_size > 0 {
         write!(
             to,

@@ -11,7 +11,7 @@ use warmbus_fabric::{
     BarModel, Fabric, Fault, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies,
 };
 
-use crate::{Machine, at, endpoint, machine, root_port};
+use crate::{Machine, at, endpoint, handover, machine, root_port};
 
 const ALL: VfPolicy = VfPolicy {
     scope: VfScope::All,
@@ -37,10 +37,12 @@ fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
         let now = clock.now();
         clock.advance(settled.saturating_sub(now));
     }
+    let start = handover::decide(&topology, &config, outcome);
     Machine {
         topology,
         config,
         outcome,
+        start,
     }
 }
 

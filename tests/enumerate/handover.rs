@@ -64,6 +64,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version:
         arena: ARENA,
         scratch: &SCRATCH,
         generation: 1,
+        absent: &[],
     };
     let mut memory = Buffer::new(ARENA, layout.size() as usize);
     let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use warmbus::pci::{
-    BusRange, ConfigOffset, Counted, Function, HostBridge, PhysAddr, Recorded, Sbdf, ScanPolicy,
-    Topology, enumerate,
+    BusRange, ConfigOffset, Counted, Function, HostBridge, Mechanism, PhysAddr, Recorded, Sbdf,
+    ScanPolicy, Topology, WindowShape, enumerate,
 };
 use warmbus::pcsc::Cached;
 use warmbus::report::{self, CachedBytes};
@@ -53,11 +53,13 @@ fn hosts(recorded: &Recorded) -> Vec<HostBridge> {
             hosts.push(HostBridge {
                 name: format!("/pcie@{segment:x}{first:02x}"),
                 segment,
+                mechanism: Mechanism::Window(WindowShape::ECAM),
                 ecam_base: PhysAddr(0),
                 ecam_size: 1 << 28,
                 buses: BusRange { first, last },
                 windows: vec![],
                 preserve: true,
+                kept: true,
             });
         }
     }

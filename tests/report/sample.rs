@@ -3,7 +3,8 @@
 
 use warmbus::pci::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, Capability, ExtendedCapability,
-    Function, HostBridge, HostWindow, PhysAddr, PortType, Sbdf, SrIovInfo, Topology, WindowKind,
+    Function, HostBridge, HostWindow, Mechanism, PhysAddr, PortType, Sbdf, SrIovInfo, Topology,
+    WindowKind, WindowShape,
 };
 use warmbus::report::{
     Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
@@ -91,6 +92,7 @@ pub(crate) fn host() -> (HostBridge, BusRange) {
     let host = HostBridge {
         name: "/pcie@10000000".into(),
         segment: 0,
+        mechanism: Mechanism::Window(WindowShape::ECAM),
         ecam_base: PhysAddr(0x40_1000_0000),
         ecam_size: 0x1000_0000,
         buses: BusRange {
@@ -108,6 +110,7 @@ pub(crate) fn host() -> (HostBridge, BusRange) {
             ),
         ],
         preserve: false,
+        kept: true,
     };
     (host, BusRange { first: 0, last: 6 })
 }

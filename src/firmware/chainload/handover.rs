@@ -88,6 +88,9 @@ impl Loader<'_> {
         let outcome = wanted.outcome;
         let gathered = Gathered::new(&outcome.config, &outcome.topology);
         let blocks = gathered.blocks();
+        if blocks.is_empty() && outcome.config.blocks().next().is_some() {
+            return Err("Linux finds no function as it was captured".into());
+        }
         let layout = Layout::new(blocks.len(), abi, wanted.page_size)?;
         let placement = Placement {
             arena: arena.start,
@@ -114,7 +117,14 @@ impl Loader<'_> {
         let hosts = self.machine.hosts.len() + self.machine.refused_hosts;
         let left_out = hosts - outcome.topology.hosts.len();
         let refused = (left_out != 0).then(|| format!("{left_out} host bridges are left out"));
-        outcome.gap.clone().or(refused)
+        let mut hosts = outcome.topology.hosts.iter().map(|(host, _)| host);
+        let reset = hosts.find(|host| !host.kept).map(|host| {
+            format!(
+                "the driver that Linux has for {} does not take it as it is",
+                host.name
+            )
+        });
+        outcome.gap.clone().or(refused).or(reset)
     }
 
     /// Goes the way of the kernel through what is in memory: what is preserved

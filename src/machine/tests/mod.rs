@@ -1,10 +1,11 @@
 mod damage;
+mod host_bridges;
 
 use super::*;
 use alloc::string::ToString;
 use alloc::{format, vec};
 
-use crate::pci::{BusRange, HostWindow, PhysAddr, WindowKind};
+use crate::pci::{BusRange, HostWindow, Mechanism, PhysAddr, WindowKind, WindowShape};
 
 const QEMU: &[u8] = include_bytes!("../../../tests/fixtures/device-trees/qemu-virt.dtb");
 const QEMU_LOW: &[u8] =
@@ -83,6 +84,7 @@ fn the_tree_of_qemu_is_read_completely() {
         [HostBridge {
             name: "/pcie@10000000".into(),
             segment: 0,
+            mechanism: Mechanism::Window(WindowShape::ECAM),
             ecam_base: PhysAddr(0x40_1000_0000),
             ecam_size: 0x1000_0000,
             buses: BusRange {
@@ -100,6 +102,7 @@ fn the_tree_of_qemu_is_read_completely() {
                 ),
             ],
             preserve: false,
+            kept: true,
         }]
     );
 }
@@ -281,15 +284,15 @@ fn a_bridge_that_cannot_be_used_is_left_out_with_its_reason() {
         "/pcie@4000000000: the window at PCI address 0xf0000000 is left out: 0x20000000 bytes at 0xf0000000 go past the last address",
         "/pcie@4000000000: the window at PCI address 0xfffffffff0000000 is left out: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
         "/pcie@4000000000: the window at PCI address 0x7000000000 is left out: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
-        "/overlaps-good is left out: its ECAM window 0x4007f00000-0x4017efffff overlaps 0x4000000000-0x4007ffffff of /pcie@4000000000",
+        "/overlaps-good is left out: its window 0x4007f00000-0x4017efffff overlaps 0x4000000000-0x4007ffffff of /pcie@4000000000",
         "/same-buses is left out: buses 7f-80 of segment 0000 already belong to /pcie@4000000000",
-        "/too-small is left out: its ECAM window of 0xfffff bytes is too small for buses 05-05, which need 0x100000",
+        "/too-small is left out: its window of 0xfffff bytes is too small for buses 05-05, which need 0x100000",
         "/bad-buses is left out: its bus-range from 9 to 8 is not within 0 to 255",
         "/many-buses is left out: its bus-range from 0 to 256 is not within 0 to 255",
         "/no-reg is left out: it has no reg property",
         "/wraps is left out: 0x10000000 bytes at 0xfffffffff8000000 go past the last address",
-        "/misaligned is left out: its ECAM window at 0x4500000004 is not page-aligned",
-        "/in-memory is left out: its ECAM window 0x48000000-0x57ffffff overlaps memory 0x40000000-0x7fffffff",
+        "/misaligned is left out: its window at 0x4500000004 is not page-aligned",
+        "/in-memory is left out: its window 0x48000000-0x57ffffff overlaps memory 0x40000000-0x7fffffff",
         "/cut-off-reg is left out: the reg property of /cut-off-reg cannot be read as addresses and sizes (12 bytes)",
         "/island/pcie is left out: /island does not forward 0x10000000 bytes at 0x4700000000 to the processor",
     ];

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use warmbus::pci::{AccessFault, BusRange, HostBridge, HostWindow, PhysAddr, Width, WindowKind};
+use warmbus::pci::{
+    AccessFault, BusRange, HostBridge, HostWindow, Mechanism, PhysAddr, Width, WindowKind,
+    WindowShape,
+};
 
 use crate::clock::{MICROSECOND, SimulatedClock};
 use crate::log::AccessLog;
@@ -100,6 +103,7 @@ impl Fabric {
         HostBridge {
             name: format!("/pcie{segment}-{:02x}", buses.first),
             segment,
+            mechanism: Mechanism::Window(WindowShape::ECAM),
             ecam_base: PhysAddr(0x40_1000_0000 + offset + (u64::from(buses.first) << 20)),
             ecam_size: count << 20,
             buses,
@@ -119,6 +123,7 @@ impl Fabric {
                 ),
             ],
             preserve: false,
+            kept: true,
         }
     }
 

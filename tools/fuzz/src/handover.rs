@@ -35,6 +35,7 @@ fn make(abi: KhoAbi) -> Sound {
         arena: BASE,
         scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
         generation: 1,
+        absent: &[],
     };
     let mut memory = Buffer::new(BASE, layout.size() as usize);
     let handover = kho::build(&layout, &placement, &[block], &mut memory).expect("it is written");

@@ -66,6 +66,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>) {
         arena: base,
         scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
         generation: 1,
+        absent: &[],
     };
     let mut memory = Buffer::new(base, layout.size() as usize);
     let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");

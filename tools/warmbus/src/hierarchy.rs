@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use warmbus::pci::names::{Layout, RegisterMap};
 use warmbus::pci::registers::{capability, extended, header_type, sr_iov, status};
 use warmbus::pci::{
-    AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge, PhysAddr,
-    PortType, Sbdf, Topology, VirtualInfo, Width, assign,
+    AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge,
+    Mechanism, PhysAddr, PortType, Sbdf, Topology, VirtualInfo, Width, WindowShape, assign,
 };
 use warmbus::pcsc::{Block, Cached, Probe, VfIdentity};
 use warmbus::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
@@ -335,11 +335,13 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
             HostBridge {
                 name: format!("root bus {first:02x}"),
                 segment,
+                mechanism: Mechanism::Window(WindowShape::ECAM),
                 ecam_base: PhysAddr(0),
                 ecam_size: 0,
                 buses: BusRange { first, last },
                 windows: Vec::new(),
                 preserve: true,
+                kept: true,
             },
             BusRange {
                 first,

@@ -1,0 +1,91 @@
+//! Ways to configuration space, against models of controllers that stand in
+//! front of a simulated fabric.
+
+mod brcmstb;
+mod designware;
+mod windows;
+
+use warmbus::pci::{
+    AssignPolicy, BusRange, Function, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf,
+    ScanPolicy, Topology, Width, assign, enumerate,
+};
+use warmbus::pci::{ConfigAccess, ConfigOffset};
+use warmbus::pcsc::Cached;
+use warmbus_fabric::{Fabric, devices};
+
+const ROOT: Sbdf = Sbdf::new(0, 0, 0, 0);
+
+/// A root port with a switch below it and two endpoints below that, set up as a
+/// loader sets it up.
+fn machine() -> Fabric {
+    let mut fabric = Fabric::new();
+    let buses = BusRange {
+        first: 0,
+        last: 255,
+    };
+    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    let port = fabric.add_root(host, 0, 0, devices::root_port(1).link_up());
+    let upstream = fabric.add_below(port, 0, 0, devices::upstream_port());
+    for number in 0..2 {
+        let port = devices::downstream_port(10 + u16::from(number)).link_up();
+        let port = fabric.add_below(upstream, number, 0, port);
+        fabric.add_below(port, 0, 0, devices::nvme());
+    }
+    let mut hosts = fabric.host_bridges();
+    hosts[0].preserve = false;
+    let mut clock = fabric.clock();
+    let mut config = Cached::new(fabric);
+    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    assign(&mut topology, &AssignPolicy::default(), &mut config);
+    assert_eq!(topology.functions.len(), 6);
+    let mut fabric = config.access().clone();
+    fabric.log_mut().clear();
+    fabric
+}
+
+/// The bridge of [`machine`] as a tree would describe its controller.
+fn host(fabric: &Fabric, mechanism: Mechanism, window: u64, size: u64) -> HostBridge {
+    HostBridge {
+        mechanism,
+        ecam_base: PhysAddr(window),
+        ecam_size: size,
+        preserve: true,
+        kept: false,
+        ..fabric.host_bridges()[0].clone()
+    }
+}
+
+/// Walks without writing and captures everything.
+fn walk<A: ConfigAccess>(hosts: &[HostBridge], access: A, fabric: &Fabric) -> Topology {
+    let mut config = Cached::new(access);
+    let mut clock = fabric.clock();
+    let mut topology = enumerate(hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    for function in &topology.functions {
+        config.capture(function.sbdf);
+    }
+    topology.note_faults(&mut config);
+    assert!(topology.anomalies.is_empty(), "{:?}", topology.anomalies);
+    topology
+}
+
+/// What the fabric itself shows to somebody who only reads.
+fn bare(fabric: &Fabric) -> Vec<Function> {
+    let mut hosts = fabric.host_bridges();
+    hosts[0].preserve = true;
+    walk(&hosts, fabric.clone(), fabric).functions
+}
+
+/// Reads every dword of every function of `fabric` through `reach` and compares
+/// it with what the fabric itself answers.
+fn compare<R: Registers>(reach: &mut Reach<R>, fabric: &Fabric) {
+    let mut fabric = fabric.clone();
+    for function in bare(&fabric) {
+        for offset in (0..0x200).step_by(4).map(ConfigOffset::new) {
+            for width in [Width::Byte, Width::Word, Width::Dword] {
+                let expected = fabric.read(function.sbdf, offset, width);
+                let read = reach.read(function.sbdf, offset, width);
+                assert_eq!(read, expected, "{} {offset} {width:?}", function.sbdf);
+            }
+        }
+    }
+}
