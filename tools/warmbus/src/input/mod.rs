@@ -131,7 +131,8 @@ impl Capture {
         Self::from_bytes(&name, &bytes, place).with_context(|| name)
     }
 
-    fn from_bytes(name: &str, bytes: &[u8], place: Place) -> Result<Self> {
+    /// Takes `bytes` as the file `name`. Errors say which byte or line is wrong.
+    pub fn from_bytes(name: &str, bytes: &[u8], place: Place) -> Result<Self> {
         let is_memory = place.base.is_some() || memory::is_elf(bytes) || bytes.contains(&0);
         // Two captures of different kinds may be compared, and only one of
         // them has a base.

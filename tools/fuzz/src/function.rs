@@ -1,0 +1,58 @@
+//! One function whose configuration space is the bytes.
+
+use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus::pcsc::{Cached, Probe};
+
+/// More reads than walk, capture and check of one function can take: each of
+/// its dwords in up to four pieces, twice, and the questions whether it is
+/// still there.
+const MOST_READS: u32 = 4 * 4096;
+
+/// The function that answers.
+const FUNCTION: Sbdf = Sbdf::new(0, 0, 0, 0);
+
+struct Registers {
+    bytes: Vec<u8>,
+    reads: u32,
+}
+
+impl ConfigAccess for Registers {
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        self.reads += 1;
+        assert!(self.reads < MOST_READS, "the walk does not end");
+        if function != FUNCTION {
+            return width.ones();
+        }
+        let bytes = &self.bytes[offset.index()..][..usize::from(width.bytes())];
+        let fold = |value, byte: &u8| value << 8 | u32::from(*byte);
+        bytes.iter().rev().fold(0, fold)
+    }
+
+    fn write(&mut self, _: Sbdf, _: ConfigOffset, _: Width, _: u32) {
+        panic!("a walk writes nothing");
+    }
+}
+
+/// Walks, captures and checks a function: what is cached is what it returns.
+///
+/// # Panics
+///
+/// If anything of that is not so.
+pub fn function(data: &[u8]) {
+    let mut bytes = data[..data.len().min(4096)].to_vec();
+    bytes.resize(4096, 0);
+    let mut cached = Cached::new(Registers { bytes, reads: 0 });
+    if !matches!(cached.probe(FUNCTION), Probe::Present { .. }) {
+        return;
+    }
+    if cached.infer(FUNCTION).is_none() {
+        return;
+    }
+    cached.capture(FUNCTION);
+    assert_eq!(cached.self_check().differences, []);
+    if let Some(block) = cached.block(FUNCTION) {
+        assert!(block.cached_bytes() <= block.cacheable_bytes());
+        assert!(block.capabilities().len() <= 48);
+        assert!(block.extended_capabilities().len() <= 960);
+    }
+}

@@ -1,0 +1,77 @@
+//! Memory with a handover in it, as it is read before the jump and on a host.
+
+use std::sync::LazyLock;
+
+use warmbus::kho::{self, BlockInput, Buffer, Handover, KhoAbi, Layout, Placement};
+use warmbus::linux::image::PageSize;
+use warmbus::linux::memory::MemoryRange;
+use warmbus::pci::{PhysAddr, Sbdf};
+use warmbus_cli::input::{Capture, Place};
+use warmbus_cli::inspect;
+
+const BASE: PhysAddr = PhysAddr(0x6000_0000);
+
+/// A handover of one function, and what was written.
+struct Sound {
+    layout: Layout,
+    handover: Handover,
+    memory: Buffer,
+}
+
+fn make(abi: KhoAbi) -> Sound {
+    let data: Vec<u8> = (0..=255).collect();
+    let all = [0xff; 32];
+    let block = BlockInput {
+        sbdf: Sbdf::new(0, 1, 0, 0),
+        data: &data,
+        cacheable: &all,
+        cached: &all,
+        masks: &[],
+        capabilities: &[],
+        capabilities_complete: true,
+    };
+    let layout = Layout::new(1, abi, PageSize::K4).expect("one fits");
+    let placement = Placement {
+        arena: BASE,
+        scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
+        generation: 1,
+    };
+    let mut memory = Buffer::new(BASE, layout.size() as usize);
+    let handover = kho::build(&layout, &placement, &[block], &mut memory).expect("it is written");
+    Sound {
+        layout,
+        handover,
+        memory,
+    }
+}
+
+static SOUND: LazyLock<[Sound; 2]> = LazyLock::new(|| [KhoAbi::V1, KhoAbi::V4].map(make));
+
+/// The memory of sound handovers, for a corpus.
+pub fn sound() -> [&'static [u8]; 2] {
+    [SOUND[0].memory.bytes(), SOUND[1].memory.bytes()]
+}
+
+/// Reads memory that should hold a handover. What the check before the jump
+/// lets pass, the reader on the host finds no fault with.
+///
+/// # Panics
+///
+/// If anything of that is not so.
+pub fn handover(data: &[u8]) {
+    let place = Place {
+        base: Some(BASE.0),
+        root: None,
+    };
+    let capture = Capture::from_bytes("memory", data, place);
+    if let Ok(capture) = &capture {
+        let _ = inspect::run(capture, None, true);
+    }
+    for sound in SOUND.iter() {
+        let passed = kho::verify(&sound.layout, &sound.handover, BASE, data, &[]);
+        if passed.is_ok() {
+            let capture = capture.as_ref().expect("what was checked can be read");
+            assert_eq!(capture.problems, [""; 0]);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! A device tree that a loader left.
+
+use warmbus::linux::devicetree::{Chosen, ChosenHandover, edit};
+use warmbus::linux::memory::MemoryRange;
+use warmbus::linux::payload::Payload;
+use warmbus::machine::{Lifeline, Machine, Options};
+use warmbus::pci::PhysAddr;
+
+const CHOSEN: Chosen<'static> = Chosen {
+    bootargs: Some(b"console=ttyAMA0"),
+    initrd: Some(MemoryRange::new(PhysAddr(0x4800_0000), 0x10_0000)),
+    handover: Some(ChosenHandover {
+        root: MemoryRange::new(PhysAddr(0x6000_0000), 0x1000),
+        scratch: MemoryRange::new(PhysAddr(0x6000_1000), 16),
+    }),
+    probe_only: true,
+};
+
+/// Reads all that is read of a tree, and edits it. What was edited can be read
+/// and edited again, and leads to the same payload.
+///
+/// # Panics
+///
+/// If anything of that is not so.
+pub fn tree(data: &[u8]) {
+    let _ = Lifeline::from_device_tree(data);
+    if let Ok(machine) = Machine::from_device_tree(data) {
+        let _ = machine.host_bridges();
+        let _ = machine.free_memory(&machine.mappable_memory());
+        let _ = Options::from_bootargs(&machine.bootargs);
+    }
+    let payload = Payload::find(data);
+    if let Ok(edited) = edit(data, &CHOSEN) {
+        assert!(edited.len() < data.len() + 1024);
+        assert!(edit(&edited, &CHOSEN).is_ok());
+        if let Ok(found) = payload {
+            let kernel = Payload::find(&edited).map(|again| again.kernel.map(|one| one.range));
+            assert_eq!(kernel, Ok(found.kernel.map(|one| one.range)));
+        }
+    }
+}
