@@ -1,9 +1,8 @@
 //! What is done with arbitrary bytes to find out whether Warmbus survives them.
 //!
 //! Each target takes any bytes, uses them as a device, a loader or a file
-//! would, and panics where something is wrong that must not be. `fuzz/` gives
-//! them to libFuzzer; `cargo test` runs them over the corpus and a bounded
-//! number of mutations of it.
+//! would, and panics where something is wrong that must not be. `cargo test` runs
+//! them over the corpus in `fuzz/` and a bounded number of mutations of it.
 #![forbid(unsafe_code)]
 
 mod function;
