@@ -27,6 +27,9 @@ const LAST_STEPS: Duration = Duration::from_secs(30);
 pub struct Log {
     /// Lines of the trace that are of the ECAM window, as QEMU wrote them.
     pub trace: Vec<String>,
+    /// Lines of the console in the trace, without their ends, and how many of
+    /// the lines above came before each was whole.
+    pub said: Vec<(usize, String)>,
     /// What QEMU has to say besides.
     pub messages: Vec<String>,
 }
@@ -34,10 +37,19 @@ pub struct Log {
 impl Log {
     fn read(from: impl std::io::Read) -> Self {
         let mut log = Self::default();
+        let mut said = Vec::new();
         for_each_line(from, |line| {
             if trace::is_trace(&line) {
                 if trace::Access::parse(&line).is_some() {
                     log.trace.push(line);
+                } else if let Some(byte) = trace::console_byte(&line) {
+                    if byte == b'\n' {
+                        let text = String::from_utf8_lossy(&said).into_owned();
+                        log.said.push((log.trace.len(), text.trim_end().to_owned()));
+                        said.clear();
+                    } else {
+                        said.push(byte);
+                    }
                 }
             // The network cards of the topologies are there to be enumerated:
             // none of them has a network.
@@ -232,5 +244,22 @@ mod tests {
         let log = Log::read(text.as_bytes());
         assert_eq!(log.messages, ["qemu: broken"]);
         assert_eq!(log.accesses().len(), 1);
+    }
+
+    #[test]
+    fn a_line_of_the_console_is_put_where_it_ended() {
+        let access =
+            "memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n";
+        let say = |text: &str| -> String {
+            let line = |byte| {
+                format!(
+                    "memory_region_ops_write cpu 0 mr 0x1 addr 0x9000000 value {byte:#x} size 1 name 'pl011'\n"
+                )
+            };
+            text.bytes().map(line).collect()
+        };
+        let text = [&say("a\r"), access, &say("\nb"), access, &say("c\n")].concat();
+        let log = Log::read(text.as_bytes());
+        assert_eq!(log.said, [(1, "a".to_owned()), (2, "bc".to_owned())]);
     }
 }
