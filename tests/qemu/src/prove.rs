@@ -103,7 +103,10 @@ fn written(accesses: &[Access], function: &Function, index: u64) -> Option<u64> 
 pub fn same_counts(boot: &Boot) {
     let accesses = boot.accesses();
     let counted = trace::counts(&accesses);
-    let absent = accesses.iter().filter(|access| access.is_absent_probe()).count() as u64;
+    let absent = accesses
+        .iter()
+        .filter(|access| access.is_absent_probe())
+        .count() as u64;
     assert_eq!(
         ["reads", "writes", "absent_probes"].map(|what| boot.number(&format!("/accesses/{what}"))),
         [counted.reads, counted.writes, absent],
@@ -117,7 +120,10 @@ pub fn no_constant_is_read_twice(boot: &Boot) {
     let mut reads: BTreeMap<_, u32> = BTreeMap::new();
     for access in boot.accesses() {
         let dword = access.offset & !3;
-        if access.kind == Kind::Read && !access.is_absent_probe() && [0x00, 0x08, 0x34].contains(&dword) {
+        if access.kind == Kind::Read
+            && !access.is_absent_probe()
+            && [0x00, 0x08, 0x34].contains(&dword)
+        {
             *reads.entry((access.bus, access.devfn, dword)).or_default() += 1;
         }
     }

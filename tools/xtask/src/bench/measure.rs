@@ -42,7 +42,7 @@ impl Measure {
         let part: Vec<(Access, Option<Duration>)> = log.trace[first..end]
             .iter()
             .filter_map(|line| Some((Access::parse(line)?, trace::time(line))))
-            .filter(|(access, _)| !is_mark(access))
+            .filter(|(access, _)| mark(access).is_none())
             .collect();
         let accesses: Vec<Access> = part.iter().map(|(access, _)| *access).collect();
         let counts = trace::counts(&accesses);
@@ -55,21 +55,27 @@ impl Measure {
             .filter_map(|(_, time)| *time)
             .last();
         let began = part.first().and_then(|(_, time)| *time);
-        let elapsed = found.zip(began).map(|(found, began)| found.saturating_sub(began));
+        let elapsed = found
+            .zip(began)
+            .map(|(found, began)| found.saturating_sub(began));
         Self {
             reads: counts.reads,
             writes: counts.writes,
-            absent_probes: accesses.iter().filter(|access| access.is_absent_probe()).count() as u64,
+            absent_probes: accesses
+                .iter()
+                .filter(|access| access.is_absent_probe())
+                .count() as u64,
             find_all_microseconds: elapsed.map_or(0, |time| time.as_micros() as u64),
         }
     }
 }
 
-/// Whether `access` is a mark that the test Linux leaves in the trace: a read of
-/// one byte of the last function of the last bus, where no machine has any.
+/// The number of a mark that the test Linux leaves in the trace: the offset of a
+/// read of one byte of the last function of the last bus, where no machine here
+/// has any.
 #[must_use]
-pub fn is_mark(access: &Access) -> bool {
-    (access.bus, access.devfn, access.size) == (0xff, 0xff, 1)
+pub fn mark(access: &Access) -> Option<u16> {
+    ((access.bus, access.devfn, access.size) == (0xff, 0xff, 1)).then_some(access.offset)
 }
 
 #[cfg(test)]
@@ -80,7 +86,9 @@ mod tests {
         let line = |(number, words): (usize, &&str)| {
             let [kind, rest] = words.split_once(' ').map(<[&str; 2]>::from).unwrap();
             let microseconds = number * 10;
-            format!("9@5.{microseconds:06}:memory_region_ops_{kind} cpu 0 mr 0x1 {rest} name 'pcie-mmcfg-mmio'")
+            format!(
+                "9@5.{microseconds:06}:memory_region_ops_{kind} cpu 0 mr 0x1 {rest} name 'pcie-mmcfg-mmio'"
+            )
         };
         Log {
             trace: lines.iter().enumerate().map(line).collect(),

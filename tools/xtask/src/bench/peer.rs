@@ -105,7 +105,10 @@ impl Peer {
             Self::UBoot => [0, all],
             Self::Edk2 => {
                 let taken = said.iter().find(|(_, line)| line.contains(CLEAR_SCREEN));
-                [0, taken.context("the boot manager of EDK2 did not start")?.0]
+                [
+                    0,
+                    taken.context("the boot manager of EDK2 did not start")?.0,
+                ]
             }
             Self::Warmbus => [0, start(0)?],
             Self::LinuxStock | Self::LinuxCold => [start(0)?, all],
@@ -167,9 +170,15 @@ mod tests {
     fn each_kernel_owns_what_comes_between_its_start_and_the_next() {
         let said = [
             (40, "warmbus: result: ok"),
-            (41, "[    0.000000] Booting Linux on physical CPU 0x0000000000"),
+            (
+                41,
+                "[    0.000000] Booting Linux on physical CPU 0x0000000000",
+            ),
             (70, "warmbus: linux: done"),
-            (90, "[    0.000000] Booting Linux on physical CPU 0x0000000000"),
+            (
+                90,
+                "[    0.000000] Booting Linux on physical CPU 0x0000000000",
+            ),
         ]
         .map(|(at, line)| (at, line.to_owned()));
         let part = |peer: Peer| peer.part(&said, 100).unwrap();

@@ -3,7 +3,7 @@
 use crate::topology::Topology;
 
 /// Functions of the machines that show what a function costs.
-pub const SIZES: [u32; 4] = [8, 64, 512, 2048];
+pub(super) const SIZES: [u32; 4] = [8, 64, 512, 2048];
 
 /// A hierarchy of `functions` functions: the host bridge, root ports, and below
 /// each of these a device of up to 8 functions. At most 2224, by then every
@@ -13,7 +13,7 @@ pub const SIZES: [u32; 4] = [8, 64, 512, 2048];
 /// regions of memory, and most other devices make several of one BAR. No driver
 /// of the test Linux takes them.
 #[must_use]
-pub fn topology(functions: u32) -> Topology {
+pub(super) fn topology(functions: u32) -> Topology {
     let mut arguments = Vec::new();
     let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
     let mut left = functions.saturating_sub(1);
@@ -51,9 +51,15 @@ mod tests {
             let topology = topology(functions);
             let devices = topology.arguments.len() as u32 / 2;
             assert_eq!(devices + 1, functions, "with the host bridge");
-            let ports = topology.arguments.iter().filter(|word| word.contains("root-port"));
+            let ports = topology
+                .arguments
+                .iter()
+                .filter(|word| word.contains("root-port"));
             assert!(ports.clone().count() <= 31 * 8);
-            assert!(ports.clone().all(|port| !port.contains("addr=0.")), "the host bridge is there");
+            assert!(
+                ports.clone().all(|port| !port.contains("addr=0.")),
+                "the host bridge is there"
+            );
         }
     }
 }

@@ -138,8 +138,7 @@ impl<'a> Patched<'a> {
 
     fn note(&self, names: &BTreeSet<String>) -> Result<()> {
         let text: String = names.iter().flat_map(|name| [name, "\n"]).collect();
-        fs::write(&self.list, text)
-            .with_context(|| format!("cannot write {}", self.list.display()))
+        fs::write(&self.list, text).with_context(|| format!("cannot write {}", self.list.display()))
     }
 }
 

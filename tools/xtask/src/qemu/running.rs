@@ -92,6 +92,7 @@ pub struct Running {
     reader: Reader,
     log: Option<JoinHandle<Log>>,
     qmp: Option<Client>,
+    silence: Duration,
 }
 
 impl Running {
@@ -126,6 +127,7 @@ impl Running {
             reader: Reader::default(),
             log: Some(log),
             qmp: None,
+            silence: SILENCE,
         };
         match qmp {
             Ok(qmp) => running.qmp = qmp,
@@ -137,9 +139,14 @@ impl Running {
         Ok(running)
     }
 
+    /// Lets the guest be silent for as long as `silence` instead of [`SILENCE`].
+    pub fn be_patient(&mut self, silence: Duration) {
+        self.silence = silence;
+    }
+
     /// What the console says next: `None` once QEMU has ended, or the guest
     /// has powered off in a machine that stays. Fails if the guest says nothing
-    /// for as long as [`SILENCE`], or if a section is cut off.
+    /// for as long as [`SILENCE`], unless told otherwise, or if a section is cut off.
     pub fn event(&mut self) -> Result<Option<Event>> {
         let silent = Instant::now();
         let mut off = false;
@@ -153,8 +160,9 @@ impl Running {
                         .qmp
                         .as_mut()
                         .is_some_and(|qmp| qmp.is_off().unwrap_or(false));
-                    if silent.elapsed() >= SILENCE {
-                        bail!("the guest said nothing for {} seconds", SILENCE.as_secs());
+                    if silent.elapsed() >= self.silence {
+                        let seconds = self.silence.as_secs();
+                        bail!("the guest said nothing for {seconds} seconds");
                     }
                 }
                 Err(_) => {
@@ -248,8 +256,7 @@ mod tests {
 
     #[test]
     fn a_line_of_the_console_is_put_where_it_ended() {
-        let access =
-            "memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n";
+        let access = "memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n";
         let say = |text: &str| -> String {
             let line = |byte| {
                 format!(
