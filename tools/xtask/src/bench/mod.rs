@@ -45,6 +45,7 @@ Examples:
   cargo xtask bench --topology fan --peer linux-stock,linux-after-warmbus
   cargo xtask bench --sizes 8,64,512 --topology none
   cargo xtask bench --report my-board.json
+  cargo xtask bench --render
   cargo xtask bench --quick --output results && jq .topologies results/bench.json
 
 Without options that choose less, the results in bench/results and the part of
@@ -78,6 +79,10 @@ pub struct Options {
     /// Add a row for the machine of a report, schema warmbus-report/1
     #[arg(long, value_name = "FILE", num_args = 1..)]
     report: Vec<PathBuf>,
+
+    /// Boot nothing: make pages and plots anew from the results that are there
+    #[arg(long, conflicts_with_all = ["topology", "peer", "sizes", "vms", "quick", "report"])]
+    render: bool,
 
     /// Write bench.json, README.md and the plots to this directory instead
     #[arg(long, value_name = "DIR")]
@@ -182,6 +187,11 @@ fn in_order_of_size(mut topologies: Vec<Topology>) -> Vec<Topology> {
 /// Measures what `options` say, shows it, and writes it down.
 pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
+    if options.render {
+        let results = Results::load(&paths::root().join(DIRECTORY).join(JSON))?;
+        let directory = options.directory().context("everything has its place")?;
+        return write(&results, &directory, options.output.is_none());
+    }
     let plan = Plan::of(options)?;
     let boards = options
         .report
