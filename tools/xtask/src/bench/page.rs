@@ -213,7 +213,7 @@ pub(super) fn markdown(results: &Results) -> String {
          ![Accesses to configuration space against the number of functions](sizes.svg)\n",
     );
     for (title, table) in tables(results) {
-        page += &format!("\n## {title}\n\n{}", table.markdown());
+        page.extend(["\n## ", &title, "\n\n", &table.markdown()]);
     }
     page += "\n## Versions\n\n";
     let mut versions = Table::new(&["what", "version"]);

@@ -1,12 +1,11 @@
 //! The plots, as SVG. They bring their own background, so that they can be read
 //! on a dark page as well.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::measure::Measure;
 use super::peer::Peer;
 use super::results::{Case, Results};
 use super::table::thousands;
@@ -35,8 +34,9 @@ enum Align {
 struct Canvas<'a>(DrawingArea<SVGBackend<'a>, Shift>);
 
 impl<'a> Canvas<'a> {
-    fn new(into: &'a mut String, size: (u32, u32)) -> Result<Self> {
-        let area = SVGBackend::with_string(into, size).into_drawing_area();
+    fn new(into: &'a mut String, (width, height): Point) -> Result<Self> {
+        let size = [width, height].map(i32::unsigned_abs);
+        let area = SVGBackend::with_string(into, size.into()).into_drawing_area();
         area.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
         Ok(Self(area))
     }
@@ -93,27 +93,31 @@ fn nice(most: u64) -> (u64, u64) {
     let digit = most.div_ceil(step).clamp(1, 10);
     match digit {
         1 => (step, 2),
-        2 | 4 | 6 | 8 => (digit * step, 2),
-        10 => (digit * step, 2),
+        2 | 4 | 6 | 8 | 10 => (digit * step, 2),
         odd => (odd * step, odd),
     }
 }
 
-/// `part` of `whole` on a line of `length`.
-fn scaled(part: u64, whole: u64, length: i32) -> i32 {
-    let length = u64::from(length.unsigned_abs());
-    i32::try_from(part * length / whole.max(1)).unwrap_or(i32::MAX)
+/// A small number as a coordinate.
+fn whole(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-const WIDTH: u32 = 1000;
+/// `part` of `all` on a line of `length`.
+fn scaled(part: u64, all: u64, length: i32) -> i32 {
+    let length = u64::from(length.unsigned_abs());
+    i32::try_from(part * length / all.max(1)).unwrap_or(i32::MAX)
+}
+
+/// A panel, and what stands above all of them.
 const PANEL: Point = (500, 272);
 const HEAD: i32 = 66;
 
 /// Accesses of every peer, a panel for each topology.
 pub(super) fn topologies(results: &Results) -> Result<String> {
     let mut svg = String::new();
-    let lines = results.topologies.len().div_ceil(2) as u32;
-    let canvas = Canvas::new(&mut svg, (WIDTH, HEAD as u32 + lines * PANEL.1 as u32))?;
+    let lines = whole(results.topologies.len().div_ceil(2));
+    let canvas = Canvas::new(&mut svg, (2 * PANEL.0, HEAD + lines * PANEL.1))?;
     canvas.text(
         "Accesses to PCIe configuration space",
         (20, 26),
@@ -124,7 +128,7 @@ pub(super) fn topologies(results: &Results) -> Result<String> {
     let legend = "reads + writes, counted by QEMU; each panel has its own scale; shorter is better";
     canvas.text(legend, (20, 50), 15, FAINT, Align::Left)?;
     for (number, case) in results.topologies.iter().enumerate() {
-        let (column, line) = (number as i32 % 2, number as i32 / 2);
+        let (column, line) = (whole(number % 2), whole(number / 2));
         panel(&canvas, case, (column * PANEL.0, HEAD + line * PANEL.1))?;
     }
     canvas.end()?;
@@ -155,7 +159,7 @@ fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
     let top = y + 32;
     // A gap sets kernels apart from firmware.
     let gap = |peer: Peer| if peer.is_linux() { 10 } else { 0 };
-    let height = STEP * case.peers.len() as i32 + 10;
+    let height = STEP * whole(case.peers.len()) + 10;
     for part in 0..=parts {
         let value = end * part / parts;
         let at = zero + scaled(value, end, length);
@@ -170,7 +174,7 @@ fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
     }
     for (number, row) in case.peers.iter().enumerate() {
         let measure = &row.measure;
-        let above = top + 4 + number as i32 * STEP + gap(row.peer);
+        let above = top + 4 + whole(number) * STEP + gap(row.peer);
         let middle = above + THICK / 2;
         let color = color(row.peer);
         let reads = zero + scaled(measure.reads, end, length);
@@ -188,12 +192,83 @@ fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
     canvas.line(vec![(zero, top), (zero, top + height)], FAINT, 1)
 }
 
+/// The plane of the second plot: both axes are logarithmic.
+struct Plane {
+    functions: [u64; 2],
+    totals: [u64; 2],
+}
+
+/// The corners of the plane.
+const LEFT_TOP: Point = (90, 78);
+const RIGHT_BOTTOM: Point = (780, 460);
+
+impl Plane {
+    /// The plane that shows all of `counts`, which are ordered by their numbers
+    /// of functions.
+    fn of(counts: &[(u64, &Case)]) -> Option<Self> {
+        let cases = counts.iter().flat_map(|(_, case)| &case.peers);
+        let totals: Vec<u64> = cases.map(|row| row.measure.total().max(1)).collect();
+        let [least, most] =
+            [totals.iter().min()?, totals.iter().max()?].map(|total| total.ilog10());
+        Some(Self {
+            functions: [counts.first()?.0, counts.last()?.0],
+            totals: [10_u64.pow(least), 10_u64.pow(most + 1)],
+        })
+    }
+
+    fn across(&self, functions: u64) -> i32 {
+        LEFT_TOP.0 + place(functions, self.functions, RIGHT_BOTTOM.0 - LEFT_TOP.0)
+    }
+
+    fn up(&self, total: u64) -> i32 {
+        RIGHT_BOTTOM.1 - place(total, self.totals, RIGHT_BOTTOM.1 - LEFT_TOP.1)
+    }
+
+    /// Draws both axes, and lines of 10, 100 and 1000 accesses a function.
+    fn axes(&self, canvas: &Canvas, counts: &[(u64, &Case)]) -> Result<()> {
+        let [(left, top), (right, bottom)] = [LEFT_TOP, RIGHT_BOTTOM];
+        let mut total = self.totals[0];
+        while total <= self.totals[1] {
+            let at = self.up(total);
+            canvas.line(vec![(left, at), (right, at)], GRID, 1)?;
+            canvas.text(&thousands(total), (left - 8, at), 14, FAINT, Align::Right)?;
+            total *= 10;
+        }
+        for (functions, _) in counts {
+            let at = self.across(*functions);
+            canvas.line(vec![(at, top), (at, bottom)], GRID, 1)?;
+            canvas.text(
+                &thousands(*functions),
+                (at, bottom + 16),
+                14,
+                FAINT,
+                Align::Middle,
+            )?;
+        }
+        let middle = (i32::midpoint(left, right), bottom + 40);
+        canvas.text("functions", middle, 15, FAINT, Align::Middle)?;
+        for each in [10, 100, 1000] {
+            let ends = self.functions.map(|functions| {
+                let total = (functions * each).clamp(self.totals[0], self.totals[1]);
+                let functions = (total / each).clamp(self.functions[0], self.functions[1]);
+                (self.across(functions), self.up(total))
+            });
+            canvas.line(ends.to_vec(), GRID, 2)?;
+        }
+        Ok(())
+    }
+}
+
 /// Accesses of some peers against the number of functions.
 pub(super) fn sizes(results: &Results) -> Result<String> {
-    const SIZE: (u32, u32) = (1000, 520);
-    let (left, right, top, bottom) = (90, 780, 78, 460);
+    let counts = results
+        .sizes
+        .iter()
+        .filter_map(|case| Some((case.functions?, case)));
+    let counts: Vec<(u64, &Case)> = counts.filter(|(functions, _)| *functions > 0).collect();
+    let plane = Plane::of(&counts).context("there are no sizes to show")?;
     let mut svg = String::new();
-    let canvas = Canvas::new(&mut svg, SIZE)?;
+    let canvas = Canvas::new(&mut svg, (1000, 520))?;
     canvas.text(
         "Accesses against the number of functions",
         (20, 26),
@@ -201,97 +276,35 @@ pub(super) fn sizes(results: &Results) -> Result<String> {
         TEXT,
         Align::Left,
     )?;
-    let legend = "reads and writes, counted by QEMU; both axes are logarithmic; the thin lines are 10, 100 and 1,000 a function";
+    let legend = "reads and writes, counted by QEMU; both axes are logarithmic; \
+                  the slanted grid lines are 10, 100 and 1,000 a function";
     canvas.text(legend, (20, 50), 15, FAINT, Align::Left)?;
-
-    let counts = results
-        .sizes
-        .iter()
-        .filter_map(|case| Some((case.functions?, case)));
-    let counts: Vec<(u64, &Case)> = counts.filter(|(functions, _)| *functions > 0).collect();
-    let totals = || {
-        let cases = counts.iter().flat_map(|(_, case)| &case.peers);
-        cases
-            .map(|row| row.measure.total())
-            .filter(|total| *total > 0)
-    };
-    let (Some(&(least, _)), Some(&(most, _))) = (counts.first(), counts.last()) else {
-        return Err(anyhow!("there are no sizes to show"));
-    };
-    let bounds = [
-        10_u64.pow(totals().min().unwrap_or(1).ilog10()),
-        10_u64.pow(totals().max().unwrap_or(10).ilog10() + 1),
-    ];
-    let across = |functions: u64| left + place(functions, [least, most], right - left);
-    let up = |total: u64| bottom - place(total, bounds, bottom - top);
-
-    let mut total = bounds[0];
-    while total <= bounds[1] {
-        canvas.line(vec![(left, up(total)), (right, up(total))], GRID, 1)?;
-        canvas.text(
-            &thousands(total),
-            (left - 8, up(total)),
-            14,
-            FAINT,
-            Align::Right,
-        )?;
-        total *= 10;
-    }
-    for (functions, _) in &counts {
-        let at = across(*functions);
-        canvas.line(vec![(at, top), (at, bottom)], GRID, 1)?;
-        canvas.text(
-            &thousands(*functions),
-            (at, bottom + 16),
-            14,
-            FAINT,
-            Align::Middle,
-        )?;
-    }
-    canvas.text(
-        "functions",
-        (i32::midpoint(left, right), bottom + 40),
-        15,
-        FAINT,
-        Align::Middle,
-    )?;
-    for each in [10, 100, 1000] {
-        let ends = [least, most].map(|functions| {
-            let total = (functions * each).clamp(bounds[0], bounds[1]);
-            (across(total / each), up(total))
-        });
-        canvas.line(ends.to_vec(), FAINT, 1)?;
-    }
+    plane.axes(&canvas, &counts)?;
 
     let mut names = Vec::new();
     for peer in Peer::ALL {
         let points = counts.iter().filter_map(|(functions, case)| {
-            let measure: &Measure = case.measure(peer)?;
-            Some((across(*functions), up(measure.total())))
+            let total = case.measure(peer)?.total().max(1);
+            Some((plane.across(*functions), plane.up(total)))
         });
         let points: Vec<Point> = points.collect();
-        let Some(&last) = points.last() else {
+        let Some(&end) = points.last() else {
             continue;
         };
         canvas.line(points.clone(), color(peer), 2)?;
         for point in points {
             canvas.dot(point, color(peer))?;
         }
-        names.push((last, peer));
+        names.push((end.1, peer));
     }
     // Names that would cover each other move down.
-    names.sort_by_key(|(at, _)| at.1);
-    let mut free = top;
-    for (at, peer) in names {
-        let line = at.1.max(free);
-        free = line + 18;
-        canvas.text(
-            peer.title(),
-            (right + 14, line),
-            15,
-            color(peer),
-            Align::Left,
-        )?;
+    names.sort_by_key(|(height, _)| *height);
+    let mut free = LEFT_TOP.1;
+    for (height, peer) in names {
+        let height = height.max(free);
+        free = height + 18;
+        let at = (RIGHT_BOTTOM.0 + 14, height);
+        canvas.text(peer.title(), at, 15, color(peer), Align::Left)?;
     }
     canvas.end()?;
     Ok(svg)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::peer::Peer;
-use crate::{image, paths, process, setup};
+use crate::{image, linux, paths, process, setup};
 
 /// What was measured, and with what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,10 +139,7 @@ fn patches() -> Result<String> {
     for file in &files {
         hash.update(fs::read(file)?);
     }
-    let hash: String = hash.finalize()[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = linux::hex(&hash.finalize()[..6]);
     Ok(format!("{} patches, SHA-256 {hash}", files.len()))
 }
 
