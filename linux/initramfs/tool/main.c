@@ -17,7 +17,7 @@ static const struct {
 	{ "mark", "NUMBER", 1, mark },
 	{ "kexec", "IMAGE INITRD COMMAND-LINE", 3, start_kernel },
 	{ "virt-mgmt", "DEVICE CONTROLLER ACTION RESOURCE NUMBER", 5, virtualize },
-	{ "vm", "FUNCTION", 1, virtual_machine },
+	{ "vm", "FUNCTION whole|needed", 2, virtual_machine },
 };
 
 void fail(const char *what)

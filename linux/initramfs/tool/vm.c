@@ -78,8 +78,11 @@ static void open_function(struct machine *vm, const char *function)
 		fail("VFIO_GROUP_GET_DEVICE_FD");
 }
 
-/* What the monitor asks before it shows the function to a guest. */
-static void realize(struct machine *vm)
+/*
+ * What the monitor asks before it shows the function to a guest. One monitor
+ * reads `whole` configuration space first, another what is needed.
+ */
+static void realize(struct machine *vm, int whole)
 {
 	struct vfio_region_info region = { .argsz = sizeof(region) };
 	struct vfio_irq_info irq = { .argsz = sizeof(irq) };
@@ -99,7 +102,7 @@ static void realize(struct machine *vm)
 		/* Not every function has every kind. */
 		(void)ioctl(vm->device, VFIO_DEVICE_GET_IRQ_INFO, &irq);
 	}
-	if (pread(vm->device, all, vm->size, vm->at) != (ssize_t)vm->size)
+	if (whole && pread(vm->device, all, vm->size, vm->at) != (ssize_t)vm->size)
 		fail("read of all configuration space");
 }
 
@@ -200,7 +203,7 @@ int virtual_machine(char **arguments)
 	struct machine vm;
 
 	open_function(&vm, arguments[0]);
-	realize(&vm);
+	realize(&vm, !strcmp(arguments[1], "whole"));
 	if (ioctl(vm.device, VFIO_DEVICE_GET_INFO, &info))
 		fail("VFIO_DEVICE_GET_INFO");
 	if ((info.flags & VFIO_DEVICE_FLAGS_RESET) && ioctl(vm.device, VFIO_DEVICE_RESET))

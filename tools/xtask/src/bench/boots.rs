@@ -218,7 +218,7 @@ impl Tools {
 
 fn bootargs(steps: &str) -> String {
     // Without `quiet`: what a kernel says first tells where it begins.
-    format!("{LINUX_BOOTARGS} pcsc=on warmbus.test={steps}")
+    format!("{LINUX_BOOTARGS} pcsc=on retain_initrd warmbus.test={steps}")
 }
 
 fn started(machine: Machine, topology: &Topology) -> Result<Running> {

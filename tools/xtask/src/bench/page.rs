@@ -150,6 +150,7 @@ fn virtual_machines(results: &Results) -> Table {
     let mut table = Table::new(&[
         "topology",
         "functions",
+        "monitor reads",
         "stock: reads each",
         "with the cache: reads each",
         "of stock reads",
@@ -160,6 +161,7 @@ fn virtual_machines(results: &Results) -> Table {
         table.row([
             one.name.clone(),
             one.functions.to_string(),
+            one.monitor.clone(),
             each(one.stock.reads),
             each(one.cached.reads),
             percent(one.share_of_stock()),

@@ -63,8 +63,12 @@ pub struct Row {
 pub struct VirtualMachines {
     /// The name of the topology.
     pub name: String,
-    /// How many functions were given away, virtual ones included.
+    /// How many functions were given away: all that are no bridges, or all that
+    /// are virtual.
     pub functions: u64,
+    /// How much of configuration space the monitor reads before it shows the
+    /// function to its guest: `needed` or `whole`.
+    pub monitor: String,
     /// By a stock kernel.
     pub stock: Measure,
     /// By a kernel with the cache.
@@ -237,6 +241,7 @@ pub(super) mod tests {
             virtual_machines: vec![VirtualMachines {
                 name: "sriov".into(),
                 functions: 12,
+                monitor: "needed".into(),
                 stock: Measure {
                     reads: 4000,
                     ..Measure::default()

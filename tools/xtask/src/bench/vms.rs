@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Counter;
 use super::boots::{Recording, Tools};
@@ -17,9 +17,11 @@ use crate::qemu::{Log, Machine};
 use crate::topology::Topology;
 use crate::trace::Access;
 
-/// Topologies, and the steps of the test Linux that come first: on `sriov` every
-/// device gets some virtual functions.
-const CASES: [(&str, &str); 2] = [("fan", ""), ("sriov", "vfs:4,")];
+/// Topologies, the step that comes first, and the one that gives functions away:
+/// all that are no bridges, or all that are virtual.
+const CASES: [[&str; 3]; 2] = [["fan", "", "vms"], ["sriov", "vfs:2,", "vms_of_vfs"]];
+/// What monitors read before a guest starts: what they need, or all there is.
+const MONITORS: [&str; 2] = ["needed", "whole"];
 /// How many boots it takes.
 pub(super) const BOOTS: usize = 2 * CASES.len();
 /// With what each line starts that tells a counter of the cache.
@@ -31,11 +33,14 @@ const GIVEN: &str = "warmbus: linux: a virtual machine had ";
 /// started by Warmbus.
 pub(super) fn measure(tools: &Tools, counter: &mut Counter) -> Result<Vec<VirtualMachines>> {
     let mut all = Vec::new();
-    for (name, first) in CASES {
+    for [name, first, step] in CASES {
         let topology = Topology::load(name)?;
-        let stock = format!("{first}mark:1,vms,mark:2");
-        let stock = tools.linux_alone(&tools.stock, &stock);
-        let cached = tools.after_warmbus(&format!("{first}cache,mark:1,vms,mark:2,cache"))?;
+        let steps = |told: &str| {
+            let [needed, whole] = MONITORS.map(|monitor| format!("{step}:{monitor}"));
+            format!("{first}{told}mark:1,{needed},mark:2,{told}{whole},mark:3,{told}summary")
+        };
+        let stock = tools.linux_alone(&tools.stock, &steps(""));
+        let cached = tools.after_warmbus(&steps("cache,"))?;
         let mut boot = |machine: Machine, what: &str| -> Result<Recording> {
             let began = Instant::now();
             let what = format!("{name}: virtual machines, {what}");
@@ -47,21 +52,26 @@ pub(super) fn measure(tools: &Tools, counter: &mut Counter) -> Result<Vec<Virtua
         };
         let stock = boot(stock, "stock Linux")?;
         let cached = boot(cached, "Linux after Warmbus")?;
-        let functions = given(&cached.console);
-        let same = given(&stock.console);
+        let given = [&stock, &cached].map(|boot| given(&boot.console));
         ensure!(
-            functions == same && functions > 0,
-            "{name}: {same} functions were given away by a stock kernel, {functions} by the other"
+            given[0] == given[1] && given[0] > 0,
+            "{name}: {} functions were given away by a stock kernel, {} by the other",
+            given[0],
+            given[1]
         );
-        let passed_on = ["misses", "passed", "unknown"].map(|what| grown(&cached.console, what));
-        all.push(VirtualMachines {
-            name: name.to_owned(),
-            functions,
-            stock: between_marks(&stock.log)?,
-            cached: between_marks(&cached.log)?,
-            hits: grown(&cached.console, "hits")?,
-            passed_on: passed_on.into_iter().sum::<Result<u64>>()?,
-        });
+        for (number, monitor) in MONITORS.into_iter().enumerate() {
+            let grown = |what| grown(&cached.console, what, number);
+            let marks = [1, 2].map(|mark| mark + number as u16);
+            all.push(VirtualMachines {
+                name: name.to_owned(),
+                functions: given[0] / MONITORS.len() as u64,
+                monitor: monitor.to_owned(),
+                stock: between(&stock.log, marks)?,
+                cached: between(&cached.log, marks)?,
+                hits: grown("hits")?,
+                passed_on: grown("misses")? + grown("passed")? + grown("unknown")?,
+            });
+        }
     }
     Ok(all)
 }
@@ -74,28 +84,30 @@ fn given(console: &[String]) -> u64 {
         .count() as u64
 }
 
-/// By how much the counter `name` is larger at the end than it was at first.
-fn grown(console: &[String], name: &str) -> Result<u64> {
+/// By how much the counter `name` has grown between the time that it was told
+/// for the `number`th time, counted from 0, and the next time.
+fn grown(console: &[String], name: &str, number: usize) -> Result<u64> {
     let told = console.iter().filter_map(|line| {
         let (counter, value) = line.strip_prefix(COUNTER)?.split_once(' ')?;
         (counter == name).then(|| value.trim().parse::<u64>())
     });
     let told: Vec<u64> = told.collect::<Result<_, _>>()?;
-    let [before, after] = told[..] else {
-        let times = told.len();
-        anyhow::bail!("Linux told the counter {name:?} {times} times, not before and after");
+    let Some(&[before, after]) = told.get(number..number + 2) else {
+        bail!("Linux told the counter {name:?} only {} times", told.len());
     };
-    Ok(after - before)
+    let grown = after.checked_sub(before);
+    grown.with_context(|| format!("the counter {name:?} went from {before} to {after}"))
 }
 
-/// What was done between the marks 1 and 2.
-fn between_marks(log: &Log) -> Result<Measure> {
+/// What was done between two marks.
+fn between(log: &Log, marks: [u16; 2]) -> Result<Measure> {
     let place = |number: u16| {
         let is_it = |line: &String| Access::parse(line).as_ref().and_then(mark) == Some(number);
         let place = log.trace.iter().position(is_it);
         place.with_context(|| format!("mark {number} is not in the trace"))
     };
-    Ok(Measure::of(log, [place(1)?, place(2)?]))
+    let [from, to] = marks.map(place);
+    Ok(Measure::of(log, [from?, to?]))
 }
 
 #[cfg(test)]
@@ -111,8 +123,8 @@ mod tests {
             "warmbus: linux: cache hits 150",
         ]
         .map(str::to_owned);
-        assert_eq!(grown(&console, "hits").unwrap(), 50);
-        assert!(grown(&console, "misses").is_err());
+        assert_eq!(grown(&console, "hits", 0).unwrap(), 50);
+        assert!(grown(&console, "misses", 0).is_err());
         assert_eq!(given(&console), 1);
     }
 
@@ -134,7 +146,7 @@ mod tests {
             ],
             ..Log::default()
         };
-        assert_eq!(between_marks(&log).unwrap().reads, 2);
-        assert!(between_marks(&Log::default()).is_err());
+        assert_eq!(between(&log, [1, 2]).unwrap().reads, 2);
+        assert!(between(&Log::default(), [1, 2]).is_err());
     }
 }

@@ -59,13 +59,12 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     let wanted =
         fs::read_to_string(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
     let series = options.consumer.then(Series::read).transpose()?;
-    let mut wanted = format!(
-        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n",
-        options.page_size.kib()
+    let consumer = series.as_ref().map(|_| format!("{CONSUMER}=y\n"));
+    let wanted = format!(
+        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}",
+        options.page_size.kib(),
+        consumer.unwrap_or_default()
     );
-    if series.is_some() {
-        wanted += &format!("{CONSUMER}=y\n");
-    }
     let compiler = process::output(Command::new(format!("{CROSS}gcc")).arg("--version"))?;
 
     let mut source = Source::find(store, options, options.refresh)?;

@@ -218,8 +218,8 @@ mod tests {
             let series = Series::read_from(&directory).unwrap();
             assert_eq!(series.text().count(), patches.len());
             let source = self.path("source");
-            let patched = Patched::new(&source, self.directory.path());
-            patched.set((!patches.is_empty()).then_some(&series))
+            let tree = Patched::new(&source, self.directory.path());
+            tree.set((!patches.is_empty()).then_some(&series))
         }
 
         fn source(&self) -> [Option<String>; 3] {
