@@ -51,3 +51,18 @@ fn a_quick_run_counts_what_is_written_down() {
     );
     println!("{compared} counts of {} are the same", small.peers.len());
 }
+
+#[test]
+fn what_is_written_down_is_whole() {
+    let kept = paths::root().join("bench/results/bench.json");
+    let kept = Results::load(&kept).expect("results are written down");
+    assert_eq!(kept.topologies.len(), 4);
+    for case in &kept.topologies {
+        let peers: Vec<_> = case.peers.iter().map(|row| row.peer).collect();
+        assert_eq!(peers, Peer::ALL, "{}", case.name);
+    }
+    let sizes: Vec<_> = kept.sizes.iter().map(|case| case.functions).collect();
+    assert_eq!(sizes, [8, 64, 512, 2048].map(Some));
+    assert!(!kept.virtual_machines.is_empty());
+    assert!(!kept.versions.warmbus.ends_with('+'), "of a commit");
+}
