@@ -83,6 +83,16 @@ fn color(peer: Peer) -> RGBColor {
     }
 }
 
+/// The colour of a peer where lines lie close to each other.
+fn shade(peer: Peer) -> RGBColor {
+    match peer {
+        Peer::UBoot => RGBColor(0xa1, 0x62, 0x07),
+        Peer::Edk2 => RGBColor(0x7e, 0x5a, 0x9b),
+        Peer::Warmbus => RGBColor(0x2b, 0x8a, 0x3e),
+        _ => color(peer),
+    }
+}
+
 /// The next number with one digit other than 0 that is not below `most`, and into
 /// how many parts an axis up to it is to be cut.
 fn nice(most: u64) -> (u64, u64) {
@@ -281,30 +291,38 @@ pub(super) fn sizes(results: &Results) -> Result<String> {
     canvas.text(legend, (20, 50), 15, FAINT, Align::Left)?;
     plane.axes(&canvas, &counts)?;
 
-    let mut names = Vec::new();
+    let mut names: Vec<(Point, String, RGBColor)> = Vec::new();
     for peer in Peer::ALL {
-        let points = counts.iter().filter_map(|(functions, case)| {
-            let total = case.measure(peer)?.total().max(1);
-            Some((plane.across(*functions), plane.up(total)))
-        });
-        let points: Vec<Point> = points.collect();
-        let Some(&end) = points.last() else {
+        let totals = counts
+            .iter()
+            .filter_map(|&(functions, case)| Some((functions, case.measure(peer)?.total().max(1))));
+        let totals: Vec<(u64, u64)> = totals.collect();
+        let Some(&(functions, total)) = totals.last() else {
             continue;
         };
-        canvas.line(points.clone(), color(peer), 2)?;
-        for point in points {
-            canvas.dot(point, color(peer))?;
+        let color = shade(peer);
+        let points = totals
+            .iter()
+            .map(|(functions, total)| (plane.across(*functions), plane.up(*total)));
+        let points: Vec<Point> = points.collect();
+        canvas.line(points.clone(), color, 2)?;
+        for &point in &points {
+            canvas.dot(point, color)?;
         }
-        names.push((end.1, peer));
+        let name = format!("{}: {} each", peer.title(), total / functions);
+        names.push(((plane.across(functions), plane.up(total)), name, color));
     }
     // Names that would cover each other move down.
-    names.sort_by_key(|(height, _)| *height);
-    let mut free = LEFT_TOP.1;
-    for (height, peer) in names {
-        let height = height.max(free);
-        free = height + 18;
-        let at = (RIGHT_BOTTOM.0 + 14, height);
-        canvas.text(peer.title(), at, 15, color(peer), Align::Left)?;
+    names.sort_by_key(|((across, height), _, _)| (*across, *height));
+    let mut free = (0, 0);
+    for ((across, height), name, color) in names {
+        let height = if across == free.0 {
+            height.max(free.1)
+        } else {
+            height
+        };
+        free = (across, height + 18);
+        canvas.text(&name, (across + 12, height), 15, color, Align::Left)?;
     }
     canvas.end()?;
     Ok(svg)
