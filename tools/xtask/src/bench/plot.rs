@@ -322,7 +322,12 @@ pub(super) fn sizes(results: &Results) -> Result<String> {
             height
         };
         free = (across, height + 18);
-        canvas.text(&name, (across + 12, height), 15, color, Align::Left)?;
+        if across < RIGHT_BOTTOM.0 {
+            // Where its line ends other lines go on.
+            canvas.text(&name, (across, height - 16), 15, color, Align::Middle)?;
+        } else {
+            canvas.text(&name, (across + 12, height), 15, color, Align::Left)?;
+        }
     }
     canvas.end()?;
     Ok(svg)
