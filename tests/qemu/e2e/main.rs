@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod breaking;
+mod bench;
 mod command_line;
 mod consumer;
 mod consumer_chain;

@@ -103,17 +103,15 @@ fn written(accesses: &[Access], function: &Function, index: u64) -> Option<u64> 
 pub fn same_counts(boot: &Boot) {
     let accesses = boot.accesses();
     let counted = trace::counts(&accesses);
-    let absent = accesses.iter().filter(|access| is_absent(access)).count() as u64;
+    let absent = accesses
+        .iter()
+        .filter(|access| access.is_absent_probe())
+        .count() as u64;
     assert_eq!(
         ["reads", "writes", "absent_probes"].map(|what| boot.number(&format!("/accesses/{what}"))),
         [counted.reads, counted.writes, absent],
         "reads, writes and reads of absent functions"
     );
-}
-
-/// Whether nothing answered a read of a Vendor ID.
-fn is_absent(access: &Access) -> bool {
-    access.kind == Kind::Read && access.offset == 0 && access.value & 0xffff == 0xffff
 }
 
 /// By QEMU's count, no dword that never changes is read twice: vendor and
@@ -122,7 +120,10 @@ pub fn no_constant_is_read_twice(boot: &Boot) {
     let mut reads: BTreeMap<_, u32> = BTreeMap::new();
     for access in boot.accesses() {
         let dword = access.offset & !3;
-        if access.kind == Kind::Read && !is_absent(&access) && [0x00, 0x08, 0x34].contains(&dword) {
+        if access.kind == Kind::Read
+            && !access.is_absent_probe()
+            && [0x00, 0x08, 0x34].contains(&dword)
+        {
             *reads.entry((access.bus, access.devfn, dword)).or_default() += 1;
         }
     }

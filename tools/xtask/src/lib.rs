@@ -4,6 +4,7 @@
 //! tests: QEMU command lines, the parser of QEMU's trace and the reader of the
 //! firmware's console exist once, here.
 
+pub mod bench;
 pub mod build;
 pub mod console;
 pub mod debian;

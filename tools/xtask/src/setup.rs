@@ -36,7 +36,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 17] = [
     Tool {
         name: "QEMU for ARM",
         package: "qemu-system-arm",
@@ -133,6 +133,12 @@ const TOOLS: [Tool; 16] = [
         purpose: Purpose::Test,
         find: u_boot,
     },
+    Tool {
+        name: "EDK2 for QEMU",
+        package: "qemu-efi-aarch64",
+        purpose: Purpose::Test,
+        find: edk2,
+    },
 ];
 
 /// The ROM file without which QEMU does not start an e1000.
@@ -157,6 +163,13 @@ fn library() -> Option<PathBuf> {
 #[must_use]
 pub fn u_boot() -> Option<PathBuf> {
     let file = PathBuf::from("/usr/lib/u-boot/qemu_arm64/u-boot.bin");
+    file.is_file().then_some(file)
+}
+
+/// EDK2 as firmware of QEMU's `virt` machine.
+#[must_use]
+pub fn edk2() -> Option<PathBuf> {
+    let file = PathBuf::from("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd");
     file.is_file().then_some(file)
 }
 

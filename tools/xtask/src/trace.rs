@@ -9,9 +9,14 @@
 //! memory_region_ops_read cpu 0 mr 0x5578f7cdc000 addr 0xe value 0x0 size 1 name 'pcie-mmcfg-mmio'
 //! ```
 //!
-//! where `addr` is the offset in the window and `size` is in bytes.
+//! where `addr` is the offset in the window and `size` is in bytes. Where QEMU
+//! was told to, `<process>@<seconds>.<microseconds>:` comes before.
+//!
+//! The console of the machine, a PL011 UART, is in the same trace. What was
+//! said there tells who made the accesses that follow.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Whether an access reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +47,8 @@ pub struct Access {
 /// The name of the ECAM window among QEMU's memory regions, as it ends a
 /// line of the trace.
 const REGION: &str = "name 'pcie-mmcfg-mmio'";
+/// The name of the console among them.
+const CONSOLE: &str = "name 'pl011'";
 
 /// Whether `line` is a line of the memory region trace, of any region.
 #[must_use]
@@ -50,6 +57,22 @@ pub fn is_trace(line: &str) -> bool {
 }
 
 impl Access {
+    /// Whether this asked an absent function for its Vendor ID.
+    #[must_use]
+    pub fn is_absent_probe(&self) -> bool {
+        self.reads_vendor_id() && self.value & 0xffff == 0xffff
+    }
+
+    /// Whether a function answered this read of its Vendor ID.
+    #[must_use]
+    pub fn finds_function(&self) -> bool {
+        self.reads_vendor_id() && self.value & 0xffff != 0xffff
+    }
+
+    fn reads_vendor_id(&self) -> bool {
+        self.kind == Kind::Read && self.offset == 0 && self.size >= 2
+    }
+
     /// Decodes one line of the trace; `None` if it is of another region or
     /// no line of the trace.
     #[must_use]
@@ -75,6 +98,32 @@ impl Access {
             value: hex("value")?,
         })
     }
+}
+
+/// The byte that `line` says was written to the data register of the console;
+/// `None` for any other line.
+#[must_use]
+pub fn console_byte(line: &str) -> Option<u8> {
+    let line = line.trim_end().strip_suffix(CONSOLE)?;
+    let (_, line) = line.split_once("memory_region_ops_write ")?;
+    let mut words = line.split(' ');
+    let mut after = |name| {
+        words.by_ref().find(|word| *word == name)?;
+        u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()
+    };
+    // The address is that of the bus, and the registers take 4 KiB.
+    let (register, value) = (after("addr")? & 0xfff, after("value")?);
+    (register == 0).then_some(value as u8)
+}
+
+/// When QEMU wrote `line`, since 1970, where it was told to say so.
+#[must_use]
+pub fn time(line: &str) -> Option<Duration> {
+    let (_, rest) = line.split_once('@')?;
+    let (time, _) = rest.split_once(":memory_region_ops_")?;
+    let (seconds, microseconds) = time.split_once('.')?;
+    let microseconds: u64 = microseconds.parse().ok()?;
+    Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(microseconds))
 }
 
 /// How many accesses there were.
@@ -194,6 +243,46 @@ qemu-system-aarch64: warning: nic e1000.0 has no peer
             None,
             "a read is not a write"
         );
+    }
+
+    #[test]
+    fn a_vendor_id_tells_whether_a_function_is_there() {
+        let read = |value, offset, size| Access {
+            kind: Kind::Read,
+            bus: 1,
+            devfn: 0,
+            offset,
+            size,
+            value,
+        };
+        for (access, found, absent) in [
+            (read(0xffff_ffff, 0, 4), false, true),
+            (read(0xffff, 0, 2), false, true),
+            (read(0x8_1b36, 0, 4), true, false),
+            (read(0xffff, 4, 2), false, false),
+            (read(0xff, 0, 1), false, false),
+        ] {
+            assert_eq!(
+                (access.finds_function(), access.is_absent_probe()),
+                (found, absent),
+                "{access:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_console_says_is_in_the_trace() {
+        let line = "7@1795631581.000085:memory_region_ops_write cpu 0 mr 0x1 addr 0x9000000 value 0x42 size 1 name 'pl011'";
+        assert_eq!(console_byte(line), Some(b'B'));
+        assert_eq!(time(line), Some(Duration::new(1_795_631_581, 85_000)));
+        for other in [
+            line.replace("9000000", "9000030"),
+            line.replace("_write", "_read"),
+            line.replace("pl011", "pl031"),
+        ] {
+            assert_eq!(console_byte(&other), None, "{other}");
+        }
+        assert_eq!(time(RECORDED.lines().next().unwrap()), None);
     }
 
     #[test]

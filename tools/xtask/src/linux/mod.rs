@@ -160,7 +160,8 @@ fn key<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> String {
     hex(&hash.finalize()[..6])
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in bytes {
         // Writing to a string does not fail.

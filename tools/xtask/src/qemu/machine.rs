@@ -37,6 +37,7 @@ pub struct Machine {
     loaders: Vec<String>,
     payload: Option<Payload>,
     trace: bool,
+    time_stamps: bool,
     qmp: Option<PathBuf>,
     interactive: bool,
     extra: Vec<String>,
@@ -119,6 +120,7 @@ impl Machine {
             loaders: Vec::new(),
             payload: None,
             trace: false,
+            time_stamps: false,
             qmp: None,
             interactive: false,
             extra: Vec::new(),
@@ -221,6 +223,13 @@ impl Machine {
         self
     }
 
+    /// The same, with the time of each.
+    #[must_use]
+    pub fn trace_with_times(mut self) -> Self {
+        self.time_stamps = true;
+        self.trace()
+    }
+
     /// Opens a QMP socket at `path`, and lets QEMU stay when the guest powers
     /// off so that it can be asked.
     #[must_use]
@@ -291,6 +300,9 @@ impl Machine {
                 "-trace",
                 "memory_region_ops_write",
             ]);
+        }
+        if self.time_stamps {
+            command.args(["-msg", "timestamp=on"]);
         }
         if let Some(path) = &self.qmp {
             command.arg("-no-shutdown");

@@ -27,6 +27,9 @@ const LAST_STEPS: Duration = Duration::from_secs(30);
 pub struct Log {
     /// Lines of the trace that are of the ECAM window, as QEMU wrote them.
     pub trace: Vec<String>,
+    /// Lines of the console in the trace, without their ends, and how many of
+    /// the lines above came before each was whole.
+    pub said: Vec<(usize, String)>,
     /// What QEMU has to say besides.
     pub messages: Vec<String>,
 }
@@ -34,10 +37,19 @@ pub struct Log {
 impl Log {
     fn read(from: impl std::io::Read) -> Self {
         let mut log = Self::default();
+        let mut said = Vec::new();
         for_each_line(from, |line| {
             if trace::is_trace(&line) {
                 if trace::Access::parse(&line).is_some() {
                     log.trace.push(line);
+                } else if let Some(byte) = trace::console_byte(&line) {
+                    if byte == b'\n' {
+                        let text = String::from_utf8_lossy(&said).into_owned();
+                        log.said.push((log.trace.len(), text.trim_end().to_owned()));
+                        said.clear();
+                    } else {
+                        said.push(byte);
+                    }
                 }
             // The network cards of the topologies are there to be enumerated:
             // none of them has a network.
@@ -80,6 +92,7 @@ pub struct Running {
     reader: Reader,
     log: Option<JoinHandle<Log>>,
     qmp: Option<Client>,
+    silence: Duration,
 }
 
 impl Running {
@@ -114,6 +127,7 @@ impl Running {
             reader: Reader::default(),
             log: Some(log),
             qmp: None,
+            silence: SILENCE,
         };
         match qmp {
             Ok(qmp) => running.qmp = qmp,
@@ -125,9 +139,14 @@ impl Running {
         Ok(running)
     }
 
+    /// Lets the guest be silent for as long as `silence` instead of [`SILENCE`].
+    pub fn be_patient(&mut self, silence: Duration) {
+        self.silence = silence;
+    }
+
     /// What the console says next: `None` once QEMU has ended, or the guest
     /// has powered off in a machine that stays. Fails if the guest says nothing
-    /// for as long as [`SILENCE`], or if a section is cut off.
+    /// for as long as [`SILENCE`], unless told otherwise, or if a section is cut off.
     pub fn event(&mut self) -> Result<Option<Event>> {
         let silent = Instant::now();
         let mut off = false;
@@ -141,8 +160,9 @@ impl Running {
                         .qmp
                         .as_mut()
                         .is_some_and(|qmp| qmp.is_off().unwrap_or(false));
-                    if silent.elapsed() >= SILENCE {
-                        bail!("the guest said nothing for {} seconds", SILENCE.as_secs());
+                    if silent.elapsed() >= self.silence {
+                        let seconds = self.silence.as_secs();
+                        bail!("the guest said nothing for {seconds} seconds");
                     }
                 }
                 Err(_) => {
@@ -232,5 +252,21 @@ mod tests {
         let log = Log::read(text.as_bytes());
         assert_eq!(log.messages, ["qemu: broken"]);
         assert_eq!(log.accesses().len(), 1);
+    }
+
+    #[test]
+    fn a_line_of_the_console_is_put_where_it_ended() {
+        let access = "memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n";
+        let say = |text: &str| -> String {
+            let line = |byte| {
+                format!(
+                    "memory_region_ops_write cpu 0 mr 0x1 addr 0x9000000 value {byte:#x} size 1 name 'pl011'\n"
+                )
+            };
+            text.bytes().map(line).collect()
+        };
+        let text = [&say("a\r"), access, &say("\nb"), access, &say("c\n")].concat();
+        let log = Log::read(text.as_bytes());
+        assert_eq!(log.said, [(1, "a".to_owned()), (2, "bc".to_owned())]);
     }
 }

@@ -1,0 +1,68 @@
+//! The benchmark counts the same every time, and what it wrote down is still so.
+
+use std::process::Command;
+
+use warmbus_qemu_tests::boot::{Lab, booted};
+use xtask::bench::peer::Peer;
+use xtask::bench::results::Results;
+use xtask::{paths, trace};
+
+#[test]
+fn a_quick_run_counts_what_is_written_down() {
+    let lab = Lab::new();
+    let output = Command::new("cargo")
+        .args(["xtask", "bench", "--quick", "--output"])
+        .arg(lab.path())
+        .current_dir(paths::root())
+        .output()
+        .expect("cargo starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+
+    let now = Results::load(&lab.file("bench.json")).expect("it wrote results");
+    let [small] = &now.topologies[..] else {
+        panic!("{} topologies", now.topologies.len());
+    };
+    // Another boot, counted by itself.
+    let boot = booted("small");
+    let counts = trace::counts(&boot.accesses());
+    let warmbus = small.measure(Peer::Warmbus).expect("it was measured");
+    assert_eq!(
+        (warmbus.reads, warmbus.writes),
+        (counts.reads, counts.writes)
+    );
+    assert_eq!(small.functions, Some(boot.pci().len() as u64));
+
+    let table = String::from_utf8_lossy(&output.stdout);
+    for peer in [Peer::Warmbus, Peer::LinuxStock, Peer::LinuxAfterWarmbus] {
+        let row = table.lines().find(|line| line.starts_with(peer.title()));
+        assert!(row.is_some(), "no row of {} in\n{table}", peer.title());
+    }
+    let of = |peer| small.measure(peer).expect("it was measured").reads;
+    assert!(of(Peer::LinuxAfterWarmbus) < of(Peer::LinuxStock));
+
+    let kept = paths::root().join("bench/results/bench.json");
+    let kept = Results::load(&kept).expect("results are written down");
+    let (compared, differences) = now.compare(&kept);
+    assert_eq!(
+        differences,
+        Vec::<String>::new(),
+        "`cargo xtask bench` is due"
+    );
+    println!("{compared} counts of {} are the same", small.peers.len());
+}
+
+#[test]
+fn what_is_written_down_is_whole() {
+    let kept = paths::root().join("bench/results/bench.json");
+    let kept = Results::load(&kept).expect("results are written down");
+    assert_eq!(kept.topologies.len(), 4);
+    for case in &kept.topologies {
+        let peers: Vec<_> = case.peers.iter().map(|row| row.peer).collect();
+        assert_eq!(peers, Peer::ALL, "{}", case.name);
+    }
+    let sizes: Vec<_> = kept.sizes.iter().map(|case| case.functions).collect();
+    assert_eq!(sizes, [8, 64, 512, 2048].map(Some));
+    assert!(!kept.virtual_machines.is_empty());
+    assert!(!kept.versions.warmbus.ends_with('+'), "of a commit");
+}

@@ -1,0 +1,169 @@
+//! The versions of everything that took part in a run.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::peer::Peer;
+use crate::{image, linux, paths, process, setup};
+
+/// What was measured, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// QEMU, with the revision of its package.
+    pub qemu: String,
+    /// The machine that it was told to be.
+    pub machine: String,
+    /// U-Boot, by its package.
+    pub u_boot: String,
+    /// EDK2, by its package.
+    pub edk2: String,
+    /// The stock kernel.
+    pub linux: String,
+    /// The patches that the other kernel has more: how many, and the start of
+    /// the SHA-256 of all of them.
+    pub linux_patches: String,
+    /// The commit of Warmbus, with a `+` where files had been changed since.
+    pub warmbus: String,
+    /// The compiler.
+    pub rustc: String,
+}
+
+impl Versions {
+    /// Finds them out. `stock` is the stock kernel.
+    pub fn find(stock: &Path, machine: &str) -> Result<Self> {
+        let first = |program: &str, words: &[&str]| -> Result<String> {
+            let text = process::output(Command::new(program).args(words))?;
+            Ok(text.lines().next().unwrap_or_default().to_owned())
+        };
+        let qemu = first("qemu-system-aarch64", &["--version"])?;
+        Ok(Self {
+            qemu: qemu.trim_start_matches("QEMU emulator version ").to_owned(),
+            machine: machine.to_owned(),
+            u_boot: package(setup::u_boot().as_deref(), "u-boot-qemu"),
+            edk2: package(setup::edk2().as_deref(), "qemu-efi-aarch64"),
+            linux: image::facts(stock)?.version,
+            linux_patches: patches()?,
+            warmbus: commit(),
+            rustc: first("rustc", &["--version"])?,
+        })
+    }
+
+    /// Whether the counts of `peer` have to be the same with `other` as with
+    /// this, unless Warmbus or its patches changed what they do.
+    #[must_use]
+    pub fn comparable(&self, other: &Self, peer: Peer) -> bool {
+        let machine = (&self.qemu, &self.machine) == (&other.qemu, &other.machine);
+        let same = match peer {
+            Peer::UBoot => self.u_boot == other.u_boot,
+            Peer::Edk2 => self.edk2 == other.edk2,
+            Peer::Warmbus => true,
+            Peer::LinuxStock
+            | Peer::LinuxCold
+            | Peer::LinuxAfterWarmbus
+            | Peer::LinuxAfterKexec => self.linux == other.linux,
+        };
+        machine && same
+    }
+
+    /// Each with its name, for people.
+    #[must_use]
+    pub fn rows(&self) -> [(&'static str, &str); 8] {
+        [
+            ("QEMU", &self.qemu),
+            ("machine", &self.machine),
+            ("U-Boot", &self.u_boot),
+            ("EDK2", &self.edk2),
+            ("Linux", &self.linux),
+            ("patches", &self.linux_patches),
+            ("Warmbus", &self.warmbus),
+            ("rustc", &self.rustc),
+        ]
+    }
+}
+
+/// The version of the Debian package `name` that `file` is from.
+fn package(file: Option<&Path>, name: &str) -> String {
+    if file.is_none() {
+        return "not installed".into();
+    }
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${Version}", name]);
+    process::output(&mut query).unwrap_or_else(|_| "not of a package".into())
+}
+
+/// The commit of this work tree.
+fn commit() -> String {
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        process::output(command.args(words).current_dir(paths::root()))
+    };
+    let Ok(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return "unknown".into();
+    };
+    // What the run itself writes does not make another Warmbus.
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!bench/results",
+        ":!README.md",
+    ]);
+    let mark = match changed.as_deref() {
+        Ok("") => "",
+        _ => "+",
+    };
+    format!("{}{mark}", commit.trim())
+}
+
+/// The series in `linux/patches`.
+fn patches() -> Result<String> {
+    let directory = paths::root().join("linux/patches");
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    // The cover letter is text.
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".patch") && !name.starts_with("0000-")
+    });
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in &files {
+        hash.update(fs::read(file)?);
+    }
+    let hash = linux::hex(&hash.finalize()[..6]);
+    Ok(format!("{} patches, SHA-256 {hash}", files.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_compared_only_with_the_same_version_of_itself() {
+        let now = Versions::default();
+        let mut other = now.clone();
+        other.u_boot = "2024.01".into();
+        assert!(!now.comparable(&other, Peer::UBoot));
+        assert!(now.comparable(&other, Peer::Edk2));
+        other.linux = "7.4".into();
+        assert!(!now.comparable(&other, Peer::LinuxCold));
+        assert!(now.comparable(&other, Peer::Warmbus));
+        other.qemu = "9.0".into();
+        assert!(!now.comparable(&other, Peer::Edk2));
+    }
+
+    #[test]
+    fn the_series_has_a_fingerprint() {
+        let text = patches().unwrap();
+        assert!(text.contains(" patches, SHA-256 "), "{text}");
+    }
+}

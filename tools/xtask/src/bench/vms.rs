@@ -1,0 +1,152 @@
+//! What it costs to start a virtual machine for each function.
+//!
+//! The test Linux takes each function that is no bridge from its driver, gives
+//! it to `vfio-pci`, opens it, resets it, reads and writes its configuration
+//! space as the monitor of a virtual machine and a guest in it do, and gives it
+//! back. Between two marks in the trace there is nothing but that.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Counter;
+use super::boots::{Recording, Tools};
+use super::measure::{Measure, mark};
+use super::results::VirtualMachines;
+use crate::qemu::{Log, Machine};
+use crate::topology::Topology;
+use crate::trace::Access;
+
+/// Topologies, the step that comes first, and the one that gives functions away:
+/// all that are no bridges, or all that are virtual.
+const CASES: [[&str; 3]; 2] = [["fan", "", "vms"], ["sriov", "vfs:2,", "vms_of_vfs"]];
+/// What monitors read before a guest starts: what they need, or all there is.
+const MONITORS: [&str; 2] = ["needed", "whole"];
+/// How many boots it takes.
+pub(super) const BOOTS: usize = 2 * CASES.len();
+/// With what each line starts that tells a counter of the cache.
+const COUNTER: &str = "warmbus: linux: cache ";
+/// With what each line starts that tells that a function was given away.
+const GIVEN: &str = "warmbus: linux: a virtual machine had ";
+
+/// Measures it with a stock kernel, and with one that has the cache and was
+/// started by Warmbus.
+pub(super) fn measure(tools: &Tools, counter: &mut Counter) -> Result<Vec<VirtualMachines>> {
+    let mut all = Vec::new();
+    for [name, first, step] in CASES {
+        let topology = Topology::load(name)?;
+        let steps = |told: &str| {
+            let [needed, whole] = MONITORS.map(|monitor| format!("{step}:{monitor}"));
+            format!("{first}{told}mark:1,{needed},mark:2,{told}{whole},mark:3,{told}summary")
+        };
+        let stock = tools.linux_alone(&tools.stock, &steps(""));
+        let cached = tools.after_warmbus(&steps("cache,"))?;
+        let mut boot = |machine: Machine, what: &str| -> Result<Recording> {
+            let began = Instant::now();
+            let what = format!("{name}: virtual machines, {what}");
+            let step = counter.next(&what);
+            let machine = machine.machine_option("iommu=smmuv3");
+            let recording = Tools::linux(machine, &topology).context(what.clone())?;
+            counter.end(step, &what, began);
+            Ok(recording)
+        };
+        let stock = boot(stock, "stock Linux")?;
+        let cached = boot(cached, "Linux after Warmbus")?;
+        let given = [&stock, &cached].map(|boot| given(&boot.console));
+        ensure!(
+            given[0] == given[1] && given[0] > 0,
+            "{name}: {} functions were given away by a stock kernel, {} by the other",
+            given[0],
+            given[1]
+        );
+        for (number, monitor) in MONITORS.into_iter().enumerate() {
+            let grown = |what| grown(&cached.console, what, number);
+            let marks = [1, 2].map(|mark| mark + number as u16);
+            all.push(VirtualMachines {
+                name: name.to_owned(),
+                functions: given[0] / MONITORS.len() as u64,
+                monitor: monitor.to_owned(),
+                stock: between(&stock.log, marks)?,
+                cached: between(&cached.log, marks)?,
+                hits: grown("hits")?,
+                passed_on: grown("misses")? + grown("passed")? + grown("unknown")?,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// How many functions were given to a virtual machine.
+fn given(console: &[String]) -> u64 {
+    console
+        .iter()
+        .filter(|line| line.starts_with(GIVEN))
+        .count() as u64
+}
+
+/// By how much the counter `name` has grown between the time that it was told
+/// for the `number`th time, counted from 0, and the next time.
+fn grown(console: &[String], name: &str, number: usize) -> Result<u64> {
+    let told = console.iter().filter_map(|line| {
+        let (counter, value) = line.strip_prefix(COUNTER)?.split_once(' ')?;
+        (counter == name).then(|| value.trim().parse::<u64>())
+    });
+    let told: Vec<u64> = told.collect::<Result<_, _>>()?;
+    let Some(&[before, after]) = told.get(number..number + 2) else {
+        bail!("Linux told the counter {name:?} only {} times", told.len());
+    };
+    let grown = after.checked_sub(before);
+    grown.with_context(|| format!("the counter {name:?} went from {before} to {after}"))
+}
+
+/// What was done between two marks.
+fn between(log: &Log, marks: [u16; 2]) -> Result<Measure> {
+    let place = |number: u16| {
+        let is_it = |line: &String| Access::parse(line).as_ref().and_then(mark) == Some(number);
+        let place = log.trace.iter().position(is_it);
+        place.with_context(|| format!("mark {number} is not in the trace"))
+    };
+    let [from, to] = marks.map(place);
+    Ok(Measure::of(log, [from?, to?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_told_before_and_after() {
+        let console = [
+            "warmbus: linux: cache hits 100",
+            "warmbus: linux: cache misses 7",
+            "warmbus: linux: a virtual machine had 0000:01:00.0",
+            "warmbus: linux: cache hits 150",
+        ]
+        .map(str::to_owned);
+        assert_eq!(grown(&console, "hits", 0).unwrap(), 50);
+        assert!(grown(&console, "misses", 0).is_err());
+        assert_eq!(given(&console), 1);
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_counts() {
+        let line = |addr: u32, size: u32| {
+            format!(
+                "memory_region_ops_read cpu 0 mr 0x1 addr {addr:#x} value 0xff size {size} name 'pcie-mmcfg-mmio'"
+            )
+        };
+        let log = Log {
+            trace: vec![
+                line(0, 4),
+                line(0x0fff_f001, 1),
+                line(8, 4),
+                line(12, 4),
+                line(0x0fff_f002, 1),
+                line(8, 4),
+            ],
+            ..Log::default()
+        };
+        assert_eq!(between(&log, [1, 2]).unwrap().reads, 2);
+        assert!(between(&Log::default(), [1, 2]).is_err());
+    }
+}
