@@ -2,8 +2,8 @@
 //! `lspci` as witnesses.
 
 mod bad_input;
-mod breaking;
 mod bench;
+mod breaking;
 mod command_line;
 mod consumer;
 mod consumer_chain;
