@@ -400,7 +400,7 @@ fn tables_that_do_not_fit_are_cut_and_the_block_says_so() {
     let block = memory.get(PhysAddr(*block), 8192).unwrap();
     let extension = pcsc::extension(block).unwrap();
     assert_eq!(extension.masks.len(), 32);
-    assert_eq!(extension.capabilities.len(), 312);
+    assert_eq!(extension.capabilities.len(), 272);
     assert_eq!(extension.flags, 3);
 }
 

@@ -14,10 +14,14 @@ use crate::linux::tokens::{Token, Tree};
 use crate::pci::PhysAddr;
 
 /// Where the extension of a block starts, where it says how much of it is
-/// used, and where its CRC is (`docs/pcsc-format.md`).
+/// used, where its CRC and where its flags are (`docs/pcsc-format.md`).
 const EXTENSION: usize = 5120;
 const USED: usize = EXTENSION + 8;
 const BLOCK_CRC: usize = EXTENSION + 12;
+const FLAGS: usize = EXTENSION + 22;
+/// Flag: a virtual function that does not exist now, so that no node leads to
+/// it.
+const DISABLED: u8 = 1 << 3;
 /// Where the CRC of the index is, its records, and the address in a record.
 const INDEX_CRC: usize = 12;
 const INDEX_RECORDS: usize = 64;
@@ -84,10 +88,9 @@ pub fn verify(
         subtree: handover.subtree,
     })?;
     same("number of blocks", layout.functions(), blocks.len() as u64)?;
-    same("number of nodes", layout.functions(), nodes.len() as u64)?;
-    for (block, node) in blocks.into_iter().zip(nodes) {
-        same("address of a block", block, node)?;
-        let range = MemoryRange::new(PhysAddr(block), BLOCK_SIZE);
+    let mut with_node = 0;
+    for address in blocks {
+        let range = MemoryRange::new(PhysAddr(address), BLOCK_SIZE);
         preserved.holds("data block", range)?;
         let block = piece(arena, range)?;
         let used = EXTENSION.saturating_add(u32_at(block, USED) as usize);
@@ -96,8 +99,13 @@ pub fn verify(
             .filter(|block| block.len() >= BLOCK_CRC + 4)
             .ok_or(VerifyError::Outside { range })?;
         sealed("data block", range.start, block, BLOCK_CRC)?;
+        if block.get(FLAGS).is_some_and(|flags| flags & DISABLED == 0) {
+            let node = nodes.get(with_node).copied().unwrap_or(0);
+            same("address of a block", address, node)?;
+            with_node += 1;
+        }
     }
-    Ok(())
+    same("number of nodes", with_node as u64, nodes.len() as u64)
 }
 
 fn piece(arena: Arena<'_>, range: MemoryRange) -> Result<&[u8], VerifyError> {

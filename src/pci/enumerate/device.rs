@@ -329,14 +329,16 @@ impl<A: ConfigAccess> Scan<'_, A> {
 
     /// The NumVFs of VFs that are enabled, and whether any are.
     fn found_vfs(&mut self, physical: Sbdf, base: u16) -> (u16, bool) {
-        let mut word = |at| {
+        let mut dword = |at| {
             let offset = ConfigOffset::new(base + at);
-            self.config.read(physical, offset, Width::Word) as u16
+            self.config.read(physical, offset, Width::Dword)
         };
-        let control = word(sr_iov::CONTROL);
+        // SR-IOV Status above it has nothing that a read changes.
+        let control = dword(sr_iov::CONTROL) as u16;
         if control & sr_iov::VF_ENABLE == 0 || control == u16::MAX {
             return (0, false);
         }
-        (word(sr_iov::NUM_VFS), true)
+        // Whole, since the Function Dependency Link above it is cached, too.
+        (dword(sr_iov::NUM_VFS) as u16, true)
     }
 }
