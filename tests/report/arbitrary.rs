@@ -117,7 +117,7 @@ prop_compose! {
                 total_vfs, first_vf_offset, vf_stride, vf_device_id, last_bus: last as u8,
                 num_vfs: first_vf_offset, vfs_enabled: vf_stride > 9,
             }),
-            virtual_function: parent.filter(|_| bridge.is_none()).map(|physical| VirtualFunction {
+            virtual_function: parent.filter(|_| multi_function).map(|physical| VirtualFunction {
                 physical, number: numbers[0],
             }),
             capabilities: capabilities
