@@ -11,14 +11,15 @@ use crate::pci::{ConfigOffset, Sbdf};
 
 /// The bytes that the specification fixes in every virtual function, first
 /// offset and values (PCIe 9.3.4.1): Vendor and Device ID, Cache Line Size to
-/// BIST, BARs and `CardBus` CIS Pointer, Expansion ROM BAR, Interrupt Line to
-/// `Max_Lat`.
+/// BIST, BARs and `CardBus` CIS Pointer, Expansion ROM BAR.
+///
+/// Interrupt Line to `Max_Lat` are to be 0 as well, but Interrupt Pin is not in
+/// the VFs of QEMU's `NVMe` controller, so that they are read.
 pub(super) const FIXED: &[(u16, &[u8])] = &[
     (0x00, &[0xff; 4]),
     (0x0c, &[0; 4]),
     (0x10, &[0; 0x1c]),
     (0x30, &[0; 4]),
-    (0x3c, &[0; 4]),
 ];
 
 /// Which virtual function a function is.
