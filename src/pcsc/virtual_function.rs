@@ -98,6 +98,8 @@ impl VirtualFunction {
 pub(super) struct Routing {
     /// What NumVFs was last written or read, if it is sure to be that.
     num_vfs: Option<u16>,
+    /// VF Enable was last written as 0, which leaves no VF enabled.
+    is_off: bool,
     /// By NumVFs.
     known: BTreeMap<u16, VfRouting>,
 }
@@ -134,6 +136,11 @@ impl Block {
         routing.known.insert(num_vfs, found);
     }
 
+    /// VF Enable is about to be written.
+    pub(super) fn write_vf_enable(&mut self, is_set: bool) {
+        self.routing.get_or_insert_default().is_off = !is_set;
+    }
+
     /// NumVFs is about to be written: `num_vfs` where the write reaches all of
     /// it. What is known for that number is kept, everything else dropped.
     /// Returns how many cached bytes were dropped.
@@ -143,9 +150,9 @@ impl Block {
             .sr_iov_register(sr_iov::CONTROL)
             .and_then(|register| self.word(register));
         // While VFs are enabled the register need not take the value.
-        let is_taken = control.is_some_and(|control| control & sr_iov::VF_ENABLE == 0);
-        let num_vfs = num_vfs.filter(|_| is_taken);
+        let reads_off = control.is_some_and(|control| control & sr_iov::VF_ENABLE == 0);
         let routing = self.routing.get_or_insert_default();
+        let num_vfs = num_vfs.filter(|_| routing.is_off || reads_off);
         routing.num_vfs = num_vfs;
         let known = num_vfs.and_then(|num_vfs| routing.known.get(&num_vfs).copied());
         if let (Some(known), Some(register)) = (known, self.sr_iov_register(sr_iov::VF_OFFSET)) {

@@ -67,6 +67,11 @@ impl<A: ConfigAccess> Cached<A> {
             self.drop_tagged_on(function.segment(), function.bus(), Tag::VfRouting);
             self.forget_routing_on(function.segment(), function.bus());
         }
+        if write.to(register).0 & enable != 0
+            && let Some(block) = self.blocks.get_mut(&function)
+        {
+            block.write_vf_enable(write.sets(register, enable));
+        }
     }
 
     /// NumVFs (PCIe 9.3.3.7): VFs may be elsewhere for another number. The
