@@ -49,6 +49,7 @@ fn functions(count: usize) -> Vec<Function> {
                         offset: 0x10 + 4 * bar as u16,
                         writable: random(),
                         fixed: random(),
+                        value: (random() % 2 == 0).then(&mut random),
                     })
                     .collect(),
                 capabilities: (0..number % 40)
@@ -85,6 +86,14 @@ const SCRATCH: [MemoryRange; 2] = [
 
 const GENERATION: u64 = 0x0123_4567_89ab_cdef;
 
+/// More functions than there is room for, in no order.
+fn absent() -> Vec<Sbdf> {
+    (0..600_u16)
+        .rev()
+        .map(|number| Sbdf::from_routing_id(number % 2, number * 8))
+        .collect()
+}
+
 fn hand_over(
     functions: &[Function],
     abi: KhoAbi,
@@ -96,6 +105,7 @@ fn hand_over(
     let placement = Placement {
         arena: PhysAddr(arena),
         scratch: &SCRATCH,
+        absent: &absent(),
         generation: GENERATION,
     };
     let handover = build(&layout, &placement, &inputs(functions), &mut memory).unwrap();
@@ -146,6 +156,12 @@ fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: 
     assert_eq!(tree_bytes(tree).unwrap().len() as u64, size);
     assert_eq!(pcsc::crc_without(tree, tree.len()), handover.subtree_crc);
     let restored = pcsc::consume(&later, tree).unwrap();
+    let mut expected: Vec<u32> = absent()
+        .iter()
+        .map(|function| u32::from(function.segment()) << 16 | u32::from(function.routing_id()))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(pcsc::absent(tree).unwrap(), expected[..512]);
     let index = pcsc::Index::open(&later, tree).unwrap();
     assert_eq!(index.generation, GENERATION);
     assert_eq!(restored.len(), functions.len());
@@ -175,7 +191,12 @@ fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: 
                 size,
                 flags: if sbdf.devfn() % 3 == 0 { 2 } else { 0 },
                 generation: GENERATION,
-                masks: masks.map(|m| (m.offset, m.writable, m.fixed)).collect(),
+                masks: masks
+                    .map(|m| {
+                        let value = m.value.map(|value| value & m.fixed);
+                        (m.offset, m.writable, m.fixed, value)
+                    })
+                    .collect(),
                 capabilities: capabilities.map(|c| (c.id, c.offset, c.version)).collect(),
                 cacheable_bytes: bits(&function.cacheable),
                 cached_bytes: bits(&function.cached),
@@ -357,6 +378,7 @@ fn tables_that_do_not_fit_are_cut_and_the_block_says_so() {
         offset: 0x10,
         writable: 1,
         fixed: 2,
+        value: None,
     };
     let capability = CapabilityRecord {
         id: 0x10,
@@ -385,6 +407,7 @@ fn mistakes_in_the_input_are_named_and_nothing_is_written() {
         let mut placement = Placement {
             arena: PhysAddr(0x4000_0000),
             scratch: &SCRATCH,
+            absent: &[],
             generation: 0,
         };
         change(&mut blocks, &mut placement);
@@ -443,6 +466,7 @@ fn the_work_is_linear_in_the_number_of_functions() {
                 let placement = Placement {
                     arena: PhysAddr(0x4000_0000),
                     scratch: &SCRATCH,
+                    absent: &[],
                     generation: 0,
                 };
                 let mut counter = Counter::default();

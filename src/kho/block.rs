@@ -32,6 +32,9 @@ const MASKS_CUT: u16 = 1;
 /// Flag: the capabilities are not complete.
 const CAPABILITIES_CUT: u16 = 2;
 
+/// Flag of a mask record: the fixed bits have the value that it gives.
+const VALUE_GIVEN: u16 = 1;
+
 /// Masks that a block has room for. A function with a type 0 header and SR-IOV
 /// has 13.
 pub const MOST_MASKS: usize = 32;
@@ -50,6 +53,9 @@ pub struct MaskRecord {
     pub writable: u32,
     /// Bits that ignore what is written and keep the value they have.
     pub fixed: u32,
+    /// The value of the `fixed` bits, where they are known to be for good
+    /// although the dword as a whole is not cached.
+    pub value: Option<u32>,
 }
 
 /// A capability of a function.
@@ -178,6 +184,10 @@ impl BlockInput<'_> {
             put(at, &mask.offset.to_le_bytes());
             put(at + 4, &mask.writable.to_le_bytes());
             put(at + 8, &mask.fixed.to_le_bytes());
+            if let Some(value) = mask.value {
+                put(at + 2, &VALUE_GIVEN.to_le_bytes());
+                put(at + 12, &(value & mask.fixed).to_le_bytes());
+            }
         }
         for (number, capability) in capabilities.iter().enumerate() {
             let at = capabilities_at + number * CAPABILITY;

@@ -9,7 +9,7 @@ use vm_fdt::FdtWriter;
 
 use super::block::BlockError;
 use super::layout::{ARENA_BLOCK, Layout, MOST_SCRATCH_AREAS};
-use super::{BlockInput, Sink, index, map, native};
+use super::{BlockInput, Sink, absent, index, map, native};
 use crate::linux::memory::MemoryRange;
 use crate::pci::{PhysAddr, Sbdf};
 
@@ -31,6 +31,9 @@ pub struct Placement<'a> {
     pub arena: PhysAddr,
     /// The scratch areas, at least one.
     pub scratch: &'a [MemoryRange],
+    /// Functions that are not there and will not be: as many of them as there
+    /// is room for are handed over.
+    pub absent: &'a [Sbdf],
     /// A number that tells this handover from earlier ones in the same memory.
     pub generation: u64,
 }
@@ -82,7 +85,7 @@ pub fn build(
     index::write(blocks, first_block, stride, generation, index.start, sink);
     fill(sink, index.start, index.size, layout.index.run);
 
-    let tree = subtree(blocks, first_block, stride, index, generation)?;
+    let tree = subtree(blocks, placement, first_block, stride, index)?;
     let subtree = MemoryRange::new(at(layout.subtree.offset), tree.len() as u64);
     let subtree_crc = crc32fast::hash(&tree);
     put(sink, subtree.start, &tree, layout.subtree.run)?;
@@ -181,19 +184,22 @@ fn fill(sink: &mut impl Sink, address: PhysAddr, used: u64, run: u64) {
 /// ignores.
 fn subtree(
     blocks: &[BlockInput<'_>],
+    placement: &Placement<'_>,
     first_block: PhysAddr,
     stride: u64,
     index: MemoryRange,
-    generation: u64,
 ) -> Result<Vec<u8>, BuildError> {
     let mut tree = FdtWriter::new()?;
     let root = tree.begin_node("")?;
     tree.property_string("compatible", "pcsc-v1")?;
     native::u32(&mut tree, "pv", RULES_VERSION)?;
     native::u32(&mut tree, "warmbus,version", EXTENSION_VERSION)?;
-    native::u64(&mut tree, "warmbus,generation", generation)?;
+    native::u64(&mut tree, "warmbus,generation", placement.generation)?;
     native::u64(&mut tree, "warmbus,index", index.start.0)?;
     native::u64(&mut tree, "warmbus,index-size", index.size)?;
+    if !placement.absent.is_empty() {
+        tree.property(absent::PROPERTY, &absent::property(placement.absent))?;
+    }
     for (number, block) in blocks.iter().enumerate() {
         let function = block.sbdf;
         let node = tree.begin_node(&format!(

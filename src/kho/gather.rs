@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{BlockInput, CapabilityRecord, MaskRecord};
+use crate::pci::registers::COMMAND;
 use crate::pci::{Sbdf, Topology};
 use crate::pcsc::{Block, Cached};
 
@@ -74,8 +75,18 @@ fn masks(block: &Block) -> Vec<MaskRecord> {
             offset: mask.offset,
             writable: mask.writable,
             fixed: mask.fixed,
+            value: None,
         })
         .collect();
+    masks.extend(block.fixed_bits().iter().map(|found| MaskRecord {
+        offset: found.offset,
+        writable: match found.offset {
+            COMMAND => u32::from(block.writable_command_bits()),
+            _ => 0,
+        },
+        fixed: found.bits,
+        value: Some(found.value),
+    }));
     masks.sort_unstable_by_key(|mask| mask.offset);
     masks
 }

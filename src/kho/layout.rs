@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::absent;
 use super::block::BLOCK_SIZE;
 use super::index::{INDEX_HEADER_SIZE, INDEX_RECORD_SIZE};
 use super::map::{Preserved, most_pages, split};
@@ -19,7 +20,7 @@ pub const ARENA_BLOCK: u64 = 1 << 30;
 const NODE_SIZE: u64 = 48;
 
 /// More than the subtree takes without its nodes.
-const SUBTREE_FIXED: u64 = 512;
+const SUBTREE_FIXED: u64 = 512 + absent::MOST_BYTES;
 
 /// Scratch areas that the array has room for.
 pub const MOST_SCRATCH_AREAS: usize = 256;

@@ -10,6 +10,7 @@
 //! Numbers in all of this are little endian, the byte order of the CPU, never
 //! the big-endian cells of an ordinary device tree. See [`native`].
 
+mod absent;
 pub mod block;
 pub mod build;
 pub mod gather;

@@ -64,8 +64,16 @@ pub mod command {
 
 /// Bits of the Status register.
 pub mod status {
+    /// Immediate Readiness.
+    pub const IMMEDIATE_READINESS: u16 = 1 << 0;
     /// Capabilities List.
     pub const CAPABILITIES_LIST: u16 = 1 << 4;
+    /// 66 MHz Capable.
+    pub const CAPABLE_66_MHZ: u16 = 1 << 5;
+    /// Fast Back-to-Back Transactions Capable.
+    pub const FAST_BACK_TO_BACK: u16 = 1 << 7;
+    /// DEVSEL Timing.
+    pub const DEVSEL_TIMING: u16 = 3 << 9;
 }
 
 /// Bits of the Header Type register.
@@ -132,6 +140,8 @@ pub mod express {
     pub const COMMON_CLOCK: u32 = 1 << 6;
     /// Link Training, in Link Status.
     pub const LINK_TRAINING: u16 = 1 << 11;
+    /// Slot Clock Configuration, in Link Status.
+    pub const SLOT_CLOCK: u16 = 1 << 12;
     /// Data Link Layer Link Active, in Link Status.
     pub const LINK_ACTIVE: u16 = 1 << 13;
     /// Slot Capabilities.

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::bitmap::Bitmap;
 use super::class::{Cell, Class, ClassMap, Tag};
+use super::fixed::FixedBits;
 use super::masks::{Register, WriteMask};
 use crate::pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
 use crate::pci::{Capability, ConfigOffset, ExtendedCapability, Width};
@@ -34,6 +35,7 @@ pub struct Block {
     cached: Bitmap,
     map: ClassMap,
     masks: Vec<WriteMask>,
+    fixed: Vec<FixedBits>,
     probe: Option<Probe>,
     header_type: u8,
     capabilities: Vec<Capability>,
@@ -65,6 +67,7 @@ impl Block {
             cached: Bitmap::new(ConfigOffset::CONVENTIONAL_END),
             map: ClassMap::pack(&[]),
             masks: Vec::new(),
+            fixed: Vec::new(),
             probe: None,
             header_type: registers::header_type::LAYOUT,
             capabilities: Vec::new(),
@@ -204,6 +207,25 @@ impl Block {
         &self.masks
     }
 
+    /// Bits that are for good in dwords that are not cached as a whole, in no
+    /// order.
+    pub fn fixed_bits(&self) -> &[FixedBits] {
+        &self.fixed
+    }
+
+    /// Bits of the Command register that are known to be writable.
+    pub fn writable_command_bits(&self) -> u16 {
+        self.writable_by_specification(registers::COMMAND) as u16
+    }
+
+    /// Whether the dword at `offset` has bits that are for good and not known
+    /// yet.
+    pub(super) fn lacks_fixed_bits(&self, offset: u16) -> bool {
+        let express = self.capability(registers::capability::EXPRESS);
+        FixedBits::bits_of(offset, express).is_some()
+            && self.fixed.iter().all(|known| known.offset != offset)
+    }
+
     /// The cached dword at `offset`, if all four bytes are cached.
     pub fn dword(&self, offset: u16) -> Option<u32> {
         self.lookup(ConfigOffset::new(offset), Width::Dword)
@@ -250,6 +272,11 @@ impl Block {
         }
         if width == Width::Dword {
             self.learn(offset.get(), value);
+            let express = self.capability(registers::capability::EXPRESS);
+            if let Some(found) = FixedBits::of(offset.get(), value, express) {
+                self.fixed.retain(|known| known.offset != found.offset);
+                self.fixed.push(found);
+            }
         }
     }
 

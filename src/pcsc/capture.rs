@@ -107,7 +107,9 @@ fn plan(
         return;
     }
     let halves = [dword, dword + 2].map(|half| needs(half, Width::Word));
-    if halves == [true, true] && is_readable(dword, Width::Dword) {
+    // Bits of a status that are for good come along for nothing.
+    let is_whole = halves == [true, true] || halves[0] && block.lacks_fixed_bits(dword);
+    if is_whole && is_readable(dword, Width::Dword) {
         accesses.push((ConfigOffset::new(dword), Width::Dword));
         return;
     }

@@ -10,6 +10,7 @@ mod cached;
 mod capture;
 mod class;
 mod effects;
+mod fixed;
 mod infer;
 mod masks;
 mod rules;
@@ -19,6 +20,7 @@ pub use block::Block;
 pub use cached::{Cached, Probe};
 pub use capture::{Difference, SelfCheck};
 pub use class::{Class, Effect, Tag};
+pub use fixed::FixedBits;
 pub use masks::WriteMask;
 pub use statistics::Statistics;
 

@@ -139,6 +139,27 @@ impl<'a> Index<'a> {
     }
 }
 
+/// The functions that are said to be absent, checked; none without the
+/// property.
+pub(crate) fn absent(tree: &[u8]) -> Result<Vec<u32>, String> {
+    let (root, _) = node(tree, &[])?;
+    let Some(bytes) = root.get("warmbus,absent") else {
+        return Ok(Vec::new());
+    };
+    if bytes.len() < 16 || bytes[..4] != *b"WBAB" || le16(bytes, 4) != 1 {
+        return Err("no list of absent functions".into());
+    }
+    let (start, count) = (usize::from(le16(bytes, 6)), le32(bytes, 8) as usize);
+    if start + 4 * count != bytes.len() {
+        return Err("size of the list of absent functions".into());
+    }
+    if crc_without(bytes, 12) != le32(bytes, 12) {
+        return Err("CRC of the list of absent functions".into());
+    }
+    let records = bytes[start..].chunks_exact(4);
+    Ok(records.map(|record| le32(record, 0)).collect())
+}
+
 /// The extension of a block.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Extension {
@@ -146,8 +167,8 @@ pub(crate) struct Extension {
     pub(crate) size: u16,
     pub(crate) flags: u16,
     pub(crate) generation: u64,
-    /// Offset, writable bits, fixed bits.
-    pub(crate) masks: Vec<(u16, u32, u32)>,
+    /// Offset, writable bits, fixed bits, value of the fixed bits if given.
+    pub(crate) masks: Vec<(u16, u32, u32, Option<u32>)>,
     /// ID, offset, version.
     pub(crate) capabilities: Vec<(u16, u16, u8)>,
     pub(crate) cacheable_bytes: u16,
@@ -182,7 +203,10 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
         flags: le16(header, 22),
         generation: le64(header, 24),
         masks: table(32)?
-            .map(|mask| (le16(mask, 0), le32(mask, 4), le32(mask, 8)))
+            .map(|mask| {
+                let value = (le16(mask, 2) & 1 != 0).then(|| le32(mask, 12));
+                (le16(mask, 0), le32(mask, 4), le32(mask, 8), value)
+            })
             .collect(),
         capabilities: table(40)?
             .map(|capability| (le16(capability, 0), le16(capability, 2), capability[4]))

@@ -231,6 +231,7 @@ fn a_tree_of_65_functions_stays_within_100_columns() {
         functions,
         anomalies: vec![],
         left_out: vec![],
+        absent: vec![],
     };
     let report = Report::new(sample::facts(&topology), &|_| None);
     let printed = tree(&report) + &summary(&report);

@@ -228,6 +228,7 @@ pub(crate) fn topology() -> Topology {
             text: "the function did not become ready within 1000 ms".into(),
         }],
         left_out: vec![],
+        absent: vec![],
     }
 }
 

@@ -89,6 +89,7 @@ impl Loader<'_> {
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
+            absent: &outcome.topology.absent,
             generation: timer::stamp(),
         };
         let arena = MemoryRange::new(arena.start, layout.size());

@@ -34,7 +34,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
     pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
         match self.config.probe(function) {
-            Probe::Absent => self.note_faults(),
+            Probe::Absent => self.note_absent(bus, function),
             Probe::NotReady => self.slow.push(Slow::function(self.host, bus, device)),
             Probe::Present {
                 vendor_id,
@@ -107,10 +107,43 @@ impl<A: ConfigAccess> Scan<'_, A> {
                 false
             }
             Probe::Absent => {
-                self.note_faults();
+                self.note_absent(bus, function);
                 false
             }
         }
+    }
+
+    /// Notes that `function` is not there, if that is for good.
+    ///
+    /// A PCI Express function that is not ready yet answers with Request Retry
+    /// Status (PCIe 2.3.1): who does not answer at all does not exist. But a
+    /// device may not have trained its link yet, or be plugged in later, and
+    /// on a conventional bus it may keep silent for a second after reset
+    /// (PCI 3.0, 4.3.2).
+    fn note_absent(&mut self, bus: Bus, function: Sbdf) {
+        self.note_faults();
+        let is_for_good = match bus.parent {
+            None => true,
+            Some(parent) => {
+                let is_express = matches!(
+                    self.topology.functions[parent].port_type,
+                    Some(PortType::RootPort | PortType::UpstreamPort | PortType::DownstreamPort)
+                );
+                let device_answers = !bus.is_link || function.devfn() != 0;
+                is_express && device_answers && !self.is_hot_plug(parent)
+            }
+        };
+        if is_for_good {
+            self.topology.absent.push(function);
+        }
+    }
+
+    /// Whether devices can come and go below the bridge at `index`, or below
+    /// one above it.
+    fn is_hot_plug(&self, index: usize) -> bool {
+        core::iter::successors(Some(index), |&at| self.topology.functions[at].parent)
+            .filter_map(|at| self.topology.functions[at].bridge)
+            .any(|bridge| bridge.hot_plug)
     }
 
     /// Takes a function that answered into the topology. Returns `false`

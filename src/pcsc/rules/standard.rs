@@ -133,8 +133,8 @@ const DEBUG_PORT: &[Field] = &[st(2, 2)];
 /// SHPC 1.0 4.4: the data dword is the one that the select byte names.
 const STANDARD_HOT_PLUG: &[Field] = &[sw(2, 1), vo(3, 1), se(4, 4)];
 
-/// PCIe 7.9.23.
-const BRIDGE_SUBSYSTEM: &[Field] = &[st(4, 4)];
+/// PCIe 7.9.23. Bytes 2 and 3 are reserved.
+const BRIDGE_SUBSYSTEM: &[Field] = &[st(2, 6)];
 
 /// PCIe 7.7.2.
 const MSI_X: &[Field] = &[sw(2, 2).effect(Effect::MessageControl), st(4, 8)];

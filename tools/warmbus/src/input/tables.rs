@@ -192,6 +192,7 @@ fn read_extension(block: &[u8], sbdf: Sbdf, generation: u64) -> Result<Extension
                 offset: le16(record, 0),
                 writable: le32(record, 4),
                 fixed: le32(record, 8),
+                value: (le16(record, 2) & 1 != 0).then(|| le32(record, 12)),
             })
             .collect(),
         capabilities: table(40, 8)?

@@ -103,6 +103,7 @@ impl Machine {
                     offset: mask.offset,
                     writable: mask.writable,
                     fixed: mask.fixed,
+                    value: None,
                 });
                 let standard = block.capabilities().iter().map(|found| CapabilityRecord {
                     id: found.id.into(),
@@ -138,6 +139,7 @@ impl Machine {
         let placement = Placement {
             arena: PhysAddr(ARENA),
             scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
+            absent: &[],
             generation: 0x1234_5678_9abc_def0,
         };
         let handover = build(&layout, &placement, &inputs, &mut memory).expect("it fits");
