@@ -119,7 +119,10 @@ fn basics(tree: &Tree<'_>) -> Result<(usize, Option<u32>, Option<String>), Machi
             return Ok(ControlFlow::Continue(()));
         };
         if parent.parent().is_some() {
-            let is_cpu = place.text("device_type")? == Some("cpu");
+            // As Linux does: there are trees that leave the type out.
+            let name = place.name()?;
+            let is_cpu =
+                place.text("device_type")? == Some("cpu") || name.split('@').next() == Some("cpu");
             cpus += usize::from(is_cpu && place.is_okay()?);
             return Ok(ControlFlow::Break(()));
         }

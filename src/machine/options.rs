@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 
 use log::LevelFilter;
 
+use super::Region;
 use crate::kho::KhoAbi;
+use crate::pci::PhysAddr;
 
 /// Which version of the Kexec HandOver ABI the cache is handed over with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,11 @@ pub struct Options {
     /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
     /// otherwise.
     pub kho: KhoChoice,
+    /// `warmbus.kernel=ADDRESS,SIZE`: where a loader that cannot say so in the
+    /// device tree has put the kernel; address and bytes, the latter not 0.
+    pub kernel: Option<Region>,
+    /// `warmbus.initrd=ADDRESS,SIZE`: the same for the initrd.
+    pub initrd: Option<Region>,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -61,6 +68,8 @@ impl Default for Options {
             hotplug_buses: None,
             probe_only: false,
             kho: KhoChoice::Auto,
+            kernel: None,
+            initrd: None,
             warnings: Vec::new(),
         }
     }
@@ -114,6 +123,15 @@ impl Options {
                 self.hotplug_buses = number.or(self.hotplug_buses);
                 number.is_some()
             }
+            Some((what @ ("kernel" | "initrd"), place)) => {
+                let module = region(place);
+                let kept = match what {
+                    "kernel" => &mut self.kernel,
+                    _ => &mut self.initrd,
+                };
+                *kept = module.or(*kept);
+                module.is_some()
+            }
             Some(("kho", choice)) => {
                 self.kho = match choice {
                     "auto" => KhoChoice::Auto,
@@ -128,6 +146,21 @@ impl Options {
             Some(_) => false,
         }
     }
+}
+
+/// `ADDRESS,SIZE`, each decimal or, with `0x`, hexadecimal.
+fn region(text: &str) -> Option<Region> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (base, size) = text.split_once(',')?;
+    let (base, size) = (number(base)?, number(size)?);
+    base.checked_add(size.checked_sub(1)?)?;
+    Some(Region {
+        base: PhysAddr(base),
+        size,
+    })
 }
 
 /// The words of a kernel command line: separated by white space, which double
@@ -155,7 +188,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.probe_only warmbus.kho=v3",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.probe_only warmbus.kho=v3 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
         );
         assert_eq!(
             options,
@@ -168,6 +201,14 @@ mod tests {
                 hotplug_buses: Some(8),
                 probe_only: true,
                 kho: KhoChoice::Abi(KhoAbi::V3),
+                kernel: Some(Region {
+                    base: PhysAddr(0x100_1000_0000),
+                    size: 4096,
+                }),
+                initrd: Some(Region {
+                    base: PhysAddr(8192),
+                    size: 0x20,
+                }),
                 warnings: Vec::new(),
             }
         );
@@ -190,6 +231,13 @@ mod tests {
             "warmbus.kho=",
             "warmbus.kho=v2",
             "warmbus.kho=V4",
+            "warmbus.kernel",
+            "warmbus.kernel=0x1000",
+            "warmbus.kernel=0x1000,0",
+            "warmbus.kernel=0x1000,4096,1",
+            "warmbus.initrd=,",
+            "warmbus.kernel=ffff,4096",
+            "warmbus.kernel=0xfffffffffffff000,0x1001",
             "warmbus.unknown",
         ] {
             let options = Options::from_bootargs(word);
