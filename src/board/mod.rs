@@ -73,10 +73,7 @@ impl Completed {
             board: Board::of(tree),
             ..Self::default()
         };
-        if let Some(additions) = completed
-            .board
-            .and_then(|board| board.additions)
-        {
+        if let Some(additions) = completed.board.and_then(|board| board.additions) {
             completed.add(tree, additions, "what its board adds");
         }
         if let Some(modules) = module_nodes(&named_modules(tree)) {

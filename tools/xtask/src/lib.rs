@@ -7,6 +7,7 @@
 pub mod build;
 pub mod console;
 pub mod debian;
+pub mod disk;
 pub mod flat;
 pub mod image;
 pub mod linux;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use xtask::setup::{self, Purpose};
-use xtask::{Refusal, build, linux, run, test};
+use xtask::{Refusal, build, disk, linux, run, test};
 
 /// Builds, runs and tests Warmbus.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Task {
     Linux(linux::Options),
     /// Boot the firmware in QEMU, and with it Linux
     Run(Box<run::Options>),
+    /// Make a disk image for the U-Boot of a board
+    Image(disk::Options),
     /// Run all tests, or those whose names contain NAME
     Test(test::Options),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         }
         Task::Linux(options) => linux::run(&options),
         Task::Run(options) => run::run(&options),
+        Task::Image(options) => disk::run(&options),
         Task::Test(options) => match test::run(&options) {
             // The sum, which says so, is the last line.
             Ok(false) => return ExitCode::FAILURE,

@@ -18,6 +18,8 @@ pub enum Purpose {
     Run,
     /// Building Linux. Not needed for the firmware.
     Linux,
+    /// Making and booting disk images.
+    Image,
     /// All of that, and all tests.
     Test,
 }
@@ -36,7 +38,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         name: "QEMU for ARM",
         package: "qemu-system-arm",
@@ -118,8 +120,14 @@ const TOOLS: [Tool; 14] = [
     Tool {
         name: "U-Boot for QEMU",
         package: "u-boot-qemu",
-        purpose: Purpose::Test,
+        purpose: Purpose::Image,
         find: u_boot,
+    },
+    Tool {
+        name: "mkimage",
+        package: "u-boot-tools",
+        purpose: Purpose::Image,
+        find: || paths::program("mkimage"),
     },
 ];
 
