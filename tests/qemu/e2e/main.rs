@@ -2,6 +2,7 @@
 //! `lspci` as witnesses.
 
 mod bad_input;
+mod boards;
 mod command_line;
 mod linux;
 mod machines;
