@@ -10,7 +10,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use fscommon::{BufStream, StreamSlice};
-use mbrman::{BOOT_ACTIVE, CHS, MBR, MBRPartitionEntry};
 
 const SECTOR: u32 = 512;
 const MIB: u64 = 1 << 20;
@@ -20,6 +19,10 @@ const START: u64 = 16 * MIB;
 const LEAST: u64 = 64 * MIB;
 /// FAT32 with logical block addresses.
 const FAT32_LBA: u8 = 0x0c;
+/// The partition that is booted from.
+const ACTIVE: u8 = 0x80;
+/// Where a sector is that has no cylinder, head and sector.
+const BEYOND: [u8; 3] = [0xfe, 0xff, 0xff];
 /// Tells disks apart; U-Boot does not look at it.
 const SIGNATURE: [u8; 4] = *b"WARM";
 
@@ -48,16 +51,7 @@ fn fill(output: &Path, files: &[super::File]) -> Result<u64> {
         .truncate(true)
         .open(output)?;
     disk.set_len(size)?;
-    let mut table = MBR::new_from(&mut disk, SECTOR, SIGNATURE)?;
-    table[1] = MBRPartitionEntry {
-        boot: BOOT_ACTIVE,
-        first_chs: CHS::empty(),
-        sys: FAT32_LBA,
-        last_chs: CHS::empty(),
-        starting_lba: sectors(START)?,
-        sectors: sectors(partition)?,
-    };
-    table.write_into(&mut disk)?;
+    disk.write_all(&boot_record(sectors(START)?, sectors(partition)?))?;
 
     let slice = StreamSlice::new(disk, START, size)?;
     let mut volume = BufStream::new(slice);
@@ -76,6 +70,23 @@ fn fill(output: &Path, files: &[super::File]) -> Result<u64> {
     }
     system.unmount()?;
     Ok(size)
+}
+
+/// A master boot record with one active partition, by its first sector and
+/// their number: no code, the disk signature at 440, the first entry at 446
+/// (boot flag, first sector, type, last sector, and both once more as numbers,
+/// which is what everybody reads), and the mark at 510.
+fn boot_record(first: u32, count: u32) -> [u8; SECTOR as usize] {
+    let mut record = [0; SECTOR as usize];
+    record[440..444].copy_from_slice(&SIGNATURE);
+    record[446] = ACTIVE;
+    record[447..450].copy_from_slice(&BEYOND);
+    record[450] = FAT32_LBA;
+    record[451..454].copy_from_slice(&BEYOND);
+    record[454..458].copy_from_slice(&first.to_le_bytes());
+    record[458..462].copy_from_slice(&count.to_le_bytes());
+    record[510..].copy_from_slice(&[0x55, 0xaa]);
+    record
 }
 
 fn sectors(bytes: u64) -> Result<u32> {
