@@ -158,8 +158,8 @@ impl Options {
         for file in given.into_iter().flatten() {
             check_readable(file)?;
         }
-        let mut words = board.image.iter().map(|image| image.bootargs.as_str());
-        let mut words: Vec<_> = words.by_ref().collect();
+        let image = board.image.iter();
+        let mut words: Vec<_> = image.map(|image| image.bootargs.as_str()).collect();
         let kernel = match &self.kernel {
             Some(kernel) => kernel.clone(),
             None => linux::image(&linux::Options::default())?,

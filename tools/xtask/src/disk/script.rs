@@ -1,6 +1,5 @@
 //! The script that U-Boot runs.
 
-use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
@@ -47,8 +46,7 @@ impl Script<'_> {
             "# U-Boot starts Warmbus, which starts Linux. Without one of the files it goes\n\
              # on to what it would have booted otherwise.\n",
         );
-        let mut add =
-            |line: &str| writeln!(text, "{line}").expect("a string takes what is written");
+        let mut add = |line: &str| text.extend([line, "\n"]);
         add("setenv wb_from \"${devtype} ${devnum}:${distro_bootpart}\"");
         add("# Firmware, device tree, kernel and initrd, each from a 2 MiB border on.");
         add(&format!("setexpr wb_firmware {base} + 1fffff"));
