@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+pub mod board;
 pub mod kho;
 pub mod linux;
 pub mod machine;

@@ -31,7 +31,8 @@ use alloc::boxed::Box;
 use core::error::Error;
 
 use log::{LevelFilter, info};
-use warmbus::machine::{Lifeline, Machine, Options};
+use warmbus::board::Completed;
+use warmbus::machine::{Lifeline, Machine};
 
 use chainload::{Linux, Loader};
 use console::println;
@@ -100,6 +101,8 @@ fn boot(
 ) -> Result<Ending, Box<dyn Error>> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
+    let completed = Completed::new(bytes);
+    let bytes = completed.tree.as_deref().unwrap_or(bytes);
 
     // A voice and a way out come first, so that all that follows can fail
     // with a line. Without a readable tree there is neither.
@@ -110,7 +113,7 @@ fn boot(
     logger::start(timer, LevelFilter::Info);
 
     let machine = Machine::from_device_tree(bytes)?;
-    let options = Options::from_bootargs(&machine.bootargs);
+    let options = completed.options(&machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
     let payload = chainload::find(bytes);
@@ -121,7 +124,7 @@ fn boot(
         unsafe { restart::arm(tree.address) };
     }
     let memory = memory::take(&machine, image, tree, &mut mmu, broke.is_some())?;
-    telling::introduce(&machine, &options, image);
+    telling::introduce(&machine, &options, &completed, image);
 
     let mut phases = Phases::new(timer);
     let outcome = match broke {

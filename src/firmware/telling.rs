@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::fmt;
 
 use log::{debug, info, warn};
+use warmbus::board::Completed;
 use warmbus::machine::{Machine, Options};
 use warmbus::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
 
@@ -15,7 +16,12 @@ use crate::timer::Timer;
 use crate::{heap, mmu};
 
 /// Says who runs on what.
-pub(crate) fn introduce(machine: &Machine, options: &Options, image: &Image) {
+pub(crate) fn introduce(
+    machine: &Machine,
+    options: &Options,
+    completed: &Completed,
+    image: &Image,
+) {
     info!(
         "Warmbus {} on {}, {} CPUs, EL{}, image at {:#x}",
         env!("CARGO_PKG_VERSION"),
@@ -24,7 +30,15 @@ pub(crate) fn introduce(machine: &Machine, options: &Options, image: &Image) {
         if mmu::at_el2() { 2 } else { 1 },
         image.start
     );
-    for warning in machine.warnings.iter().chain(&options.warnings) {
+    if let Some(board) = completed.board {
+        let additions = match completed.tree {
+            Some(_) => ", which adds to the device tree",
+            None => "",
+        };
+        debug!("board {}, {}{additions}", board.id, board.name);
+    }
+    let warnings = machine.warnings.iter().chain(&options.warnings);
+    for warning in warnings.chain(&completed.warnings) {
         warn!("{warning}");
     }
     for host in &machine.hosts {

@@ -12,9 +12,6 @@ use super::memory::MemoryRange;
 pub use super::tokens::TreeError;
 use super::tokens::{Token, Tree, u32_at, write};
 
-/// Bytes of the header of a tree of version 17.
-const HEADER_SIZE: usize = 40;
-
 /// What `/chosen` is to say. What is not asked for stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chosen<'a> {
@@ -207,35 +204,13 @@ impl<'a> Places<'a> {
 }
 
 /// Linux accepts both names.
-pub(super) fn is_chosen(name: &[u8]) -> bool {
+pub(crate) fn is_chosen(name: &[u8]) -> bool {
     name == b"chosen" || name == b"chosen@0"
 }
 
 /// Puts the blocks together, in the order that dtc writes them.
 fn assemble(tree: &Tree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, TreeError> {
-    let reservations_at = HEADER_SIZE;
-    let structure_at = reservations_at + tree.reservations.len();
-    let strings_at = structure_at + structure.len();
-    let total = strings_at + strings.len();
-    if u32::try_from(total).is_err() {
-        return Err(TreeError::TooLarge);
-    }
-    let mut out = Vec::with_capacity(total);
-    for word in [
-        0xd00d_feed,
-        total as u32,
-        structure_at as u32,
-        strings_at as u32,
-        reservations_at as u32,
-        17,
-        16,
-        tree.boot_cpu,
-        strings.len() as u32,
-        structure.len() as u32,
-    ] {
-        out.extend_from_slice(&word.to_be_bytes());
-    }
-    out.extend_from_slice(tree.reservations);
+    let mut out = write::start(tree, structure.len(), strings.len())?;
     out.extend_from_slice(structure);
     out.extend_from_slice(strings);
     Ok(out)

@@ -20,13 +20,13 @@ const DEEPEST: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub struct Tree<'a> {
     /// The structure block.
-    pub(super) structure: &'a [u8],
+    pub(crate) structure: &'a [u8],
     /// The strings block.
-    pub(super) strings: &'a [u8],
+    pub(crate) strings: &'a [u8],
     /// The memory reservation block with its end mark.
-    pub(super) reservations: &'a [u8],
+    pub(crate) reservations: &'a [u8],
     /// The number of the boot core.
-    pub(super) boot_cpu: u32,
+    pub(crate) boot_cpu: u32,
 }
 
 /// One token of the structure block.
@@ -93,9 +93,15 @@ impl<'a> Tree<'a> {
     /// The tokens of the structure block with the bytes they take, up to the
     /// end of the root node. The first one begins the root node.
     pub fn tokens(&self) -> Tokens<'a> {
+        self.tokens_of(0)
+    }
+
+    /// The tokens of the node that begins at the offset `at` of the structure
+    /// block.
+    pub(crate) fn tokens_of(&self, at: usize) -> Tokens<'a> {
         Tokens {
             tree: *self,
-            at: 0,
+            at,
             depth: 0,
             done: false,
         }
@@ -199,27 +205,66 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 /// Tokens for writing.
-pub(super) mod write {
-    use super::{BEGIN_NODE, END, END_NODE, PROP};
+pub(crate) mod write {
+    use super::{BEGIN_NODE, END, END_NODE, MAGIC, PROP, Tree, TreeError};
     use alloc::vec::Vec;
 
-    pub(in super::super) fn begin(out: &mut Vec<u8>, name: &str) {
+    /// Bytes of the header of a tree of version 17.
+    const HEADER_SIZE: usize = 40;
+    /// The structure block is over.
+    pub(crate) const FINISH: [u8; 4] = END.to_be_bytes();
+
+    /// The header and the memory reservations of `tree` for a tree with blocks
+    /// of these sizes, which are to follow in this order.
+    pub(crate) fn start(
+        tree: &Tree<'_>,
+        structure: usize,
+        strings: usize,
+    ) -> Result<Vec<u8>, TreeError> {
+        let structure_at = HEADER_SIZE + tree.reservations.len();
+        let strings_at = structure_at + structure;
+        let total = strings_at + strings;
+        if u32::try_from(total).is_err() {
+            return Err(TreeError::TooLarge);
+        }
+        let mut out = Vec::new();
+        out.try_reserve_exact(total)
+            .map_err(|_| TreeError::NoRoom { needed: total })?;
+        for word in [
+            MAGIC,
+            total as u32,
+            structure_at as u32,
+            strings_at as u32,
+            HEADER_SIZE as u32,
+            17,
+            16,
+            tree.boot_cpu,
+            strings as u32,
+            structure as u32,
+        ] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        out.extend_from_slice(tree.reservations);
+        Ok(out)
+    }
+
+    pub(crate) fn begin(out: &mut Vec<u8>, name: &str) {
         out.extend_from_slice(&BEGIN_NODE.to_be_bytes());
         out.extend_from_slice(name.as_bytes());
         out.push(0);
         align(out);
     }
 
-    pub(in super::super) fn end(out: &mut Vec<u8>) {
+    pub(crate) fn end(out: &mut Vec<u8>) {
         out.extend_from_slice(&END_NODE.to_be_bytes());
     }
 
-    pub(in super::super) fn finish(out: &mut Vec<u8>) {
-        out.extend_from_slice(&END.to_be_bytes());
+    pub(crate) fn finish(out: &mut Vec<u8>) {
+        out.extend_from_slice(&FINISH);
     }
 
     /// A property whose name is at `name` in the strings block.
-    pub(in super::super) fn property(out: &mut Vec<u8>, name: u32, value: &[u8]) {
+    pub(crate) fn property(out: &mut Vec<u8>, name: u32, value: &[u8]) {
         out.extend_from_slice(&PROP.to_be_bytes());
         out.extend_from_slice(&(value.len() as u32).to_be_bytes());
         out.extend_from_slice(&name.to_be_bytes());
@@ -233,7 +278,7 @@ pub(super) mod write {
 }
 
 /// The big-endian cell at `offset`.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     let raw = bytes.get(offset..offset.checked_add(4)?)?;
     Some(u32::from_be_bytes([raw[0], raw[1], raw[2], raw[3]]))
 }
@@ -288,6 +333,16 @@ pub enum TreeError {
     CommandLine,
     /// The edited tree is too large for the format.
     TooLarge,
+    /// There is no memory for the edited tree.
+    NoRoom {
+        /// Its bytes.
+        needed: usize,
+    },
+    /// A node has a phandle that is kept for nodes which are added.
+    Phandle {
+        /// The phandle.
+        phandle: u32,
+    },
 }
 
 impl fmt::Display for TreeError {
@@ -326,6 +381,14 @@ impl fmt::Display for TreeError {
             ),
             Self::CommandLine => f.write_str("the command line holds a NUL"),
             Self::TooLarge => f.write_str("the edited device tree is too large for its format"),
+            Self::NoRoom { needed } => write!(
+                f,
+                "there is no memory for the edited device tree of {needed} bytes"
+            ),
+            Self::Phandle { phandle } => write!(
+                f,
+                "the phandle {phandle:#x} is kept for nodes that are added to the device tree"
+            ),
         }
     }
 }

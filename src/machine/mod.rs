@@ -145,7 +145,10 @@ fn processors(tree: &Tree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
                 _ => ControlFlow::Break(()),
             });
         }
-        if place.text("device_type")? == Some("cpu") && place.is_okay()? {
+        // As Linux does: there are trees that leave the type out.
+        let is_cpu = place.text("device_type")? == Some("cpu")
+            || place.name()?.split('@').next() == Some("cpu");
+        if is_cpu && place.is_okay()? {
             count += 1;
             let address_cells = parent.cells()?.address;
             let affinity = place

@@ -7,8 +7,9 @@ use core::num::NonZeroUsize;
 
 use log::LevelFilter;
 
+use super::Region;
 use crate::kho::KhoAbi;
-use crate::pci::{Sbdf, VfPolicy, VfScope};
+use crate::pci::{PhysAddr, Sbdf, VfPolicy, VfScope};
 
 /// Which version of the Kexec HandOver ABI the cache is handed over with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,11 @@ pub struct Options {
     /// `all`, or physical functions with how many each, and `keep`; those that
     /// are found enabled unless said otherwise.
     pub vfs: VfPolicy,
+    /// `warmbus.kernel=ADDRESS,SIZE`: where a loader that cannot say so in the
+    /// device tree has put the kernel; address and bytes, the latter not 0.
+    pub kernel: Option<Region>,
+    /// `warmbus.initrd=ADDRESS,SIZE`: the same for the initrd.
+    pub initrd: Option<Region>,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -76,6 +82,8 @@ impl Default for Options {
             probe_only: false,
             kho: KhoChoice::Auto,
             vfs: VfPolicy::default(),
+            kernel: None,
+            initrd: None,
             warnings: Vec::new(),
         }
     }
@@ -139,6 +147,15 @@ impl Options {
                 self.cores = number.or(self.cores);
                 number.is_some()
             }
+            Some((what @ ("kernel" | "initrd"), place)) => {
+                let module = region(place);
+                let kept = match what {
+                    "kernel" => &mut self.kernel,
+                    _ => &mut self.initrd,
+                };
+                *kept = module.or(*kept);
+                module.is_some()
+            }
             Some(("kho", choice)) => {
                 self.kho = match choice {
                     "auto" => KhoChoice::Auto,
@@ -180,6 +197,21 @@ fn vf_policy(words: &str) -> Option<VfPolicy> {
     Some(policy)
 }
 
+/// `ADDRESS,SIZE`, each decimal or, with `0x`, hexadecimal.
+fn region(text: &str) -> Option<Region> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (base, size) = text.split_once(',')?;
+    let (base, size) = (number(base)?, number(size)?);
+    base.checked_add(size.checked_sub(1)?)?;
+    Some(Region {
+        base: PhysAddr(base),
+        size,
+    })
+}
+
 /// The words of a kernel command line: separated by white space, which double
 /// quotes protect.
 fn words(line: &str) -> impl Iterator<Item = &str> {
@@ -205,7 +237,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
         );
         assert_eq!(
             options,
@@ -225,6 +257,14 @@ mod tests {
                     listed: alloc::vec![(Sbdf::new(1, 2, 0, 0), 16)],
                     keep: true,
                 },
+                kernel: Some(Region {
+                    base: PhysAddr(0x100_1000_0000),
+                    size: 4096,
+                }),
+                initrd: Some(Region {
+                    base: PhysAddr(8192),
+                    size: 0x20,
+                }),
                 warnings: Vec::new(),
             }
         );
@@ -257,6 +297,13 @@ mod tests {
             "warmbus.vfs=0000:01:00.0",
             "warmbus.vfs=0000:01:00.0=65536",
             "warmbus.vfs=01:00=3",
+            "warmbus.kernel",
+            "warmbus.kernel=0x1000",
+            "warmbus.kernel=0x1000,0",
+            "warmbus.kernel=0x1000,4096,1",
+            "warmbus.initrd=,",
+            "warmbus.kernel=ffff,4096",
+            "warmbus.kernel=0xfffffffffffff000,0x1001",
             "warmbus.unknown",
         ] {
             let options = Options::from_bootargs(word);

@@ -19,7 +19,7 @@ use xtask::{process, test, trace};
 /// Everything that Linux can tell, at rest after all memory was used once.
 const ALL: &str = "summary,pressure,summary,sections,wait";
 /// The same without using all memory.
-const SECTIONS: &str = "summary,sections,wait";
+pub(super) const SECTIONS: &str = "summary,sections,wait";
 
 /// The firmware and Linux came to their ends in good order.
 fn ended_well(linux: &LinuxBoot) {
@@ -40,7 +40,7 @@ fn firmware_said<'a>(linux: &'a LinuxBoot, word: &str) -> &'a str {
 }
 
 /// Linux took the handover, and the subtree is the one that was written.
-fn subtree_arrived(linux: &LinuxBoot) {
+pub(super) fn subtree_arrived(linux: &LinuxBoot) {
     ended_well(linux);
     assert!(
         linux
@@ -59,7 +59,7 @@ fn subtree_arrived(linux: &LinuxBoot) {
 }
 
 /// Nothing in the log of Linux is about what it did not like.
-fn log_is_clean(linux: &LinuxBoot) {
+pub(super) fn log_is_clean(linux: &LinuxBoot) {
     for complaint in [
         "KHO: disabling",
         "------------[ cut here",
@@ -81,7 +81,7 @@ fn log_is_clean(linux: &LinuxBoot) {
 /// Whatever Linux read from hardware after the handover, the cache would have
 /// answered the same, and at the end every byte that Linux did not write itself
 /// still is what it reads.
-fn cache_is_true(linux: &LinuxBoot) {
+pub(super) fn cache_is_true(linux: &LinuxBoot) {
     let functions = linux.functions().unwrap();
     let names: Vec<_> = functions.keys().collect();
     assert_eq!(linux.blocks.keys().collect::<Vec<_>>(), names);
@@ -123,7 +123,7 @@ fn cache_is_true(linux: &LinuxBoot) {
 
 /// Linux left every bus number, window and BAR where the firmware put it: by
 /// its own words and by QEMU's.
-fn nothing_moved(linux: &LinuxBoot) {
+pub(super) fn nothing_moved(linux: &LinuxBoot) {
     let theirs = linux.functions().unwrap();
     let (report, qemu) = (pci::of_report(&linux.boot.report()), linux.boot.pci());
     let names: Vec<_> = report.iter().map(pci::Function::name).collect();

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bench;
+mod boards;
 mod breaking;
 mod command_line;
 mod consumer;

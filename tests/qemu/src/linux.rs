@@ -74,8 +74,11 @@ pub struct LinuxBoot {
     pub started: bool,
     /// Whether the test init did all it was told to.
     pub done: bool,
-    /// Whether Linux powered the machine off.
+    /// Whether Linux powered the machine off, or came to its end on one that
+    /// cannot be.
     pub powered_off: bool,
+    /// Accesses in QEMU's trace that were made before the firmware started.
+    pub before: usize,
     /// What the `pcsc` subtree says, as Linux received it.
     pub subtree: Option<Subtree>,
     /// The data blocks that it points to, from memory while Linux ran.
@@ -98,6 +101,7 @@ impl Lab {
         intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
     ) -> Result<LinuxBoot> {
         let machine = machine.section(Section::Report).qmp(&self.file("qmp"));
+        let can_power_off = machine.can_power_off();
         let mut running = machine.start()?;
         let mut linux = LinuxBoot::default();
         let outcome = running.result(|event| {
@@ -170,10 +174,13 @@ impl Lab {
                 Some(event) => {
                     linux.done |= event == Event::Done;
                     linux.boot.keep(event);
+                    if linux.done && !can_power_off {
+                        break;
+                    }
                 }
             }
         }
-        linux.powered_off = running.qmp()?.has_powered_off()?;
+        linux.powered_off = !can_power_off || running.qmp()?.has_powered_off()?;
         linux.boot.log = running.end()?.log;
         Ok(linux)
     }
@@ -208,7 +215,7 @@ impl LinuxBoot {
         let counts = ["/accesses/reads", "/accesses/writes"];
         let own: u64 = counts.iter().map(|what| self.boot.number(what)).sum();
         let own = usize::try_from(own).expect("the counts are small");
-        let all = self.boot.accesses();
+        let all = self.boot.accesses().split_off(self.before);
         let last = trace::counts(&all[..own]);
         assert_eq!(
             [last.reads, last.writes],

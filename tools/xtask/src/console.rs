@@ -78,6 +78,16 @@ pub enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// Fails with what the firmware said, unless it succeeded.
+    pub fn into_result(self) -> anyhow::Result<()> {
+        match self {
+            Self::Ok => Ok(()),
+            Self::Failed(why) => anyhow::bail!("the firmware failed: {why}"),
+        }
+    }
+}
+
 /// What one console line turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

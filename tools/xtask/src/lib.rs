@@ -8,6 +8,7 @@ pub mod bench;
 pub mod build;
 pub mod console;
 pub mod debian;
+pub mod disk;
 pub mod flat;
 pub mod image;
 pub mod linux;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use xtask::setup::{self, Purpose};
-use xtask::{Refusal, bench, build, linux, run, test};
+use xtask::{Refusal, bench, build, disk, linux, run, test};
 
 /// Builds, runs and tests Warmbus.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Task {
     Run(Box<run::Options>),
     /// Measure who makes how many accesses to configuration space
     Bench(bench::Options),
+    /// Make a disk image for the U-Boot of a board
+    Image(disk::Options),
     /// Run all tests, or those whose names contain NAME
     Test(test::Options),
 }
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Linux(options) => linux::run(&options),
         Task::Run(options) => run::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Image(options) => disk::run(&options),
         Task::Test(options) => match test::run(&options) {
             // The sum, which says so, is the last line.
             Ok(false) => return ExitCode::FAILURE,

@@ -166,7 +166,8 @@ pub fn run(options: &Options) -> Result<()> {
     let after = if options.probe_only {
         Ok(())
     } else {
-        options.follow_linux(&mut running)
+        let tells = options.initrd.is_none();
+        follow_linux(&mut running, tells, true, |event| options.show(event))
     };
     let ended = running.end()?;
     for message in &ended.log.messages {
@@ -195,33 +196,6 @@ impl Options {
             Event::Complete(section, text) => self.keep(section, &text),
             Event::Hidden | Event::Result(_) | Event::Waiting | Event::Done => Ok(()),
         }
-    }
-
-    /// Shows what comes after the firmware, until the machine is off. Fails
-    /// unless Linux was started and powered off by itself, the test Linux after
-    /// it did all that it was told to.
-    fn follow_linux(&self, running: &mut Running) -> Result<()> {
-        let (mut started, mut done) = (false, false);
-        while let Some(event) = running.event()? {
-            match event {
-                Event::Starting(_) => started = true,
-                Event::Done => done = true,
-                // Nobody is there to type.
-                Event::Waiting => running.type_in("\n")?,
-                _ => {}
-            }
-            self.show(event)?;
-        }
-        if !started {
-            bail!("the firmware did not start Linux");
-        }
-        if self.initrd.is_none() && !done {
-            bail!("Linux ended before it had told what it received");
-        }
-        if !running.qmp()?.has_powered_off()? {
-            bail!("Linux did not power off: it reset the machine");
-        }
-        Ok(())
     }
 
     /// What the firmware is to start.
@@ -305,15 +279,12 @@ impl Options {
                 }
             }
             Some(payload) => {
-                for word in self
+                let words = self
                     .append
                     .iter()
-                    .flat_map(|words| words.split_whitespace())
-                {
-                    // What the test Linux is to do is none of its business.
-                    if word.starts_with("warmbus.") && !word.starts_with("warmbus.test=") {
-                        machine = machine.bootargs(word);
-                    }
+                    .flat_map(|words| words.split_whitespace());
+                for word in words.filter(|word| is_for_firmware(word)) {
+                    machine = machine.bootargs(word);
                 }
                 machine = machine.payload(payload);
             }
@@ -337,8 +308,51 @@ impl Options {
     }
 }
 
+/// Whether a word of a command line is for the firmware. What the test Linux
+/// is to do is none of its business.
+#[must_use]
+pub fn is_for_firmware(word: &str) -> bool {
+    word.starts_with("warmbus.") && !word.starts_with("warmbus.test=")
+}
+
+/// Hands what comes after the firmware to `show`, until the machine is off.
+/// Fails unless Linux was started and came to its end: the test Linux, which
+/// `tells`, after it did all that it was told to, and where the machine
+/// `can_power_off`, by that.
+pub(crate) fn follow_linux(
+    running: &mut Running,
+    tells: bool,
+    can_power_off: bool,
+    show: impl Fn(Event) -> Result<()>,
+) -> Result<()> {
+    let (mut started, mut done) = (false, false);
+    while let Some(event) = running.event()? {
+        match event {
+            Event::Starting(_) => started = true,
+            Event::Done => done = true,
+            // Nobody is there to type.
+            Event::Waiting => running.type_in("\n")?,
+            _ => {}
+        }
+        show(event)?;
+        if done && !can_power_off {
+            break;
+        }
+    }
+    if !started {
+        bail!("the firmware did not start Linux");
+    }
+    if tells && !done {
+        bail!("Linux ended before it had told what it received");
+    }
+    if can_power_off && !running.qmp()?.has_powered_off()? {
+        bail!("Linux did not power off: it reset the machine");
+    }
+    Ok(())
+}
+
 /// Refuses a file that cannot be read before anything is started.
-fn check_readable(file: &Path) -> Result<()> {
+pub(crate) fn check_readable(file: &Path) -> Result<()> {
     let opened = fs::File::open(file);
     opened
         .map(drop)

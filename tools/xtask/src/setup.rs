@@ -18,6 +18,8 @@ pub enum Purpose {
     Run,
     /// Building Linux. Not needed for the firmware.
     Linux,
+    /// Making and booting disk images.
+    Image,
     /// All of that, and all tests.
     Test,
 }
@@ -36,7 +38,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 18] = [
     Tool {
         name: "QEMU for ARM",
         package: "qemu-system-arm",
@@ -130,7 +132,7 @@ const TOOLS: [Tool; 17] = [
     Tool {
         name: "U-Boot for QEMU",
         package: "u-boot-qemu",
-        purpose: Purpose::Test,
+        purpose: Purpose::Image,
         find: u_boot,
     },
     Tool {
@@ -138,6 +140,12 @@ const TOOLS: [Tool; 17] = [
         package: "qemu-efi-aarch64",
         purpose: Purpose::Test,
         find: edk2,
+    },
+    Tool {
+        name: "mkimage",
+        package: "u-boot-tools",
+        purpose: Purpose::Image,
+        find: || paths::program("mkimage"),
     },
 ];
 

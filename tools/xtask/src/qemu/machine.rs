@@ -28,6 +28,8 @@ enum Start {
 pub struct Machine {
     start: Start,
     options: Vec<String>,
+    /// Whether it is `sbsa-ref` instead of `virt`.
+    sbsa: bool,
     cpu: String,
     memory: String,
     smp: u32,
@@ -50,6 +52,9 @@ const KERNEL_AT: u64 = 0x5000_0000;
 /// Where its initrd is placed, which leaves 64 MiB for the kernel, and with
 /// 512 MiB of memory 192 MiB for the initrd.
 const INITRD_AT: u64 = 0x5400_0000;
+
+/// The same two on `sbsa-ref`, whose memory starts at 1 TiB.
+const SBSA_AT: [u64; 2] = [0x100_1000_0000, 0x100_1400_0000];
 
 /// What the firmware is to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +103,25 @@ impl Machine {
         Self::new(Start::Bios(bios.into()))
     }
 
+    /// The machine `sbsa-ref` without the firmware that it is made for: it
+    /// starts `image` by the Linux boot protocol, at EL2.
+    #[must_use]
+    pub fn sbsa_ref(image: &Path) -> Self {
+        let mut machine = Self::new(Start::Kernel(image.into()));
+        machine.sbsa = true;
+        machine.options = vec!["sbsa-ref".into()];
+        // Its display has a ROM that only a package for x86 holds.
+        machine.devices = ["-global", "VGA.romfile="].map(String::from).into();
+        machine
+    }
+
+    /// Whether the guest can power it off: `sbsa-ref` leaves that to a part of
+    /// its firmware.
+    #[must_use]
+    pub fn can_power_off(&self) -> bool {
+        !self.sbsa
+    }
+
     /// A machine without a boot loader: the first processor starts at
     /// `entry`, in what [`load`](Self::load) placed there.
     #[must_use]
@@ -111,6 +135,7 @@ impl Machine {
         Self {
             start,
             options: vec!["virt".into(), "gic-version=3".into()],
+            sbsa: false,
             cpu: "cortex-a72".into(),
             memory: "1G".into(),
             smp: 1,
@@ -185,10 +210,25 @@ impl Machine {
     }
 
     /// Gives the firmware something to start.
+    ///
+    /// # Panics
+    ///
+    /// If a file of it for `sbsa-ref` cannot be looked at: its size has to be
+    /// told, since QEMU writes no nodes into that tree.
     #[must_use]
     pub fn payload(mut self, payload: Payload) -> Self {
-        self.payload = Some(payload);
-        self
+        if !self.sbsa {
+            self.payload = Some(payload);
+            return self;
+        }
+        let files = [Some(&payload.kernel), payload.initrd.as_ref()];
+        for ((file, what), at) in files.into_iter().zip(["kernel", "initrd"]).zip(SBSA_AT) {
+            let Some(file) = file else { continue };
+            let size = file.metadata().expect("the payload can be read").len();
+            let word = format!("warmbus.{what}={at:#x},{size}");
+            self = self.load(file, at).bootargs(&word);
+        }
+        self.bootargs(&payload.bootargs)
     }
 
     /// Gives the console to the terminal, and with it QEMU's monitor, for

@@ -1,0 +1,234 @@
+//! `cargo xtask image`: a disk or SD card from which the U-Boot of a board
+//! starts Warmbus, and Warmbus Linux.
+
+pub mod card;
+pub mod script;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use warmbus_board::Board;
+
+use crate::console::Event;
+use crate::progress::Step;
+use crate::qemu::Machine;
+use crate::run::{self, check_readable};
+use crate::setup::{self, Purpose};
+use crate::topology::Topology;
+use crate::{Refusal, build, linux, paths};
+
+/// The board that QEMU emulates with a U-Boot.
+const EMULATED: &str = "qemu-virt";
+
+/// What to put on the disk.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask image --board qemu-virt --run
+  cargo xtask image --board list
+  cargo xtask image --board qemu-virt --kernel Image --initrd initrd.img --append 'root=/dev/vda2 ro'
+  cargo xtask image --board qemu-virt --append warmbus.preserve --output card.img
+  cargo xtask image --board qemu-virt --files /media/boot")]
+pub struct Options {
+    /// Board to make it for: a folder below boards, or `list` to list them
+    #[arg(long, value_name = "NAME")]
+    pub board: String,
+
+    /// Where to put the image; target/warmbus/NAME.img unless told
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Put the files into this directory instead, for example the boot
+    /// partition of a card that has a system already
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "run"])]
+    pub files: Option<PathBuf>,
+
+    /// Linux to start, an arm64 Image or Image.gz, instead of the one that
+    /// `cargo xtask linux` builds
+    #[arg(long, value_name = "IMAGE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initrd for it, instead of the one that tells what Linux received
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// Device tree to use instead of the one that U-Boot has
+    #[arg(long, value_name = "FILE")]
+    pub tree: Option<PathBuf>,
+
+    /// Further words for the command line of Linux; words that start with
+    /// `warmbus.` are for the firmware
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    pub append: Vec<String>,
+
+    /// Boot it in QEMU, by QEMU's U-Boot
+    #[arg(long)]
+    pub run: bool,
+}
+
+/// All boards with a description, by name.
+pub fn boards() -> Result<std::collections::BTreeMap<String, Board>> {
+    Ok(warmbus_board::all(&paths::root().join("boards"))?)
+}
+
+/// Does as `options` say.
+pub fn run(options: &Options) -> Result<()> {
+    if options.board == "list" {
+        for (id, board) in boards()?.iter().filter(|(_, board)| board.image.is_some()) {
+            println!("{id:24} {}", board.name);
+        }
+        return Ok(());
+    }
+    let board = board(&options.board)?;
+    if options.run && options.board != EMULATED {
+        return Err(Refusal(format!(
+            "QEMU has no U-Boot for {}, only for {EMULATED}",
+            options.board
+        ))
+        .into());
+    }
+    let toolchain = setup::ensure(Purpose::Image)?;
+    let firmware = build::firmware(&toolchain)?;
+    let files = options.contents(&board, &firmware)?;
+    if let Some(directory) = &options.files {
+        for file in &files {
+            file.put(directory)?;
+        }
+        println!("{}", directory.display());
+        return Ok(());
+    }
+    let output = options.output.clone();
+    let output = output.unwrap_or_else(|| paths::images().join(format!("{}.img", options.board)));
+    let step = Step::begin("writing the image");
+    let size = card::write(&output, &files)?;
+    step.end(&format!(
+        "{}: {} MiB, for the U-Boot of {}",
+        output.display(),
+        size >> 20,
+        board.name
+    ));
+    println!("{}", output.display());
+    if options.run {
+        boot(&output, options.initrd.is_none())?;
+    }
+    Ok(())
+}
+
+/// The board `id`, if it has a U-Boot.
+fn board(id: &str) -> Result<Board> {
+    let mut boards = boards()?;
+    boards.retain(|_, board| board.image.is_some());
+    let names: Vec<_> = boards.keys().cloned().collect();
+    boards.remove(id).ok_or_else(|| {
+        Refusal(format!(
+            "no image can be made for {id:?}, only for {}",
+            names.join(", ")
+        ))
+        .into()
+    })
+}
+
+/// One file of the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// What it is called there.
+    pub name: &'static str,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+impl File {
+    fn read(name: &'static str, file: &Path) -> Result<Self> {
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Self { name, bytes })
+    }
+
+    fn put(&self, directory: &Path) -> Result<()> {
+        let file = directory.join(self.name);
+        fs::write(&file, &self.bytes).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+impl Options {
+    /// The files for `board`, with `firmware` as the first of them.
+    pub fn contents(&self, board: &Board, firmware: &Path) -> Result<Vec<File>> {
+        let given = [&self.kernel, &self.initrd, &self.tree];
+        for file in given.into_iter().flatten() {
+            check_readable(file)?;
+        }
+        let image = board.image.iter();
+        let mut words: Vec<_> = image.map(|image| image.bootargs.as_str()).collect();
+        let kernel = match &self.kernel {
+            Some(kernel) => kernel.clone(),
+            None => linux::image(&linux::Options::default())?,
+        };
+        crate::image::facts(&kernel)?;
+        let initrd = match &self.initrd {
+            Some(initrd) => initrd.clone(),
+            None => {
+                words.extend(["quiet", "panic=-1"]);
+                linux::initramfs()?
+            }
+        };
+        words.extend(self.append.iter().map(String::as_str));
+        let line = words.join(" ");
+        let (firmware_words, linux_words): (Vec<_>, Vec<_>) = line
+            .split_whitespace()
+            .partition(|word| run::is_for_firmware(word));
+
+        let mut files = vec![
+            File::read("warmbus.img", firmware)?,
+            File::read("Image", &kernel)?,
+            File::read("initrd", &initrd)?,
+        ];
+        if let Some(tree) = &self.tree {
+            files.push(File::read("board.dtb", tree)?);
+        }
+        let script = script::Script {
+            load_address: board.image.as_ref().and_then(|image| image.load_address),
+            firmware: &files[0].bytes,
+            firmware_words: &firmware_words.join(" "),
+            linux_words: &linux_words.join(" "),
+            has_tree: self.tree.is_some(),
+        };
+        let text = script.text()?;
+        files.push(File {
+            name: "boot.scr",
+            bytes: script::pack(&text)?,
+        });
+        files.push(File {
+            name: "boot.cmd",
+            bytes: text.into_bytes(),
+        });
+        Ok(files)
+    }
+}
+
+/// A machine of QEMU with U-Boot in its flash and the disk `image`.
+pub fn machine(image: &Path) -> Result<Machine> {
+    let bios = setup::u_boot().context("U-Boot for QEMU is not installed")?;
+    let file = image.to_string_lossy().replace(',', ",,");
+    let drive = format!("if=none,id=card,format=raw,snapshot=on,file={file}");
+    Ok(Machine::bios(&bios).arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=card"]))
+}
+
+/// Boots `image` in QEMU to its end. `tells` is whether its Linux says when it
+/// has done all it was to.
+fn boot(image: &Path, tells: bool) -> Result<()> {
+    let sockets = tempfile::tempdir()?;
+    let machine = machine(image)?.topology(&Topology::load("small")?);
+    let mut running = machine.qmp(&sockets.path().join("qmp")).start()?;
+    let show = |event: Event| {
+        match event {
+            Event::Text(line) | Event::Starting(line) => writeln!(io::stdout(), "{line}")?,
+            _ => {}
+        }
+        Ok(())
+    };
+    running.result(show)?.into_result()?;
+    run::follow_linux(&mut running, tells, true, show)?;
+    running.end()?;
+    Ok(())
+}
