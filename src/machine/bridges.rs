@@ -15,10 +15,10 @@ use super::{MachineError, Region};
 use crate::pci::{BusRange, HostBridge, PhysAddr};
 
 /// Bytes of ECAM that one bus takes (PCIe 7.2.2).
-const BUS_SIZE: u64 = 1 << 20;
+pub(super) const BUS_SIZE: u64 = 1 << 20;
 const PAGE_SIZE: u64 = 4096;
 /// More host bridges than any machine has. Each is compared with all others.
-const MAX_HOSTS: usize = 1024;
+pub(super) const MAX_HOSTS: usize = 1024;
 
 /// What the tree says about its host bridges.
 pub(super) struct Bridges {
@@ -28,7 +28,7 @@ pub(super) struct Bridges {
 }
 
 /// Why one host bridge cannot be used.
-enum BridgeError {
+pub(super) enum BridgeError {
     Address(AddressError),
     BusRange {
         first: u32,
@@ -190,21 +190,27 @@ fn bridge(
         windows: windows(place, memory, warnings)?,
         preserve,
     };
-    let taken = ecam(&host);
-    if window.size < taken.size {
+    check_place(&host, memory)?;
+    Ok(host)
+}
+
+/// Whether the ECAM window of a bridge is one, and lies outside of memory.
+pub(super) fn check_place(host: &HostBridge, memory: &[Region]) -> Result<(), BridgeError> {
+    let taken = ecam(host);
+    if host.ecam_size < taken.size {
         return Err(BridgeError::TooSmall {
-            size: window.size,
-            buses,
+            size: host.ecam_size,
+            buses: host.buses,
             needed: taken.size,
         });
     }
-    if !window.base.0.is_multiple_of(PAGE_SIZE) {
-        return Err(BridgeError::Misaligned(window.base));
+    if !host.ecam_base.0.is_multiple_of(PAGE_SIZE) {
+        return Err(BridgeError::Misaligned(host.ecam_base));
     }
-    if window.base.0.checked_add(window.size - 1).is_none() {
+    if host.ecam_base.0.checked_add(host.ecam_size - 1).is_none() {
         return Err(BridgeError::Address(AddressError::Wraps {
-            address: window.base.0,
-            size: window.size,
+            address: host.ecam_base.0,
+            size: host.ecam_size,
         }));
     }
     if let Some(overlap) = memory.iter().find(|region| region.overlaps(taken)) {
@@ -213,7 +219,7 @@ fn bridge(
             what: format!("memory {overlap}"),
         });
     }
-    Ok(host)
+    Ok(())
 }
 
 fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
@@ -241,7 +247,10 @@ fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
 }
 
 /// Whether two bridges want the same ECAM or the same buses.
-fn check_neighbours(accepted: &[HostBridge], host: &HostBridge) -> Result<(), BridgeError> {
+pub(super) fn check_neighbours(
+    accepted: &[HostBridge],
+    host: &HostBridge,
+) -> Result<(), BridgeError> {
     for other in accepted {
         if ecam(other).overlaps(ecam(host)) {
             return Err(BridgeError::Overlap {

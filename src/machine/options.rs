@@ -132,7 +132,7 @@ impl Options {
 
 /// The words of a kernel command line: separated by white space, which double
 /// quotes protect.
-fn words(line: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |letter: char| {
         quoted ^= letter == '"';
