@@ -12,6 +12,15 @@ use tock_registers::interfaces::{Readable, Writeable};
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::{ecam, mmu, power};
+use spin::Mutex;
+
+/// What ends the program when it panics.
+static END: Mutex<fn() -> !> = Mutex::new(power::off);
+
+/// Sets what ends the program when it panics.
+pub(crate) fn end_by(end: fn() -> !) {
+    *END.lock() = end;
+}
 
 // The first four vectors are for code on SP_EL0, which is all of ours. An
 // exception on SP_ELx is one inside the handler: it gets the stack afresh, and
@@ -262,5 +271,6 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         Some(location) => println!("warmbus: result: error: panicked at {location}"),
         None => println!("warmbus: result: error: panicked"),
     }
-    power::off()
+    let end = *END.lock();
+    end()
 }

@@ -23,13 +23,16 @@ mod telling;
 mod timed;
 mod timer;
 mod tree;
+mod uefi;
 
 use alloc::boxed::Box;
 use core::error::Error;
 
-use log::{LevelFilter, info};
-use warmbus::machine::{Lifeline, Machine, Options};
+use log::{LevelFilter, info, warn};
+use warmbus::linux::payload::Payload;
+use warmbus::machine::{Lifeline, Machine, Options, Region};
 
+use crate::uefi::Handoff;
 use chainload::{Linux, Loader};
 use console::println;
 use image::Image;
@@ -52,7 +55,25 @@ extern "C" fn start(tree: u64) -> ! {
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
-    let ending = boot(timer, &image, &tree, mmu).unwrap_or_else(Ending::failed);
+    finish(boot(timer, &image, &tree, mmu), &image)
+}
+
+/// Called when UEFI was left, with the MMU off.
+extern "C" fn start_after_uefi(handoff: *mut Handoff) -> ! {
+    let timer = Timer::start();
+    let image = Image::running();
+    // SAFETY: this runs once, and the image is all that was written since the
+    // MMU is off.
+    let mmu = unsafe { Mmu::turn_on(&image, 0, 0) };
+    // SAFETY: it was made for this call.
+    let handoff = unsafe { Box::from_raw(handoff) };
+    let Some(mmu) = mmu else { power::off() };
+    finish(boot_from_uefi(timer, &image, &handoff, mmu), &image)
+}
+
+/// Says how the boot ended and starts Linux, if it is there.
+fn finish(ending: Result<Ending, Box<dyn Error>>, image: &Image) -> ! {
+    let ending = ending.unwrap_or_else(Ending::failed);
     match ending.result {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
@@ -60,7 +81,7 @@ extern "C" fn start(tree: u64) -> ! {
     if let Some(linux) = ending.linux {
         // SAFETY: nobody has written to the memory of Linux since it was
         // loaded, which was the last thing that `boot` did with memory.
-        unsafe { linux.start(&image) }
+        unsafe { linux.start(image) }
     }
     power::off()
 }
@@ -103,20 +124,77 @@ fn boot(
     let options = Options::from_bootargs(&machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    let memory = memory::take(&machine, image, tree, &mut mmu)?;
-    telling::introduce(&machine, &options, image);
+    let described = Described {
+        machine: &machine,
+        options: &options,
+        tree: bytes,
+        payload: &|| chainload::find(bytes).map_err(Into::into),
+    };
+    carry_on(timer, image, Some(tree.region()), &described, mmu)
+}
+
+/// The same for a machine that UEFI and ACPI describe.
+fn boot_from_uefi(
+    timer: Timer,
+    image: &Image,
+    handoff: &Handoff,
+    mut mmu: Mmu,
+) -> Result<Ending, Box<dyn Error>> {
+    let lifeline = &handoff.machine.lifeline;
+    power::set_conduit(lifeline.psci);
+    // Without a console the work is the same.
+    let console = lifeline.console.as_ref();
+    let opened = console.map_or(Ok(()), |console| console::open(console, &mut mmu));
+    let options = Options::from_bootargs(&handoff.command_line);
+    logger::start(timer, options.log_level);
+    if let Err(error) = opened {
+        warn!("the console cannot be used: {error}");
+    }
+    let tree = handoff.state.device_tree();
+    let tree = tree.map_err(|error| alloc::format!("no device tree can be made: {error}"))?;
+    let described = Described {
+        machine: &handoff.machine,
+        options: &options,
+        tree: &tree,
+        payload: &|| Ok(handoff.payload()),
+    };
+    carry_on(timer, image, None, &described, mmu)
+}
+
+/// What the one before us says about the machine and about what to start.
+struct Described<'a> {
+    machine: &'a Machine,
+    options: &'a Options,
+    /// The tree that Linux gets, with additions.
+    tree: &'a [u8],
+    payload: &'a dyn Fn() -> Result<Payload<'a>, Box<dyn Error>>,
+}
+
+/// From a description to an end. `tree` is where in memory the description is.
+fn carry_on(
+    timer: Timer,
+    image: &Image,
+    tree: Option<Region>,
+    described: &Described<'_>,
+    mut mmu: Mmu,
+) -> Result<Ending, Box<dyn Error>> {
+    let &Described {
+        machine, options, ..
+    } = described;
+    let memory = memory::take(machine, image, tree, &mut mmu)?;
+    telling::introduce(machine, options, image);
 
     let mut phases = Phases::new(timer);
-    let outcome = pipeline::open(&machine, &options, &mut mmu)
-        .map(|(hosts, ecam)| pipeline::run(&hosts, &options, ecam, timer, &mut phases));
-    let payload = chainload::find(bytes)?;
+    let outcome = pipeline::open(machine, options, &mut mmu)
+        .map(|(hosts, ecam)| pipeline::run(&hosts, options, ecam, timer, &mut phases));
+    let payload = (described.payload)()?;
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,
         Some(kernel) => {
             let loader = Loader {
-                machine: &machine,
-                options: &options,
-                tree: bytes,
+                machine,
+                options,
+                tree: described.tree,
                 payload: &payload,
                 kernel,
                 memory,
@@ -126,7 +204,7 @@ fn boot(
     };
 
     if let Ok(outcome) = &outcome {
-        telling::tell(outcome, &phases, &machine, &options, image, timer);
+        telling::tell(outcome, &phases, machine, options, image, timer);
     }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();

@@ -10,7 +10,6 @@ use crate::heap;
 use crate::image::Image;
 use crate::mmu::Mmu;
 use crate::physical::Physical;
-use crate::tree::BootTree;
 
 /// Maps all memory of `machine` that may be mapped and moves the heap there.
 /// On exit everything but the image, the tree and what the machine reserves
@@ -18,7 +17,7 @@ use crate::tree::BootTree;
 pub(crate) fn take(
     machine: &Machine,
     image: &Image,
-    tree: &BootTree,
+    tree: Option<Region>,
     mmu: &mut Mmu,
 ) -> Result<Physical, PagingError> {
     // A page that is only partly memory may hold something that must not be
@@ -30,7 +29,8 @@ pub(crate) fn take(
         mmu.map_memory(region.base.0, region.size)?;
         debug!("memory {region}");
     }
-    let mut taken = alloc::vec![image.region(), tree.region()];
+    let mut taken = alloc::vec![image.region()];
+    taken.extend(tree);
     match heap::choose(machine, &taken) {
         Some(region) => {
             // SAFETY: just mapped; not part of the image, the tree or any
