@@ -9,3 +9,4 @@ mod preserve;
 mod readme;
 mod start;
 mod topologies;
+mod uefi;

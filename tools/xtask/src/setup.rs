@@ -36,7 +36,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         name: "QEMU for ARM",
         package: "qemu-system-arm",
@@ -121,6 +121,12 @@ const TOOLS: [Tool; 14] = [
         purpose: Purpose::Test,
         find: u_boot,
     },
+    Tool {
+        name: "UEFI for QEMU",
+        package: "qemu-efi-aarch64",
+        purpose: Purpose::Test,
+        find: || uefi().map(|[code, _]| code),
+    },
 ];
 
 /// The ROM file without which QEMU does not start an e1000.
@@ -137,6 +143,15 @@ fn network_rom() -> Option<PathBuf> {
 pub fn u_boot() -> Option<PathBuf> {
     let file = PathBuf::from("/usr/lib/u-boot/qemu_arm64/u-boot.bin");
     file.is_file().then_some(file)
+}
+
+/// UEFI as firmware of QEMU's `virt` machine: its code, and a flash of
+/// variables that remembers nothing.
+#[must_use]
+pub fn uefi() -> Option<[PathBuf; 2]> {
+    let files =
+        ["CODE", "VARS"].map(|part| PathBuf::from(format!("/usr/share/AAVMF/AAVMF_{part}.fd")));
+    files.iter().all(|file| file.is_file()).then_some(files)
 }
 
 /// How long `rustup` may take: where there is no way to its server it hangs.

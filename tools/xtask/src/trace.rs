@@ -49,6 +49,18 @@ pub fn is_trace(line: &str) -> bool {
     line.contains("memory_region_ops_")
 }
 
+/// The byte that a line of the trace says was sent through the first serial
+/// port; `None` if the line is of anything else.
+#[must_use]
+pub fn sent_byte(line: &str) -> Option<u8> {
+    let line = line.trim_end().strip_suffix("name 'pl011'")?;
+    let (_, fields) = line.split_once("memory_region_ops_write ")?;
+    // The data register is the first one.
+    let (_, value) = fields.split_once(" addr 0x0 value 0x")?;
+    let value = value.split(' ').next()?;
+    Some(u64::from_str_radix(value, 16).ok()? as u8)
+}
+
 impl Access {
     /// Decodes one line of the trace; `None` if it is of another region or
     /// no line of the trace.
@@ -194,6 +206,23 @@ qemu-system-aarch64: warning: nic e1000.0 has no peer
             None,
             "a read is not a write"
         );
+    }
+
+    #[test]
+    fn what_the_serial_port_sends_is_read_byte_by_byte() {
+        let line = |what, address, name| {
+            format!(
+                "memory_region_ops_{what} cpu 0 mr 0x1 addr {address} value 0x57 size 4 name '{name}'"
+            )
+        };
+        assert_eq!(sent_byte(&line("write", "0x0", "pl011")), Some(b'W'));
+        for other in [
+            line("read", "0x0", "pl011"),
+            line("write", "0x18", "pl011"),
+            line("write", "0x0", "pcie-mmcfg-mmio"),
+        ] {
+            assert_eq!(sent_byte(&other), None);
+        }
     }
 
     #[test]
