@@ -16,8 +16,12 @@ const BOOT_SERVICES_CODE: u32 = 3;
 const BOOT_SERVICES_DATA: u32 = 4;
 const CONVENTIONAL: u32 = 7;
 const ACPI_RECLAIM: u32 = 9;
+/// What must not be looked at: memory with errors, device registers, and memory
+/// that was not accepted yet.
+const UNUSABLE: u32 = 8;
 const MAPPED_IO: u32 = 11;
 const MAPPED_IO_PORTS: u32 = 12;
+const UNACCEPTED: u32 = 15;
 
 /// Attributes: can be cached with write-back, is meant for a special purpose,
 /// is used by runtime services.
@@ -99,7 +103,7 @@ impl<'a> MemoryMap<'a> {
     /// boot services have mapped.
     #[must_use]
     pub fn is_memory(&self, address: PhysAddr, size: u64) -> bool {
-        let is_memory = |kind| !matches!(kind, MAPPED_IO | MAPPED_IO_PORTS);
+        let is_memory = |kind| !matches!(kind, UNUSABLE | MAPPED_IO | MAPPED_IO_PORTS | UNACCEPTED);
         let memory = self
             .descriptors()
             .filter(|descriptor| is_memory(descriptor.kind))

@@ -190,12 +190,16 @@ fn a_memory_map_that_makes_no_sense_is_no_memory() {
         (7, 0x1000, 0x1000),
         (10, 0x2000, 0x1000),
         (11, 0x3000, 0x1000),
+        (8, 0x4000, 0x1000),
+        (15, 0x5000, 0x1000),
     ]);
     let map = MemoryMap::new(&map, 48);
     for (address, size, expected) in [
         (0x1000, 0x2000, true),
         (0x1000, 0x2001, false),
         (0x3000, 1, false),
+        (0x4000, 1, false),
+        (0x5000, 1, false),
         (0x1000, 0, false),
         (u64::MAX, 2, false),
     ] {
