@@ -20,11 +20,7 @@ pub(crate) fn take(
     tree: Option<Region>,
     mmu: &mut Mmu,
 ) -> Result<Physical, PagingError> {
-    // A page that is only partly memory may hold something that must not be
-    // mapped.
-    let memory = machine.mappable_memory();
-    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
-    let mapped: Vec<Region> = memory.into_iter().filter_map(pages).collect();
+    let mapped = pages(machine);
     for region in &mapped {
         mmu.map_memory(region.base.0, region.size)?;
         debug!("memory {region}");
@@ -44,4 +40,13 @@ pub(crate) fn take(
     // SAFETY: all of it was mapped as memory just now, and what of it is used
     // otherwise is named.
     Ok(unsafe { Physical::new(mapped, taken) })
+}
+
+/// The memory of `machine` that is mapped.
+pub(crate) fn pages(machine: &Machine) -> Vec<Region> {
+    // A page that is only partly memory may hold something that must not be
+    // mapped.
+    let memory = machine.mappable_memory();
+    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
+    memory.into_iter().filter_map(pages).collect()
 }

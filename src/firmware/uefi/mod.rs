@@ -12,6 +12,7 @@ mod tables;
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::error::Error;
 
 use uefi::boot;
@@ -30,7 +31,9 @@ use warmbus::pci::PhysAddr;
 
 use crate::console::{self, println};
 use crate::entry::leave_uefi;
-use crate::{exceptions, heap};
+use crate::image::Image;
+use crate::mmu::Mmu;
+use crate::{exceptions, heap, memory};
 use initrd::Initrd;
 use kernel::Kernel;
 
@@ -146,10 +149,16 @@ fn load(options: &LoadOptions) -> Result<Payload, Why> {
 fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
     payload.kernel.check()?;
     let map = boot::memory_map(MemoryType::LOADER_DATA)?;
-    let memory = Mapped(MemoryMap::new(written(&map), map.meta().desc_size));
+    let tables_in = Mapped(MemoryMap::new(written(&map), map.meta().desc_size));
     let rsdp = tables::rsdp().ok_or("there are no ACPI tables")?;
-    let machine = Machine::from_acpi(&memory, rsdp, &memory.0)?;
-    machine.host_bridges()?;
+    let machine = Machine::from_acpi(&tables_in, rsdp, &tables_in.0)?;
+    let hosts = machine.host_bridges()?.iter().map(|host| Region {
+        base: host.ecam_base,
+        size: host.ecam_size,
+    });
+    let hosts: Vec<Region> = hosts.collect();
+    // SAFETY: the MMU is turned on when UEFI was left.
+    unsafe { Mmu::would_map(&Image::running(), &memory::pages(&machine), &hosts) }?;
     tables::install_memory_reservations()?;
     tables::install_random_seed();
     Ok(Handoff {
