@@ -23,7 +23,15 @@ const PATIENCE: u32 = 1_000_000;
 const LSR_THRE: u8 = 1 << 5;
 const LSR: usize = 5;
 
-static PORT: Mutex<Option<Port>> = Mutex::new(None);
+static VOICE: Mutex<Voice> = Mutex::new(Voice::None);
+
+/// Who speaks.
+enum Voice {
+    None,
+    Port(Port),
+    /// The console of UEFI, while boot services run.
+    Uefi,
+}
 
 /// A register of a 16550 for writing and one for reading, `T` wide.
 struct Ns16550<T: 'static> {
@@ -136,16 +144,29 @@ impl Write for Port {
 pub(crate) fn open(console: &Console, mmu: &mut Mmu) -> Result<(), PagingError> {
     mmu.map_device(console.base.0, console.size.min(0x1000))?;
     // SAFETY: just mapped, and only opened here.
-    *PORT.lock() = unsafe { Port::new(console) };
+    let port = unsafe { Port::new(console) };
+    *VOICE.lock() = port.map_or(Voice::None, Voice::Port);
     Ok(())
+}
+
+/// Opens the console of UEFI.
+pub(crate) fn open_uefi() {
+    *VOICE.lock() = Voice::Uefi;
+}
+
+/// Is silent from now on.
+pub(crate) fn close() {
+    *VOICE.lock() = Voice::None;
 }
 
 /// Writes to the console.
 pub(crate) fn print(text: fmt::Arguments<'_>) {
-    if let Some(port) = PORT.lock().as_mut() {
-        // The port itself never fails.
-        let _ = port.write_fmt(text);
-    }
+    // A port never fails, and who else should be told that UEFI did?
+    let _ = match &mut *VOICE.lock() {
+        Voice::None => Ok(()),
+        Voice::Port(port) => port.write_fmt(text),
+        Voice::Uefi => uefi::system::with_stdout(|console| console.write_fmt(text)),
+    };
 }
 
 /// Takes the console from whoever is writing to it, for a last message.
@@ -155,7 +176,7 @@ pub(crate) fn print(text: fmt::Arguments<'_>) {
 /// Whoever was writing must never go on.
 pub(crate) unsafe fn seize() {
     // SAFETY: by the contract of this function.
-    unsafe { PORT.force_unlock() };
+    unsafe { VOICE.force_unlock() };
 }
 
 /// Writes one line to the console.

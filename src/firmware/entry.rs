@@ -1,31 +1,84 @@
 //! The first instructions: from the loader to Rust.
 //!
-//! On entry, as the arm64 Linux boot protocol has it: the MMU is off, `x0` is
-//! the physical address of the device tree, the image lies at any 4 KiB
-//! boundary, and the exception level is 1 or 2. On exit, to
+//! There are two ways in. By the arm64 Linux boot protocol, on entry: the MMU
+//! is off, `x0` is the physical address of the device tree, the image lies at
+//! any 4 KiB boundary, and the exception level is 1 or 2. On exit, to
 //! [`start`](super::start): the image is relocated, BSS is clear, exceptions
 //! have vectors and a stack of their own, `SP_EL0` is the stack in use. The
 //! MMU is still off: no atomics before it is on.
 //!
 //! A second start (see `restart.rs`) comes along the same way, with all data
 //! as it was on the first, and is told to `start`.
+//!
+//! From UEFI, for which the image is an application in PE form (the header of
+//! an arm64 Image has room for that), on entry: MMU and caches are on, `x0` is
+//! the image handle and `x1` the system table. On exit, to
+//! [`start_in_uefi`](super::uefi::start_in_uefi): the image is relocated, and
+//! all else is as UEFI wants it. When that has left boot services it calls
+//! [`leave_uefi`], which makes the rest as it is on the other way.
 
 use core::arch::global_asm;
+use core::ffi::c_void;
 
 global_asm!(
     r#"
 .section .head, "ax"
 .global _start
 _start:
+    // Changes a flag only. Its bytes start with "MZ", the sign of a PE file.
+    ccmp    x18, #0, #0xd, pl
     b       2f
-    .long   0
     .quad   0               // text_offset: the start of a 2 MiB block
     .quad   __image_size    // including BSS and stacks
     .quad   0xa             // little-endian, 4 KiB pages, placed anywhere
     .quad   0, 0, 0
     .ascii  "ARM\x64"
-    .long   0
+    .long   pe_header - _start
 
+// The PE header (Microsoft PE Format). Offsets in the file and in memory are
+// the same. Read-only data is in the writable section: it is relocated by the
+// code itself.
+pe_header:
+    .ascii  "PE\0\0"
+    .short  0xaa64          // machine: ARM64
+    .short  2               // sections
+    .long   0, 0, 0
+    .short  sections - optional_header
+    .short  0x206           // executable, without line numbers and symbols
+optional_header:
+    .short  0x20b           // PE32+
+    .byte   0, 0
+    .long   __pe_code_size
+    .long   __pe_data_file_size
+    .long   0
+    .long   __pe_entry
+    .long   __pe_code
+    .quad   0               // image base
+    .long   0x1000          // alignment of sections in memory
+    .long   0x200           // and in the file
+    .short  0, 0, 0, 0, 0, 0
+    .long   0
+    .long   __pe_image_size
+    .long   __pe_code       // bytes of headers
+    .long   0
+    .short  10              // subsystem: EFI application
+    .short  0x100           // nothing is both writable and executable
+    .quad   0, 0, 0, 0
+    .long   0
+    .long   6               // data directories, all empty
+    .quad   0, 0, 0, 0, 0, 0
+sections:
+    .ascii  ".text\0\0\0"
+    .long   __pe_code_size, __pe_code, __pe_code_size, __pe_code
+    .long   0, 0, 0
+    .long   0x60000020      // code: execute, read
+    .ascii  ".data\0\0\0"
+    .long   __pe_data_size, __pe_data, __pe_data_file_size, __pe_data
+    .long   0, 0, 0
+    .long   0xc0000040      // data: read, write
+
+.balign 4096
+code:
 park:
     wfi
     b       park
@@ -35,8 +88,8 @@ park:
     // A second CPU is not asked for. If one comes along anyway it waits.
     adrp    x9, started
     add     x9, x9, :lo12:started
-    ldr     w21, [x9]
-    cmp     w21, #1
+    ldr     w20, [x9]
+    cmp     w20, #1
     b.eq    park
     mov     w10, #1
     str     w10, [x9]
@@ -47,22 +100,73 @@ park:
     b.eq    park
 
     mov     x19, x0
-    adrp    x20, __image_start
-
     // Whatever the loader left in the caches goes to memory, where all
     // accesses with the MMU off go, and cannot come back over it.
+    bl      clean_image
+    mov     x7, x20
+    bl      prepare
+    adrp    x21, {start}
+    add     x21, x21, :lo12:{start}
+    b       run_alone
+
+.global pe_entry
+pe_entry:
+    stp     x29, x30, [sp, #-48]!
+    mov     x29, sp
+    stp     x0, x1, [sp, #16]
+    mov     x7, xzr
+    bl      prepare
+    ldp     x0, x1, [sp, #16]
+    bl      {start_in_uefi}
+    ldp     x29, x30, [sp], #48
+    ret
+
+// The stack of UEFI is left for ever, and so is its translation. From the
+// clean-up on all is in registers.
+.global leave_uefi
+leave_uefi:
+    msr     daifset, #0xf
+    mov     x19, x0
+    bl      clean_image
+    mov     x11, #0x1005    // SCTLR_ELx.{{M, C, I}}
+    mrs     x10, CurrentEL
+    cmp     x10, #(2 << 2)
+    b.eq    3f
+    mrs     x9, sctlr_el1
+    bic     x9, x9, x11
+    msr     sctlr_el1, x9
+    b       4f
+3:  mrs     x9, sctlr_el2
+    bic     x9, x9, x11
+    msr     sctlr_el2, x9
+4:  isb
+    ic      iallu
+    dsb     sy
+    isb
+    // What was speculatively fetched in between is clean, and is the same.
+    adrp    x21, {start_after_uefi}
+    add     x21, x21, :lo12:{start_after_uefi}
+    mov     x20, xzr
+    b       run_alone
+
+// Writes the image to memory and drops it from the caches. Uses x0 to x4.
+clean_image:
     mrs     x3, ctr_el0
     ubfx    x3, x3, #16, #4
     mov     x4, #4
     lsl     x4, x4, x3
-    mov     x0, x20
+    adrp    x0, __image_start
     adrp    x1, __image_end
 3:  dc      civac, x0
     add     x0, x0, x4
     cmp     x0, x1
     b.lo    3b
     dsb     sy
+    ret
 
+// Relocates the image and clears BSS; x7 tells whether it is the second start.
+// Uses x0 to x8.
+prepare:
     // On a second start the pointers are relocated, and .data is put back.
     adrp    x0, __data_start
     add     x0, x0, :lo12:__data_start
@@ -70,18 +174,19 @@ park:
     add     x1, x1, :lo12:__file_end
     adrp    x2, __data_copy
     add     x2, x2, :lo12:__data_copy
-    cbz     w21, 16f
+    cbz     x7, 16f
 15: cmp     x0, x1
     b.hs    8f
     ldp     x3, x4, [x2], #16
     stp     x3, x4, [x0], #16
     b       15b
-16: mov     x22, x0
+16: mov     x8, x0
 
     // Packed relative relocations (ELF gABI, SHT_RELR): an even word is the
     // address of a pointer; an odd word has one bit for each of the 63
     // pointers that follow. The image is linked at 0, so each pointer grows
     // by the address of the image.
+    adrp    x6, __image_start
     adrp    x0, __relocations_start
     add     x0, x0, :lo12:__relocations_start
     adrp    x1, __relocations_end
@@ -90,9 +195,9 @@ park:
     b.hs    17f
     ldr     x2, [x0], #8
     tbnz    x2, #0, 5f
-    add     x3, x2, x20
+    add     x3, x2, x6
     ldr     x4, [x3]
-    add     x4, x4, x20
+    add     x4, x4, x6
     str     x4, [x3], #8
     b       4b
 5:  mov     x5, x3
@@ -100,7 +205,7 @@ park:
     cbz     x2, 7f
     tbz     x2, #0, 9f
     ldr     x4, [x5]
-    add     x4, x4, x20
+    add     x4, x4, x6
     str     x4, [x5]
 9:  add     x5, x5, #8
     b       6b
@@ -112,9 +217,9 @@ park:
     add     x1, x1, :lo12:__file_end
     adrp    x2, __data_copy
     add     x2, x2, :lo12:__data_copy
-18: cmp     x22, x1
+18: cmp     x8, x1
     b.hs    8f
-    ldp     x3, x4, [x22], #16
+    ldp     x3, x4, [x8], #16
     stp     x3, x4, [x2], #16
     b       18b
 
@@ -126,9 +231,12 @@ park:
     b.hs    11f
     stp     xzr, xzr, [x0], #16
     b       10b
+11: ret
 
-    // Exceptions run on SP_ELx, everything else on SP_EL0.
-11: msr     spsel, #1
+// With the MMU off: goes on at x21 with x19 and x20 as the arguments. Exceptions
+// run on SP_ELx, everything else on SP_EL0.
+run_alone:
+    msr     spsel, #1
     adrp    x0, __exception_stack_top
     mov     sp, x0
     msr     spsel, #0
@@ -161,8 +269,8 @@ park:
     mov     x29, xzr
     mov     x30, xzr
     mov     x0, x19
-    mov     x1, x21
-    bl      {start}
+    mov     x1, x20
+    blr     x21
 
 .section .data.started, "aw"
 .balign 8
@@ -177,4 +285,15 @@ kept:
     .skip   256
 "#,
     start = sym super::start,
+    start_in_uefi = sym super::uefi::start_in_uefi,
+    start_after_uefi = sym super::start_after_uefi,
 );
+
+unsafe extern "C" {
+    /// Goes on in [`start_after_uefi`](super::start_after_uefi) with
+    /// `handoff`, a [`Handoff`](super::uefi::Handoff), with the MMU off and on the image's own stack. Does not
+    /// return.
+    ///
+    /// To be called once, after boot services were left.
+    pub(crate) fn leave_uefi(handoff: *mut c_void) -> !;
+}

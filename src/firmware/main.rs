@@ -26,14 +26,17 @@ mod timed;
 mod timer;
 mod together;
 mod tree;
+mod uefi;
 
 use alloc::boxed::Box;
 use core::error::Error;
 
-use log::{LevelFilter, info};
+use log::{LevelFilter, info, warn};
 use warmbus::board::Completed;
-use warmbus::machine::{Lifeline, Machine};
+use warmbus::linux::payload::Payload;
+use warmbus::machine::{Lifeline, Machine, Options, Region};
 
+use crate::uefi::Handoff;
 use chainload::{Linux, Loader};
 use console::println;
 use image::Image;
@@ -60,7 +63,25 @@ extern "C" fn start(tree: u64, is_second: u64) -> ! {
     // SAFETY: only where it is the second start.
     let broke = (is_second != 0).then(|| unsafe { restart::why() });
 
-    let ending = boot(timer, &image, &tree, mmu, broke).unwrap_or_else(Ending::failed);
+    finish(boot(timer, &image, &tree, mmu, broke), &image)
+}
+
+/// Called when UEFI was left, with the MMU off.
+extern "C" fn start_after_uefi(handoff: *mut Handoff) -> ! {
+    let timer = Timer::start();
+    let image = Image::running();
+    // SAFETY: this runs once, and the image is all that was written since the
+    // MMU is off.
+    let mmu = unsafe { Mmu::turn_on(&image, 0, 0) };
+    // SAFETY: it was made for this call.
+    let handoff = unsafe { Box::from_raw(handoff) };
+    let Some(mmu) = mmu else { power::off() };
+    finish(boot_from_uefi(timer, &image, &handoff, mmu), &image)
+}
+
+/// Says how the boot ended and starts Linux, if it is there.
+fn finish(ending: Result<Ending, Box<dyn Error>>, image: &Image) -> ! {
+    let ending = ending.unwrap_or_else(Ending::failed);
     match ending.result {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
@@ -69,7 +90,7 @@ extern "C" fn start(tree: u64, is_second: u64) -> ! {
         restart::disarm();
         // SAFETY: nobody has written to the memory of Linux since it was
         // loaded, which was the last thing that `boot` did with memory.
-        unsafe { linux.start(&image) }
+        unsafe { linux.start(image) }
     }
     power::off()
 }
@@ -123,16 +144,81 @@ fn boot(
         // SAFETY: the first start, on the only CPU.
         unsafe { restart::arm(tree.address) };
     }
-    let memory = memory::take(&machine, image, tree, &mut mmu, broke.is_some())?;
-    telling::introduce(&machine, &options, &completed, image);
+    let described = Described {
+        machine: &machine,
+        options: &options,
+        completed: &completed,
+        tree: bytes,
+        place: Some(tree.region()),
+    };
+    let payload = payload.map_err(Into::into);
+    carry_on(timer, image, &described, payload, mmu, broke)
+}
+
+/// The same for a machine that UEFI and ACPI describe. There is no second
+/// start: UEFI, which would have to load everything again, is gone.
+fn boot_from_uefi(
+    timer: Timer,
+    image: &Image,
+    handoff: &Handoff,
+    mut mmu: Mmu,
+) -> Result<Ending, Box<dyn Error>> {
+    let lifeline = &handoff.machine.lifeline;
+    power::set_conduit(lifeline.psci);
+    // Without a console the work is the same.
+    let console = lifeline.console.as_ref();
+    let opened = console.map_or(Ok(()), |console| console::open(console, &mut mmu));
+    let options = Options::from_bootargs(&handoff.command_line);
+    logger::start(timer, options.log_level);
+    if let Err(error) = opened {
+        warn!("the console cannot be used: {error}");
+    }
+    let tree = handoff.state.device_tree();
+    let tree = tree.map_err(|error| alloc::format!("no device tree can be made: {error}"))?;
+    let described = Described {
+        machine: &handoff.machine,
+        options: &options,
+        completed: &Completed::default(),
+        tree: &tree,
+        place: None,
+    };
+    carry_on(timer, image, &described, Ok(handoff.payload()), mmu, None)
+}
+
+/// What the one before us says about the machine.
+struct Described<'a> {
+    machine: &'a Machine,
+    options: &'a Options,
+    completed: &'a Completed,
+    /// The tree that Linux gets, with additions.
+    tree: &'a [u8],
+    /// Where in memory the description is.
+    place: Option<Region>,
+}
+
+/// From a description, and what is to be started, to an end. `broke` is as
+/// for [`boot`].
+fn carry_on(
+    timer: Timer,
+    image: &Image,
+    described: &Described<'_>,
+    payload: Result<Payload<'_>, Box<dyn Error>>,
+    mut mmu: Mmu,
+    broke: Option<&'static str>,
+) -> Result<Ending, Box<dyn Error>> {
+    let &Described {
+        machine, options, ..
+    } = described;
+    let memory = memory::take(machine, image, described.place, &mut mmu, broke.is_some())?;
+    telling::introduce(machine, options, described.completed, image);
 
     let mut phases = Phases::new(timer);
     let outcome = match broke {
         Some(why) => Err(why.into()),
-        None => pipeline::open(&machine, &options, &mut mmu)
+        None => pipeline::open(machine, options, &mut mmu)
             .map(|(hosts, reach)| {
-                let cores = Cores::of(&machine, &options);
-                pipeline::run(&hosts, &options, cores, reach, timer, &mut phases)
+                let cores = Cores::of(machine, options);
+                pipeline::run(&hosts, options, cores, reach, timer, &mut phases)
             })
             .map_err(Box::<dyn Error>::from),
     };
@@ -141,9 +227,9 @@ fn boot(
         None => None,
         Some(kernel) => {
             let loader = Loader {
-                machine: &machine,
-                options: &options,
-                tree: bytes,
+                machine,
+                options,
+                tree: described.tree,
                 payload: &payload,
                 kernel,
                 memory,
@@ -153,7 +239,7 @@ fn boot(
     };
 
     if let Ok(outcome) = &outcome {
-        telling::tell(outcome, &phases, &machine, &options, image, timer);
+        telling::tell(outcome, &phases, machine, options, image, timer);
     }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();

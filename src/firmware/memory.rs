@@ -10,7 +10,6 @@ use crate::heap;
 use crate::image::Image;
 use crate::mmu::Mmu;
 use crate::physical::Physical;
-use crate::tree::BootTree;
 
 /// Maps all memory of `machine` that may be mapped and moves the heap there.
 /// On exit everything but the image, the tree and what the machine reserves
@@ -18,20 +17,17 @@ use crate::tree::BootTree;
 pub(crate) fn take(
     machine: &Machine,
     image: &Image,
-    tree: &BootTree,
+    tree: Option<Region>,
     mmu: &mut Mmu,
     is_second_start: bool,
 ) -> Result<Physical, PagingError> {
-    // A page that is only partly memory may hold something that must not be
-    // mapped.
-    let memory = machine.mappable_memory();
-    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
-    let mapped: Vec<Region> = memory.into_iter().filter_map(pages).collect();
+    let mapped = pages(machine);
     for region in &mapped {
         mmu.map_memory(region.base.0, region.size)?;
         debug!("memory {region}");
     }
-    let mut taken = alloc::vec![image.region(), tree.region()];
+    let mut taken = alloc::vec![image.region()];
+    taken.extend(tree);
     let heap = if is_second_start {
         heap::choose_near(machine, image.region(), &taken)
     } else {
@@ -50,4 +46,13 @@ pub(crate) fn take(
     // SAFETY: all of it was mapped as memory just now, and what of it is used
     // otherwise is named.
     Ok(unsafe { Physical::new(mapped, taken) })
+}
+
+/// The memory of `machine` that is mapped.
+pub(crate) fn pages(machine: &Machine) -> Vec<Region> {
+    // A page that is only partly memory may hold something that must not be
+    // mapped.
+    let memory = machine.mappable_memory();
+    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
+    memory.into_iter().filter_map(pages).collect()
 }

@@ -13,6 +13,7 @@ use aarch64_cpu::registers::{
     TTBR0_EL2,
 };
 use tock_registers::interfaces::{Readable, Writeable};
+use warmbus::machine::Region;
 use warmbus::paging::{Memory, PAGE_SIZE, PageTables, PagingError, Regime, Table};
 
 use crate::image::Image;
@@ -54,10 +55,7 @@ impl Mmu {
         if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) == 0xf {
             return None;
         }
-        let range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange);
-        // 48 bits are the most without the 52-bit extensions.
-        let output_size = range.min(5);
-        let address_bits = [32, 36, 40, 42, 44, 48][output_size as usize];
+        let (output_size, address_bits) = address_size();
         let regime = regime();
 
         // SAFETY: by the contract of this function nobody else has a reference.
@@ -74,6 +72,33 @@ impl Mmu {
         // of this function nothing outside the image was written.
         unsafe { enable(regime, output_size, tables.root(), image) };
         Some(Self { tables })
+    }
+
+    /// Whether the tables are enough for the image, `memory` and the windows
+    /// of `ecam`. Another one's MMU may be on.
+    ///
+    /// # Safety
+    ///
+    /// To be called before [`Mmu::turn_on`].
+    pub(crate) unsafe fn would_map(
+        image: &Image,
+        memory: &[Region],
+        ecam: &[Region],
+    ) -> Result<(), PagingError> {
+        // SAFETY: by the contract of this function nobody else has a reference.
+        let pool = unsafe { &mut *POOL.0.get() };
+        let pool_address = core::ptr::from_ref(&*pool).addr() as u64;
+        let tables = PageTables::new(pool, pool_address, regime(), address_size().1);
+        let result = tables.and_then(|mut tables| {
+            map_image(&mut tables, image)?;
+            let memory = memory.iter().map(|region| (region, Memory::Data));
+            let ecam = ecam.iter().map(|region| (region, Memory::ConfigSpace));
+            memory
+                .chain(ecam)
+                .try_for_each(|(region, kind)| tables.map(region.base.0, region.size, kind))
+        });
+        pool[0] = Table::EMPTY;
+        result
     }
 
     /// Maps normal memory for reading and writing.
@@ -104,6 +129,14 @@ impl Mmu {
         barrier::isb(barrier::SY);
         result
     }
+}
+
+/// The size of physical addresses, as the registers have it and in bits.
+fn address_size() -> (u64, u8) {
+    let range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange);
+    // 48 bits are the most without the 52-bit extensions.
+    let output_size = range.min(5);
+    (output_size, [32, 36, 40, 42, 44, 48][output_size as usize])
 }
 
 /// Whether this is EL2, whose registers have other names.

@@ -9,6 +9,8 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use spin::Mutex;
+
 use crate::console::println;
 use crate::image::Image;
 use crate::{heap, jump, power};
@@ -44,6 +46,14 @@ const AGAIN: u32 = 2;
 
 /// There is a kernel to be started, and this is the first start.
 static ARMED: AtomicBool = AtomicBool::new(false);
+
+/// What ends the program where there is no second start.
+static END: Mutex<fn() -> !> = Mutex::new(power::off);
+
+/// Sets what ends the program where there is no second start.
+pub(crate) fn end_by(end: fn() -> !) {
+    *END.lock() = end;
+}
 
 /// Has the next fatal error end in a second start with the tree at `tree`.
 ///
@@ -83,7 +93,7 @@ pub(crate) unsafe fn why() -> &'static str {
 }
 
 /// The end of a start that cannot go on: the second start if there is one, or
-/// else one line and power off.
+/// else one line and what [`end_by`] has set, power off unless told.
 ///
 /// # Safety
 ///
@@ -97,7 +107,8 @@ pub(crate) unsafe fn end(reason: fmt::Arguments<'_>) -> ! {
         unsafe { again(reason) }
     }
     println!("warmbus: result: error: {reason}");
-    power::off()
+    let end = *END.lock();
+    end()
 }
 
 /// # Safety

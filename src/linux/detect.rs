@@ -137,6 +137,17 @@ impl fmt::Display for DetectError {
 
 impl core::error::Error for DetectError {}
 
+/// Whether an unpacked kernel image is one that keeps the scratch memory of a
+/// handover when it reads the memory map of UEFI. Kernels before 7.0 are not
+/// relied on for that, nor are those that do not tell their release.
+#[must_use]
+pub fn keeps_scratch_with_uefi(image: &[u8]) -> bool {
+    const FIRST_MAJOR: u32 = 7;
+
+    let major = release(image).and_then(|release| release.split('.').next()?.parse::<u32>().ok());
+    major.is_some_and(|major| major >= FIRST_MAJOR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +175,19 @@ mod tests {
         }
         assert_eq!(detect(&image(&[])), Ok(None));
         assert_eq!(detect(b""), Ok(None));
+    }
+
+    #[test]
+    fn only_kernels_from_7_0_on_are_known_to_keep_scratch_with_uefi() {
+        for (banner, keeps) in [
+            (&b"Linux version 7.3.4 (me)"[..], true),
+            (b"Linux version 10.0-rc1+ (me)", true),
+            (b"Linux version 6.18.15-arm64 (me)", false),
+            (b"Linux version %s (%s)", false),
+            (b"no banner", false),
+        ] {
+            assert_eq!(keeps_scratch_with_uefi(&image(&[banner])), keeps);
+        }
     }
 
     #[test]

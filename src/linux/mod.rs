@@ -3,7 +3,9 @@
 pub mod detect;
 pub mod devicetree;
 pub mod image;
+pub mod load_options;
 pub mod memory;
 pub mod payload;
 pub mod tokens;
+pub mod uefi;
 pub mod unpack;

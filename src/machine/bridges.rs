@@ -17,7 +17,7 @@ use crate::pci::{BusRange, HostBridge, PhysAddr};
 
 const PAGE_SIZE: u64 = 4096;
 /// More host bridges than any machine has. Each is compared with all others.
-const MAX_HOSTS: usize = 1024;
+pub(super) const MAX_HOSTS: usize = 1024;
 
 /// What the tree says about its host bridges.
 pub(super) struct Bridges {
@@ -27,7 +27,7 @@ pub(super) struct Bridges {
 }
 
 /// Why one host bridge cannot be used.
-enum BridgeError {
+pub(super) enum BridgeError {
     Address(AddressError),
     BusRange {
         first: u32,
@@ -189,22 +189,29 @@ fn bridge(
         preserve: preserve || binding.fixed,
         kept: binding.kept,
     };
+    check_place(&host, memory)?;
+    Ok(host)
+}
+
+/// Whether the windows and registers of a bridge are whole pages outside of
+/// memory, and its window is large enough for its buses.
+pub(super) fn check_place(host: &HostBridge, memory: &[Region]) -> Result<(), BridgeError> {
     // The window is the first one.
-    let needed = regions(&host).next().map_or(0, |region| region.size);
-    if window.size < needed {
+    let needed = regions(host).next().map_or(0, |region| region.size);
+    if host.ecam_size < needed {
         return Err(BridgeError::TooSmall {
-            size: window.size,
-            buses,
+            size: host.ecam_size,
+            buses: host.buses,
             needed,
         });
     }
-    if window.base.0.checked_add(window.size - 1).is_none() {
+    if host.ecam_base.0.checked_add(host.ecam_size - 1).is_none() {
         return Err(BridgeError::Address(AddressError::Wraps {
-            address: window.base.0,
-            size: window.size,
+            address: host.ecam_base.0,
+            size: host.ecam_size,
         }));
     }
-    for region in regions(&host) {
+    for region in regions(host) {
         if !region.base.0.is_multiple_of(PAGE_SIZE) {
             return Err(BridgeError::Misaligned(region.base));
         }
@@ -221,7 +228,7 @@ fn bridge(
             });
         }
     }
-    Ok(host)
+    Ok(())
 }
 
 fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
@@ -249,7 +256,10 @@ fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
 }
 
 /// Whether two bridges want the same ECAM or the same buses.
-fn check_neighbours(accepted: &[HostBridge], host: &HostBridge) -> Result<(), BridgeError> {
+pub(super) fn check_neighbours(
+    accepted: &[HostBridge],
+    host: &HostBridge,
+) -> Result<(), BridgeError> {
     for other in accepted {
         let shared = regions(host)
             .flat_map(|region| regions(other).map(move |theirs| (region, theirs)))

@@ -86,6 +86,8 @@ pub enum ReservationKind {
     /// A boot module below `/chosen` (`multiboot,module`, `multiboot,kernel`,
     /// `multiboot,ramdisk`).
     Module,
+    /// Kept by UEFI for what an operating system reads, such as ACPI tables.
+    Firmware,
 }
 
 /// A range of memory that is taken.

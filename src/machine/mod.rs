@@ -1,8 +1,9 @@
-//! The machine, as its device tree describes it.
+//! The machine, as its device tree, or ACPI and UEFI, describe it.
 //!
 //! A tree that cannot be read at all is a [`MachineError`]. A smaller fault
 //! only costs the thing it describes, and becomes a warning.
 
+mod acpi;
 mod bindings;
 mod bridges;
 mod cells;
@@ -13,23 +14,38 @@ mod options;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod uefi;
 mod windows;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
+pub use acpi::{AcpiError, Memory as AcpiMemory};
 pub use error::MachineError;
 pub use lifeline::{Conduit, Console, ConsoleKind, Lifeline};
 pub use memory::{Region, Reservation, ReservationKind, subtract};
+pub(crate) use options::words;
 pub use options::{KhoChoice, Options};
+pub use uefi::{MemoryMap, map_runtime_services_flat};
 
 use crate::pci::HostBridge;
 use tree::Tree;
 
+/// Who describes a machine, to Warmbus and then to Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A device tree.
+    DeviceTree,
+    /// ACPI tables, with the memory map of UEFI.
+    Acpi,
+}
+
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
+    /// Who describes it.
+    pub source: Source,
     /// Model name, if the tree has one.
     pub model: Option<String>,
     /// Memory: sorted, without overlaps, neighbours joined; not empty.
@@ -51,7 +67,7 @@ pub struct Machine {
     /// Processors that are there to be used.
     pub cpus: usize,
     /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
-    /// off; in the order of the tree.
+    /// off; in the order of the tree, or of the MADT of ACPI.
     pub psci_cpus: Vec<u64>,
     /// Ticks a second of the system counter where the tree gives it, which it
     /// only does where `CNTFRQ_EL0` is wrong.
@@ -75,6 +91,7 @@ impl Machine {
         let (timer_frequency, model) = basics(&tree)?;
         let (cpus, psci_cpus) = processors(&tree)?;
         Ok(Self {
+            source: Source::DeviceTree,
             model,
             memory,
             memory_nodes,

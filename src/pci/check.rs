@@ -128,15 +128,20 @@ impl Checker<'_> {
             }),
             None => {
                 let host = &self.topology.hosts[function.host].0;
-                host.windows
-                    .iter()
-                    .filter(|window| (window.kind == WindowKind::Io) == claim.is_io)
-                    .any(|window| {
-                        is_inside(BridgeWindow {
-                            base: window.pci_address,
-                            limit: window.pci_address.saturating_add(window.size - 1),
+                // ACPI does not tell what a host bridge forwards, unless its
+                // code is run.
+                let unknown = host.preserve && host.windows.is_empty();
+                unknown
+                    || host
+                        .windows
+                        .iter()
+                        .filter(|window| (window.kind == WindowKind::Io) == claim.is_io)
+                        .any(|window| {
+                            is_inside(BridgeWindow {
+                                base: window.pci_address,
+                                limit: window.pci_address.saturating_add(window.size - 1),
+                            })
                         })
-                    })
             }
         };
         if !fits {

@@ -11,7 +11,7 @@ use warmbus::kho::{self, Gathered, Handover, KhoAbi, Layout, Placement, Window};
 use warmbus::linux::detect;
 use warmbus::linux::image::{ImageHeader, PageSize};
 use warmbus::linux::memory::{MemoryPlan, MemoryRange};
-use warmbus::machine::KhoChoice;
+use warmbus::machine::{KhoChoice, Source};
 
 use super::place::range_of;
 use super::{Loader, Why};
@@ -29,10 +29,22 @@ pub(super) struct Wanted<'o> {
 /// A handover that was made.
 pub(super) struct Handed {
     pub(super) handover: Handover,
-    /// Why Linux may not keep bus numbers and BARs, if it may not.
-    pub(super) gap: Option<String>,
+    /// What Linux makes of bus numbers and BARs.
+    setup: Setup,
     layout: Layout,
     arena: MemoryRange,
+}
+
+/// What Linux makes of bus numbers and BARs.
+enum Setup {
+    /// It is told to keep all of them.
+    Kept,
+    /// It gives all of them anew, for this reason.
+    Anew(String),
+    /// It keeps the bus numbers that it finds, since it is told by ACPI, and
+    /// gives BARs other addresses where ACPI does not forbid that (`_DSM` of a
+    /// host bridge, function 5). Both it writes.
+    KeptBuses,
 }
 
 impl Loader<'_> {
@@ -56,10 +68,16 @@ impl Loader<'_> {
     /// The version of the handover that the kernel, which is unpacked at
     /// `kernel`, or the user wants; `None` where the kernel wants none.
     pub(super) fn abi(&self, kernel: MemoryRange) -> Result<Option<KhoAbi>, Why> {
+        let image = self.memory.bytes(kernel)?;
+        if self.machine.source == Source::Acpi && !detect::keeps_scratch_with_uefi(image) {
+            return Err(
+                "on a machine with UEFI a Linux before 7.0 forgets its scratch memory".into(),
+            );
+        }
         Ok(match self.options.kho {
             KhoChoice::Abi(abi) => Some(abi),
             KhoChoice::Off => None,
-            KhoChoice::Auto => detect::detect(self.memory.bytes(kernel)?)?,
+            KhoChoice::Auto => detect::detect(image)?,
         })
     }
 
@@ -77,8 +95,10 @@ impl Loader<'_> {
             (abi, wanted) => (abi.ok_or(NO_KHO), wanted?),
         };
         let abi = abi?;
-        let gap = self.gap(wanted.outcome);
-        if let Some(gap) = gap.as_ref().filter(|_| abi.has_radix_tree()) {
+        let setup = self.setup(wanted.outcome);
+        if let Setup::Anew(gap) = &setup
+            && abi.has_radix_tree()
+        {
             return Err(format!(
                 "this Linux gives all buses other numbers, so that the cache would not fit: {gap}"
             )
@@ -104,14 +124,17 @@ impl Loader<'_> {
         debug!("handover {handover:?}");
         Ok(Handed {
             handover,
-            gap,
+            setup,
             layout,
             arena,
         })
     }
 
-    /// Why Linux may not keep bus numbers and BARs, if it may not.
-    fn gap(&self, outcome: &Outcome) -> Option<String> {
+    /// What Linux is going to make of bus numbers and BARs.
+    fn setup(&self, outcome: &Outcome) -> Setup {
+        if self.machine.source == Source::Acpi {
+            return Setup::KeptBuses;
+        }
         // What is not assigned here has to be by Linux, which is told to for
         // all host bridges or for none.
         let hosts = self.machine.hosts.len() + self.machine.refused_hosts;
@@ -124,7 +147,10 @@ impl Loader<'_> {
                 host.name
             )
         });
-        outcome.gap.clone().or(refused).or(reset)
+        match outcome.gap.clone().or(refused).or(reset) {
+            None => Setup::Kept,
+            Some(gap) => Setup::Anew(gap),
+        }
     }
 
     /// Goes the way of the kernel through what is in memory: what is preserved
@@ -147,6 +173,11 @@ impl Loader<'_> {
 }
 
 impl Handed {
+    /// Whether Linux is told to keep bus numbers and BARs.
+    pub(super) const fn is_probe_only(&self) -> bool {
+        matches!(self.setup, Setup::Kept)
+    }
+
     /// Says what is handed over, for people.
     pub(super) fn describe(&self, to: &mut impl Write, plan: &MemoryPlan) -> fmt::Result {
         let handover = &self.handover;
@@ -170,9 +201,13 @@ impl Handed {
             "preserved    {} functions, {} bytes in {} entries",
             handover.functions, handover.preserved_bytes, handover.entries
         )?;
-        match &self.gap {
-            None => writeln!(to, "PCI          Linux keeps all bus numbers and BARs"),
-            Some(gap) => writeln!(to, "PCI          Linux assigns again: {gap}"),
+        match &self.setup {
+            Setup::Kept => writeln!(to, "PCI          Linux keeps all bus numbers and BARs"),
+            Setup::Anew(gap) => writeln!(to, "PCI          Linux assigns again: {gap}"),
+            Setup::KeptBuses => writeln!(
+                to,
+                "PCI          Linux keeps all bus numbers, and may move BARs (ACPI)"
+            ),
         }
     }
 }

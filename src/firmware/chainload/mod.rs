@@ -142,7 +142,7 @@ impl Loader<'_> {
                 root: handed.handover.root,
                 scratch: handed.handover.scratch,
             }),
-            probe_only: handed.is_some_and(|handed| handed.gap.is_none()),
+            probe_only: handed.is_some_and(Handed::is_probe_only),
         };
         let tree = edit(self.tree, &chosen)?;
         let range = MemoryRange::new(plan.tree.start, tree.len() as u64);

@@ -56,6 +56,7 @@ impl Loader<'_> {
                 ReservationKind::Initrd | ReservationKind::Module => occupied.push(range),
                 ReservationKind::MemReserve
                 | ReservationKind::ReservedMemory
+                | ReservationKind::Firmware
                 | ReservationKind::NoMap => reserved.push(ReservedRegion {
                     range,
                     no_map: reservation.kind == ReservationKind::NoMap,

@@ -1,3 +1,4 @@
+mod acpi;
 mod damage;
 mod host_bridges;
 

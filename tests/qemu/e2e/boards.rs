@@ -48,9 +48,15 @@ fn u_boot_starts_warmbus_and_linux_from_the_disk_image_by_itself() {
         .expect("U-Boot powers off");
 
     let lab = Lab::new();
-    let mut linux = lab.boot_linux(u_boot(&lab, &files())).expect("it boots");
-    linux.before = alone.accesses().len();
-    assert!(linux.before > 100, "U-Boot looks at all functions");
+    let linux = lab.boot_linux(u_boot(&lab, &files())).expect("it boots");
+    let before = alone.accesses().len();
+    assert!(before > 100, "U-Boot looks at all functions");
+    let ours = linux.accesses_of_both().map(|accesses| accesses.len());
+    assert_eq!(
+        linux.boot.accesses().len(),
+        before + ours.iter().sum::<usize>(),
+        "nobody else has looked"
+    );
     subtree_arrived(&linux);
     cache_is_true(&linux);
     nothing_moved(&linux);

@@ -19,10 +19,10 @@ use xtask::{process, test, trace};
 /// Everything that Linux can tell, at rest after all memory was used once.
 const ALL: &str = "summary,pressure,summary,sections,wait";
 /// The same without using all memory.
-pub(super) const SECTIONS: &str = "summary,sections,wait";
+pub(crate) const SECTIONS: &str = "summary,sections,wait";
 
 /// The firmware and Linux came to their ends in good order.
-fn ended_well(linux: &LinuxBoot) {
+pub(crate) fn ended_well(linux: &LinuxBoot) {
     let console = linux.boot.console.join("\n");
     assert_eq!(linux.boot.outcome, Some(Outcome::Ok), "{console}");
     assert!(
@@ -40,7 +40,7 @@ fn firmware_said<'a>(linux: &'a LinuxBoot, word: &str) -> &'a str {
 }
 
 /// Linux took the handover, and the subtree is the one that was written.
-pub(super) fn subtree_arrived(linux: &LinuxBoot) {
+pub(crate) fn subtree_arrived(linux: &LinuxBoot) {
     ended_well(linux);
     assert!(
         linux
@@ -59,7 +59,7 @@ pub(super) fn subtree_arrived(linux: &LinuxBoot) {
 }
 
 /// Nothing in the log of Linux is about what it did not like.
-pub(super) fn log_is_clean(linux: &LinuxBoot) {
+pub(crate) fn log_is_clean(linux: &LinuxBoot) {
     for complaint in [
         "KHO: disabling",
         "------------[ cut here",
@@ -81,7 +81,7 @@ pub(super) fn log_is_clean(linux: &LinuxBoot) {
 /// Whatever Linux read from hardware after the handover, the cache would have
 /// answered the same, and at the end every byte that Linux did not write itself
 /// still is what it reads.
-pub(super) fn cache_is_true(linux: &LinuxBoot) {
+pub(crate) fn cache_is_true(linux: &LinuxBoot) {
     let functions = linux.functions().unwrap();
     let names: Vec<_> = functions.keys().collect();
     assert_eq!(linux.blocks.keys().collect::<Vec<_>>(), names);
@@ -283,7 +283,7 @@ fn an_initrd_of_100_mib_arrives_whole() {
 }
 
 /// Linux boots plainly, and nothing in the device tree says otherwise.
-fn plain(linux: &LinuxBoot) {
+pub(crate) fn plain(linux: &LinuxBoot) {
     ended_well(linux);
     assert_eq!(linux.summary("Kexec HandOver"), ["none"]);
     assert_eq!(linux.summary("PCI cache"), ["none"]);
@@ -321,7 +321,7 @@ fn a_handover_of_another_version_is_refused_by_linux_and_does_no_harm() {
 }
 
 /// The kernel of the project with the bytes at `at` changed.
-fn spoiled(lab: &Lab, at: usize, bytes: &[u8]) -> PathBuf {
+pub(crate) fn spoiled(lab: &Lab, at: usize, bytes: &[u8]) -> PathBuf {
     let mut image = fs::read(linux::kernel()).unwrap();
     image[at..at + bytes.len()].copy_from_slice(bytes);
     let file = lab.file("spoiled");

@@ -18,4 +18,5 @@ mod preserve;
 mod readme;
 mod start;
 mod topologies;
+mod uefi;
 mod virtual_functions;

@@ -77,8 +77,6 @@ pub struct LinuxBoot {
     /// Whether Linux powered the machine off, or came to its end on one that
     /// cannot be.
     pub powered_off: bool,
-    /// Accesses in QEMU's trace that were made before the firmware started.
-    pub before: usize,
     /// What the `pcsc` subtree says, as Linux received it.
     pub subtree: Option<Subtree>,
     /// The data blocks that it points to, from memory while Linux ran.
@@ -208,21 +206,32 @@ impl LinuxBoot {
         log.expect("Linux showed its log")
     }
 
-    /// The accesses to configuration space that Linux made: all in QEMU's trace
-    /// but those that the firmware counts as its own, which came first.
+    /// The accesses to configuration space that Warmbus made, and those that
+    /// Linux made after it, by QEMU's trace. What was there before Warmbus has
+    /// made others.
     #[must_use]
-    pub fn accesses(&self) -> Vec<Access> {
+    pub fn accesses_of_both(&self) -> [Vec<Access>; 2] {
         let counts = ["/accesses/reads", "/accesses/writes"];
         let own: u64 = counts.iter().map(|what| self.boot.number(what)).sum();
         let own = usize::try_from(own).expect("the counts are small");
-        let all = self.boot.accesses().split_off(self.before);
-        let last = trace::counts(&all[..own]);
+        let mut accesses = self.boot.accesses();
+        let end = self.boot.log.accesses_before("warmbus: starting Linux");
+        let linux = accesses.split_off(end.expect("Linux was started"));
+        let own = accesses.split_off(accesses.len().saturating_sub(own));
+        let last = trace::counts(&own);
         assert_eq!(
             [last.reads, last.writes],
             counts.map(|what| self.boot.number(what)),
-            "the accesses of the firmware come first"
+            "the accesses of the firmware come last before Linux"
         );
-        all[own..].to_vec()
+        [own, linux]
+    }
+
+    /// The accesses of Linux.
+    #[must_use]
+    pub fn accesses(&self) -> Vec<Access> {
+        let [_, linux] = self.accesses_of_both();
+        linux
     }
 
     /// What the rows of the summary with the name `row` say, in their order.

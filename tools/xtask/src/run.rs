@@ -108,6 +108,11 @@ pub struct Options {
     #[arg(long, value_name = "WHICH")]
     pub vfs: Option<String>,
 
+    /// Start from UEFI with ACPI, as servers do, instead of by the Linux boot
+    /// protocol
+    #[arg(long, conflicts_with = "probe_only")]
+    pub uefi: bool,
+
     /// Read every cached byte once more at the end and compare
     #[arg(long)]
     pub self_check: bool,
@@ -147,17 +152,17 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         Some(options.payload()?)
     };
-    let machine = options.machine(&firmware, &topology, payload)?;
+    let directory = tempfile::tempdir()?;
+    let machine = options.machine(&firmware, &topology, payload, directory.path())?;
     eprintln!("QEMU with topology {}:", topology.name);
     if options.shell {
         return machine.interact();
     }
 
-    let sockets = tempfile::tempdir()?;
     let mut running = if options.probe_only {
         machine.start()?
     } else {
-        machine.qmp(&sockets.path().join("qmp")).start()?
+        machine.qmp(&directory.path().join("qmp")).start()?
     };
     let outcome = running.result(|event| options.show(event))?;
     if outcome == Outcome::Ok {
@@ -241,8 +246,14 @@ impl Options {
         image: &Path,
         topology: &Topology,
         payload: Option<Payload>,
+        directory: &Path,
     ) -> Result<Machine> {
-        let mut machine = Machine::kernel(image)
+        let start = if self.uefi {
+            Machine::uefi(image, directory)
+        } else {
+            Machine::kernel(image)
+        };
+        let mut machine = start
             .topology(topology)
             .cpu(&self.cpu(payload.as_ref())?)
             .memory(&self.memory)

@@ -139,7 +139,7 @@ const TOOLS: [Tool; 18] = [
         name: "EDK2 for QEMU",
         package: "qemu-efi-aarch64",
         purpose: Purpose::Test,
-        find: edk2,
+        find: || edk2().and(edk2_flash().map(|[code, _]| code)),
     },
     Tool {
         name: "mkimage",
@@ -179,6 +179,14 @@ pub fn u_boot() -> Option<PathBuf> {
 pub fn edk2() -> Option<PathBuf> {
     let file = PathBuf::from("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd");
     file.is_file().then_some(file)
+}
+
+/// The same for a flash: its code, and variables that remember nothing.
+#[must_use]
+pub fn edk2_flash() -> Option<[PathBuf; 2]> {
+    let files =
+        ["CODE", "VARS"].map(|part| PathBuf::from(format!("/usr/share/AAVMF/AAVMF_{part}.fd")));
+    files.iter().all(|file| file.is_file()).then_some(files)
 }
 
 /// How long `rustup` may take: where there is no way to its server it hangs.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::Running;
+use super::{Running, uefi};
 use crate::console::Section;
 use crate::process::words;
 use crate::topology::Topology;
@@ -18,6 +18,9 @@ enum Start {
     Kernel(PathBuf),
     /// A boot loader is in flash.
     Bios(PathBuf),
+    /// UEFI is in flash, and starts `image` from a volume that is made in
+    /// `directory`.
+    Uefi { image: PathBuf, directory: PathBuf },
     /// What the loader devices placed in memory; the first processor starts
     /// there.
     Loaders,
@@ -120,6 +123,17 @@ impl Machine {
     #[must_use]
     pub fn can_power_off(&self) -> bool {
         !self.sbsa
+    }
+
+    /// A machine with UEFI and ACPI that starts `image` from a volume. What is
+    /// on the volume, and what UEFI remembers, is made in `directory`, which
+    /// has to be empty, when the machine is started.
+    #[must_use]
+    pub fn uefi(image: &Path, directory: &Path) -> Self {
+        Self::new(Start::Uefi {
+            image: image.into(),
+            directory: directory.into(),
+        })
     }
 
     /// A machine without a boot loader: the first processor starts at
@@ -322,6 +336,7 @@ impl Machine {
                 }
             }
             Start::Bios(bios) => drop(command.arg("-bios").arg(bios)),
+            Start::Uefi { directory, .. } => drop(command.args(uefi::arguments(directory))),
             Start::Loaders => {}
         }
         if let Some(file) = &self.device_tree {
@@ -330,7 +345,12 @@ impl Machine {
         for loader in &self.loaders {
             command.args(["-device", &format!("loader,{loader}")]);
         }
-        for device in self.payload.iter().flat_map(Payload::arguments) {
+        // From UEFI it comes on the volume.
+        let payload = match &self.start {
+            Start::Uefi { .. } => None,
+            _ => self.payload.as_ref(),
+        };
+        for device in payload.into_iter().flat_map(Payload::arguments) {
             command.args(["-device", &device]);
         }
         if self.trace {
@@ -365,6 +385,7 @@ impl Machine {
     /// Runs QEMU on the terminal of this program until it ends. Fails unless
     /// its exit status is 0.
     pub fn interact(&self) -> Result<()> {
+        self.prepare()?;
         let mut command = self.clone().interactive().command();
         let status = command
             .status()
@@ -375,8 +396,22 @@ impl Machine {
         Ok(())
     }
 
+    /// Makes the files that the machine starts from.
+    fn prepare(&self) -> Result<()> {
+        match &self.start {
+            Start::Uefi { image, directory } => uefi::prepare(
+                directory,
+                image,
+                self.payload.as_ref(),
+                &self.bootargs.join(" "),
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts QEMU.
     pub fn start(&self) -> Result<Running> {
+        self.prepare()?;
         Running::start(&mut self.command(), self.qmp.as_deref())
     }
 }

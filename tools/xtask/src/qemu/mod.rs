@@ -2,6 +2,7 @@
 
 mod machine;
 mod running;
+mod uefi;
 
 pub use machine::{Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};

@@ -16,7 +16,7 @@ use crate::qmp::Client;
 use crate::trace;
 
 /// How long a guest may be silent before it counts as hung.
-pub const SILENCE: Duration = Duration::from_secs(120);
+pub const SILENCE: Duration = Duration::from_secs(300);
 /// How long to listen before looking whether the guest is still there.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long QEMU may take to end once the guest has said how it ended.
@@ -28,7 +28,8 @@ pub struct Log {
     /// Lines of the trace that are of the ECAM window, as QEMU wrote them.
     pub trace: Vec<String>,
     /// Lines of the console in the trace, without their ends, and how many of
-    /// the lines above came before each was whole.
+    /// the lines above came before each was whole: what of the guest made which
+    /// accesses.
     pub said: Vec<(usize, String)>,
     /// What QEMU has to say besides.
     pub messages: Vec<String>,
@@ -67,6 +68,14 @@ impl Log {
             .iter()
             .filter_map(|line| trace::Access::parse(line))
             .collect()
+    }
+
+    /// The number of accesses before the guest had said the first line with
+    /// `words` in it.
+    #[must_use]
+    pub fn accesses_before(&self, words: &str) -> Option<usize> {
+        let mut said = self.said.iter();
+        said.find_map(|(count, line)| line.contains(words).then_some(*count))
     }
 
     /// Writes the trace of the ECAM window to `file`.
@@ -247,9 +256,14 @@ mod tests {
     #[test]
     fn messages_of_qemu_are_kept_apart_from_its_trace() {
         let text = "qemu: warning: nic e1000.0 has no peer\nqemu: broken\n\
+            memory_region_ops_write cpu 0 mr 0x1 addr 0x0 value 0x68 size 2 name 'pl011'\n\
             memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n\
+            memory_region_ops_write cpu 0 mr 0x1 addr 0x0 value 0x69 size 2 name 'pl011'\n\
+            memory_region_ops_write cpu 0 mr 0x1 addr 0x0 value 0xa size 2 name 'pl011'\n\
             memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pl011'\n";
         let log = Log::read(text.as_bytes());
+        assert_eq!(log.accesses_before("hi"), Some(1));
+        assert_eq!(log.accesses_before("ho"), None);
         assert_eq!(log.messages, ["qemu: broken"]);
         assert_eq!(log.accesses().len(), 1);
     }

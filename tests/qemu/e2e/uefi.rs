@@ -1,0 +1,120 @@
+//! Servers: started by UEFI, described by ACPI.
+
+use std::path::Path;
+
+use warmbus_qemu_tests::boot::{Lab, image, topology};
+use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
+use warmbus_qemu_tests::pci;
+use xtask::console::{Outcome, Section};
+use xtask::qemu::Machine;
+use xtask::trace;
+
+use super::linux as proofs;
+
+/// A machine with UEFI, the firmware image and `kernel` on its volume.
+fn machine(lab: &Lab, kernel: &Path, steps: &str) -> Machine {
+    Machine::uefi(image(), &lab.file("uefi"))
+        .topology(&topology("switch"))
+        .payload(payload(kernel, steps))
+        .trace()
+}
+
+/// Linux was told about the machine by ACPI and about memory by UEFI, and can
+/// call UEFI.
+fn acpi_and_uefi_work(linux: &LinuxBoot) {
+    let log = linux.kernel_log();
+    for line in [
+        "ACPI: Interpreter enabled",
+        "ACPI: PCI Root Bridge",
+        "efi: EFI v",
+        "MEMRESERVE=",
+        "Remapping and enabling EFI services",
+    ] {
+        assert!(log.contains(line), "no {line:?} in {log}");
+    }
+    assert!(!log.contains("UEFI virtual mapping missing"), "{log}");
+}
+
+/// Warmbus found the functions that QEMU has, wrote nothing, and Linux sees
+/// the same functions on the same buses.
+fn buses_are_kept(linux: &LinuxBoot) {
+    let [own, _] = linux.accesses_of_both();
+    let counts = trace::counts(&own);
+    assert!(counts.reads > 0);
+    assert_eq!(counts.writes, 0);
+
+    let theirs = linux.functions().unwrap();
+    let (report, qemu) = (pci::of_report(&linux.boot.report()), linux.boot.pci());
+    let names: Vec<_> = report.iter().map(pci::Function::name).collect();
+    assert_eq!(theirs.keys().cloned().collect::<Vec<_>>(), names);
+    let found: Vec<_> = qemu.iter().map(pci::Function::name).collect();
+    assert_eq!(found, names);
+    assert!(report.iter().any(|function| function.bus > 6));
+    for (our, qemu) in report.iter().zip(&qemu) {
+        let name = our.name();
+        assert_eq!((our.ids, our.class), (qemu.ids, qemu.class), "{name}");
+        let Some(bridge) = our.bridge else {
+            continue;
+        };
+        let now = qemu.bridge.expect("a bridge stays one");
+        assert_eq!(bridge.buses, now.buses, "buses of {name} in QEMU");
+        let buses = [0x18, 0x19, 0x1a].map(|at| u64::from(theirs[&name].config[at]));
+        assert_eq!(bridge.buses, buses, "buses of {name} in Linux");
+    }
+}
+
+#[test]
+fn linux_receives_the_cache_and_all_of_it_is_true() {
+    let lab = Lab::new();
+    let machine = machine(&lab, linux::kernel(), proofs::SECTIONS);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    proofs::subtree_arrived(&linux);
+    acpi_and_uefi_work(&linux);
+    buses_are_kept(&linux);
+    proofs::cache_is_true(&linux);
+    proofs::log_is_clean(&linux);
+}
+
+#[test]
+fn a_kernel_that_only_uefi_can_start_is_started_by_uefi() {
+    let lab = Lab::new();
+    // No size in the header of the Image; the PE header beside it is whole.
+    let kernel = proofs::spoiled(&lab, 16, &[0; 8]);
+    let mut running = machine(&lab, &kernel, "summary")
+        .qmp(&lab.file("qmp"))
+        .start()
+        .unwrap();
+    let mut lines = Vec::new();
+    while let Some(event) = running.event().unwrap() {
+        if let xtask::console::Event::Text(line) = event {
+            lines.push(line);
+        }
+    }
+    let said = |words: &[&str]| {
+        let has = |line: &&String| words.iter().all(|word| line.contains(word));
+        lines.iter().filter(has).count()
+    };
+    assert_eq!(
+        said(&["UEFI starts Linux", "does not tell its size"]),
+        1,
+        "{lines:#?}"
+    );
+    assert_eq!(said(&["PCI cache", "none"]), 1, "{lines:#?}");
+    assert!(running.qmp().unwrap().has_powered_off().unwrap());
+    running.end().unwrap();
+}
+
+#[test]
+fn without_a_kernel_uefi_goes_on_and_one_line_says_why() {
+    let lab = Lab::new();
+    let machine = Machine::uefi(image(), &lab.file("uefi")).section(Section::Report);
+    let mut running = machine.start().unwrap();
+    let outcome = running.result(|_| Ok(())).unwrap();
+    let Outcome::Failed(why) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(
+        why.contains("no kernel") && why.contains("\\warmbus\\Image"),
+        "{why}"
+    );
+}
