@@ -40,9 +40,8 @@ impl Machine {
         let roots = scopes::root_buses(&tables);
         let bridges = mcfg::bridges(&tables, &roots, &map.ram(), &mut warnings);
         let psci = tables.get(*b"FACP").and_then(conduit);
-        let (cpus, mut psci_cpus) = tables
-            .get(*b"APIC")
-            .map_or_else(Default::default, processors);
+        let madt = tables.get(*b"APIC");
+        let (cpus, mut psci_cpus) = madt.map(processors).unwrap_or_default();
         if psci.is_none() {
             // They are started by the parking protocol, if at all.
             psci_cpus.clear();
