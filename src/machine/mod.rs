@@ -67,7 +67,7 @@ pub struct Machine {
     /// Processors that are there to be used.
     pub cpus: usize,
     /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
-    /// off; in the order of the tree, or of the MADT of ACPI.
+    /// off; in the order of the tree. Empty with ACPI.
     pub psci_cpus: Vec<u64>,
     /// Ticks a second of the system counter where the tree gives it, which it
     /// only does where `CNTFRQ_EL0` is wrong.

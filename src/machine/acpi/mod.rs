@@ -39,13 +39,6 @@ impl Machine {
         let tables = Tables::find(memory, rsdp, &mut warnings)?;
         let roots = scopes::root_buses(&tables);
         let bridges = mcfg::bridges(&tables, &roots, &map.ram(), &mut warnings);
-        let psci = tables.get(*b"FACP").and_then(conduit);
-        let madt = tables.get(*b"APIC");
-        let (cpus, mut psci_cpus) = madt.map(processors).unwrap_or_default();
-        if psci.is_none() {
-            // They are started by the parking protocol, if at all.
-            psci_cpus.clear();
-        }
         let mut machine = Self {
             source: Source::Acpi,
             model: Some(tables.oem.clone()).filter(|name| !name.is_empty()),
@@ -56,10 +49,12 @@ impl Machine {
             refused_hosts: bridges.refused,
             lifeline: Lifeline {
                 console: tables.get(*b"SPCR").and_then(console::console),
-                psci,
+                psci: tables.get(*b"FACP").and_then(conduit),
             },
-            cpus,
-            psci_cpus,
+            cpus: tables.get(*b"APIC").map_or(0, processors),
+            // A core that was turned on and off again after UEFI cannot be
+            // relied on to start for Linux, so none is asked for help.
+            psci_cpus: Vec::new(),
             timer_frequency: None,
             bootargs: String::new(),
             warnings,
@@ -84,27 +79,18 @@ fn conduit(fadt: &[u8]) -> Option<Conduit> {
     })
 }
 
-/// How many processors can be used, and `MPIDR_EL1` of those that are enabled
-/// (ACPI 5.2.12.14, GICC structures).
-fn processors(madt: &[u8]) -> (usize, Vec<u64>) {
+/// Processors that can be used: GICC structures that are enabled or can be
+/// brought online (ACPI 5.2.12.14).
+fn processors(madt: &[u8]) -> usize {
     const GICC: u8 = 0xb;
     const FLAGS: usize = 12;
-    const MPIDR: usize = 68;
-    const ENABLED: u32 = 1;
-    const ONLINE_CAPABLE: u32 = 1 << 3;
+    const USABLE: u32 = 1 | 1 << 3;
 
-    let (mut count, mut enabled) = (0, Vec::new());
-    for (kind, structure) in bytes::structures(madt, HEADER_SIZE + 8) {
-        let flags = u32_at(structure, FLAGS).filter(|_| kind == GICC);
-        let flags = flags.unwrap_or(0);
-        if flags & (ENABLED | ONLINE_CAPABLE) != 0 {
-            count += 1;
-        }
-        if flags & ENABLED != 0 {
-            enabled.extend(u64_at(structure, MPIDR));
-        }
-    }
-    (count, enabled)
+    let is_usable =
+        |structure: &[u8]| u32_at(structure, FLAGS).is_some_and(|flags| flags & USABLE != 0);
+    bytes::structures(madt, HEADER_SIZE + 8)
+        .filter(|&(kind, structure)| kind == GICC && is_usable(structure))
+        .count()
 }
 
 /// The nodes of memory (ACPI 5.2.16.2, Memory Affinity Structure).
