@@ -22,7 +22,9 @@ const ALL: VfPolicy = VfPolicy {
 fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
     let mut clock = fabric.clock();
     let mut hosts = fabric.host_bridges();
-    hosts.iter_mut().for_each(|host| host.preserve = preserve);
+    for host in &mut hosts {
+        host.preserve = preserve;
+    }
     let mut config = Cached::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
@@ -299,7 +301,7 @@ fn vfs_without_a_place_are_left_out_and_told() {
             "{told:?}"
         );
         assert_eq!(
-            machine.config.block(sbdf).map(|block| block.size()),
+            machine.config.block(sbdf).map(warmbus::pcsc::Block::size),
             Some(4096)
         );
     }
@@ -317,7 +319,7 @@ fn vfs_in_the_place_of_another_function_are_left_out() {
             total_vfs: 4,
             ..SrIovModel::default()
         };
-        let next = if number == 0 { 1 } else { 0 };
+        let next = u8::from(number == 0);
         let physical = endpoint(7).multi_function().ari(next).sriov(model, a_vf());
         fabric.add_below(port, 0, number, physical);
     }

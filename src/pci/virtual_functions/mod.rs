@@ -154,11 +154,10 @@ fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u1
         .rfind(|(sbdf, _)| *sbdf == function.sbdf);
     let count = match (listed, policy.scope) {
         // What is enabled in a preserved host bridge is not for us to change.
-        (Some(_), _) if sriov.vfs_enabled => sriov.num_vfs,
+        (Some(_), _) | (None, VfScope::All) if sriov.vfs_enabled => sriov.num_vfs,
         (Some(&(_, count)), _) => count,
         (None, VfScope::Off) => 0,
         (None, VfScope::Found) => sriov.num_vfs,
-        (None, VfScope::All) if sriov.vfs_enabled => sriov.num_vfs,
         (None, VfScope::All) if topology.hosts[function.host].0.preserve => 0,
         (None, VfScope::All) => sriov.total_vfs,
     };

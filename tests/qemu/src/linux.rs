@@ -109,7 +109,7 @@ impl Lab {
             Ok(())
         });
         linux.boot.outcome = Some(outcome.with_context(|| linux.boot.console.join("\n"))?);
-        self.follow(running, linux, intervene)
+        self.follow(running, linux, can_power_off, intervene)
     }
 
     /// Boots `kernel` with the test init, which is to do `steps`, on the machine
@@ -132,13 +132,14 @@ impl Lab {
             started: true,
             ..LinuxBoot::default()
         };
-        self.follow(machine.start()?, linux, |_, _, _| Ok(()))
+        self.follow(machine.start()?, linux, true, |_, _, _| Ok(()))
     }
 
     fn follow(
         &self,
         mut running: Running,
         mut linux: LinuxBoot,
+        can_power_off: bool,
         mut intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
     ) -> Result<LinuxBoot> {
         let mut waits = 0;
