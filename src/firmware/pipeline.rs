@@ -114,7 +114,7 @@ pub(crate) fn run(
     });
     let settled_at = vfs.and_then(|vfs| {
         run_phase(phases, "vf-wait", &mut config, |_| {
-            vfs.wait(&mut timer.clone())
+            vfs.wait(&mut timer.clone());
         });
         run_phase(phases, "vfs", &mut config, |config| {
             vfs.capture(&mut topology, config, &mut timer.clone())
