@@ -77,8 +77,6 @@ pub struct LinuxBoot {
     /// Whether Linux powered the machine off, or came to its end on one that
     /// cannot be.
     pub powered_off: bool,
-    /// Accesses in QEMU's trace that were made before the firmware started.
-    pub before: usize,
     /// What the `pcsc` subtree says, as Linux received it.
     pub subtree: Option<Subtree>,
     /// The data blocks that it points to, from memory while Linux ran.
@@ -210,20 +208,25 @@ impl LinuxBoot {
     }
 
     /// The accesses to configuration space that Linux made: all in QEMU's trace
-    /// but those that the firmware counts as its own, which came first.
+    /// after the firmware said that it starts Linux. Those that the firmware
+    /// counts as its own come right before.
     #[must_use]
     pub fn accesses(&self) -> Vec<Access> {
         let counts = ["/accesses/reads", "/accesses/writes"];
         let own: u64 = counts.iter().map(|what| self.boot.number(what)).sum();
         let own = usize::try_from(own).expect("the counts are small");
-        let all = self.boot.accesses().split_off(self.before);
-        let last = trace::counts(&all[..own]);
+        let mut said = self.boot.log.said.iter();
+        let start = said.find(|(_, line)| line.starts_with("warmbus: starting Linux"));
+        let start = start.expect("the firmware said that it starts Linux").0;
+        let mut all = self.boot.accesses();
+        let linux = all.split_off(start);
+        let last = trace::counts(&all[start.saturating_sub(own)..]);
         assert_eq!(
             [last.reads, last.writes],
             counts.map(|what| self.boot.number(what)),
-            "the accesses of the firmware come first"
+            "the accesses of the firmware come right before"
         );
-        all[own..].to_vec()
+        linux
     }
 
     /// What the rows of the summary with the name `row` say, in their order.
