@@ -71,5 +71,7 @@ fn ask<A: ConfigAccess>(function: Sbdf, total_vfs: u16, most_runs: usize, config
     if total_vfs > 1 {
         config.write(function, num_vfs, Width::Word, total_vfs.into());
         config.read(function, places, Width::Dword);
+        // What is written is not cached before it was read.
+        config.read(function, num_vfs, Width::Word);
     }
 }
