@@ -127,7 +127,7 @@ fn boot(
     telling::introduce(&machine, &options, &completed, image);
 
     let mut phases = Phases::new(timer);
-    let outcome = match broke {
+    let mut outcome = match broke {
         Some(why) => Err(why.into()),
         None => pipeline::open(&machine, &options, &mut mmu)
             .map(|(hosts, reach)| {
@@ -147,8 +147,9 @@ fn boot(
                 payload: &payload,
                 kernel,
                 memory,
+                timer,
             };
-            Some(loader.load(outcome.as_ref().ok(), &mut phases))
+            Some(loader.load(outcome.as_mut().ok(), &mut phases))
         }
     };
 

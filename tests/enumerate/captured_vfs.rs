@@ -19,7 +19,7 @@ const ALL: VfPolicy = VfPolicy {
     keep: false,
 };
 
-fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
+pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
     let mut clock = fabric.clock();
     let mut hosts = fabric.host_bridges();
     for host in &mut hosts {
@@ -64,24 +64,24 @@ fn physical(total_vfs: u16, layout: VfLayout, vf: FunctionModel) -> (Fabric, Sbd
     (fabric, at(1, 0, 0))
 }
 
-fn a_vf() -> FunctionModel {
+pub(crate) fn a_vf() -> FunctionModel {
     FunctionModel::virtual_function(0x01_0802)
 }
 
 impl Machine {
-    fn vfs(&self) -> Vec<Sbdf> {
+    pub(crate) fn vfs(&self) -> Vec<Sbdf> {
         let functions = self.topology.functions.iter();
         let vfs = functions.filter(|function| function.virtual_function.is_some());
         vfs.map(|function| function.sbdf).collect()
     }
 
-    fn sr_iov(&self, physical: Sbdf) -> u16 {
+    pub(crate) fn sr_iov(&self, physical: Sbdf) -> u16 {
         let block = self.config.block(physical).expect("cached");
         block.extended_capability(0x10).expect("SR-IOV")
     }
 
     /// Reads of the hardware that say what is there, past the cache.
-    fn hardware(&mut self, function: Sbdf, offset: u16, width: Width) -> u32 {
+    pub(crate) fn hardware(&mut self, function: Sbdf, offset: u16, width: Width) -> u32 {
         let offset = ConfigOffset::new(offset);
         self.config.access_mut().read(function, offset, width)
     }

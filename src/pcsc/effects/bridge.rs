@@ -28,7 +28,10 @@ impl<A: ConfigAccess> Cached<A> {
                 self.forget_buses(write.function, gap..=upper);
             }
         } else {
-            self.forget_buses(write.function, first..=last);
+            // Bus 0 is a root bus, which no bridge leads to (PCIe 7.5.1.3.3).
+            if first != 0 {
+                self.forget_buses(write.function, first..=last);
+            }
             self.forget_below(write.function, below);
         }
     }
