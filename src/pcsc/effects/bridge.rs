@@ -28,10 +28,8 @@ impl<A: ConfigAccess> Cached<A> {
                 self.forget_buses(write.function, gap..=upper);
             }
         } else {
-            // Bus 0 is a root bus, which no bridge leads to (PCIe 7.5.1.3.3).
-            if first != 0 {
-                self.forget_buses(write.function, first..=last);
-            }
+            // Bus 0 is a root bus, which no bridge leads to.
+            self.forget_buses(write.function, first.max(1)..=last);
             self.forget_below(write.function, below);
         }
     }
