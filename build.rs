@@ -27,7 +27,7 @@ fn main() {
             file
         });
         let additions = additions.map_or("None".into(), |file| {
-            format!("Some(include_bytes!({file:?}))")
+            format!("Some(include_bytes!({:?}))", file.display().to_string())
         });
         writeln!(
             table,

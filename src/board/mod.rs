@@ -57,9 +57,7 @@ impl Board {
             .split(|byte| *byte == 0)
             .find_map(|entry| {
                 let is = |name: &&str| name.as_bytes() == entry;
-                BOARDS
-                    .iter()
-                    .find(|board| board.compatible.iter().any(|name| is(&name)))
+                BOARDS.iter().find(|board| board.compatible.iter().any(&is))
             })
     }
 }

@@ -213,7 +213,7 @@ fn carry_on(
     telling::introduce(machine, options, described.completed, image);
 
     let mut phases = Phases::new(timer);
-    let outcome = match broke {
+    let mut outcome = match broke {
         Some(why) => Err(why.into()),
         None => pipeline::open(machine, options, &mut mmu)
             .map(|(hosts, reach)| {
@@ -233,8 +233,9 @@ fn carry_on(
                 payload: &payload,
                 kernel,
                 memory,
+                timer,
             };
-            Some(loader.load(outcome.as_ref().ok(), &mut phases))
+            Some(loader.load(outcome.as_mut().ok(), &mut phases))
         }
     };
 

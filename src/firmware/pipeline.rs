@@ -4,10 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use log::{info, warn};
+use warmbus::kho::MOST_ROUTINGS;
 use warmbus::machine::{Machine, MachineError, Options};
 use warmbus::pci::{
     AccessCounts, AssignPolicy, Counted, HostBridge, Reach, ReadAhead, Sbdf, ScanPolicy, Topology,
-    assign, check, enable_vfs, enumerate, first_gap,
+    ask_vf_routing, assign, check, enable_vfs, enumerate, first_gap,
 };
 use warmbus::pcsc::{Cached, SelfCheck, Statistics};
 use warmbus::time::Clock;
@@ -114,7 +115,7 @@ pub(crate) fn run(
     });
     let settled_at = vfs.and_then(|vfs| {
         run_phase(phases, "vf-wait", &mut config, |_| {
-            vfs.wait(&mut timer.clone())
+            vfs.wait(&mut timer.clone());
         });
         run_phase(phases, "vfs", &mut config, |config| {
             vfs.capture(&mut topology, config, &mut timer.clone())
@@ -170,6 +171,20 @@ pub(crate) fn run(
         gap,
         settled_at,
     }
+}
+
+/// Finds out where VFs would be, for a kernel that can use the answers.
+pub(crate) fn ask_routing(outcome: &mut Outcome, timer: Timer, phases: &mut Phases) {
+    settle(outcome.settled_at, timer);
+    let before = outcome.config.access().counts();
+    let topology = &outcome.topology;
+    run_phase(phases, "vf-routing", &mut outcome.config, |config| {
+        ask_vf_routing(topology, MOST_ROUTINGS, config);
+    });
+    let after = outcome.config.access().counts();
+    outcome.accesses.reads += after.reads - before.reads;
+    outcome.accesses.writes += after.writes - before.writes;
+    outcome.accesses.read_backs += after.read_backs - before.read_backs;
 }
 
 /// Waits until SR-IOV capabilities may be read again.

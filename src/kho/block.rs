@@ -111,6 +111,19 @@ pub struct RoutingRecord {
     pub captured: bool,
 }
 
+impl RoutingRecord {
+    fn flags(&self) -> u16 {
+        let mut flags = 0;
+        if self.ari {
+            flags |= ROUTING_ARI;
+        }
+        if self.captured {
+            flags |= ROUTING_CAPTURED;
+        }
+        flags
+    }
+}
+
 /// What a virtual function has more than others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtualRecord<'a> {
@@ -299,14 +312,8 @@ impl BlockInput<'_> {
                 stride,
                 ..
             } = *record;
-            let mut flags = 0;
-            if record.ari {
-                flags |= ROUTING_ARI;
-            }
-            if record.captured {
-                flags |= ROUTING_CAPTURED;
-            }
-            for (at, value) in (at..).step_by(2).zip([first, last, offset, stride, flags]) {
+            let fields = [first, last, offset, stride, record.flags()];
+            for (at, value) in (at..).step_by(2).zip(fields) {
                 put(at, &value.to_le_bytes());
             }
         }

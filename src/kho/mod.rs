@@ -26,7 +26,9 @@ mod walk;
 
 use core::fmt;
 
-pub use block::{BlockInput, CapabilityRecord, MaskRecord, RoutingRecord, VirtualRecord};
+pub use block::{
+    BlockInput, CapabilityRecord, MOST_ROUTINGS, MaskRecord, RoutingRecord, VirtualRecord,
+};
 pub use build::{BuildError, Handover, Placement, build};
 pub use gather::Gathered;
 pub use layout::{Layout, LayoutError};

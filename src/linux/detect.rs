@@ -1,4 +1,5 @@
-//! Which version of the Kexec HandOver ABI a kernel speaks, from its bytes.
+//! What a kernel speaks, from its bytes: which version of the Kexec HandOver
+//! ABI, and whether it reads all of what is handed over.
 //!
 //! The kernel compares the handover tree with one string literal of its own.
 //! The literal is in the unpacked image once, between two NULs.
@@ -15,6 +16,10 @@ const MARK: &[u8] = b"\0kho-v";
 
 /// The longest string that is taken for an ABI string.
 const LONGEST: usize = 256;
+
+/// A property that only those look for who read the extension of the blocks
+/// (`docs/pcsc-format.md`), as the string literal of the kernel.
+const READER: &[u8] = b"\0warmbus,version\0";
 
 /// What the banner starts with; the release follows, then a space.
 const BANNER: &[u8] = b"Linux version ";
@@ -52,6 +57,16 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
         Some(b"kho-v4") => Ok(Some(KhoAbi::V4)),
         Some(other) => Err(DetectError::Unknown { found: text(other) }),
     }
+}
+
+/// Whether an unpacked kernel image is one that reads the extension of the
+/// blocks, routing records included.
+///
+/// It decides only about what is worth finding out: whatever it says, the
+/// handover is one that each kernel can read.
+#[must_use]
+pub fn reads_extension(image: &[u8]) -> bool {
+    memmem::find(image, READER).is_some()
 }
 
 /// The release of an unpacked kernel image, for example `7.3.4-arm64`, from
@@ -228,6 +243,19 @@ mod tests {
         assert_eq!(release(&image(&[format])), None);
         assert_eq!(release(b"Linux version 7.3.4"), None);
         assert_eq!(release(b"Linux version 7\x1b[2J "), None);
+    }
+
+    #[test]
+    fn a_reader_of_the_extension_has_the_name_of_its_property() {
+        assert!(reads_extension(&image(&[b"\0warmbus,version\0"])));
+        for other in [
+            &b"\0warmbus,versions\0"[..],
+            b"no warmbus,version\0",
+            b"\0warmbus,version",
+            b"\0pcsc-v1\0",
+        ] {
+            assert!(!reads_extension(&image(&[other])), "{other:?}");
+        }
     }
 
     #[test]

@@ -36,4 +36,4 @@ pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
     PortType, SrIovInfo, Topology, VirtualInfo,
 };
-pub use virtual_functions::{EnabledVfs, VfPolicy, VfScope, enable_vfs};
+pub use virtual_functions::{EnabledVfs, VfPolicy, VfScope, ask_vf_routing, enable_vfs};

@@ -19,10 +19,12 @@ const ALL: VfPolicy = VfPolicy {
     keep: false,
 };
 
-fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
+pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
     let mut clock = fabric.clock();
     let mut hosts = fabric.host_bridges();
-    hosts.iter_mut().for_each(|host| host.preserve = preserve);
+    for host in &mut hosts {
+        host.preserve = preserve;
+    }
     let mut config = Cached::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
@@ -62,24 +64,24 @@ fn physical(total_vfs: u16, layout: VfLayout, vf: FunctionModel) -> (Fabric, Sbd
     (fabric, at(1, 0, 0))
 }
 
-fn a_vf() -> FunctionModel {
+pub(crate) fn a_vf() -> FunctionModel {
     FunctionModel::virtual_function(0x01_0802)
 }
 
 impl Machine {
-    fn vfs(&self) -> Vec<Sbdf> {
+    pub(crate) fn vfs(&self) -> Vec<Sbdf> {
         let functions = self.topology.functions.iter();
         let vfs = functions.filter(|function| function.virtual_function.is_some());
         vfs.map(|function| function.sbdf).collect()
     }
 
-    fn sr_iov(&self, physical: Sbdf) -> u16 {
+    pub(crate) fn sr_iov(&self, physical: Sbdf) -> u16 {
         let block = self.config.block(physical).expect("cached");
         block.extended_capability(0x10).expect("SR-IOV")
     }
 
     /// Reads of the hardware that say what is there, past the cache.
-    fn hardware(&mut self, function: Sbdf, offset: u16, width: Width) -> u32 {
+    pub(crate) fn hardware(&mut self, function: Sbdf, offset: u16, width: Width) -> u32 {
         let offset = ConfigOffset::new(offset);
         self.config.access_mut().read(function, offset, width)
     }
@@ -299,7 +301,7 @@ fn vfs_without_a_place_are_left_out_and_told() {
             "{told:?}"
         );
         assert_eq!(
-            machine.config.block(sbdf).map(|block| block.size()),
+            machine.config.block(sbdf).map(warmbus::pcsc::Block::size),
             Some(4096)
         );
     }
@@ -317,7 +319,7 @@ fn vfs_in_the_place_of_another_function_are_left_out() {
             total_vfs: 4,
             ..SrIovModel::default()
         };
-        let next = if number == 0 { 1 } else { 0 };
+        let next = u8::from(number == 0);
         let physical = endpoint(7).multi_function().ari(next).sriov(model, a_vf());
         fabric.add_below(port, 0, number, physical);
     }

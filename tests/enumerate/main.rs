@@ -12,6 +12,7 @@ mod machines;
 mod planned;
 mod preserved;
 mod together;
+mod vf_routing;
 mod virtual_functions;
 
 use std::collections::{BTreeMap, BTreeSet};

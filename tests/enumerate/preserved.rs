@@ -1,4 +1,4 @@
-use warmbus::pci::ScanPolicy;
+use warmbus::pci::{ScanPolicy, Width};
 use warmbus_fabric::{Fabric, topologies};
 
 use crate::{Machine, boot, boot_with};
@@ -53,6 +53,45 @@ fn a_machine_that_was_set_up_is_found_as_it_is() {
                     .map(|b| (b.secondary, b.subordinate, b.memory, b.prefetchable, b.io))
             };
             assert_eq!(numbers(old), numbers(new), "{}", old.sbdf);
+        }
+    }
+}
+
+/// A loader that numbered its buses another way.
+#[test]
+fn numbers_that_a_loader_left_lead_nobody_astray() {
+    for fabric in [
+        topologies::small(),
+        topologies::switch(),
+        topologies::fan(9),
+    ] {
+        let fresh = boot(fabric.clone());
+        let mut used = fresh.fabric().clone();
+        let bridges: Vec<_> = used
+            .nodes()
+            .filter(|&node| used.peek(node, 0x0e, Width::Byte) & 0x7f == 1)
+            .collect();
+        // Each bridge has the numbers that the one before it is about to get.
+        let numbers: Vec<u32> = bridges
+            .iter()
+            .map(|&bridge| used.peek(bridge, 0x18, Width::Dword))
+            .collect();
+        for (bridge, numbers) in bridges.iter().skip(1).zip(numbers) {
+            used.poke(*bridge, 0x18, Width::Dword, numbers);
+        }
+        let mut again = boot(used);
+        again.assert_sound();
+        assert_eq!(again.addresses(), fresh.addresses());
+        for (old, new) in fresh
+            .topology
+            .functions
+            .iter()
+            .zip(&again.topology.functions)
+        {
+            assert_eq!(
+                (old.vendor_id, old.device_id),
+                (new.vendor_id, new.device_id)
+            );
         }
     }
 }

@@ -216,7 +216,11 @@ proptest! {
         let known = report
             .functions
             .iter()
-            .filter(|function| (function.host_bridge as usize) < report.host_bridges.len());
+            .filter(|function| (function.host_bridge as usize) < report.host_bridges.len())
+            // Thousands of VFs have no lines unless there is something to tell.
+            .filter(|function| {
+                function.virtual_function.is_none() || !function.anomalies.is_empty()
+            });
         let ids: BTreeSet<String> = report
             .functions
             .iter()

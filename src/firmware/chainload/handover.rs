@@ -12,6 +12,7 @@ use warmbus::linux::detect;
 use warmbus::linux::image::{ImageHeader, PageSize};
 use warmbus::linux::memory::{MemoryPlan, MemoryRange};
 use warmbus::machine::{KhoChoice, Source};
+use warmbus::pci::VfScope;
 
 use super::place::range_of;
 use super::{Loader, Why};
@@ -22,7 +23,7 @@ const NO_KHO: &str = "the kernel has no Kexec HandOver";
 
 /// A handover that is to be made.
 pub(super) struct Wanted<'o> {
-    pub(super) outcome: &'o Outcome,
+    pub(super) outcome: &'o mut Outcome,
     pub(super) page_size: PageSize,
 }
 
@@ -52,7 +53,7 @@ impl Loader<'_> {
     pub(super) fn wanted<'o>(
         &self,
         header: &ImageHeader,
-        outcome: Option<&'o Outcome>,
+        outcome: Option<&'o mut Outcome>,
     ) -> Result<Wanted<'o>, Why> {
         if self.options.kho == KhoChoice::Off {
             return Err("it was switched off with warmbus.kho=off".into());
@@ -81,6 +82,15 @@ impl Loader<'_> {
         })
     }
 
+    /// Whether the kernel, which is unpacked at `kernel`, asks less where it is
+    /// told where virtual functions would be, and the user lets us ask.
+    pub(super) fn wants_routing(&self, kernel: MemoryRange) -> bool {
+        let vfs = &self.options.vfs;
+        let is_off = vfs.scope == VfScope::Off && vfs.listed.is_empty();
+        let image = self.memory.bytes(kernel);
+        !is_off && image.is_ok_and(detect::reads_extension)
+    }
+
     /// Builds the handover in memory.
     pub(super) fn hand_over(
         &mut self,
@@ -105,7 +115,7 @@ impl Loader<'_> {
             .into());
         }
         let arena = plan.arena.ok_or("it has no place")?;
-        let outcome = wanted.outcome;
+        let outcome = &*wanted.outcome;
         let gathered = Gathered::new(&outcome.config, &outcome.topology);
         let blocks = gathered.blocks();
         if blocks.is_empty() && outcome.config.blocks().next().is_some() {

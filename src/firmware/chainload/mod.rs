@@ -27,7 +27,8 @@ use crate::image::Image;
 use crate::jump;
 use crate::phases::Phases;
 use crate::physical::Physical;
-use crate::pipeline::Outcome;
+use crate::pipeline::{self, Outcome};
+use crate::timer::Timer;
 use handover::Handed;
 
 /// Why something is not done.
@@ -43,6 +44,7 @@ pub(crate) struct Loader<'a> {
     /// The kernel of the payload.
     pub(crate) kernel: Module<'a>,
     pub(crate) memory: Physical,
+    pub(crate) timer: Timer,
 }
 
 /// A Linux in memory that only has to be entered.
@@ -71,14 +73,19 @@ impl Loader<'_> {
     /// `None` where there is nothing.
     pub(crate) fn load(
         mut self,
-        outcome: Option<&Outcome>,
+        outcome: Option<&mut Outcome>,
         phases: &mut Phases,
     ) -> Result<Linux, Why> {
         let header = self.header()?;
         let wanted = self.wanted(&header, outcome);
-        let (plan, wanted) = phases.run("plan", || self.plan(&header, wanted))?;
+        let (plan, mut wanted) = phases.run("plan", || self.plan(&header, wanted))?;
         let kernel = phases.run("unpack", || self.unpack(&plan))?;
         let abi = phases.run("detect", || self.abi(kernel));
+        if let (Ok(Some(_)), Ok(wanted)) = (&abi, &mut wanted)
+            && self.wants_routing(kernel)
+        {
+            pipeline::ask_routing(wanted.outcome, self.timer, phases);
+        }
         let mut handed = phases.run("kho", || self.hand_over(&plan, abi, wanted));
         let mut tree = phases.run("tree", || self.write_tree(&plan, handed.as_ref().ok()))?;
         phases.run("clean", || clean(&plan));

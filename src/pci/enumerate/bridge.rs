@@ -261,6 +261,19 @@ impl<A: ConfigAccess> Scan<'_, A> {
         (secondary != 0).then_some((secondary, subordinate))
     }
 
+    /// Takes away the bus numbers that a loader has given to a bridge: they may
+    /// be the ones that a bridge beside it is about to get, and two bridges
+    /// that lead to the same bus answer in each other's place.
+    pub(super) fn close_bridge(&mut self, index: usize) {
+        let port = self.topology.functions[index].sbdf;
+        let found = self.dword(port, BUS_NUMBERS);
+        let numbers = Numbers::from_dword(found);
+        if found != u32::MAX && (numbers.secondary, numbers.subordinate) != (0, 0) {
+            let offset = ConfigOffset::new(BUS_NUMBERS);
+            self.config.write(port, offset, Width::Dword, 0);
+        }
+    }
+
     /// Gives a bridge its primary and secondary number, and everything up to
     /// `last_bus` for now. Returns the secondary bus and the last one that may
     /// be given away below.

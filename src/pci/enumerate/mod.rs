@@ -160,6 +160,12 @@ impl<A: ConfigAccess> Scan<'_, A> {
             let next = &mut self.next_bus[self.host];
             *next = (*next).max(u16::from(last) + 1);
         }
+        if !self.preserve {
+            // The first one gets new numbers before anything is read below.
+            for &index in bridges.iter().skip(1) {
+                self.close_bridge(index);
+            }
+        }
         for (done, &index) in bridges.iter().enumerate() {
             let siblings_left = bridges.len() - done - 1;
             self.scan_bridge(index, last_bus, siblings_left);

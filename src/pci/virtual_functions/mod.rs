@@ -6,12 +6,16 @@
 //! the two there is time for other work. [`EnabledVfs::capture`] takes in and
 //! captures each VF, and clears VF Enable again.
 //!
+//! [`ask_vf_routing`] finds out where VFs would be for other numbers of them,
+//! without enabling any.
+//!
 //! In a host bridge that is to be preserved nothing is written: only VFs that
 //! are enabled already are taken in, and they stay so.
 
 mod find;
 mod insert;
 mod places;
+mod routing;
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -21,6 +25,8 @@ use super::{Anomaly, ConfigAccess, ConfigOffset, Sbdf, Topology, Width};
 use crate::pcsc::{Cached, VfRouting};
 use crate::time::Clock;
 use places::Places;
+
+pub use routing::ask_vf_routing;
 
 /// Nanoseconds from VF Enable to the first access to a VF (PCIe 9.3.3.3.1).
 const ENABLE_TIME: u64 = 100_000_000;
@@ -154,11 +160,10 @@ fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u1
         .rfind(|(sbdf, _)| *sbdf == function.sbdf);
     let count = match (listed, policy.scope) {
         // What is enabled in a preserved host bridge is not for us to change.
-        (Some(_), _) if sriov.vfs_enabled => sriov.num_vfs,
+        (Some(_), _) | (None, VfScope::All) if sriov.vfs_enabled => sriov.num_vfs,
         (Some(&(_, count)), _) => count,
         (None, VfScope::Off) => 0,
         (None, VfScope::Found) => sriov.num_vfs,
-        (None, VfScope::All) if sriov.vfs_enabled => sriov.num_vfs,
         (None, VfScope::All) if topology.hosts[function.host].0.preserve => 0,
         (None, VfScope::All) => sriov.total_vfs,
     };

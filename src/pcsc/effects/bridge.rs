@@ -28,7 +28,8 @@ impl<A: ConfigAccess> Cached<A> {
                 self.forget_buses(write.function, gap..=upper);
             }
         } else {
-            self.forget_buses(write.function, first..=last);
+            // Bus 0 is a root bus, which no bridge leads to.
+            self.forget_buses(write.function, first.max(1)..=last);
             self.forget_below(write.function, below);
         }
     }

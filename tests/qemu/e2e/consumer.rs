@@ -158,7 +158,7 @@ macro_rules! on {
 on!(small, 10.0);
 on!(switch, 10.0);
 on!(fan, 10.0);
-on!(sriov, 20.0);
+on!(sriov, 10.0);
 
 #[test]
 fn firmware_and_linux_together_make_few_accesses() {

@@ -110,7 +110,8 @@ pub(crate) fn cache_is_true(linux: &LinuxBoot) {
     }
     assert_eq!(differences, Vec::<String>::new());
     let (before, after) = (count(&linux.blocks), count(&replay.blocks));
-    assert!(after > 64 * functions.len(), "{after} of {before} bytes");
+    assert!(before > 64 * functions.len(), "{before} bytes");
+    assert!(2 * after > before, "{after} of {before} bytes");
     println!(
         "{} functions, {before} bytes handed over, {} of them written by Linux, 0 of the others differ; \
          {} of {} reads could have been served",

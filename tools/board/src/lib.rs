@@ -61,7 +61,11 @@ impl Board {
                 (!ours).then(|| format!("the word {word:?} is not one for Warmbus"))
             })?,
             image: fields.table("image")?.map(Image::read).transpose()?,
-            additions: fields.table("tree")?.map(nodes::write).transpose()?,
+            additions: fields
+                .table("tree")?
+                .as_ref()
+                .map(nodes::write)
+                .transpose()?,
         };
         fields.finish()?;
         Ok(board)

@@ -17,11 +17,11 @@ pub const LABELS: u32 = 0xfff0_0000;
 const LABEL: &str = "label";
 
 /// Writes the nodes of the table `tree`.
-pub(crate) fn write(fields: Fields<'_>) -> Result<Vec<u8>, Error> {
+pub(crate) fn write(fields: &Fields<'_>) -> Result<Vec<u8>, Error> {
     let mut labels = BTreeMap::new();
-    find_labels(&fields, &fields.path, fields.table, &mut labels)?;
+    find_labels(fields, &fields.path, fields.table, &mut labels)?;
     let mut writer = Writer {
-        fields: &fields,
+        fields,
         labels,
         tree: FdtWriter::new().expect("an empty tree can be started"),
     };
@@ -111,7 +111,7 @@ impl Writer<'_> {
                 let is_text = |value: &&DeValue<'_>| {
                     value.as_str().is_some_and(|text| !text.starts_with('&'))
                 };
-                let each: Option<Vec<_>> = if values.iter().any(|value| is_text(value)) {
+                let each: Option<Vec<_>> = if values.iter().any(is_text) {
                     values
                         .into_iter()
                         .map(|value| string(value.as_str()?))

@@ -29,6 +29,8 @@ fn make(abi: KhoAbi) -> Sound {
         masks: &[],
         capabilities: &[],
         capabilities_complete: true,
+        routing: &[],
+        virtual_function: None,
     };
     let layout = Layout::new(1, abi, PageSize::K4).expect("one fits");
     let placement = Placement {

@@ -28,6 +28,10 @@ enum Start {
 
 /// A `virt` machine that is not started yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent property of the machine or of what is kept"
+)]
 pub struct Machine {
     start: Start,
     options: Vec<String>,
