@@ -45,13 +45,15 @@ fn variables(directory: &Path) -> PathBuf {
     directory.join("variables.fd")
 }
 
-/// Makes the volume and a flash that remembers nothing.
+/// Makes the directory with the volume and a flash that remembers nothing.
 pub(super) fn prepare(
     directory: &Path,
     image: &Path,
     payload: Option<&Payload>,
     words: &str,
 ) -> Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     let missing = || Refusal("EDK2 for QEMU is missing (package qemu-efi-aarch64)".into());
     let [_, empty] = setup::edk2_flash().ok_or_else(missing)?;
     let file = variables(directory);
