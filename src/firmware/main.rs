@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod chainload;
 mod console;
+mod earlier;
 mod entry;
 mod exceptions;
 mod heap;
@@ -99,17 +100,19 @@ fn boot(
     console.map_or(Ok(()), |console| console::open(console, &mut mmu))?;
     logger::start(timer, LevelFilter::Info);
 
-    let machine = Machine::from_device_tree(bytes)?;
-    let options = Options::from_bootargs(&machine.bootargs);
+    let mut machine = Machine::from_device_tree(bytes)?;
+    let mut options = Options::from_bootargs(&machine.bootargs);
+    // What runs on below a kernel that has just ended must not be disturbed.
+    options.preserve |= machine.from_kexec || machine.handover.is_some();
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    let memory = memory::take(&machine, image, tree, &mut mmu)?;
+    let (memory, earlier) = memory::take(&mut machine, image, tree, &mut mmu)?;
     telling::introduce(&machine, &options, image);
 
     let mut phases = Phases::new(timer);
     let outcome = pipeline::open(&machine, &options, &mut mmu)
         .map(|(hosts, reach)| pipeline::run(&hosts, &options, reach, timer, &mut phases));
-    let payload = chainload::find(bytes)?;
+    let payload = chainload::find(bytes, &memory)?;
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,
         Some(kernel) => {
@@ -120,6 +123,7 @@ fn boot(
                 payload: &payload,
                 kernel,
                 memory,
+                earlier: &earlier,
             };
             Some(loader.load(outcome.as_ref().ok(), &mut phases))
         }

@@ -8,7 +8,9 @@ use core::fmt;
 use vm_fdt::FdtWriter;
 
 use super::block::BlockError;
+use super::incoming::Subtree;
 use super::layout::{ARENA_BLOCK, Layout, MOST_SCRATCH_AREAS};
+use super::map::Preserved;
 use super::{BlockInput, Sink, index, map, native};
 use crate::linux::memory::MemoryRange;
 use crate::pci::{PhysAddr, Sbdf};
@@ -19,6 +21,9 @@ const RULES_VERSION: u32 = 1;
 
 /// Version of the properties and tables that the consumer does not look at.
 const EXTENSION_VERSION: u32 = 1;
+
+/// The subtree that says which kernel was before.
+const METADATA: &str = "kexec-metadata";
 
 /// Size of the `kexec-metadata` structure.
 const METADATA_SIZE: usize = 73;
@@ -54,8 +59,18 @@ pub struct Handover {
     pub entries: usize,
     /// Pages that the preserved-memory map takes.
     pub map_pages: u64,
-    /// Bytes that stay preserved in Linux.
+    /// Bytes that this handover itself keeps preserved in Linux.
     pub preserved_bytes: u64,
+}
+
+/// What goes on from an earlier handover.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inherited<'a> {
+    /// Subtrees that are handed on as they are.
+    pub subtrees: &'a [Subtree],
+    /// Memory that stays preserved; with [`Layout::with_inherited`] there is
+    /// room for it. Only where the map is a radix tree.
+    pub entries: &'a [Preserved],
 }
 
 /// Writes the handover of `blocks`, which ascend by function, as `layout`
@@ -63,6 +78,17 @@ pub struct Handover {
 pub fn build(
     layout: &Layout,
     placement: &Placement<'_>,
+    blocks: &[BlockInput<'_>],
+    sink: &mut impl Sink,
+) -> Result<Handover, BuildError> {
+    build_upon(layout, placement, Inherited::default(), blocks, sink)
+}
+
+/// The same on top of an earlier handover.
+pub fn build_upon(
+    layout: &Layout,
+    placement: &Placement<'_>,
+    inherited: Inherited<'_>,
     blocks: &[BlockInput<'_>],
     sink: &mut impl Sink,
 ) -> Result<Handover, BuildError> {
@@ -88,18 +114,29 @@ pub fn build(
     put(sink, subtree.start, &tree, layout.subtree.run)?;
     drop(tree);
 
-    let entries = layout.entries(placement.arena);
+    // Who handed over to us has already said who it is.
+    let told = inherited
+        .subtrees
+        .iter()
+        .any(|subtree| subtree.name == METADATA);
+    let place = layout.metadata.map(|piece| at(piece.offset));
+    let metadata = place.filter(|_| !told);
+    let unused = place.filter(|_| told);
+
+    let mut entries = layout.entries(placement.arena);
+    entries.retain(|entry| Some(entry.address) != unused);
+    entries.extend_from_slice(inherited.entries);
+    entries.sort_unstable();
     let mut pages = layout.map_pages(placement.arena);
     let map_pages = pages.left();
     let map = map::write(layout.abi(), layout.page_size(), &entries, &mut pages, sink)
         .ok_or(BuildError::MapTooLarge { pages: map_pages })?;
 
-    let metadata = layout.metadata.map(|piece| at(piece.offset));
     if let Some(metadata) = metadata {
         put(sink, metadata, &metadata_bytes(), page)?;
     }
     let root = MemoryRange::new(at(layout.root.offset), page);
-    let tree = root_tree(layout, map, subtree, metadata)?;
+    let tree = root_tree(layout, map, subtree, metadata, inherited.subtrees)?;
     put(sink, root.start, &tree, page)?;
 
     let mut areas = Vec::with_capacity(placement.scratch.len() * 16);
@@ -119,7 +156,7 @@ pub fn build(
         functions: blocks.len(),
         entries: entries.len(),
         map_pages: map_pages - pages.left(),
-        preserved_bytes: layout.preserved_size(),
+        preserved_bytes: layout.preserved_size() - unused.map_or(0, |_| page),
     })
 }
 
@@ -216,6 +253,7 @@ fn root_tree(
     map: PhysAddr,
     subtree: MemoryRange,
     metadata: Option<PhysAddr>,
+    inherited: &[Subtree],
 ) -> Result<Vec<u8>, BuildError> {
     let abi = layout.abi();
     let mut tree = FdtWriter::new()?;
@@ -232,9 +270,16 @@ fn root_tree(
     }
     tree.end_node(node)?;
     if let Some(metadata) = metadata {
-        let node = tree.begin_node("kexec-metadata")?;
+        let node = tree.begin_node(METADATA)?;
         native::u64(&mut tree, "preserved-data", metadata.0)?;
         native::u64(&mut tree, "blob-size", METADATA_SIZE as u64)?;
+        tree.end_node(node)?;
+    }
+    for subtree in inherited {
+        let node = tree.begin_node(&subtree.name)?;
+        for (name, value) in &subtree.properties {
+            tree.property(name, value)?;
+        }
         tree.end_node(node)?;
     }
     tree.end_node(root)?;

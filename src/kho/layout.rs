@@ -6,7 +6,7 @@ use core::fmt;
 use super::block::BLOCK_SIZE;
 use super::index::{INDEX_HEADER_SIZE, INDEX_RECORD_SIZE};
 use super::map::{Preserved, most_pages, split};
-use super::{KhoAbi, map};
+use super::{KhoAbi, map, map_radix};
 use crate::linux::image::PageSize;
 use crate::pci::PhysAddr;
 
@@ -103,6 +103,17 @@ impl Layout {
             return Err(too_many);
         }
         Ok(layout)
+    }
+
+    /// The same with room for the map entries of an earlier handover.
+    pub fn with_inherited(mut self, entries: &[Preserved]) -> Result<Self, LayoutError> {
+        self.map_pages += map_radix::pages(self.page_size, entries);
+        if self.size() > ARENA_BLOCK {
+            return Err(LayoutError {
+                functions: self.functions as usize,
+            });
+        }
+        Ok(self)
     }
 
     /// Gives every piece its offset: the largest runs first.

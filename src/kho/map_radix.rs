@@ -13,18 +13,18 @@ use crate::pci::PhysAddr;
 
 /// The shape of the tree for a page size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+pub(super) struct Shape {
     page_shift: u32,
     /// Key bits that a table consumes.
-    table_bits: u32,
+    pub(super) table_bits: u32,
     /// Key bits that a leaf consumes.
-    leaf_bits: u32,
+    pub(super) leaf_bits: u32,
     /// Levels, the leaves included.
-    depth: u32,
+    pub(super) depth: u32,
 }
 
 impl Shape {
-    const fn new(page_size: PageSize) -> Self {
+    pub(super) const fn new(page_size: PageSize) -> Self {
         let page_shift = page_size.shift();
         let (table_bits, leaf_bits) = (page_shift - 3, page_shift + 3);
         // The widest key, that of order 0, has its order bit at 64 - page_shift.
@@ -40,6 +40,21 @@ impl Shape {
     const fn key(self, entry: Preserved) -> u64 {
         1 << (64 - self.page_shift - entry.order)
             | entry.address.0 >> (self.page_shift + entry.order)
+    }
+
+    /// The entry that `key` stands for; `None` where that is no memory of any
+    /// machine.
+    pub(super) fn entry(self, key: u64) -> Option<Preserved> {
+        let top = key.checked_ilog2()?;
+        let order = (64 - self.page_shift).checked_sub(top)?;
+        let shift = self.page_shift + order;
+        let frame = key & !(1 << top);
+        // Physical addresses have 52 bits at most.
+        let fits = shift <= 52 && frame >> (52 - shift) == 0;
+        fits.then(|| Preserved {
+            order,
+            address: PhysAddr(frame << shift),
+        })
     }
 
     /// Key bits below the ones that select a slot in a table of `level`,
@@ -97,6 +112,21 @@ pub(super) fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32,
         (1..shape.depth)
             .map(|level| most_spans(extent, shape.below(level) + shape.page_shift + order))
             .sum::<u64>()
+    });
+    1 + below_root.sum::<u64>()
+}
+
+/// The pages that a map of `entries` takes.
+pub(super) fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
+    let shape = Shape::new(page_size);
+    let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
+    keys.sort_unstable();
+    let below_root = (1..shape.depth).map(|level| {
+        let prefixes = keys.iter().map(|key| key >> shape.below(level));
+        let mut last = None;
+        prefixes
+            .filter(|prefix| last.replace(*prefix) != Some(*prefix))
+            .count() as u64
     });
     1 + below_root.sum::<u64>()
 }

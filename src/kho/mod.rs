@@ -13,6 +13,7 @@
 pub mod block;
 pub mod build;
 pub mod gather;
+pub mod incoming;
 pub mod index;
 pub mod layout;
 pub mod map;
@@ -25,8 +26,9 @@ pub mod verify;
 use core::fmt;
 
 pub use block::{BlockInput, CapabilityRecord, MaskRecord};
-pub use build::{BuildError, Handover, Placement, build};
+pub use build::{BuildError, Handover, Inherited, Placement, build, build_upon};
 pub use gather::Gathered;
+pub use incoming::{Incoming, IncomingError, Source, Subtree};
 pub use layout::{Layout, LayoutError};
 pub use sink::{Buffer, Sink, Window};
 pub use verify::{VerifyError, verify};

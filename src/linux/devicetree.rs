@@ -26,6 +26,8 @@ pub struct Chosen<'a> {
     pub handover: Option<ChosenHandover>,
     /// Linux is to keep bus numbers and BARs (`linux,pci-probe-only`).
     pub probe_only: bool,
+    /// A range in the memory reservation block that nobody needs any more.
+    pub released: Option<MemoryRange>,
 }
 
 /// Where Linux finds a handover.
@@ -81,7 +83,15 @@ pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
     }
     copy_to(&mut structure, places.end, places.end);
     write::finish(&mut structure);
-    assemble(&tree, &structure, &strings)
+    let released = chosen.released.map(|range| {
+        let mut entry = range.start.0.to_be_bytes().to_vec();
+        entry.extend_from_slice(&range.size.to_be_bytes());
+        entry
+    });
+    let entries = tree.reservations.chunks_exact(16);
+    let kept = entries.filter(|entry| released.as_deref() != Some(*entry));
+    let reservations: Vec<u8> = kept.flatten().copied().collect();
+    assemble(&tree, &reservations, &structure, &strings)
 }
 
 /// The names of the properties that `chosen` sets.
@@ -212,9 +222,14 @@ pub(super) fn is_chosen(name: &[u8]) -> bool {
 }
 
 /// Puts the blocks together, in the order that dtc writes them.
-fn assemble(tree: &Tree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, TreeError> {
+fn assemble(
+    tree: &Tree<'_>,
+    reservations: &[u8],
+    structure: &[u8],
+    strings: &[u8],
+) -> Result<Vec<u8>, TreeError> {
     let reservations_at = HEADER_SIZE;
-    let structure_at = reservations_at + tree.reservations.len();
+    let structure_at = reservations_at + reservations.len();
     let strings_at = structure_at + structure.len();
     let total = strings_at + strings.len();
     if u32::try_from(total).is_err() {
@@ -235,7 +250,7 @@ fn assemble(tree: &Tree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>
     ] {
         out.extend_from_slice(&word.to_be_bytes());
     }
-    out.extend_from_slice(tree.reservations);
+    out.extend_from_slice(reservations);
     out.extend_from_slice(structure);
     out.extend_from_slice(strings);
     Ok(out)

@@ -6,7 +6,9 @@
 
 use alloc::string::String;
 use core::fmt;
+use core::ops::Range;
 
+use super::bundle::Bundle;
 use super::devicetree::is_chosen;
 use super::memory::MemoryRange;
 use super::tokens::{Token, Tree, TreeError, u32_at};
@@ -30,9 +32,33 @@ pub struct Payload<'a> {
     pub ramdisk: Option<Module<'a>>,
     /// The command line of `/chosen` itself, without the NUL.
     pub bootargs: Option<&'a [u8]>,
+    /// The file that kernel and initrd came in, if it was one.
+    pub bundle: Option<MemoryRange>,
 }
 
 impl<'a> Payload<'a> {
+    /// Takes the initrd apart where there is no kernel and `file`, which is
+    /// what the initrd holds, has one in front ([`Bundle`]). The initrd is then
+    /// what follows, or the whole file where nothing does.
+    pub fn take_apart(&mut self, file: &[u8]) {
+        let (Some(ramdisk), None) = (self.ramdisk, self.kernel) else {
+            return;
+        };
+        let Some(bundle) = Bundle::find(file) else {
+            return;
+        };
+        let module = |part: Range<usize>| Module {
+            range: MemoryRange::new(
+                PhysAddr(ramdisk.range.start.0 + part.start as u64),
+                part.len() as u64,
+            ),
+            bootargs: None,
+        };
+        self.bundle = Some(ramdisk.range);
+        self.kernel = Some(module(bundle.kernel));
+        self.ramdisk = Some(module(bundle.initrd.unwrap_or(0..file.len())));
+    }
+
     /// Reads the modules of `tree`.
     pub fn find(tree: &'a [u8]) -> Result<Self, PayloadError> {
         let tree = Tree::new(tree)?;

@@ -83,6 +83,8 @@ pub enum ReservationKind {
     NoMap,
     /// The initial RAM disk that `/chosen` names.
     Initrd,
+    /// What an earlier kernel hands over to the next one.
+    Handover,
     /// A boot module below `/chosen` (`multiboot,module`, `multiboot,kernel`,
     /// `multiboot,ramdisk`).
     Module,
@@ -192,6 +194,27 @@ pub(super) fn reservations(
     }
     at_most(taken.len(), MAX_REGIONS, "memory reservations")?;
     Ok(taken)
+}
+
+/// The handover of an earlier kernel: its root tree and its scratch areas.
+pub(super) fn handover(tree: &Tree<'_>) -> Result<Option<(Region, Region)>, MachineError> {
+    let mut found = None;
+    tree.walk_top(&mut |place| {
+        if place.name()? == "chosen" && found.is_none() {
+            let one = |property| {
+                let regions = cells::bus_regions(place, property).ok()?;
+                let &[(base, size)] = regions.as_slice() else {
+                    return None;
+                };
+                base.checked_add(size.checked_sub(1)?)?;
+                let base = PhysAddr(base);
+                Some(Region { base, size })
+            };
+            found = one("linux,kho-fdt").zip(one("linux,kho-scratch"));
+        }
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
 }
 
 /// Refuses a tree with more than `limit` of something.

@@ -55,6 +55,11 @@ pub struct Machine {
     pub timer_frequency: Option<u32>,
     /// The kernel command line in `/chosen`.
     pub bootargs: String,
+    /// A running kernel has started this program (`linux,booted-from-kexec`).
+    pub from_kexec: bool,
+    /// What it hands over: the root tree and the array of scratch areas
+    /// (`linux,kho-fdt`, `linux,kho-scratch`).
+    pub handover: Option<(Region, Region)>,
     /// What is wrong with the tree, as sentences.
     pub warnings: Vec<String>,
 }
@@ -81,6 +86,10 @@ impl Machine {
             cpus,
             timer_frequency,
             bootargs: memory::bootargs(&tree)?,
+            from_kexec: tree
+                .top_property("chosen", "linux,booted-from-kexec")?
+                .is_some(),
+            handover: memory::handover(&tree)?,
             warnings,
         })
     }

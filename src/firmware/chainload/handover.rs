@@ -2,18 +2,26 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use log::debug;
-use warmbus::kho::{self, Gathered, Handover, KhoAbi, Layout, Placement, Window};
+use warmbus::kho::map::Preserved;
+use warmbus::kho::{
+    self, Gathered, Handover, Inherited, KhoAbi, Layout, LayoutError, Placement, Window,
+};
 use warmbus::linux::detect;
 use warmbus::linux::image::{ImageHeader, PageSize};
 use warmbus::linux::memory::{MemoryPlan, MemoryRange};
 use warmbus::machine::KhoChoice;
 
 use super::{Loader, Why};
+use crate::earlier::Earlier;
 use crate::pipeline::Outcome;
 use crate::timer;
+
+/// Entries of an earlier map that are copied, of 16 bytes each.
+const MOST_ENTRIES: usize = 1 << 20;
 
 const NO_KHO: &str = "the kernel has no Kexec HandOver";
 
@@ -21,6 +29,19 @@ const NO_KHO: &str = "the kernel has no Kexec HandOver";
 pub(super) struct Wanted<'o> {
     pub(super) outcome: &'o Outcome,
     pub(super) page_size: PageSize,
+    /// Memory that an earlier handover keeps preserved.
+    entries: Vec<Preserved>,
+}
+
+impl Wanted<'_> {
+    /// The layout for a number of functions.
+    pub(super) fn layout(&self, functions: usize, abi: KhoAbi) -> Result<Layout, LayoutError> {
+        let layout = Layout::new(functions, abi, self.page_size)?;
+        if self.entries.is_empty() {
+            return Ok(layout);
+        }
+        layout.with_inherited(&self.entries)
+    }
 }
 
 /// A handover that was made.
@@ -30,6 +51,13 @@ pub(super) struct Handed {
     pub(super) gap: Option<String>,
     layout: Layout,
     arena: MemoryRange,
+    inherits: Option<Inherits>,
+}
+
+/// What goes on from an earlier handover.
+struct Inherits {
+    subtrees: Vec<String>,
+    entries: usize,
 }
 
 impl Loader<'_> {
@@ -47,7 +75,23 @@ impl Loader<'_> {
             return Err(failure.clone().into());
         }
         let page_size = detect::page_size(header)?;
-        Ok(Wanted { outcome, page_size })
+        let entries = match self.earlier {
+            Earlier::None => Vec::new(),
+            Earlier::Opaque => return Err("what an earlier kernel hands over goes first".into()),
+            Earlier::Followed(incoming) if incoming.page_size != page_size => {
+                return Err(format!(
+                    "this kernel has {page_size} pages, and the one that handed over had {} ones",
+                    incoming.page_size
+                )
+                .into());
+            }
+            Earlier::Followed(incoming) => incoming.entries(&self.memory, MOST_ENTRIES)?,
+        };
+        Ok(Wanted {
+            outcome,
+            page_size,
+            entries,
+        })
     }
 
     /// The version of the handover that the kernel, which is unpacked at
@@ -74,6 +118,9 @@ impl Loader<'_> {
             (abi, wanted) => (abi.ok_or(NO_KHO), wanted?),
         };
         let abi = abi?;
+        if self.earlier.followed().is_some() && !abi.has_radix_tree() {
+            return Err(format!("what an earlier kernel hands over cannot become {abi}").into());
+        }
         let gap = self.gap(wanted.outcome);
         if let Some(gap) = gap.as_ref().filter(|_| abi.has_radix_tree()) {
             return Err(format!(
@@ -88,21 +135,35 @@ impl Loader<'_> {
         if blocks.is_empty() && outcome.config.blocks().next().is_some() {
             return Err("Linux finds no function as it was captured".into());
         }
-        let layout = Layout::new(blocks.len(), abi, wanted.page_size)?;
+        let layout = wanted.layout(blocks.len(), abi)?;
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
             generation: timer::stamp(),
         };
+        let subtrees = self.earlier.followed().map(|incoming| &incoming.subtrees);
+        let inherited = Inherited {
+            subtrees: subtrees.map_or(&[], Vec::as_slice),
+            entries: &wanted.entries,
+        };
+        let names = inherited
+            .subtrees
+            .iter()
+            .map(|subtree| subtree.name.clone());
+        let inherits = self.earlier.followed().map(|_| Inherits {
+            subtrees: names.collect(),
+            entries: inherited.entries.len(),
+        });
         let arena = MemoryRange::new(arena.start, layout.size());
         let mut memory = Window::new(arena.start, self.memory.bytes_mut(arena)?);
-        let handover = kho::build(&layout, &placement, &blocks, &mut memory)?;
+        let handover = kho::build_upon(&layout, &placement, inherited, &blocks, &mut memory)?;
         debug!("handover {handover:?}");
         Ok(Handed {
             handover,
             gap,
             layout,
             arena,
+            inherits,
         })
     }
 
@@ -155,6 +216,14 @@ impl Handed {
             "preserved    {} functions, {} bytes in {} entries",
             handover.functions, handover.preserved_bytes, handover.entries
         )?;
+        if let Some(inherits) = &self.inherits {
+            writeln!(
+                to,
+                "inherited    {} entries, subtrees {}",
+                inherits.entries,
+                inherits.subtrees.join(" ")
+            )?;
+        }
         match &self.gap {
             None => writeln!(to, "PCI          Linux keeps all bus numbers and BARs"),
             Some(gap) => writeln!(to, "PCI          Linux assigns again: {gap}"),

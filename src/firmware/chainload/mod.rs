@@ -22,6 +22,7 @@ use warmbus::linux::unpack::Packed;
 use warmbus::machine::{Machine, Options};
 
 use crate::console::{self, println};
+use crate::earlier::Earlier;
 use crate::heap;
 use crate::image::Image;
 use crate::jump;
@@ -43,6 +44,8 @@ pub(crate) struct Loader<'a> {
     /// The kernel of the payload.
     pub(crate) kernel: Module<'a>,
     pub(crate) memory: Physical,
+    /// What an earlier kernel hands over.
+    pub(crate) earlier: &'a Earlier,
 }
 
 /// A Linux in memory that only has to be entered.
@@ -56,13 +59,20 @@ pub(crate) struct Linux {
 
 /// What the loaders before us say is to be started. A tree that cannot be
 /// followed to its end holds nothing to start.
-pub(crate) fn find(tree: &[u8]) -> Result<Payload<'_>, PayloadError> {
+pub(crate) fn find<'t>(tree: &'t [u8], memory: &Physical) -> Result<Payload<'t>, PayloadError> {
     match Payload::find(tree) {
+        Ok(mut payload) => {
+            let ramdisk = payload.ramdisk.map(|module| memory.bytes(module.range));
+            if let Some(Ok(file)) = ramdisk {
+                payload.take_apart(file);
+            }
+            Ok(payload)
+        }
         Err(PayloadError::Tree(error)) => {
             warn!("no kernel is looked for: {error}");
             Ok(Payload::default())
         }
-        found => found,
+        Err(error) => Err(error),
     }
 }
 
@@ -143,6 +153,7 @@ impl Loader<'_> {
                 scratch: handed.handover.scratch,
             }),
             probe_only: handed.is_some_and(|handed| handed.gap.is_none()),
+            released: self.payload.bundle,
         };
         let tree = edit(self.tree, &chosen)?;
         let range = MemoryRange::new(plan.tree.start, tree.len() as u64);

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use warmbus::kho::{KhoAbi, Layout, LayoutError};
+use warmbus::kho::{KhoAbi, LayoutError};
 use warmbus::linux::devicetree::{Chosen, ChosenHandover, edit};
-use warmbus::linux::image::{ImageHeader, PageSize};
+use warmbus::linux::image::ImageHeader;
 use warmbus::linux::memory::{
     HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, MemoryRange, PlanRequest, RamRegion,
     ReservedRegion, ScratchNeeds,
@@ -25,7 +25,7 @@ impl Loader<'_> {
     ) -> Result<(MemoryPlan, Result<Wanted<'o>, Why>), Why> {
         let planned = wanted.and_then(|wanted| {
             let functions = wanted.outcome.config.blocks().count();
-            let needs = self.handover_needs(functions, wanted.page_size)?;
+            let needs = self.handover_needs(functions, &wanted)?;
             Ok((self.plan_with(header, Some(needs))?, wanted))
         });
         match planned {
@@ -54,7 +54,12 @@ impl Loader<'_> {
                 // The plan knows that the ramdisk may stay where it is.
                 ReservationKind::Initrd | ReservationKind::Module if Some(range) == ramdisk => {}
                 ReservationKind::Initrd | ReservationKind::Module => occupied.push(range),
-                ReservationKind::MemReserve
+                // Linux reserves what it was told to load; that goes with it.
+                ReservationKind::MemReserve if Some(range) == self.payload.bundle => {
+                    occupied.push(range);
+                }
+                ReservationKind::Handover
+                | ReservationKind::MemReserve
                 | ReservationKind::ReservedMemory
                 | ReservationKind::NoMap => reserved.push(ReservedRegion {
                     range,
@@ -65,6 +70,10 @@ impl Loader<'_> {
         if let Some(ramdisk) = ramdisk {
             self.memory.bytes(ramdisk)?;
         }
+        let scratch = match (self.earlier.followed(), handover) {
+            (Some(incoming), Some(_)) => &incoming.scratch[..],
+            _ => &[],
+        };
         let request = PlanRequest {
             ram: &ram,
             reserved: &reserved,
@@ -76,6 +85,7 @@ impl Loader<'_> {
             initrd: ramdisk.map(|loaded| InitrdNeeds { loaded }),
             tree_size: self.tree_size(ramdisk, handover.is_some())?,
             handover,
+            scratch,
         };
         let plan = MemoryPlan::new(&request)?;
         plan.check(&request)?;
@@ -93,6 +103,7 @@ impl Loader<'_> {
                 scratch: nowhere,
             }),
             probe_only: handover,
+            released: self.payload.bundle,
         };
         Ok(edit(self.tree, &chosen)?.len() as u64)
     }
@@ -102,8 +113,9 @@ impl Loader<'_> {
     fn handover_needs(
         &self,
         functions: usize,
-        page_size: PageSize,
+        wanted: &Wanted<'_>,
     ) -> Result<HandoverNeeds, LayoutError> {
+        let page_size = wanted.page_size;
         let possible: &[KhoAbi] = match &self.options.kho {
             KhoChoice::Abi(abi) => core::slice::from_ref(abi),
             KhoChoice::Auto | KhoChoice::Off => &KhoAbi::ALL,
@@ -116,7 +128,7 @@ impl Loader<'_> {
             scratch: self.scratch_needs(),
         };
         for &abi in possible {
-            let layout = Layout::new(functions, abi, page_size)?;
+            let layout = wanted.layout(functions, abi)?;
             needs.arena_size = needs.arena_size.max(layout.size());
             needs.arena_align = needs.arena_align.max(layout.align());
         }
