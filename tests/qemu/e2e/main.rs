@@ -3,6 +3,11 @@
 
 mod bad_input;
 mod command_line;
+mod consumer;
+mod consumer_chain;
+mod consumer_churn;
+mod consumer_faults;
+mod consumer_vm;
 mod linux;
 mod machines;
 mod preserve;

@@ -6,6 +6,8 @@
 )]
 
 pub mod boot;
+pub mod consumer;
+pub mod debugger;
 pub mod handover;
 pub mod linux;
 pub mod pci;

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use xtask::console::{Event, Section};
-use xtask::qemu::{Machine, Payload};
+use xtask::qemu::{Machine, Payload, Running};
 use xtask::trace::{self, Access};
 use xtask::{linux, run, test};
 
 use crate::handover::{self, Block, Subtree};
-use crate::{Boot, Lab};
+use crate::{Boot, Lab, boot};
 
 /// The Linux of the project: the one that `cargo xtask test` has built, or
 /// one that is built now.
@@ -56,6 +56,15 @@ pub struct Function {
     pub config: Vec<u8>,
 }
 
+/// When a test can do something to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The firmware has said that it starts Linux, which may run already.
+    Starting,
+    /// The test init holds still, for the n-th time from 0 on.
+    Waiting(usize),
+}
+
 /// A boot that went on into Linux.
 #[derive(Debug, Default)]
 pub struct LinuxBoot {
@@ -78,6 +87,16 @@ impl Lab {
     /// While the init waits, QEMU is asked for its devices and the memory of
     /// the guest is looked at.
     pub fn boot_linux(&self, machine: Machine) -> Result<LinuxBoot> {
+        self.boot_linux_with(machine, |_, _, _| Ok(()))
+    }
+
+    /// The same, and has `intervene` do something to the machine at each
+    /// [`Moment`].
+    pub fn boot_linux_with(
+        &self,
+        machine: Machine,
+        intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
+    ) -> Result<LinuxBoot> {
         let machine = machine.section(Section::Report).qmp(&self.file("qmp"));
         let mut running = machine.start()?;
         let mut linux = LinuxBoot::default();
@@ -86,6 +105,39 @@ impl Lab {
             Ok(())
         });
         linux.boot.outcome = Some(outcome.with_context(|| linux.boot.console.join("\n"))?);
+        self.follow(running, linux, intervene)
+    }
+
+    /// Boots `kernel` with the test init, which is to do `steps`, on the machine
+    /// of `topology` as QEMU starts it, without the firmware.
+    pub fn boot_linux_alone(
+        &self,
+        topology: &str,
+        kernel: &Path,
+        steps: &str,
+    ) -> Result<LinuxBoot> {
+        let payload = payload(kernel, steps);
+        let initrd = payload.initrd.context("there is an initrd")?;
+        let machine = Machine::kernel(kernel)
+            .topology(&boot::topology(topology))
+            .bootargs(&payload.bootargs)
+            .arguments(["-initrd".into(), initrd.to_string_lossy().into_owned()])
+            .trace()
+            .qmp(&self.file("qmp"));
+        let linux = LinuxBoot {
+            started: true,
+            ..LinuxBoot::default()
+        };
+        self.follow(machine.start()?, linux, |_, _, _| Ok(()))
+    }
+
+    fn follow(
+        &self,
+        mut running: Running,
+        mut linux: LinuxBoot,
+        mut intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
+    ) -> Result<LinuxBoot> {
+        let mut waits = 0;
         loop {
             let event = running
                 .event()
@@ -106,10 +158,16 @@ impl Lab {
                             .blocks
                             .insert(name.clone(), Block::parse(&fs::read(file)?)?);
                     }
+                    intervene(Moment::Waiting(waits), &mut running, &linux)?;
+                    waits += 1;
                     running.type_in("\n")?;
                 }
+                Some(event @ Event::Starting(_)) => {
+                    linux.started = true;
+                    linux.boot.keep(event);
+                    intervene(Moment::Starting, &mut running, &linux)?;
+                }
                 Some(event) => {
-                    linux.started |= matches!(event, Event::Starting(_));
                     linux.done |= event == Event::Done;
                     linux.boot.keep(event);
                 }

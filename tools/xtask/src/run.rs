@@ -46,13 +46,17 @@ pub struct Options {
     pub topology: String,
 
     /// Stop after enumeration and report: start no Linux
-    #[arg(long, conflicts_with_all = ["kernel", "initrd", "shell", "kho"])]
+    #[arg(long, conflicts_with_all = ["kernel", "consumer", "initrd", "shell", "kho"])]
     pub probe_only: bool,
 
     /// Linux to start, an arm64 Image or Image.gz, instead of the one that
     /// `cargo xtask linux` builds
     #[arg(long, value_name = "IMAGE")]
     pub kernel: Option<PathBuf>,
+
+    /// Start the Linux that reads the cache, with the patches of linux/patches
+    #[arg(long, conflicts_with = "kernel")]
+    pub consumer: bool,
 
     /// Initrd for it, instead of the one that tells what Linux received
     #[arg(long, value_name = "FILE")]
@@ -219,6 +223,7 @@ impl Options {
     fn payload(&self) -> Result<Payload> {
         let kernel = match &self.kernel {
             Some(kernel) => kernel.clone(),
+            None if self.consumer => linux::image(&linux::Options::consumer())?,
             None => linux::image(&linux::Options::default())?,
         };
         let mut words = vec![LINUX_BOOTARGS];

@@ -36,7 +36,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 16] = [
     Tool {
         name: "QEMU for ARM",
         package: "qemu-system-arm",
@@ -60,6 +60,18 @@ const TOOLS: [Tool; 14] = [
         package: "gcc-aarch64-linux-gnu",
         purpose: Purpose::Linux,
         find: || paths::program("aarch64-linux-gnu-gcc"),
+    },
+    Tool {
+        name: "a C library for arm64",
+        package: "libc6-dev-arm64-cross",
+        purpose: Purpose::Linux,
+        find: library,
+    },
+    Tool {
+        name: "patch",
+        package: "patch",
+        purpose: Purpose::Linux,
+        find: || paths::program("patch"),
     },
     Tool {
         name: "a C compiler",
@@ -130,6 +142,15 @@ fn network_rom() -> Option<PathBuf> {
         .lines()
         .map(|directory| Path::new(directory).join("efi-e1000.rom"))
         .find(|file| file.is_file())
+}
+
+/// The C library that programs for the test Linux are linked with.
+fn library() -> Option<PathBuf> {
+    let mut command = Command::new("aarch64-linux-gnu-gcc");
+    let said = process::output(command.arg("-print-file-name=libc.a")).ok()?;
+    // A library that is not there is told by its bare name.
+    let file = PathBuf::from(said.trim());
+    file.is_absolute().then_some(file)
 }
 
 /// U-Boot as firmware of QEMU's `virt` machine.

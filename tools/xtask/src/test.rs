@@ -20,6 +20,8 @@ const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
 pub const IMAGE: &str = "WARMBUS_IMAGE";
 /// The variable that gives them the Linux to start.
 pub const LINUX: &str = "WARMBUS_LINUX";
+/// The variable that gives them the Linux that reads the cache.
+pub const CONSUMER: &str = "WARMBUS_CONSUMER";
 /// The variable that names a directory with more kernels.
 pub const KERNELS: &str = "WARMBUS_KERNELS";
 
@@ -117,8 +119,8 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if !options.host && session.wants_tests() {
         match build::firmware(&toolchain) {
-            Ok(image) => match linux::image(&linux::Options::default()) {
-                Ok(linux) => session.qemu(&image, &linux)?,
+            Ok(image) => match kernels() {
+                Ok(kernels) => session.qemu(&image, &kernels)?,
                 Err(error) => session.failed("Linux build", &format!("{error:#}")),
             },
             Err(error) => session.failed("firmware build", &format!("{error:#}")),
@@ -134,6 +136,15 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     println!("{sum}");
     Ok(sum.failed == 0)
+}
+
+/// The Linux of the tests, and the same with our patches, which takes little
+/// more where it is built second.
+fn kernels() -> Result<[(&'static str, PathBuf); 2]> {
+    Ok([
+        (LINUX, linux::image(&linux::Options::default())?),
+        (CONSUMER, linux::image(&linux::Options::consumer())?),
+    ])
 }
 
 /// The full name of `path`, which has to be a directory.
@@ -217,12 +228,12 @@ impl Session {
     }
 
     /// The end-to-end tests. Each has a QEMU, which keeps a processor busy.
-    fn qemu(&mut self, image: &Path, linux: &Path) -> Result<()> {
+    fn qemu(&mut self, image: &Path, kernels: &[(&str, PathBuf)]) -> Result<()> {
         let mut command = cargo("test");
         command
             .args(["--package", QEMU_TESTS])
             .env(IMAGE, image)
-            .env(LINUX, linux);
+            .envs(kernels.iter().cloned());
         let mut arguments = vec!["--test-threads=2"];
         if let Some(kernels) = &self.kernels {
             // Without a directory these are skipped.

@@ -1,24 +1,43 @@
-//! The root file system of the test Linux: busybox and one script.
+//! The root file system of the test Linux: busybox, the test init with its steps,
+//! and a small program for what cannot be done in a shell.
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-use super::{Store, key};
+use super::{CROSS, Store, key};
 use crate::debian::Archive;
-use crate::{Refusal, paths};
+use crate::{Refusal, paths, process};
 
 const PACKAGE: &str = "busybox-static";
+/// How the program is compiled.
+const FLAGS: [&str; 7] = [
+    "-std=gnu11",
+    "-Os",
+    "-static",
+    "-s",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+];
 
 /// The archive for Linux, made if it is not in `store`.
 pub(super) fn file(store: &Store) -> Result<PathBuf> {
-    let script = paths::root().join("linux/initramfs/init");
-    let script = fs::read(&script).with_context(|| format!("cannot read {}", script.display()))?;
-    let busybox = busybox(store)?;
-    let archive = archive(&script, &busybox)?;
+    let place = paths::root().join("linux/initramfs");
+    let mut files = vec![
+        ("bin/busybox".to_owned(), busybox(store)?),
+        ("bin/tool".to_owned(), tool(store, &place.join("tool"))?),
+        ("init".to_owned(), read(&place.join("init"))?),
+    ];
+    for step in listed(&place.join("steps"))? {
+        let name = step.file_name().unwrap_or_default().to_string_lossy();
+        files.push((format!("steps/{name}"), read(&step)?));
+    }
+    let archive = archive(&files)?;
     let file = store.path(&format!("initramfs-{}.cpio", key([&archive[..]])));
     if !file.is_file() {
         // Under its name only once it is whole.
@@ -27,6 +46,43 @@ pub(super) fn file(store: &Store) -> Result<PathBuf> {
         fs::rename(&whole, &file)?;
     }
     Ok(file)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// The files of a directory, in the order of their names.
+fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The program that is made of the C files in `from`, compiled if it is not in
+/// `store`.
+fn tool(store: &Store, from: &Path) -> Result<Vec<u8>> {
+    let compiler = format!("{CROSS}gcc");
+    let version = process::output(Command::new(&compiler).arg("--version"))?;
+    let files = listed(from)?;
+    let mut inputs = vec![version.into_bytes(), FLAGS.join(" ").into_bytes()];
+    for file in &files {
+        inputs.push(read(file)?);
+    }
+    let program = store.path(&format!("tool-{}", key(inputs.iter().map(Vec::as_slice))));
+    if !program.is_file() {
+        let whole = store.path("tool.new");
+        let sources = files
+            .iter()
+            .filter(|file| file.extension().is_some_and(|end| end == "c"));
+        let mut command = Command::new(compiler);
+        command.args(FLAGS).arg("-o").arg(&whole).args(sources);
+        process::output(&mut command)?;
+        fs::rename(&whole, &program)?;
+    }
+    read(&program)
 }
 
 /// Busybox for arm64, fetched from Debian once.
@@ -49,9 +105,9 @@ fn busybox(store: &Store) -> Result<Vec<u8>> {
     fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// A cpio archive with `script` as `/init`. The same files make the same
-/// bytes.
-fn archive(script: &[u8], busybox: &[u8]) -> Result<Vec<u8>> {
+/// A cpio archive with `files`, each by its path, and the directories that
+/// Linux is to find. The same files make the same bytes.
+pub(super) fn archive(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     let mut number = 0;
     let mut add = |name: &str, kind: ModeFileType, mode: u32, bytes: &[u8]| -> Result<()> {
@@ -65,12 +121,13 @@ fn archive(script: &[u8], busybox: &[u8]) -> Result<Vec<u8>> {
         writer.finish()?;
         Ok(())
     };
-    for directory in ["bin", "dev", "proc", "sys", "tmp"] {
+    for directory in ["bin", "dev", "kexec", "proc", "steps", "sys", "tmp"] {
         add(directory, ModeFileType::Directory, 0o755, &[])?;
     }
-    add("bin/busybox", ModeFileType::Regular, 0o755, busybox)?;
     add("bin/sh", ModeFileType::Symlink, 0o777, b"busybox")?;
-    add("init", ModeFileType::Regular, 0o755, script)?;
+    for (name, bytes) in files {
+        add(name, ModeFileType::Regular, 0o755, bytes)?;
+    }
     trailer(&mut archive)?;
     Ok(archive)
 }
@@ -83,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_script_is_an_executable_init_and_its_interpreter_is_there() {
-        let archive = archive(b"#!/bin/sh\n", b"ELF").unwrap();
+        let files = [("init", "#!/bin/sh\n"), ("bin/busybox", "ELF")];
+        let files = files.map(|(name, text)| (name.to_owned(), text.into()));
+        let archive = archive(&files).unwrap();
         let mut from = &archive[..];
         let mut found = Vec::new();
         loop {

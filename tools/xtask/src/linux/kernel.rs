@@ -7,21 +7,22 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::patches::{Patched, Series};
 use super::source::Source;
-use super::{Options, Store, key};
+use super::{CROSS, Options, Store, key};
 use crate::progress::Step;
 use crate::{Refusal, paths, process};
 
-/// What the names of the cross compiler and its companions start with.
-const CROSS: &str = "aarch64-linux-gnu-";
 /// Goes into the key: to be raised when the steps of a build change.
 const RECIPE: &str = "1";
 /// How long a build may take on a slow machine.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// About how many files a build compiles, to show how far it is.
 const FILES: u64 = 1000;
+/// What our patches add to the configuration.
+const CONSUMER: &str = "CONFIG_PCI_PCSC";
 
 /// The size of the kernel's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,18 +58,30 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     let wanted = paths::root().join("linux/config/warmbus.config");
     let wanted =
         fs::read_to_string(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
+    let series = options.consumer.then(Series::read).transpose()?;
+    let consumer = series.as_ref().map(|_| format!("{CONSUMER}=y\n"));
     let wanted = format!(
-        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n",
-        options.page_size.kib()
+        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}",
+        options.page_size.kib(),
+        consumer.unwrap_or_default()
     );
     let compiler = process::output(Command::new(format!("{CROSS}gcc")).arg("--version"))?;
 
     let mut source = Source::find(store, options, options.refresh)?;
-    let mut build = Build::new(store, &source, options, &wanted, &compiler);
+    if let (Source::Directory(path), Some(_)) = (&source, &series) {
+        return Err(Refusal(format!(
+            "--consumer would patch {}: apply linux/patches there, switch {CONSUMER} on, and \
+             leave --consumer out",
+            path.display()
+        ))
+        .into());
+    }
+    let series = series.as_ref();
+    let mut build = Build::new(store, &source, options, &wanted, series, &compiler);
     if matches!(source, Source::Debian { archive: None, .. }) && !build.is_done() {
         // What Debian offered once may be gone.
         source = Source::find(store, options, true)?;
-        build = Build::new(store, &source, options, &wanted, &compiler);
+        build = Build::new(store, &source, options, &wanted, series, &compiler);
     }
     if !build.is_done() || matches!(source, Source::Directory(_)) {
         build.run(&source)?;
@@ -81,10 +94,13 @@ struct Build<'a> {
     /// What people call it.
     label: String,
     wanted: &'a str,
+    series: Option<&'a Series>,
     /// What was built.
     results: PathBuf,
-    /// Source and objects, until it is built.
+    /// Source and objects.
     work: PathBuf,
+    /// What of its inputs source and objects are only good for.
+    base: String,
 }
 
 impl<'a> Build<'a> {
@@ -93,17 +109,31 @@ impl<'a> Build<'a> {
         source: &Source,
         options: &Options,
         wanted: &'a str,
+        series: Option<&'a Series>,
         compiler: &str,
     ) -> Self {
         let identity = source.identity();
         let compiler = compiler.lines().next().unwrap_or_default();
-        let key = key([RECIPE, &identity, wanted, compiler].map(str::as_bytes));
-        let label = format!("{}-{}k", source.label(), options.page_size.kib());
+        let inputs = [RECIPE, &identity, wanted, compiler].into_iter();
+        let key = key(inputs
+            .chain(series.iter().flat_map(|series| series.text()))
+            .map(str::as_bytes));
+        let mut label = format!("{}-{}k", source.label(), options.page_size.kib());
+        // Kept under one name for all revisions of a package.
+        let work = match source {
+            Source::Debian { package, .. } => format!("{package}-{}k", options.page_size.kib()),
+            Source::Tarball { .. } | Source::Directory(_) => key.clone(),
+        };
+        if series.is_some() {
+            label += "-consumer";
+        }
         Self {
             results: store.path(&format!("{label}-{key}")),
-            work: store.path(&format!("work-{key}")),
+            work: store.path(&format!("work-{work}")),
+            base: format!("{RECIPE}, {identity}, {compiler}"),
             label,
             wanted,
+            series,
         }
     }
 
@@ -117,9 +147,13 @@ impl<'a> Build<'a> {
 
     fn run(&self, source: &Source) -> Result<()> {
         let objects = self.work.join("objects");
+        self.start_over_if_stale()?;
         fs::create_dir_all(&objects)
             .with_context(|| format!("cannot make {}", objects.display()))?;
         let from = source.unpack(&self.work)?;
+        if !matches!(source, Source::Directory(_)) {
+            Patched::new(&from, &self.work).set(self.series)?;
+        }
         let config = self.configure(&from, &objects)?;
         self.compile(&from, &objects)?;
 
@@ -130,10 +164,27 @@ impl<'a> Build<'a> {
         fs::copy(objects.join("arch/arm64/boot/Image"), &whole)
             .context("the build left no Image")?;
         fs::rename(&whole, self.image())?;
-        if !matches!(source, Source::Directory(_)) {
+        if matches!(source, Source::Tarball { .. }) {
             fs::remove_dir_all(&self.work)?;
         }
         Ok(())
+    }
+
+    /// Removes source and objects of another revision.
+    fn start_over_if_stale(&self) -> Result<()> {
+        let note = self.work.join("base");
+        if fs::read_to_string(&note).is_ok_and(|base| base == self.base) {
+            return Ok(());
+        }
+        if self.work.exists() {
+            let step = Step::begin("removing the source and objects of another revision");
+            fs::remove_dir_all(&self.work)
+                .with_context(|| format!("cannot remove {}", self.work.display()))?;
+            drop(step);
+        }
+        fs::create_dir_all(&self.work)
+            .with_context(|| format!("cannot make {}", self.work.display()))?;
+        fs::write(&note, &self.base).with_context(|| format!("cannot write {}", note.display()))
     }
 
     fn make(from: &Path, objects: &Path) -> Command {
@@ -172,6 +223,9 @@ impl<'a> Build<'a> {
         let missing = unmet(self.wanted, &config);
         if missing.iter().any(|name| name.contains("_PAGES")) {
             return Err(Refusal(format!("Linux {} cannot have such pages", self.label)).into());
+        }
+        if missing.contains(&CONSUMER) {
+            bail!("Linux {} cannot have {CONSUMER}", self.label);
         }
         if !missing.is_empty() {
             eprintln!(

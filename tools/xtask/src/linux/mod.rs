@@ -1,10 +1,13 @@
 //! `cargo xtask linux`: a Linux to start, and something for it to run.
 //!
 //! What is built is kept in the cache directory under a name made of all that
-//! went into it, so that it is built once, for all work trees.
+//! went into it, so that it is built once, for all work trees. Source and objects
+//! of Debian's kernels stay there as well (`work-...`, some 2 GB): another
+//! configuration, or the patches on top, take a minute then. They may be removed.
 
 mod initramfs;
 mod kernel;
+mod patches;
 mod source;
 
 use std::fmt::Write;
@@ -22,12 +25,15 @@ pub use kernel::PageSize;
 
 /// The version that is built unless another one is asked for.
 pub const VERSION: &str = "7.3";
+/// What the names of the cross compiler and its companions start with.
+const CROSS: &str = "aarch64-linux-gnu-";
 
 /// Which Linux.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask linux
+  cargo xtask linux --consumer
   cargo xtask linux --version 7.2 --page-size 64
   cargo xtask linux --source linux-6.18.tar.xz
   ./qemu-run.sh --kernel $(cargo xtask linux --source ~/linux)")]
@@ -41,6 +47,10 @@ pub struct Options {
     #[arg(long, value_name = "DIR|TARBALL")]
     pub source: Option<PathBuf>,
 
+    /// With the patches of `linux/patches`, which read the cache
+    #[arg(long)]
+    pub consumer: bool,
+
     /// Page size in KiB: 4, 16 or 64
     #[arg(long, value_name = "KIB", default_value = "4", value_parser = PageSize::parse)]
     pub page_size: PageSize,
@@ -50,11 +60,23 @@ pub struct Options {
     pub refresh: bool,
 }
 
+impl Options {
+    /// The Linux of the tests with our patches, which reads the cache.
+    #[must_use]
+    pub fn consumer() -> Self {
+        Self {
+            consumer: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             version: VERSION.into(),
             source: None,
+            consumer: false,
             page_size: PageSize::K4,
             refresh: false,
         }
@@ -77,7 +99,14 @@ pub fn image(options: &Options) -> Result<PathBuf> {
 
 /// The initramfs with the test init; made where it is not there yet.
 pub fn initramfs() -> Result<PathBuf> {
+    setup::ensure_for_linux()?;
     Store::locked(initramfs::file)
+}
+
+/// An archive with `files`, each by its path below the root, that Linux unpacks
+/// as well where it follows the initramfs in an initrd.
+pub fn further(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    initramfs::archive(files)
 }
 
 /// The directory of what was built, which no other process uses meanwhile.

@@ -1,0 +1,168 @@
+//! Linux with our patches: how much of its reads still comes to the hardware,
+//! by QEMU's trace, and whether what it tells instead is true, by the hardware
+//! itself.
+
+use std::fs;
+use std::sync::OnceLock;
+
+use warmbus_qemu_tests::boot::{Lab, TOPOLOGIES};
+use warmbus_qemu_tests::consumer;
+use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
+use xtask::console::Outcome;
+use xtask::paths;
+use xtask::trace::{Counts, counts};
+
+/// What a boot does that is counted. What it compares stands between marks.
+const COUNTED: &str = "summary,mark:1,compare,mark:2,cache";
+
+/// Linux did all it was told to, and the firmware before it, if there was one.
+pub(crate) fn ended_well(linux: &LinuxBoot) {
+    let console = linux.boot.console.join("\n");
+    assert!(linux.done && linux.powered_off, "{console}");
+    assert!(
+        matches!(linux.boot.outcome, None | Some(Outcome::Ok)),
+        "{console}"
+    );
+    for trouble in ["no step is called", "linux: tool:"] {
+        assert!(!console.contains(trouble), "{trouble} in {console}");
+    }
+}
+
+/// What the firmware handed over is in use, all of it, and nothing else was
+/// handed over.
+pub(crate) fn everything_was_restored(linux: &LinuxBoot) {
+    let report = linux.boot.report();
+    let functions = report["functions"].as_array().expect("functions");
+    let counters = &consumer::counters(linux)[0];
+    let log = consumer::log(linux);
+    assert_eq!(counters["restored"], functions.len() as u64, "{log:?}");
+    assert_eq!(counters["rejected"], 0, "{log:?}");
+}
+
+/// `part` of `whole` in percent.
+#[expect(clippy::cast_precision_loss, reason = "the counts are small")]
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64 * 100.0
+}
+
+/// Accesses of one topology.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// Of a stock kernel, booted cold.
+    stock: Counts,
+    /// Of the firmware.
+    firmware: Counts,
+    /// Of our kernel after it.
+    warm: Counts,
+}
+
+fn measure(topology: &str) -> Measured {
+    let lab = Lab::new();
+    let stock = lab
+        .boot_linux_alone(topology, linux::kernel(), "summary")
+        .expect("it boots");
+    ended_well(&stock);
+
+    let machine = lab
+        .machine(topology)
+        .payload(payload(consumer::kernel(), COUNTED));
+    let ours = lab.boot_linux(machine.trace()).expect("it boots");
+    ended_well(&ours);
+    everything_was_restored(&ours);
+    consumer::told_the_truth(&ours, 1);
+
+    let all = counts(&ours.boot.accesses());
+    let own = counts(&ours.accesses());
+    let measured = Measured {
+        stock: counts(&stock.boot.accesses()),
+        firmware: Counts {
+            reads: all.reads - own.reads,
+            writes: all.writes - own.writes,
+        },
+        warm: consumer::without(&ours.accesses(), 1, 2),
+    };
+    println!(
+        "{topology}: {measured:?}: {:.1} % of the reads, with the firmware {:.1} % of the accesses",
+        percent(measured.warm.reads, measured.stock.reads),
+        percent(
+            measured.firmware.total() + measured.warm.total(),
+            measured.stock.total()
+        )
+    );
+    measured
+}
+
+/// The counts of a topology, taken when they are first asked for.
+fn measured(topology: &str) -> Measured {
+    static DONE: [OnceLock<Measured>; TOPOLOGIES.len()] =
+        [const { OnceLock::new() }; TOPOLOGIES.len()];
+    let index = TOPOLOGIES.iter().position(|known| *known == topology);
+    *DONE[index.expect("the topology is one of the board")].get_or_init(|| measure(topology))
+}
+
+/// What `docs/linux-consumer.md` says of a topology: the reads of the stock
+/// kernel and those of ours after the firmware.
+fn documented(topology: &str) -> [u64; 2] {
+    let page = fs::read_to_string(paths::root().join("docs/linux-consumer.md")).unwrap();
+    let row = page
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("| {topology} | ")))
+        .expect("the page has a row for each topology");
+    let cells: Vec<u64> = row
+        .split('|')
+        .filter_map(|cell| cell.trim().replace(',', "").parse().ok())
+        .collect();
+    // Between them: our kernel without a handover.
+    assert_eq!(cells.len(), 3, "{row}");
+    [cells[0], cells[2]]
+}
+
+/// The page tells what QEMU counts, to within the reads of links and slots that
+/// are asked for until they are ready.
+fn page_is_true(topology: &str) {
+    let measured = measured(topology);
+    let documented = documented(topology);
+    let counted = [measured.stock.reads, measured.warm.reads];
+    for (said, counted) in documented.into_iter().zip(counted) {
+        assert!(
+            said.abs_diff(counted) <= said / 50 + 2,
+            "{topology}: the page says {documented:?} reads, QEMU counts {measured:?}"
+        );
+    }
+}
+
+/// One module of the same tests for each topology, so that each has a name.
+macro_rules! on {
+    ($topology:ident, $most:expr) => {
+        mod $topology {
+            use super::*;
+
+            #[test]
+            fn few_reads_of_linux_come_to_the_hardware_and_what_it_tells_is_true() {
+                let measured = measured(stringify!($topology));
+                let share = percent(measured.warm.reads, measured.stock.reads);
+                assert!(share <= $most, "{share:.1} % of {measured:?}");
+            }
+
+            #[test]
+            fn the_page_tells_the_reads_that_qemu_counts() {
+                page_is_true(stringify!($topology));
+            }
+        }
+    };
+}
+
+on!(small, 10.0);
+on!(switch, 12.0);
+on!(fan, 10.0);
+on!(sriov, 22.5);
+
+#[test]
+fn firmware_and_linux_together_make_few_accesses() {
+    for (topology, most) in [("switch", 47.0), ("fan", 40.0)] {
+        let measured = measured(topology);
+        let both = measured.firmware.total() + measured.warm.total();
+        let share = percent(both, measured.stock.total());
+        assert!(share <= most, "{topology}: {share:.1} % of {measured:?}");
+    }
+}

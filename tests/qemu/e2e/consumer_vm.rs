@@ -1,0 +1,104 @@
+//! The start and end of virtual machines, which the idea was born for: a
+//! function is bound to `vfio-pci`, opened, reset, shown to a guest, driven and
+//! closed.
+
+use std::path::Path;
+
+use warmbus_qemu_tests::boot::Lab;
+use warmbus_qemu_tests::consumer;
+use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
+use xtask::trace::counts;
+
+use crate::consumer::{ended_well, everything_was_restored, percent};
+
+/// What a boot with virtual machines counted.
+struct Machines {
+    linux: LinuxBoot,
+    /// Reads that came to the hardware while a monitor started that reads what
+    /// is needed, and while one started that reads all configuration space.
+    reads: [u64; 2],
+    /// Functions that a virtual machine had.
+    functions: u64,
+}
+
+/// Boots `topology` behind an SMMU to do `steps`, with the virtual machines
+/// between the marks 1, 2 and 3.
+fn start_machines(topology: &str, kernel: &Path, steps: &str, mode: &str) -> Machines {
+    let lab = Lab::new();
+    let mut payload = payload(kernel, steps);
+    payload.bootargs += mode;
+    let machine = lab
+        .machine(topology)
+        .machine_option("iommu=smmuv3")
+        .payload(payload)
+        .trace();
+    let linux = lab.boot_linux(machine).expect("it boots");
+    ended_well(&linux);
+    let accesses = linux.accesses();
+    let reads = [1, 2].map(|mark| counts(consumer::between(&accesses, mark, mark + 1)).reads);
+    let functions = consumer::said(&linux, "a virtual machine had ").len() as u64 / 2;
+    Machines {
+        linux,
+        reads,
+        functions,
+    }
+}
+
+/// Of the reads that a stock kernel makes for a monitor that reads what is
+/// needed, and of those for one that reads all configuration space, at least so
+/// many percent do not come to the hardware. What is in no known structure is
+/// not cacheable, and that is most of all configuration space.
+fn most_reads_are_served(topology: &str, steps: &str, functions: u64, least: [f64; 2]) {
+    let stock = start_machines(topology, linux::kernel(), steps, "");
+    let steps = format!("{steps},cache,compare");
+    let ours = start_machines(topology, consumer::kernel(), &steps, "");
+    assert_eq!([stock.functions, ours.functions], [functions; 2]);
+    everything_was_restored(&ours.linux);
+    consumer::told_the_truth(&ours.linux, 1);
+    for (at, least) in least.into_iter().enumerate() {
+        let [stock, ours] = [stock.reads[at], ours.reads[at]];
+        let served = 100.0 - percent(ours, stock);
+        println!(
+            "{topology}, {}: {} reads a function stock, {} ours: {served:.1} % served",
+            ["what is needed", "all"][at],
+            stock / functions,
+            ours / functions
+        );
+        assert!(served >= least, "{served:.1} %: {ours} of {stock}");
+    }
+}
+
+/// The same with `pcsc=verify`: nothing that would have been served differs.
+fn nothing_served_is_stale(topology: &str, steps: &str, functions: u64) {
+    let steps = format!("{steps},cache");
+    let ours = start_machines(topology, consumer::kernel(), &steps, " pcsc=verify");
+    assert_eq!(ours.functions, functions);
+    let counters = consumer::counters(&ours.linux);
+    let sum = counters.last().expect("there are counters");
+    println!("{topology}: {} comparisons", sum["verified"]);
+    assert_eq!(sum["differences"], 0, "{:?}", consumer::log(&ours.linux));
+    assert!(sum["verified"] > 100 * functions, "{sum:?}");
+}
+
+const FUNCTIONS: &str = "mark:1,vms:needed,mark:2,vms:whole,mark:3";
+const VIRTUAL: &str = "vfs:2,mark:1,vms_of_vfs:needed,mark:2,vms_of_vfs:whole,mark:3";
+
+#[test]
+fn of_functions_most_reads_are_served() {
+    most_reads_are_served("small", FUNCTIONS, 5, [76.0, 10.0]);
+}
+
+#[test]
+fn of_virtual_functions_most_reads_are_served() {
+    most_reads_are_served("sriov", VIRTUAL, 8, [70.0, 10.0]);
+}
+
+#[test]
+fn of_functions_nothing_served_is_stale() {
+    nothing_served_is_stale("small", FUNCTIONS, 5);
+}
+
+#[test]
+fn of_virtual_functions_nothing_served_is_stale() {
+    nothing_served_is_stale("sriov", VIRTUAL, 8);
+}

@@ -1,0 +1,111 @@
+//! A client of QEMU's debugger stub: writes to the memory of a guest and to its
+//! devices, which QMP cannot.
+//!
+//! It speaks the packets of the GDB remote serial protocol that this takes.
+
+use std::io::{BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long QEMU may take to answer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A connection. As long as there is one the guest holds still.
+pub struct Debugger {
+    stream: BufReader<UnixStream>,
+}
+
+impl Debugger {
+    /// The arguments with which QEMU listens at `path`.
+    #[must_use]
+    pub fn arguments(path: &Path) -> [String; 2] {
+        let socket = format!("unix:{},server=on,wait=off", path.display());
+        ["-gdb".into(), socket]
+    }
+
+    /// Stops the guest of the QEMU that listens at `path`.
+    pub fn stop(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path)
+            .with_context(|| format!("no debugger stub at {}", path.display()))?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let mut debugger = Self {
+            stream: BufReader::new(stream),
+        };
+        let why = debugger.ask("?")?;
+        ensure!(why.starts_with(['S', 'T']), "the guest runs on: {why}");
+        // Addresses are physical from here on.
+        debugger.order("Qqemu.PhyMemMode:1")?;
+        Ok(debugger)
+    }
+
+    /// Reads an aligned dword.
+    pub fn read(&mut self, address: u64) -> Result<u32> {
+        let bytes = self.ask(&format!("m{address:x},4"))?;
+        let value = u32::from_str_radix(&bytes, 16)
+            .with_context(|| format!("{address:#x} cannot be read: {bytes}"))?;
+        Ok(value.swap_bytes())
+    }
+
+    /// Writes an aligned dword.
+    pub fn write(&mut self, address: u64, value: u32) -> Result<()> {
+        self.order(&format!("M{address:x},4:{:08x}", value.swap_bytes()))
+    }
+
+    /// Lets the guest go on.
+    pub fn go_on(mut self) -> Result<()> {
+        self.order("D")
+    }
+
+    fn order(&mut self, packet: &str) -> Result<()> {
+        let mut answer = self.ask(packet)?;
+        // That the guest stopped is told without being asked as well.
+        while answer.starts_with('T') {
+            answer = self.answer()?;
+        }
+        ensure!(answer == "OK", "{packet} was answered with {answer:?}");
+        Ok(())
+    }
+
+    fn ask(&mut self, packet: &str) -> Result<String> {
+        let sum = packet.bytes().fold(0, u8::wrapping_add);
+        write!(self.stream.get_mut(), "${packet}#{sum:02x}")
+            .with_context(|| format!("cannot send {packet}"))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        // `+` accepts what was sent; the answer is between `$` and `#`.
+        while self.byte()? != b'$' {}
+        let mut answer = String::new();
+        loop {
+            match self.byte()? {
+                b'#' => break,
+                // The byte before is repeated.
+                b'*' => {
+                    let count = self.byte()?.checked_sub(29).context("a short run")?;
+                    let Some(last) = answer.chars().last() else {
+                        bail!("a run of nothing");
+                    };
+                    answer.extend((0..count).map(|_| last));
+                }
+                byte => answer.push(char::from(byte)),
+            }
+        }
+        // The checksum; the connection has its own.
+        self.byte()?;
+        self.byte()?;
+        write!(self.stream.get_mut(), "+")?;
+        Ok(answer)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        let mut byte = [0];
+        self.stream
+            .read_exact(&mut byte)
+            .context("QEMU's debugger stub does not answer")?;
+        Ok(byte[0])
+    }
+}
