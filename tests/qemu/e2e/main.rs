@@ -8,6 +8,7 @@ mod consumer_chain;
 mod consumer_churn;
 mod consumer_faults;
 mod consumer_vm;
+mod kexec_target;
 mod linux;
 mod machines;
 mod preserve;
