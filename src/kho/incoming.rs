@@ -307,7 +307,7 @@ impl<S: Source> Walk<'_, S> {
                 continue;
             }
             for bit in (0..64).filter(|bit| value >> bit & 1 != 0) {
-                let key = prefix << self.shape.leaf_bits | slot * 64 + bit;
+                let key = (prefix << self.shape.leaf_bits) | (slot * 64 + bit);
                 let entry = self.shape.entry(key).ok_or(IncomingError::Map { range })?;
                 (self.visit)(entry);
             }
