@@ -71,8 +71,8 @@ pub struct Options {
     #[arg(long)]
     vms: bool,
 
-    /// Only the smallest topology with a stock Linux, Warmbus and the Linux
-    /// after it
+    /// Only the smallest topology with a stock Linux, Warmbus and the two
+    /// Linuxes after it
     #[arg(long, conflicts_with_all = ["topology", "peer", "sizes", "vms"])]
     quick: bool,
 
@@ -114,7 +114,14 @@ impl Plan {
             return Ok(Self {
                 topologies: load(&["small".to_owned()])?,
                 sizes: Vec::new(),
-                peers: vec![Peer::Warmbus, Peer::LinuxStock, Peer::LinuxAfterWarmbus],
+                // All of one chain, since a Linux that is left by kexec writes
+                // more at its end than one that powers off.
+                peers: vec![
+                    Peer::Warmbus,
+                    Peer::LinuxStock,
+                    Peer::LinuxAfterWarmbus,
+                    Peer::LinuxAfterKexec,
+                ],
                 vms: false,
             });
         }
