@@ -162,7 +162,7 @@ fn describe(
                 version: capability.version,
             })
             .collect(),
-        config_bytes: cached.map_or(0, |cached| cached.data.len() as u16),
+        config_bytes: cached.map_or(0, |cached| cached.size),
         cacheable_bytes: cached.map_or(0, |cached| cached.cacheable),
         cached_bytes: cached.map_or(0, |cached| cached.cached),
         anomalies: function.anomalies.clone(),
