@@ -16,6 +16,7 @@ mod linux;
 mod machines;
 mod preserve;
 mod readme;
+mod scale;
 mod start;
 mod topologies;
 mod uefi;
