@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use warmbus_qemu_tests::boot::{self, Lab};
 use warmbus_qemu_tests::consumer;
+use warmbus_qemu_tests::debugger::Debugger;
 use warmbus_qemu_tests::linux::{LinuxBoot, payload};
 use warmbus_qemu_tests::prove;
+use warmbus_qemu_tests::tree::Tree;
 use xtask::bench::sizes;
-use xtask::qemu::Machine;
+use xtask::qemu::{Machine, Payload};
+use xtask::qmp::Client;
 use xtask::test;
 use xtask::topology::Topology;
 use xtask::trace::Kind;
@@ -101,6 +104,83 @@ fn a_virtual_function_costs_the_same_instructions_however_many_there_are() {
     };
     let topologies: Vec<Topology> = counts.iter().copied().map(controllers).collect();
     is_linear(&topologies);
+}
+
+/// Where the functions `names` of the kernel are while it is where it was linked.
+fn symbols<const N: usize>(names: [&str; N]) -> [u64; N] {
+    let steps = names.map(|name| format!("symbol:{name}")).join(",");
+    let lab = Lab::new();
+    let machine = Machine::kernel(boot::image())
+        .topology(&controllers(1))
+        .payload(linked(&steps));
+    let linux = lab.boot_linux(machine).expect("it boots");
+    let lines = consumer::said(&linux, "symbol ");
+    names.map(|name| {
+        let line = lines.iter().find_map(|line| line.strip_suffix(name));
+        let digits = line.expect("the kernel has such a function").trim();
+        u64::from_str_radix(digits, 16).expect("an address")
+    })
+}
+
+/// The kernel that reads the cache, where it was linked.
+fn linked(steps: &str) -> Payload {
+    let mut payload = payload(consumer::kernel(), steps);
+    payload.bootargs.push_str(" nokaslr");
+    payload
+}
+
+/// Functions that Linux restores, and the instructions that it takes to unflatten
+/// its device tree and to restore them.
+fn restore(topology: &Topology, [unflatten, restore]: [u64; 2]) -> (u64, [u64; 2]) {
+    let lab = Lab::new();
+    let socket = lab.file("gdb");
+    let machine = Machine::kernel(boot::image())
+        .topology(topology)
+        .bootargs("warmbus.vfs=all")
+        .payload(linked("cache"))
+        .arguments(Debugger::arguments(&socket));
+    let (mut running, boot) = lab.start_in_instructions(machine).expect("it boots");
+    prove::ended_well(&boot);
+    let functions = boot.report()["functions"].as_array().map_or(0, Vec::len) as u64;
+    let mut debugger = Debugger::stop(&socket).expect("the guest holds still");
+    let costs = [unflatten, restore].map(|function| {
+        let mut count = |address| {
+            let caller = debugger.run_to(address).expect("Linux comes by");
+            let instructions = running.qmp().and_then(Client::instructions);
+            (caller, instructions.expect("QEMU counts them"))
+        };
+        let (caller, before) = count(function);
+        let (_, after) = count(caller);
+        after - before
+    });
+    println!(
+        "{functions} functions: {} instructions to unflatten the tree, {} to restore",
+        costs[0], costs[1]
+    );
+    (functions, costs)
+}
+
+#[test]
+fn linux_restores_each_function_in_fewer_instructions_than_a_node_of_its_tree_takes() {
+    let nodes = Tree::of(&machine(&controllers(1)), &Lab::new()).nodes() as u64;
+    println!("the tree has {nodes} nodes");
+    let symbols = symbols(["unflatten_device_tree", "pcsc_restore"]);
+    let counts: &[usize] = if test::is_long() {
+        &[1, 4, 32]
+    } else {
+        &[1, 4]
+    };
+    let mut first = None;
+    for &count in counts {
+        let (functions, [unflatten, restore]) = restore(&controllers(count), symbols);
+        assert!(restore / functions < unflatten / nodes);
+        let each = restore as f64 / functions as f64;
+        let first = *first.get_or_insert(each);
+        assert!(
+            (each / first - 1.0).abs() <= 0.2,
+            "{each:.0} after {first:.0}"
+        );
+    }
 }
 
 /// Virtual functions of which Linux read, between the marks, the register at

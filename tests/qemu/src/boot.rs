@@ -107,6 +107,13 @@ impl Lab {
     /// Boots `machine` with every instruction taking one nanosecond of its time,
     /// whatever the host is like, to the line that says how the firmware ended.
     pub fn boot_in_instructions(&self, machine: Machine) -> Result<Boot> {
+        let (mut running, mut boot) = self.start_in_instructions(machine)?;
+        boot.log = running.end()?.log;
+        Ok(boot)
+    }
+
+    /// The same, and leaves the machine as it is then.
+    pub fn start_in_instructions(&self, machine: Machine) -> Result<(Running, Boot)> {
         let machine = machine
             .section(Section::Report)
             .arguments(["-icount", "shift=0,sleep=off"]);
@@ -118,8 +125,7 @@ impl Lab {
             Ok(())
         });
         boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
-        boot.log = running.end()?.log;
-        Ok(boot)
+        Ok((running, boot))
     }
 
     /// Boots `machine` without waiting for what it says, until it has powered
