@@ -51,7 +51,7 @@ fn machine(topology: &Topology) -> Machine {
 }
 
 /// Instructions that each of the [`PHASES`] takes for one function.
-fn instructions(topology: &Topology) -> BTreeMap<&'static str, f64> {
+fn instructions(topology: &Topology) -> BTreeMap<&'static str, u64> {
     let lab = Lab::new();
     let boot = lab
         .boot_in_instructions(machine(topology))
@@ -62,25 +62,29 @@ fn instructions(topology: &Topology) -> BTreeMap<&'static str, f64> {
     let phases = report["phases"].as_array().expect("phases");
     let costs = PHASES.into_iter().filter_map(|name| {
         let phase = phases.iter().find(|phase| phase["name"] == name)?;
-        Some((name, phase["nanoseconds"].as_f64()? / functions as f64))
+        Some((name, phase["nanoseconds"].as_u64()? / functions as u64))
     });
     let costs = costs.collect();
     println!(
-        "{}: {functions} functions, instructions for each: {costs:.0?}",
+        "{}: {functions} functions, instructions for each: {costs:?}",
         topology.name
     );
     costs
 }
 
+fn is_within_a_fifth(cost: u64, of: u64) -> bool {
+    cost.abs_diff(of) <= of / 5
+}
+
 /// What a function costs on the larger machines is what it costs on the first, to
 /// a fifth.
 fn is_linear(topologies: &[Topology]) {
-    let costs: Vec<f64> = topologies
+    let costs: Vec<u64> = topologies
         .iter()
         .map(|topology| instructions(topology).values().sum())
         .collect();
     for cost in &costs {
-        assert!((cost / costs[0] - 1.0).abs() <= 0.2, "{costs:.0?}");
+        assert!(is_within_a_fifth(*cost, costs[0]), "{costs:?}");
     }
 }
 
@@ -174,12 +178,9 @@ fn linux_restores_each_function_in_fewer_instructions_than_a_node_of_its_tree_ta
     for &count in counts {
         let (functions, [unflatten, restore]) = restore(&controllers(count), symbols);
         assert!(restore / functions < unflatten / nodes);
-        let each = restore as f64 / functions as f64;
+        let each = restore / functions;
         let first = *first.get_or_insert(each);
-        assert!(
-            (each / first - 1.0).abs() <= 0.2,
-            "{each:.0} after {first:.0}"
-        );
+        assert!(is_within_a_fifth(each, first), "{each} after {first}");
     }
 }
 
