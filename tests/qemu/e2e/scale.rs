@@ -10,8 +10,8 @@ use warmbus_qemu_tests::linux::{LinuxBoot, payload};
 use warmbus_qemu_tests::prove;
 use warmbus_qemu_tests::tree::Tree;
 use xtask::bench::sizes;
+use xtask::console::Outcome;
 use xtask::qemu::{Machine, Payload};
-use xtask::qmp::Client;
 use xtask::test;
 use xtask::topology::Topology;
 use xtask::trace::Kind;
@@ -142,21 +142,23 @@ fn restore(topology: &Topology, [unflatten, restore]: [u64; 2]) -> (u64, [u64; 2
         .topology(topology)
         .bootargs("warmbus.vfs=all")
         .payload(linked("cache"))
-        .arguments(Debugger::arguments(&socket));
-    let (mut running, boot) = lab.start_in_instructions(machine).expect("it boots");
-    prove::ended_well(&boot);
-    let functions = boot.report()["functions"].as_array().map_or(0, Vec::len) as u64;
-    let mut debugger = Debugger::stop(&socket).expect("the guest holds still");
-    let costs = [unflatten, restore].map(|function| {
-        let mut count = |address| {
-            let caller = debugger.run_to(address).expect("Linux comes by");
-            let instructions = running.qmp().and_then(Client::instructions);
-            (caller, instructions.expect("QEMU counts them"))
-        };
-        let (caller, before) = count(function);
-        let (_, after) = count(caller);
-        after - before
+        .arguments(Debugger::arguments(&socket))
+        .arguments(["-S"]);
+    let mut costs = [0; 2];
+    let boot = lab.boot_in_instructions_with(machine, |running| {
+        // The firmware runs until the first of them is there.
+        let mut debugger = Debugger::stop(&socket)?;
+        for (function, cost) in [unflatten, restore].into_iter().zip(&mut costs) {
+            let caller = debugger.run_to(function)?;
+            let before = running.qmp()?.instructions()?;
+            debugger.run_to(caller)?;
+            *cost = running.qmp()?.instructions()? - before;
+        }
+        debugger.go_on()
     });
+    let boot = boot.expect("it boots, and Linux comes by");
+    assert_eq!(boot.outcome, Some(Outcome::Ok));
+    let functions = boot.report()["functions"].as_array().map_or(0, Vec::len) as u64;
     println!(
         "{functions} functions: {} instructions to unflatten the tree, {} to restore",
         costs[0], costs[1]
