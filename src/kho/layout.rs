@@ -9,6 +9,7 @@ use super::index::{INDEX_HEADER_SIZE, INDEX_RECORD_SIZE};
 use super::map::{Preserved, most_pages, split};
 use super::{KhoAbi, map};
 use crate::linux::image::PageSize;
+use crate::order::{pair, sort_by_number};
 use crate::pci::PhysAddr;
 
 /// An arena lies within one block of this many bytes: Linux 7.3 makes scratch
@@ -117,7 +118,8 @@ impl Layout {
         .into_iter()
         .chain(self.metadata.as_mut())
         .collect();
-        pieces.sort_by_key(|piece| core::cmp::Reverse(piece.run));
+        // The longest first.
+        sort_by_number(&mut pieces, |piece| u128::MAX - u128::from(piece.run));
         self.align = pieces[0].run;
         let mut offset = 0;
         for piece in pieces {
@@ -168,7 +170,7 @@ impl Layout {
                 entries.extend(split(start, pages, self.page_size));
             }
         }
-        entries.sort_unstable();
+        sort_by_number(&mut entries, |entry| pair(entry.order, entry.address.0));
         entries
     }
 

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use super::Sink;
 use super::map::{Bits, Pages, Preserved, most_spans};
 use crate::linux::image::PageSize;
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 /// The shape of the tree for a page size.
@@ -62,7 +63,7 @@ pub(super) fn write(
     let shape = Shape::new(page_size);
     let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
     // Entries ascend by order, so that runs of keys ascend already.
-    keys.sort_unstable();
+    sort_by_number(&mut keys, |&key| key.into());
 
     let root = pages.take(sink)?;
     // The page on the current path at each level below the root, with the key

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use super::KhoAbi;
 use crate::linux::image::PageSize;
 use crate::linux::memory::MemoryRange;
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 /// The memory that a handover is in.
@@ -74,7 +75,7 @@ pub(super) fn entries(
             walk.node(first.0, levels - 1, 0, leaf)?;
         }
     }
-    walk.found.sort_unstable_by_key(|range| range.start);
+    sort_by_number(&mut walk.found, |range| range.start.0.into());
     Ok(walk.found)
 }
 

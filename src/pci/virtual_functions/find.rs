@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::places::place;
 use super::{DISABLE_TIME, ENABLE_TIME, EnabledVfs, Group, insert};
+use crate::order::{pair, sort_by_number};
 use crate::pci::registers::{capability, header_type};
 use crate::pci::{ConfigAccess, Function, PortType, Sbdf, Topology, VirtualInfo};
 use crate::pcsc::{Cached, Probe, VfIdentity};
@@ -101,9 +102,9 @@ impl EnabledVfs {
             });
         }
         self.tell_silent(&silent, topology);
-        found.sort_by_key(|function| {
+        sort_by_number(&mut found, |function| {
             let vf = function.virtual_function;
-            vf.map(|vf| (vf.physical, vf.number))
+            vf.map_or(0, |vf| pair(vf.physical as u64, vf.number))
         });
         found
     }
