@@ -64,7 +64,7 @@ impl<A: ConfigAccess> Sizer<'_, A> {
             self.size_bars(base + sr_iov::VF_BAR0, 6, FIRST_VF_INDEX, &fixed);
         }
         self.out.bars.extend(fixed);
-        sort_by_number(&mut self.out.bars, |bar| bar.index as u128);
+        sort_by_number(&mut self.out.bars, |bar| bar.index.into());
         if self.header_type == 1 {
             self.probe_windows();
         }
