@@ -126,6 +126,7 @@ const EVERYTHING: Chosen<'_> = Chosen {
         scratch: MemoryRange::new(PhysAddr(0xb000_6000), 0x20),
     }),
     probe_only: true,
+    released: None,
 };
 
 /// What [`EVERYTHING`] reads as in the source of a tree with 2 and 2 cells.
@@ -221,6 +222,23 @@ fn older_trees_and_trees_with_slack_are_taken() {
         // boot_cpuid_phys
         assert_eq!(edited[28..32], tree[28..32]);
     }
+}
+
+#[test]
+fn a_reservation_that_is_released_is_the_only_thing_that_goes() {
+    let tree = compile(AWKWARD);
+    let released = |size| Chosen {
+        released: Some(MemoryRange::new(PhysAddr(0x1_4000_0000), size)),
+        ..Chosen::default()
+    };
+    let edited = edit(&tree, &released(0x1000)).unwrap();
+    let (gone, new) = difference(&tree, &edited);
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    assert!(gone[0].starts_with("/memreserve/") && gone[0].contains("140000000"));
+    assert_eq!(new, [""; 0]);
+    // Another range is another reservation.
+    let edited = edit(&tree, &released(0x2000)).unwrap();
+    assert_eq!(difference(&tree, &edited), (vec![], vec![]));
 }
 
 #[test]

@@ -5,9 +5,10 @@ use core::fmt;
 
 use super::absent;
 use super::block::BLOCK_SIZE;
+use super::build::{Inherited, METADATA};
 use super::index::{INDEX_HEADER_SIZE, INDEX_RECORD_SIZE};
 use super::map::{Preserved, most_pages, split};
-use super::{KhoAbi, map};
+use super::{KhoAbi, map, map_radix};
 use crate::linux::image::PageSize;
 use crate::order::{pair, sort_by_number};
 use crate::pci::PhysAddr;
@@ -105,6 +106,24 @@ impl Layout {
             return Err(too_many);
         }
         Ok(layout)
+    }
+
+    /// The same with room for what goes on from an earlier handover.
+    pub fn with_inherited(mut self, inherited: Inherited<'_>) -> Result<Self, LayoutError> {
+        // Who handed over to us has said already who it is.
+        if inherited.subtrees.iter().any(|tree| tree.name == METADATA) {
+            self.metadata = None;
+            self.place();
+        }
+        if !inherited.entries.is_empty() {
+            self.map_pages += map_radix::pages(self.page_size, inherited.entries);
+        }
+        if self.size() > ARENA_BLOCK {
+            return Err(LayoutError {
+                functions: self.functions as usize,
+            });
+        }
+        Ok(self)
     }
 
     /// Gives every piece its offset: the largest runs first.

@@ -102,6 +102,19 @@ pub(super) fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32,
     1 + below_root.sum::<u64>()
 }
 
+/// The pages that a map of `entries` takes.
+pub(super) fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
+    let shape = Shape::new(page_size);
+    let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
+    sort_by_number(&mut keys, |&key| key.into());
+    let below_root = (1..shape.depth).map(|level| {
+        let pairs = keys.windows(2);
+        let turns = pairs.filter(|pair| (pair[0] ^ pair[1]) >> shape.below(level) != 0);
+        turns.count() as u64 + u64::from(!keys.is_empty())
+    });
+    1 + below_root.sum::<u64>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,8 @@ pub struct Chosen<'a> {
     pub handover: Option<ChosenHandover>,
     /// Linux is to keep bus numbers and BARs (`linux,pci-probe-only`).
     pub probe_only: bool,
+    /// A range in the memory reservation block that nobody needs any more.
+    pub released: Option<MemoryRange>,
 }
 
 /// Where Linux finds a handover.
@@ -78,6 +80,17 @@ pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
     }
     copy_to(&mut structure, places.end, places.end);
     write::finish(&mut structure);
+    let released = chosen.released.map(|range| {
+        let words = [range.start.0.to_be_bytes(), range.size.to_be_bytes()];
+        words.concat()
+    });
+    let entries = tree.reservations.chunks_exact(16);
+    let kept = entries.filter(|entry| released.as_deref() != Some(*entry));
+    let reservations = kept.collect::<Vec<_>>().concat();
+    let tree = Tree {
+        reservations: &reservations,
+        ..tree
+    };
     assemble(&tree, &structure, &strings)
 }
 
