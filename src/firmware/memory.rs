@@ -36,7 +36,8 @@ pub(crate) fn take(
     // otherwise is named; what the heap takes is taken away below.
     let mut memory = unsafe { Physical::new(mapped, taken) };
     let mut earlier = Earlier::close(handover, machine, &memory);
-    let taken = [memory.taken(), &earlier.held].concat();
+    let mut taken = memory.taken().to_vec();
+    taken.extend_from_slice(&earlier.held);
     let heap = if is_second_start {
         heap::choose_near(machine, image.region(), &taken)
     } else {

@@ -4,7 +4,6 @@
 //! what the kernel after it relies on. This reads the handover as that kernel
 //! would, `kho-v3` and `kho-v4`, and tells which memory must be left alone.
 
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -135,17 +134,19 @@ impl Incoming {
 
         let map = PhysAddr(map.ok_or(fault)?);
         let map = walk::entries(memory, KhoAbi::V4, page_size, map, most)?;
-        let mut obsolete = BTreeSet::from([root.start.0]);
+        let mut obsolete = alloc::vec![root.start.0];
         let own = subtrees.iter().position(|tree| tree.name.as_bytes() == OWN);
         if let Some(own) = own.map(|own| subtrees.remove(own)) {
-            obsolete.extend(taken_by(memory, &own));
-            // What somebody else points to stays, whatever the old cache says.
-            let others = subtrees.iter().flat_map(|tree| &tree.properties);
-            for (_, value) in others {
-                number(value).map(|at| obsolete.remove(&at));
-            }
+            taken_by(memory, &own, &mut obsolete);
         }
-        let needed = |range: &&MemoryRange| !obsolete.contains(&range.start.0);
+        sort_by_number(&mut obsolete, |&at| at.into());
+        // What somebody else points to stays, whatever the old cache says.
+        let others = subtrees.iter().flat_map(|tree| &tree.properties);
+        let others: Vec<u64> = others.filter_map(|(_, value)| number(value)).collect();
+        let needed = |range: &&MemoryRange| {
+            let at = range.start.0;
+            obsolete.binary_search(&at).is_err() || others.contains(&at)
+        };
         let entries = map.entries.iter().filter(needed).map(|range| Preserved {
             order: range.size.ilog2() - page_size.shift(),
             address: range.start,
@@ -154,7 +155,7 @@ impl Incoming {
 
         let mut held = map.entries;
         let page = |at| MemoryRange::new(PhysAddr(at), page_size.bytes());
-        held.extend(map.pages.into_iter().map(page).chain([root, array]));
+        held.extend(map.pages.iter().copied().map(page).chain([root, array]));
         join(&mut held);
         Ok(Self {
             scratch,
@@ -170,10 +171,9 @@ fn text(bytes: &[u8]) -> Option<String> {
     core::str::from_utf8(bytes).ok().map(String::from)
 }
 
-/// Where the memory of the old `pcsc` subtree starts, block by block. Nobody
-/// will look for it.
-fn taken_by(memory: &dyn Source, own: &Subtree) -> Vec<u64> {
-    let mut blocks = Vec::new();
+/// Adds to `blocks` where the memory of the old `pcsc` subtree starts, block by
+/// block. Nobody will look for it.
+fn taken_by(memory: &dyn Source, own: &Subtree, blocks: &mut Vec<u64>) {
     let mut look = || {
         let (start, size) = own.number("preserved-data").zip(own.number("blob-size"))?;
         let bytes = memory.get(PhysAddr(start), size)?;
@@ -201,7 +201,6 @@ fn taken_by(memory: &dyn Source, own: &Subtree) -> Vec<u64> {
     };
     // What cannot be read stays as it is.
     let _ = look();
-    blocks
 }
 
 /// Sorts and joins `ranges`, and accepts larger gaps until few are left.

@@ -69,10 +69,10 @@ fn member(file: &[u8], at: usize) -> Option<Member<'_>> {
     // Fields of eight hexadecimal digits; the size of the data is the seventh,
     // that of the name, with its NUL, the twelfth.
     let field = |index: usize| {
-        let digits = header.get(6 + 8 * index..14 + 8 * index)?;
-        let digits = core::str::from_utf8(digits).ok()?;
-        let number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        usize::from_str_radix(digits, 16).ok().filter(|_| number)
+        let mut digits = header[6 + 8 * index..14 + 8 * index].iter();
+        digits.try_fold(0, |number, digit| {
+            Some(number << 4 | char::from(*digit).to_digit(16)? as usize)
+        })
     };
     let name_at = at + HEADER_SIZE;
     let name_end = name_at.checked_add(field(11)?)?;

@@ -80,13 +80,16 @@ pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
     }
     copy_to(&mut structure, places.end, places.end);
     write::finish(&mut structure);
-    let released = chosen.released.map(|range| {
-        let words = [range.start.0.to_be_bytes(), range.size.to_be_bytes()];
-        words.concat()
-    });
-    let entries = tree.reservations.chunks_exact(16);
-    let kept = entries.filter(|entry| released.as_deref() != Some(*entry));
-    let reservations = kept.collect::<Vec<_>>().concat();
+    let mut reservations = Vec::new();
+    for entry in tree.reservations.chunks_exact(16) {
+        let (start, size) = entry.split_at(8);
+        let is = |range: MemoryRange| {
+            *start == range.start.0.to_be_bytes() && *size == range.size.to_be_bytes()
+        };
+        if !chosen.released.is_some_and(is) {
+            reservations.extend_from_slice(entry);
+        }
+    }
     let tree = Tree {
         reservations: &reservations,
         ..tree

@@ -204,6 +204,12 @@ impl<'a> Reader<'a> {
     }
 
     fn finish(mut self) -> Result<Payload<'a>, PayloadError> {
+        // Modules are what the loader before that kernel loaded: their memory
+        // is somebody else's by now.
+        if self.payload.from_kexec {
+            self.payload.kernel = None;
+            self.payload.ramdisk = None;
+        }
         if self.payload.ramdisk.is_none()
             && let (Some(start), Some(end)) = (self.initrd_start, self.initrd_end)
             && (start, end) != (0, 0)

@@ -147,11 +147,14 @@ impl Loader<'_> {
             absent: &outcome.topology.absent,
             generation: timer::stamp(),
         };
-        let names = inherited.subtrees.iter().map(|tree| tree.name.as_str());
-        let names: Vec<&str> = names.collect();
-        let names = names.join(" ");
-        let told = || format!("{} entries, subtrees {names}", inherited.entries.len());
-        let told = earlier.incoming.is_some().then(told);
+        let told = earlier.incoming.as_ref().map(|_| {
+            let mut told = format!("{} entries, subtrees", inherited.entries.len());
+            for subtree in inherited.subtrees {
+                told.push(' ');
+                told.push_str(&subtree.name);
+            }
+            told
+        });
         let arena = MemoryRange::new(arena.start, layout.size());
         let mut memory = Window::new(arena.start, self.memory.bytes_mut(arena)?);
         let handover = kho::build_upon(&layout, &placement, inherited, &blocks, &mut memory)?;

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use warmbus_qemu_tests::boot::{Lab, image};
+use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{LinuxBoot, initramfs, kernel, payload};
 use xtask::console::Outcome;
-use xtask::qemu::Machine;
+use xtask::qemu::{Machine, Payload};
 use xtask::trace::Kind;
 
 /// The topology of the test: a root port with the disk, and a device beside it.
@@ -25,11 +27,11 @@ fn devices(disk: &str) -> Vec<String> {
     devices.map(String::from).to_vec()
 }
 
-fn boot(lab: &Lab) -> LinuxBoot {
-    // The next kernel in front of the initrd, for the firmware; both, and the
-    // firmware, behind the initrd of the first kernel.
+/// The initrd of a first kernel, with what it starts behind it: the firmware,
+/// and for that `kernel` in front of the same initrd.
+fn initrd(lab: &Lab, kernel: &Path) -> PathBuf {
     let own = fs::read(initramfs()).unwrap();
-    let next = fs::read(kernel()).unwrap();
+    let next = fs::read(kernel).unwrap();
     let mut bundle = xtask::linux::further(&[("warmbus/kernel".into(), next)]).unwrap();
     bundle.extend_from_slice(&own);
     let firmware = fs::read(image()).unwrap();
@@ -41,36 +43,52 @@ fn boot(lab: &Lab) -> LinuxBoot {
     initrd.extend_from_slice(&xtask::linux::further(&files).unwrap());
     let file = lab.file("initrd");
     fs::write(&file, initrd).unwrap();
+    file
+}
+
+/// Boots Linux without the firmware, has it do `steps`, with `words` for
+/// whoever comes next on its command line.
+fn boot(lab: &Lab, steps: &str, words: &str) -> LinuxBoot {
+    let file = initrd(lab, kernel());
     let disk = lab.file("disk");
     fs::write(&disk, vec![0; 1 << 20]).unwrap();
 
-    let payload = payload(kernel(), "save,warmbus,summary,load,sections,wait");
+    let payload = payload(kernel(), steps);
     let arguments = devices(&disk.to_string_lossy());
     let machine = Machine::kernel(kernel())
         .arguments(arguments)
         .arguments(["-initrd".into(), file.to_string_lossy().into_owned()])
-        .bootargs(&format!("{} liveupdate=on", payload.bootargs))
+        .bootargs(&format!("{} liveupdate=on {words}", payload.bootargs))
         .trace();
     lab.boot_linux(machine).expect("it boots")
 }
 
-#[test]
-fn what_lives_on_is_there_after_the_firmware_and_the_cache_is_new() {
-    let linux = boot(&Lab::new());
+/// What the first kernel preserved is in the second, word by word, and what it
+/// wrote to the disk as well.
+fn assert_lives_on(linux: &LinuxBoot) {
     let console = linux.boot.console.join("\n");
     assert_eq!(linux.boot.outcome, Some(Outcome::Ok), "{console}");
     assert!(
         linux.started && linux.done && linux.powered_off,
         "{console}"
     );
-    let said = |line: &str| linux.boot.console.iter().any(|said| said.contains(line));
+    for line in [
+        "live: 8388608 bytes saved",
+        "live: 8388608 bytes, 0 words differ",
+        "written before",
+    ] {
+        let said = |said: &String| said.contains(line);
+        assert!(linux.boot.console.iter().any(said), "{line}: {console}");
+    }
+}
 
-    // The first kernel preserved memory, the second has it, word by word, and
-    // what was on the disk.
-    assert!(said("live: 8388608 bytes saved"), "{console}");
-    assert!(said("live: 8388608 bytes, 0 words differ"), "{console}");
-    assert!(said("written before"), "{console}");
-    assert!(said("inherited "), "{console}");
+#[test]
+fn what_lives_on_is_there_after_the_firmware_and_the_cache_is_new() {
+    let steps = "save,warmbus,summary,load,sections,wait";
+    let linux = boot(&Lab::new(), steps, "");
+    assert_lives_on(&linux);
+    let inherited = linux.boot.lines_with(&["inherited ", "entries, subtrees"]);
+    assert_eq!(inherited.len(), 1, "{:#?}", linux.boot.console);
     let log = linux.kernel_log();
     for line in [
         "KHO: found kexec handover data",
@@ -121,4 +139,46 @@ fn what_lives_on_is_there_after_the_firmware_and_the_cache_is_new() {
     }
     assert_eq!(differences, [""; 0]);
     assert!(compared > 40 * functions.len(), "{compared}");
+}
+
+#[test]
+fn a_handover_that_no_cache_is_added_to_is_passed_on_as_it_is() {
+    let steps = "save,warmbus,load";
+    let linux = boot(&Lab::new(), steps, "warmbus.kho=off");
+    assert_lives_on(&linux);
+    let plainly = linux.boot.lines_with(&["starting linux at", "plainly"]);
+    assert_eq!(plainly.len(), 1, "{:#?}", linux.boot.console);
+    assert_eq!(linux.boot.number("/accesses/writes"), 0);
+}
+
+#[test]
+fn a_cache_that_a_kernel_hands_on_is_replaced_by_a_new_one() {
+    let lab = Lab::new();
+    let steps = "cache,save,warmbus,cache,compare,load";
+    let given = payload(consumer::kernel(), steps);
+    let machine = lab.machine("switch").payload(Payload {
+        initrd: Some(initrd(&lab, consumer::kernel())),
+        bootargs: format!("{} retain_initrd liveupdate=on", given.bootargs),
+        ..given
+    });
+    let linux = lab.boot_linux(machine).expect("it boots");
+    assert_lives_on(&linux);
+    consumer::told_the_truth(&linux, 1);
+    let starts = linux
+        .boot
+        .lines_with(&["starting linux at", "with the cache"]);
+    assert_eq!(starts.len(), 2, "{:#?}", linux.boot.console);
+
+    // No more is inherited than what the kernel itself keeps: nothing of the
+    // old cache, whose blocks are at least one entry for each function.
+    let functions = linux.boot.report()["functions"].as_array().unwrap().len();
+    let inherited = linux.boot.lines_with(&["inherited ", "entries, subtrees"]);
+    assert_eq!(inherited.len(), 1, "{:#?}", linux.boot.console);
+    assert!(!inherited[0].contains("pcsc"), "{inherited:?}");
+    let chain = consumer::counters(&linux);
+    assert_eq!(chain.len(), 2);
+    for counters in chain {
+        assert_eq!(counters["restored"] as usize, functions);
+        assert_eq!(counters["rejected"], 0);
+    }
 }
