@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
     }
 
     fn finish(mut self) -> Result<Payload<'a>, PayloadError> {
-        // Modules are what the loader before that kernel loaded: their memory
+        // Modules are what the loader before that kernel loaded; their memory
         // is somebody else's by now.
         if self.payload.from_kexec {
             self.payload.kernel = None;
