@@ -19,4 +19,5 @@ pub mod paging;
 pub mod pci;
 pub mod pcsc;
 pub mod report;
+pub mod size_class;
 pub mod time;

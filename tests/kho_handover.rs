@@ -19,6 +19,7 @@ use warmbus_fabric::chance;
 /// A function with made-up but reproducible contents.
 struct Function {
     sbdf: Sbdf,
+    size: u16,
     data: Vec<u8>,
     cacheable: Vec<u8>,
     cached: Vec<u8>,
@@ -37,11 +38,14 @@ fn functions(count: usize) -> Vec<Function> {
     (0..count)
         .map(|number| {
             let size = if number % 5 == 3 { 256 } else { 4096 };
-            let data = (0..size).map(|_| random() as u8).collect();
-            let cacheable: Vec<u8> = (0..size / 8).map(|_| random() as u8).collect();
+            // Of some not all is given.
+            let given = if number % 7 == 2 { size / 16 * 3 } else { size };
+            let data = (0..given).map(|_| random() as u8).collect();
+            let cacheable: Vec<u8> = (0..given / 8).map(|_| random() as u8).collect();
             let cached = cacheable.iter().map(|byte| byte & random() as u8).collect();
             Function {
                 sbdf: Sbdf::from_routing_id((number / 3000) as u16, (number % 3000 * 7) as u16),
+                size,
                 data,
                 cacheable,
                 cached,
@@ -70,6 +74,7 @@ fn inputs(functions: &[Function]) -> Vec<BlockInput<'_>> {
         .iter()
         .map(|function| BlockInput {
             sbdf: function.sbdf,
+            size: function.size,
             data: &function.data,
             cacheable: &function.cacheable,
             cached: &function.cached,
@@ -178,7 +183,7 @@ fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: 
         assert_eq!(found.cached, padded(&function.cached, 512));
         received.restore_folio(*block, 5120).unwrap();
 
-        let size = function.data.len() as u16;
+        let size = function.size;
         let (indexed, steps) = index.find(address);
         assert_eq!(indexed, Some((*block, size)));
         assert!(steps <= functions.len().ilog2() + 1);
@@ -430,6 +435,8 @@ fn mistakes_in_the_input_are_named_and_nothing_is_written() {
     assert!(error.to_string().contains("laid out for 3 functions"));
     let error = attempt(&|blocks, _| blocks[1].data = &blocks[1].data[..255]);
     assert!(error.to_string().contains("255 bytes"));
+    let error = attempt(&|blocks, _| blocks[1].size = 512);
+    assert!(error.to_string().contains("configuration space of 512"));
     let error = attempt(&|blocks, _| blocks[0].cached = &blocks[0].cached[..32]);
     assert!(error.to_string().contains("32 bytes instead of 512"));
     let error = attempt(&|blocks, _| blocks[0].cached = &[0xff; 512]);

@@ -1,5 +1,6 @@
 //! The heap: a small one inside the image from the first moment, and a large
-//! one in the memory of the machine once that is known.
+//! one in the memory of the machine once that is known. Small pieces of both
+//! are kept by [`Small`].
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -11,6 +12,9 @@ use spin::Mutex;
 use warmbus::linux::memory::MemoryRange;
 use warmbus::machine::{Machine, Region};
 use warmbus::pci::PhysAddr;
+use warmbus::size_class::SizeClass;
+
+use crate::small::Small;
 
 /// Bytes of the heap inside the image: enough to read a device tree.
 const EARLY_SIZE: usize = 256 << 10;
@@ -52,6 +56,25 @@ struct Heaps {
 }
 
 impl Heaps {
+    /// Takes memory from the large heap, or from the early one where that is
+    /// not there yet or full.
+    fn take(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let memory = self
+            .large
+            .allocate_first_fit(layout)
+            .or_else(|()| self.early.allocate_first_fit(layout))
+            .ok()?;
+        self.peak = self.peak.max(self.used());
+        if let Some(offset) = memory.addr().get().checked_sub(self.large.bottom().addr())
+            && offset < self.large.size()
+        {
+            let end = offset + layout.size() + HOLE;
+            self.touched = self.touched.max(end.min(self.large.size()));
+        }
+        Some(memory)
+    }
+
+    /// Bytes of both heaps in use, free small pieces among them.
     fn used(&self) -> usize {
         self.large.used() + self.early.used()
     }
@@ -62,49 +85,54 @@ impl Heaps {
     }
 }
 
-struct Allocator(Mutex<Heaps>);
+/// The heaps, and the small pieces in front of them.
+struct Memory {
+    small: Small,
+    heaps: Heaps,
+}
+
+struct Allocator(Mutex<Memory>);
 
 #[global_allocator]
-static HEAPS: Allocator = Allocator(Mutex::new(Heaps {
-    large: Heap::empty(),
-    early: Heap::empty(),
-    peak: 0,
-    touched: 0,
+static MEMORY: Allocator = Allocator(Mutex::new(Memory {
+    small: Small::new(),
+    heaps: Heaps {
+        large: Heap::empty(),
+        early: Heap::empty(),
+        peak: 0,
+        touched: 0,
+    },
 }));
 
 // SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
-// the layout; each pointer goes back to the heap that it came from.
+// the layout, and so does `Small` with what it took from there. The layout
+// tells which of them it was, and the address which heap.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let mut heaps = self.0.lock();
-        let memory = heaps
-            .large
-            .allocate_first_fit(layout)
-            .or_else(|()| heaps.early.allocate_first_fit(layout));
-        heaps.peak = heaps.peak.max(heaps.used());
-        if let Ok(memory) = memory
-            && let Some(offset) = memory.addr().get().checked_sub(heaps.large.bottom().addr())
-            && offset < heaps.large.size()
-        {
-            let end = offset + layout.size() + HOLE;
-            heaps.touched = heaps.touched.max(end.min(heaps.large.size()));
-        }
+        let Memory { small, heaps } = &mut *self.0.lock();
+        let memory = match SizeClass::of(layout) {
+            Some(class) => small.take(class, |layout| heaps.take(layout)),
+            None => heaps.take(layout),
+        };
         memory.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let mut heaps = self.0.lock();
+        let Memory { small, heaps } = &mut *self.0.lock();
         let Some(memory) = NonNull::new(pointer) else {
             return;
         };
+        if let Some(class) = SizeClass::of(layout) {
+            // SAFETY: the caller gives back what `alloc` gave with this layout.
+            return unsafe { small.give(memory, class) };
+        }
         let early = heaps.early.bottom()..heaps.early.top();
         let heap = if early.contains(&pointer) {
             &mut heaps.early
         } else {
             &mut heaps.large
         };
-        // SAFETY: the caller gives back what `alloc` gave with this layout, and
-        // the address tells from which heap it was.
+        // SAFETY: as above, and the address tells from which heap it was.
         unsafe { heap.deallocate(memory, layout) };
     }
 }
@@ -117,7 +145,7 @@ unsafe impl GlobalAlloc for Allocator {
 pub(crate) unsafe fn start() {
     // SAFETY: by the contract of this function this is the only reference.
     let memory: &'static mut [MaybeUninit<u8>] = unsafe { &mut *EARLY.0.get() };
-    HEAPS.0.lock().early.init_from_slice(memory);
+    MEMORY.0.lock().heaps.early.init_from_slice(memory);
 }
 
 /// Chooses the memory for the large heap: the end of the largest free range,
@@ -156,12 +184,19 @@ pub(crate) fn choose_near(machine: &Machine, image: Region, taken: &[Region]) ->
 pub(crate) unsafe fn grow(region: Region) {
     let bottom = ptr::with_exposed_provenance_mut(region.base.0 as usize);
     // SAFETY: by the contract of this function.
-    unsafe { HEAPS.0.lock().large.init(bottom, region.size as usize) };
+    unsafe {
+        MEMORY
+            .0
+            .lock()
+            .heaps
+            .large
+            .init(bottom, region.size as usize)
+    };
 }
 
 /// The part of the large heap that may have been written to.
 pub(crate) fn touched() -> MemoryRange {
-    HEAPS.0.lock().touched_range()
+    MEMORY.0.lock().heaps.touched_range()
 }
 
 /// The same, where somebody may have broken off in the middle of an
@@ -172,13 +207,13 @@ pub(crate) fn touched() -> MemoryRange {
 /// Whoever was allocating must never go on.
 pub(crate) unsafe fn seize() -> MemoryRange {
     // SAFETY: by the contract of this function.
-    unsafe { HEAPS.0.force_unlock() };
+    unsafe { MEMORY.0.force_unlock() };
     touched()
 }
 
 /// What is in use.
 pub(crate) fn usage() -> Usage {
-    let heaps = HEAPS.0.lock();
+    let heaps = &MEMORY.0.lock().heaps;
     Usage {
         used: heaps.used(),
         peak: heaps.peak,

@@ -22,6 +22,7 @@ mod pipeline;
 mod power;
 mod registers;
 mod restart;
+mod small;
 mod telling;
 mod timed;
 mod timer;

@@ -76,6 +76,7 @@ pub(crate) fn tell(
     let cached = |function| {
         let block = outcome.config.block(function)?;
         Some(CachedBytes {
+            size: block.size(),
             data: block.data(),
             cacheable: block.cacheable_bytes(),
             cached: block.cached_bytes(),

@@ -143,7 +143,10 @@ pub struct VirtualRecord<'a> {
 pub struct BlockInput<'a> {
     /// Its address.
     pub sbdf: Sbdf,
-    /// Its configuration space, 256 or 4096 bytes.
+    /// Bytes of its configuration space, 256 or 4096.
+    pub size: u16,
+    /// The first bytes of it, a multiple of 8; those that follow are 0 and may
+    /// not be cached.
     pub data: &'a [u8],
     /// Bitmap of the bytes that may be cached, one bit a byte of `data`: bit
     /// `n % 8` of byte `n / 8`.
@@ -170,22 +173,27 @@ pub struct BlockInput<'a> {
 impl BlockInput<'_> {
     pub(super) fn check(&self) -> Result<(), BlockError> {
         let function = self.sbdf;
-        let size = self.data.len();
-        if size != usize::from(ConfigOffset::CONVENTIONAL_END)
-            && size != usize::from(ConfigOffset::END)
+        let (size, given) = (self.size, self.data.len());
+        if size != ConfigOffset::CONVENTIONAL_END && size != ConfigOffset::END
+            || given > usize::from(size)
+            || !given.is_multiple_of(8)
         {
-            return Err(BlockError::DataSize { function, size });
+            return Err(BlockError::DataSize {
+                function,
+                size,
+                given,
+            });
         }
         let ranges = self.virtual_function.map_or(0, |vf| vf.synthesised.len());
         if ranges > MOST_RANGES {
             return Err(BlockError::Ranges { function, ranges });
         }
         for bitmap in [self.cacheable, self.cached] {
-            if bitmap.len() != size / 8 {
+            if bitmap.len() != given / 8 {
                 return Err(BlockError::BitmapSize {
                     function,
                     size: bitmap.len(),
-                    expected: size / 8,
+                    expected: given / 8,
                 });
             }
         }
@@ -198,11 +206,6 @@ impl BlockInput<'_> {
             });
         }
         Ok(())
-    }
-
-    /// Bytes of configuration space, 256 or 4096.
-    pub(super) const fn size(&self) -> u16 {
-        self.data.len() as u16
     }
 
     /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
@@ -260,7 +263,7 @@ impl BlockInput<'_> {
         put(8, &(used as u32).to_le_bytes());
         put(16, &self.sbdf.segment().to_le_bytes());
         put(18, &self.sbdf.routing_id().to_le_bytes());
-        put(20, &self.size().to_le_bytes());
+        put(20, &self.size.to_le_bytes());
         put(22, &flags.to_le_bytes());
         put(24, &generation.to_le_bytes());
         put(32, &block_offset(HEADER));
@@ -364,12 +367,15 @@ fn ones(bitmap: &[u8]) -> u16 {
 /// filled in the [`BlockInput`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockError {
-    /// The configuration space has another size than 256 or 4096 bytes.
+    /// The configuration space has another size than 256 or 4096 bytes, or
+    /// what is given of it is more, or no multiple of 8.
     DataSize {
         /// The function.
         function: Sbdf,
+        /// Bytes of the space.
+        size: u16,
         /// Bytes given.
-        size: usize,
+        given: usize,
     },
     /// A bitmap does not have one bit for each byte.
     BitmapSize {
@@ -399,9 +405,13 @@ pub enum BlockError {
 impl fmt::Display for BlockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DataSize { function, size } => write!(
+            Self::DataSize {
+                function,
+                size,
+                given,
+            } => write!(
                 f,
-                "{function}: the cache holds {size} bytes of configuration space instead of 256 or 4096"
+                "{function}: the cache holds {given} bytes of a configuration space of {size}, which has to be 256 or 4096"
             ),
             Self::BitmapSize {
                 function,

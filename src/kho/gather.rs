@@ -82,6 +82,7 @@ impl<'a> Gathered<'a> {
             .iter()
             .map(|function| BlockInput {
                 sbdf: function.sbdf,
+                size: function.block.size(),
                 data: function.block.data(),
                 cacheable: function.block.cacheable_bitmap(),
                 cached: function.block.cached_bitmap(),

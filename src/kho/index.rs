@@ -46,7 +46,7 @@ pub(super) fn write(
         let mut record = [0; INDEX_RECORD_SIZE as usize];
         record[0..2].copy_from_slice(&block.sbdf.routing_id().to_le_bytes());
         record[2..4].copy_from_slice(&block.sbdf.segment().to_le_bytes());
-        record[4..6].copy_from_slice(&block.size().to_le_bytes());
+        record[4..6].copy_from_slice(&block.size.to_le_bytes());
         record[8..].copy_from_slice(&(first.0 + number as u64 * stride).to_le_bytes());
         crc.update(&record);
         sink.write(PhysAddr(at), &record);

@@ -1,7 +1,6 @@
 //! The cache of one function.
 
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::bitmap::Bitmap;
@@ -35,6 +34,9 @@ struct Probe {
 /// Configuration space of one function as far as it is cached.
 #[derive(Clone, Debug)]
 pub struct Block {
+    /// Bytes of the space, of which `data` and the bitmaps hold those up to the
+    /// last that may be cached.
+    size: u16,
     data: Vec<u8>,
     cacheable: Bitmap,
     cached: Bitmap,
@@ -71,9 +73,10 @@ impl Block {
         cells[0x0c] = Cell::of(Class::Software);
         cells[0x0d] = Cell::of(Class::Software);
         let mut block = Self {
-            data: vec![0; cells.len()],
-            cacheable: Bitmap::new(ConfigOffset::CONVENTIONAL_END),
-            cached: Bitmap::new(ConfigOffset::CONVENTIONAL_END),
+            size: 0,
+            data: Vec::new(),
+            cacheable: Bitmap::new(0),
+            cached: Bitmap::new(0),
             map: ClassMap::pack(&[]),
             masks: Vec::new(),
             fixed: Vec::new(),
@@ -117,8 +120,10 @@ impl Block {
     pub(super) fn classify(&mut self, cells: &[Cell]) {
         let size = cells.len() as u16;
         let map = ClassMap::pack(cells);
-        let mut cacheable = Bitmap::new(size);
-        let mut cached = Bitmap::new(size);
+        let last = cells.iter().rposition(|cell| cell.class.is_cacheable());
+        let kept = last.map_or(0, |last| (last + 1).next_multiple_of(8));
+        let mut cacheable = Bitmap::new(kept as u16);
+        let mut cached = Bitmap::new(kept as u16);
         // Most of a space is one run that nothing names.
         let runs = map
             .runs(size)
@@ -127,7 +132,8 @@ impl Block {
             cacheable.set(offset, true);
             cached.set(offset, self.cached.get(offset));
         }
-        self.data.resize(cells.len(), 0);
+        self.size = size;
+        self.data.resize(kept, 0);
         self.data.shrink_to_fit();
         self.cacheable = cacheable;
         self.cached = cached;
@@ -149,10 +155,11 @@ impl Block {
     /// Bytes of configuration space that the block covers: 256, or 4096 for a
     /// function whose extended space can be reached.
     pub fn size(&self) -> u16 {
-        self.data.len() as u16
+        self.size
     }
 
-    /// The bytes of configuration space; those that are not cached are 0.
+    /// The bytes of configuration space up to the last that may be cached, a
+    /// multiple of 8; those that are not cached are 0.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
@@ -187,8 +194,8 @@ impl Block {
         self.cacheable.dwords().map(ConfigOffset::new)
     }
 
-    /// One bit for each byte that may be cached: bit n is bit n % 8 of byte
-    /// n / 8.
+    /// One bit for each byte of [`Self::data`], set where it may be cached: bit
+    /// n is bit n % 8 of byte n / 8.
     pub fn cacheable_bitmap(&self) -> &[u8] {
         self.cacheable.as_bytes()
     }

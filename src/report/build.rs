@@ -13,8 +13,10 @@ use crate::pci::{self, Mechanism, Sbdf, Topology, WindowKind, WindowShape};
 /// What the cache holds of one function.
 #[derive(Clone, Copy, Debug)]
 pub struct CachedBytes<'a> {
-    /// The configuration space, 256 or 4096 bytes; bytes that are not cached
-    /// are 0.
+    /// Bytes of the configuration space, 256 or 4096.
+    pub size: u16,
+    /// The first bytes of it; those that are not cached are 0, and so are all
+    /// that follow.
     pub data: &'a [u8],
     /// Bytes that may be cached.
     pub cacheable: u16,
@@ -160,7 +162,7 @@ fn describe(
                 version: capability.version,
             })
             .collect(),
-        config_bytes: cached.map_or(0, |cached| cached.data.len() as u16),
+        config_bytes: cached.map_or(0, |cached| cached.size),
         cacheable_bytes: cached.map_or(0, |cached| cached.cacheable),
         cached_bytes: cached.map_or(0, |cached| cached.cached),
         anomalies: function.anomalies.clone(),

@@ -26,7 +26,7 @@ pub fn write<'c>(
 ) -> fmt::Result {
     let mut space = Space { bytes: Vec::new() };
     for function in &topology.functions {
-        space.fill(function, cached(function.sbdf).map(|cached| cached.data));
+        space.fill(function, cached(function.sbdf));
         write!(
             to,
             "{} {} [{:04x}]: Device [{:04x}:{:04x}] (rev {:02x})",
@@ -70,11 +70,11 @@ struct Space {
 }
 
 impl Space {
-    fn fill(&mut self, function: &Function, cached: Option<&[u8]>) {
+    fn fill(&mut self, function: &Function, cached: Option<CachedBytes<'_>>) {
         let conventional = usize::from(ConfigOffset::CONVENTIONAL_END);
         let whole = usize::from(ConfigOffset::END);
-        let cached = cached.unwrap_or_default();
-        let size = if cached.len() > conventional || !function.extended_capabilities.is_empty() {
+        let (of, cached) = cached.map_or((0, &[][..]), |cached| (cached.size.into(), cached.data));
+        let size = if of > conventional || !function.extended_capabilities.is_empty() {
             whole
         } else {
             conventional

@@ -119,6 +119,7 @@ pub(crate) fn report(topology: &Topology, config: &Cached<Fabric>, complaints: &
     let cached = |function| {
         let block = config.block(function)?;
         Some(CachedBytes {
+            size: block.size(),
             data: block.data(),
             cacheable: block.cacheable_bytes(),
             cached: block.cached_bytes(),

@@ -155,6 +155,7 @@ fn lspci_draws_the_same_tree_from_a_dump_of_the_cache() {
         let cached = |sbdf| {
             let block = cache.block(sbdf)?;
             Some(CachedBytes {
+                size: block.size(),
                 data: block.data(),
                 cacheable: block.cacheable_bytes(),
                 cached: block.cached_bytes(),

@@ -103,6 +103,7 @@ fn dump_of(functions: Vec<Function>, space: impl Fn(Sbdf) -> Option<Vec<u8>>) ->
     let cached = |sbdf| {
         let (_, data) = spaces.iter().find(|(found, _)| *found == sbdf)?;
         Some(CachedBytes {
+            size: data.len() as u16,
             data,
             cacheable: 0,
             cached: 0,

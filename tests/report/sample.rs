@@ -305,6 +305,7 @@ pub(crate) static SPACE: [u8; 4096] = {
 pub(crate) fn report() -> Report {
     Report::new(facts(&topology()), &|sbdf| {
         (sbdf == Sbdf::new(0, 3, 0, 0)).then_some(CachedBytes {
+            size: SPACE.len() as u16,
             data: &SPACE,
             cacheable: 700,
             cached: 690,

@@ -17,6 +17,7 @@ mod linux;
 mod machines;
 mod preserve;
 mod readme;
+mod scale;
 mod start;
 mod topologies;
 mod uefi;

@@ -22,6 +22,10 @@ use crate::pci::Function;
 /// where it has no console, to do all its work.
 const POWER_OFF: Duration = Duration::from_secs(120);
 
+/// How long the largest machine may be silent: QEMU takes minutes to make
+/// thousands of virtual functions.
+pub const LARGEST_MACHINE: Duration = Duration::from_secs(1800);
+
 /// Where the firmware image is when U-Boot starts.
 pub const LOADED: u64 = 0x6000_0000;
 
@@ -98,6 +102,30 @@ impl Lab {
         });
         boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
         boot.finish(&mut running)
+    }
+
+    /// Boots `machine` with every instruction taking one nanosecond of its time,
+    /// whatever the host is like, to the line that says how the firmware ended.
+    pub fn boot_in_instructions(&self, machine: Machine) -> Result<Boot> {
+        let (mut running, mut boot) = self.start_in_instructions(machine)?;
+        boot.log = running.end()?.log;
+        Ok(boot)
+    }
+
+    /// The same, and leaves the machine as it is then.
+    pub fn start_in_instructions(&self, machine: Machine) -> Result<(Running, Boot)> {
+        let machine = machine
+            .section(Section::Report)
+            .arguments(["-icount", "shift=0,sleep=off"]);
+        let mut running = machine.qmp(&self.file("qmp")).start()?;
+        running.be_patient(LARGEST_MACHINE);
+        let mut boot = Boot::default();
+        let outcome = running.result(|event| {
+            boot.keep(event);
+            Ok(())
+        });
+        boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
+        Ok((running, boot))
     }
 
     /// Boots `machine` without waiting for what it says, until it has powered

@@ -1,5 +1,5 @@
 //! A client of QEMU's debugger stub: writes to the memory of a guest and to its
-//! devices, which QMP cannot.
+//! devices, and stops it where it comes to an address, which QMP cannot.
 //!
 //! It speaks the packets of the GDB remote serial protocol that this takes.
 
@@ -12,6 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// How long QEMU may take to answer.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the guest may take to come to an address.
+const RUN_LIMIT: Duration = Duration::from_secs(1800);
 
 /// A connection. As long as there is one the guest holds still.
 pub struct Debugger {
@@ -52,6 +55,24 @@ impl Debugger {
     /// Writes an aligned dword.
     pub fn write(&mut self, address: u64, value: u32) -> Result<()> {
         self.order(&format!("M{address:x},4:{:08x}", value.swap_bytes()))
+    }
+
+    /// Lets the guest run to the virtual address `address`, and returns what its
+    /// link register says there: where a function returns to that starts there.
+    pub fn run_to(&mut self, address: u64) -> Result<u64> {
+        self.order(&format!("Z1,{address:x},4"))?;
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(Some(RUN_LIMIT))?;
+        let why = self.ask("c")?;
+        ensure!(why.starts_with("T05"), "the guest stopped with {why}");
+        self.stream.get_ref().set_read_timeout(Some(LIMIT))?;
+        let registers = self.ask("g")?;
+        ensure!(
+            register(&registers, PROGRAM_COUNTER)? == address,
+            "the guest stopped elsewhere than at {address:#x}: {registers}"
+        );
+        self.order(&format!("z1,{address:x},4"))?;
+        register(&registers, LINK_REGISTER)
     }
 
     /// Lets the guest go on.
@@ -108,4 +129,15 @@ impl Debugger {
             .context("QEMU's debugger stub does not answer")?;
         Ok(byte[0])
     }
+}
+
+/// Places of registers among all that the stub tells, 16 digits each.
+const LINK_REGISTER: usize = 30;
+const PROGRAM_COUNTER: usize = 32;
+
+fn register(all: &str, place: usize) -> Result<u64> {
+    let digits = all.get(16 * place..16 * (place + 1));
+    let digits = digits.with_context(|| format!("no register {place} in {all:?}"))?;
+    let value = u64::from_str_radix(digits, 16).with_context(|| format!("{digits:?}"))?;
+    Ok(value.swap_bytes())
 }

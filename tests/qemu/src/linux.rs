@@ -101,6 +101,9 @@ impl Lab {
         let machine = machine.section(Section::Report).qmp(&self.file("qmp"));
         let can_power_off = machine.can_power_off();
         let mut running = machine.start()?;
+        if test::is_long() {
+            running.be_patient(boot::LARGEST_MACHINE);
+        }
         let mut linux = LinuxBoot::default();
         let outcome = running.result(|event| {
             linux.boot.keep(event);

@@ -64,6 +64,17 @@ impl Tree {
             .collect()
     }
 
+    /// The number of nodes.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        let mut command = Command::new("dtc");
+        command
+            .args(["-q", "-I", "dtb", "-O", "dts"])
+            .arg(&self.file);
+        let text = process::output(&mut command).expect("dtc reads the tree");
+        text.lines().filter(|line| line.ends_with('{')).count()
+    }
+
     /// Sets a property to cells.
     pub fn set_cells(&self, node: &str, property: &str, cells: &[u32]) -> &Self {
         let cells = cells.iter().map(|cell| format!("{cell:#x}"));

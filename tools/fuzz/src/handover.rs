@@ -23,6 +23,7 @@ fn make(abi: KhoAbi) -> Sound {
     let all = [0xff; 32];
     let block = BlockInput {
         sbdf: Sbdf::new(0, 1, 0, 0),
+        size: 256,
         data: &data,
         cacheable: &all,
         cached: &all,

@@ -166,6 +166,7 @@ impl Hierarchy {
             let space = capture.spaces.get(&sbdf)?;
             let (cacheable, cached) = self.counts(sbdf, space);
             Some(CachedBytes {
+                size: space.bytes.len() as u16,
                 data: &space.bytes,
                 cacheable,
                 cached,

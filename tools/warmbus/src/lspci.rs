@@ -20,8 +20,10 @@ pub fn run(capture: &Capture, json: bool) -> Result<(String, Verdict)> {
     let written = report::lspci::write(
         hierarchy.topology(),
         &|sbdf| {
+            let bytes = &capture.spaces.get(&sbdf)?.bytes;
             Some(CachedBytes {
-                data: &capture.spaces.get(&sbdf)?.bytes,
+                size: bytes.len() as u16,
+                data: bytes,
                 cacheable: 0,
                 cached: 0,
             })

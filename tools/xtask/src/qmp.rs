@@ -86,6 +86,14 @@ impl Client {
         Ok(self.is_off()? && self.ended.as_deref() == Some("guest-shutdown"))
     }
 
+    /// Instructions that the guest has executed, if QEMU was told to count them.
+    pub fn instructions(&mut self) -> Result<u64> {
+        let replay = self.execute("query-replay", &json!({}))?;
+        replay["icount"]
+            .as_u64()
+            .context("no number of instructions")
+    }
+
     /// Writes `size` bytes of guest memory from physical address `start` on to
     /// `file`.
     pub fn save_memory(&mut self, start: u64, size: u64, file: &Path) -> Result<()> {

@@ -25,10 +25,18 @@ pub const LINUX: &str = "WARMBUS_LINUX";
 pub const CONSUMER: &str = "WARMBUS_CONSUMER";
 /// The variable that names a directory with more kernels.
 pub const KERNELS: &str = "WARMBUS_KERNELS";
+/// The variable that lets tests of many functions take the largest machines.
+pub const LONG: &str = "WARMBUS_LONG";
 /// The variables that say what tests draw at random, and how often
 /// (`tools/fabric/src/chance.rs`).
 const SEED: &str = "WARMBUS_SEED";
 const ITERATIONS: &str = "WARMBUS_ITERATIONS";
+
+/// Whether tests of many functions may take the largest machines.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os(LONG).is_some()
+}
 
 /// Which tests to run.
 #[derive(Debug, clap::Args)]
@@ -37,6 +45,7 @@ Examples:
   cargo xtask test
   cargo xtask test --host
   cargo xtask test --kernels ~/images
+  cargo xtask test --long scale
   cargo xtask test --seed random --iterations 10000 transparent
   cargo xtask test switch")]
 pub struct Options {
@@ -58,6 +67,11 @@ pub struct Options {
     /// Try so many cases of everything that is drawn at random
     #[arg(long, value_name = "N")]
     pub iterations: Option<u32>,
+
+    /// Do the tests of many functions with as many as QEMU can have, which takes
+    /// half an hour
+    #[arg(long, conflicts_with = "host")]
+    pub long: bool,
 
     /// Do the tests with Linux on every arm64 Image in this directory, too
     #[arg(long, value_name = "DIR")]
@@ -123,6 +137,7 @@ impl fmt::Display for Sum {
 pub fn run(options: &Options) -> Result<bool> {
     let mut session = Session {
         name: options.name.clone(),
+        long: options.long,
         kernels: options.kernels.as_deref().map(directory).transpose()?,
         sum: Sum::default(),
     };
@@ -186,6 +201,7 @@ fn directory(path: &Path) -> Result<PathBuf> {
 
 struct Session {
     name: Option<String>,
+    long: bool,
     kernels: Option<PathBuf>,
     sum: Sum,
 }
@@ -265,6 +281,9 @@ impl Session {
             .args(["--package", QEMU_TESTS])
             .env(IMAGE, image)
             .envs(kernels.iter().cloned());
+        if self.long {
+            command.env(LONG, "1");
+        }
         let mut arguments = vec!["--test-threads=2"];
         if let Some(kernels) = &self.kernels {
             // Without a directory these are skipped.

@@ -42,6 +42,13 @@ impl Topology {
         Ok(Self::parse(&stem, &text))
     }
 
+    /// The first `devices` devices of it.
+    #[must_use]
+    pub fn first(mut self, devices: usize) -> Self {
+        self.arguments.truncate(2 * devices);
+        self
+    }
+
     /// Takes the text of a topology file apart.
     #[must_use]
     pub fn parse(name: &str, text: &str) -> Self {

@@ -41,6 +41,7 @@ impl Machine {
     fn cached(&self, sbdf: Sbdf) -> Option<CachedBytes<'_>> {
         let block = self.config.block(sbdf)?;
         Some(CachedBytes {
+            size: block.size(),
             data: block.data(),
             cacheable: block.cacheable_bytes(),
             cached: block.cached_bytes(),
@@ -125,6 +126,7 @@ impl Machine {
                 let block = self.config.block(*sbdf).expect("it is known");
                 BlockInput {
                     sbdf: *sbdf,
+                    size: block.size(),
                     data: block.data(),
                     cacheable: block.cacheable_bitmap(),
                     cached: block.cached_bitmap(),

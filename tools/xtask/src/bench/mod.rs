@@ -8,7 +8,7 @@ mod page;
 pub mod peer;
 mod plot;
 pub mod results;
-mod sizes;
+pub mod sizes;
 mod table;
 pub mod versions;
 mod vms;

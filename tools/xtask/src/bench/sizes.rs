@@ -28,7 +28,7 @@ pub(super) fn shows(peer: Peer, functions: u32) -> bool {
 /// regions of memory, and most other devices make several of one BAR. No driver
 /// of the test Linux takes them.
 #[must_use]
-pub(super) fn topology(functions: u32) -> Topology {
+pub fn topology(functions: u32) -> Topology {
     let mut arguments = Vec::new();
     let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
     let mut left = functions.saturating_sub(1);

@@ -1,0 +1,109 @@
+//! Size classes: the few sizes that small pieces of memory are given out in.
+//!
+//! Pieces of one class are interchangeable, so that one that was given back
+//! serves the next request without a search.
+
+use core::alloc::Layout;
+
+/// Alignment of every piece, and its smallest size.
+pub const ALIGNMENT: usize = 16;
+
+/// Classes there are.
+pub const COUNT: usize = 32;
+
+/// Bytes of the pieces of each class, ascending: four steps to 64 bytes, then
+/// four a doubling, so that at most a fifth of a larger piece is wasted.
+const SIZES: [usize; COUNT] = {
+    let mut sizes = [0; COUNT];
+    let (mut class, mut size, mut step) = (0, 0, ALIGNMENT);
+    while class < COUNT {
+        if class >= 8 && class % 4 == 0 {
+            step *= 2;
+        }
+        size += step;
+        sizes[class] = size;
+        class += 1;
+    }
+    sizes
+};
+
+/// Bytes of the largest pieces. What is larger has no class.
+pub const LARGEST: usize = SIZES[COUNT - 1];
+
+/// A size class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SizeClass(usize);
+
+impl SizeClass {
+    /// The class of the smallest pieces that serve `layout`. `None` where it is
+    /// larger than [`LARGEST`] or wants more than [`ALIGNMENT`].
+    #[must_use]
+    pub fn of(layout: Layout) -> Option<Self> {
+        if layout.align() > ALIGNMENT || layout.size() > LARGEST {
+            return None;
+        }
+        Some(Self(SIZES.partition_point(|size| *size < layout.size())))
+    }
+
+    /// The class of the largest pieces that fit into `bytes`. `None` where none
+    /// do.
+    #[must_use]
+    pub fn within(bytes: usize) -> Option<Self> {
+        let fitting = SIZES.partition_point(|size| *size <= bytes);
+        fitting.checked_sub(1).map(Self)
+    }
+
+    /// Its number, below [`COUNT`].
+    #[must_use]
+    pub const fn number(self) -> usize {
+        self.0
+    }
+
+    /// Bytes of its pieces, a multiple of [`ALIGNMENT`].
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        SIZES[self.0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(size: usize, align: usize) -> Option<SizeClass> {
+        SizeClass::of(Layout::from_size_align(size, align).unwrap())
+    }
+
+    #[test]
+    fn every_size_gets_the_smallest_piece_that_holds_it() {
+        for size in 1..=LARGEST {
+            let class = of(size, 8).unwrap();
+            assert!(class.number() < COUNT);
+            assert!(class.bytes() >= size && class.bytes().is_multiple_of(ALIGNMENT));
+            assert!(class.number() == 0 || SIZES[class.number() - 1] < size);
+            let wasted = class.bytes() - size;
+            assert!(wasted < ALIGNMENT.max(class.bytes() / 5 + 1), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_or_too_aligned_has_no_class() {
+        assert_eq!(of(LARGEST + 1, 8), None);
+        assert_eq!(of(32, 2 * ALIGNMENT), None);
+        assert_eq!(LARGEST, 8192);
+    }
+
+    #[test]
+    fn a_rest_is_cut_into_pieces_that_fit() {
+        assert_eq!(SizeClass::within(ALIGNMENT - 1), None);
+        for size in ALIGNMENT..2 * LARGEST {
+            let class = SizeClass::within(size).unwrap();
+            assert!(class.bytes() <= size);
+            assert!(
+                SIZES
+                    .get(class.number() + 1)
+                    .is_none_or(|next| *next > size)
+            );
+        }
+    }
+}

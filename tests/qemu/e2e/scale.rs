@@ -1,0 +1,264 @@
+//! Many functions: what one of them costs does not depend on how many there are,
+//! and Linux uses what was captured of every virtual function.
+
+use std::collections::BTreeMap;
+
+use warmbus_qemu_tests::boot::{self, Lab};
+use warmbus_qemu_tests::consumer;
+use warmbus_qemu_tests::debugger::Debugger;
+use warmbus_qemu_tests::linux::{LinuxBoot, payload};
+use warmbus_qemu_tests::prove;
+use warmbus_qemu_tests::tree::Tree;
+use xtask::bench::sizes;
+use xtask::qemu::{Machine, Payload};
+use xtask::qmp::Client;
+use xtask::test;
+use xtask::topology::Topology;
+use xtask::trace::Kind;
+
+use crate::consumer::ended_well;
+
+/// The parts of a boot whose work is in functions; others wait, or depend on the
+/// kernel only.
+const PHASES: [&str; 8] = [
+    "enumerate",
+    "assign",
+    "capture",
+    "vfs",
+    "check",
+    "vf-routing",
+    "kho",
+    "handover-check",
+];
+
+/// VFs of each controller.
+const VFS: usize = 127;
+/// Devices that QEMU makes of each controller of the topology `vfs`: a root
+/// port, a subsystem, the controller.
+const DEVICES: usize = 3;
+
+/// So many controllers with [`VFS`] virtual functions each.
+fn controllers(count: usize) -> Topology {
+    boot::topology("vfs").first(DEVICES * count)
+}
+
+/// A machine whose firmware does all of its work for a Linux that reads the cache.
+fn machine(topology: &Topology) -> Machine {
+    Machine::kernel(boot::image())
+        .topology(topology)
+        .bootargs("warmbus.vfs=all")
+        .payload(payload(consumer::kernel(), "cache"))
+}
+
+/// Instructions that each of the [`PHASES`] takes for one function.
+fn instructions(topology: &Topology) -> BTreeMap<&'static str, f64> {
+    let lab = Lab::new();
+    let boot = lab
+        .boot_in_instructions(machine(topology))
+        .expect("it boots");
+    prove::ended_well(&boot);
+    let report = boot.report();
+    let functions = report["functions"].as_array().expect("functions").len();
+    let phases = report["phases"].as_array().expect("phases");
+    let costs = PHASES.into_iter().filter_map(|name| {
+        let phase = phases.iter().find(|phase| phase["name"] == name)?;
+        Some((name, phase["nanoseconds"].as_f64()? / functions as f64))
+    });
+    let costs = costs.collect();
+    println!(
+        "{}: {functions} functions, instructions for each: {costs:.0?}",
+        topology.name
+    );
+    costs
+}
+
+/// What a function costs on the larger machines is what it costs on the first, to
+/// a fifth.
+fn is_linear(topologies: &[Topology]) {
+    let costs: Vec<f64> = topologies
+        .iter()
+        .map(|topology| instructions(topology).values().sum())
+        .collect();
+    for cost in &costs {
+        assert!((cost / costs[0] - 1.0).abs() <= 0.2, "{costs:.0?}");
+    }
+}
+
+#[test]
+fn a_function_costs_the_same_instructions_however_many_there_are() {
+    let sizes: &[u32] = if test::is_long() {
+        &[64, 512, 2048]
+    } else {
+        &[64, 512]
+    };
+    let topologies: Vec<Topology> = sizes.iter().copied().map(sizes::topology).collect();
+    is_linear(&topologies);
+}
+
+#[test]
+fn a_virtual_function_costs_the_same_instructions_however_many_there_are() {
+    let counts: &[usize] = if test::is_long() {
+        &[1, 4, 32]
+    } else {
+        &[1, 4]
+    };
+    let topologies: Vec<Topology> = counts.iter().copied().map(controllers).collect();
+    is_linear(&topologies);
+}
+
+/// Where the functions `names` of the kernel are while it is where it was linked.
+fn symbols<const N: usize>(names: [&str; N]) -> [u64; N] {
+    let steps = names.map(|name| format!("symbol:{name}")).join(",");
+    let lab = Lab::new();
+    let machine = Machine::kernel(boot::image())
+        .topology(&controllers(1))
+        .payload(linked(&steps));
+    let linux = lab.boot_linux(machine).expect("it boots");
+    let lines = consumer::said(&linux, "symbol ");
+    names.map(|name| {
+        let line = lines.iter().find_map(|line| line.strip_suffix(name));
+        let digits = line.expect("the kernel has such a function").trim();
+        u64::from_str_radix(digits, 16).expect("an address")
+    })
+}
+
+/// The kernel that reads the cache, where it was linked.
+fn linked(steps: &str) -> Payload {
+    let mut payload = payload(consumer::kernel(), steps);
+    payload.bootargs.push_str(" nokaslr");
+    payload
+}
+
+/// Functions that Linux restores, and the instructions that it takes to unflatten
+/// its device tree and to restore them.
+fn restore(topology: &Topology, [unflatten, restore]: [u64; 2]) -> (u64, [u64; 2]) {
+    let lab = Lab::new();
+    let socket = lab.file("gdb");
+    let machine = Machine::kernel(boot::image())
+        .topology(topology)
+        .bootargs("warmbus.vfs=all")
+        .payload(linked("cache"))
+        .arguments(Debugger::arguments(&socket));
+    let (mut running, boot) = lab.start_in_instructions(machine).expect("it boots");
+    prove::ended_well(&boot);
+    let functions = boot.report()["functions"].as_array().map_or(0, Vec::len) as u64;
+    let mut debugger = Debugger::stop(&socket).expect("the guest holds still");
+    let costs = [unflatten, restore].map(|function| {
+        let mut count = |address| {
+            let caller = debugger.run_to(address).expect("Linux comes by");
+            let instructions = running.qmp().and_then(Client::instructions);
+            (caller, instructions.expect("QEMU counts them"))
+        };
+        let (caller, before) = count(function);
+        let (_, after) = count(caller);
+        after - before
+    });
+    println!(
+        "{functions} functions: {} instructions to unflatten the tree, {} to restore",
+        costs[0], costs[1]
+    );
+    (functions, costs)
+}
+
+#[test]
+fn linux_restores_each_function_in_fewer_instructions_than_a_node_of_its_tree_takes() {
+    let nodes = Tree::of(&machine(&controllers(1)), &Lab::new()).nodes() as u64;
+    println!("the tree has {nodes} nodes");
+    let symbols = symbols(["unflatten_device_tree", "pcsc_restore"]);
+    let counts: &[usize] = if test::is_long() {
+        &[1, 4, 32]
+    } else {
+        &[1, 4]
+    };
+    let mut first = None;
+    for &count in counts {
+        let (functions, [unflatten, restore]) = restore(&controllers(count), symbols);
+        assert!(restore / functions < unflatten / nodes);
+        let each = restore as f64 / functions as f64;
+        let first = *first.get_or_insert(each);
+        assert!(
+            (each / first - 1.0).abs() <= 0.2,
+            "{each:.0} after {first:.0}"
+        );
+    }
+}
+
+/// Virtual functions of which Linux read, between the marks, the register at
+/// `offset` from the hardware, and how often it did so for each.
+fn read_of_vfs(linux: &LinuxBoot, offset: u16) -> BTreeMap<(u8, u8), usize> {
+    let accesses = linux.accesses();
+    let mut found = BTreeMap::new();
+    for access in consumer::between(&accesses, 1, 2) {
+        if access.kind == Kind::Read
+            && access.offset & !3 == offset
+            && access.bus != 0
+            && access.devfn != 0
+        {
+            *found.entry((access.bus, access.devfn)).or_default() += 1;
+        }
+    }
+    found
+}
+
+#[test]
+fn linux_uses_what_was_captured_of_every_virtual_function() {
+    const CLASS: u16 = 0x08;
+    const CAPABILITIES: u16 = 0x34;
+
+    let controllers_there = if test::is_long() { 32 } else { 4 };
+    // What is read of the hardware where nothing was captured is what the last
+    // one shows. Its first number is that of its bus.
+    let captured = controllers_there - 1;
+    let topology = controllers(controllers_there);
+    let functions: Vec<String> = (0..captured)
+        .map(|number| format!("0000:{:02x}:00.0={VFS}", 1 + 2 * number))
+        .collect();
+    let steps = format!("cache,mark:1,bare_vfs:{VFS},mark:2,cache");
+    let steps = if test::is_long() {
+        steps
+    } else {
+        format!("{steps},compare")
+    };
+    let lab = Lab::new();
+    let machine = Machine::kernel(boot::image())
+        .topology(&topology)
+        .bootargs(&format!("warmbus.vfs={}", functions.join(",")))
+        .payload(payload(consumer::kernel(), &steps));
+    let linux = lab.boot_linux(machine.trace()).expect("it boots");
+    ended_well(&linux);
+    let [before, after] = &consumer::counters(&linux)[..] else {
+        panic!("two sets of counters");
+    };
+    let of_report = linux.boot.report()["functions"].as_array().map(Vec::len);
+    assert_eq!(Some(before["restored"] as usize), of_report);
+    assert_eq!(after["rejected"], 0, "{:?}", consumer::log(&linux));
+    assert_eq!(
+        (after["functions"] - before["functions"]) as usize,
+        controllers_there * VFS
+    );
+
+    // Whoever has nothing of a function looks for its capabilities.
+    let unknown = read_of_vfs(&linux, CAPABILITIES);
+    assert_eq!(
+        unknown.len(),
+        VFS,
+        "those that were not captured: {unknown:?}"
+    );
+    // That a function is there and the same costs one read.
+    let seen = read_of_vfs(&linux, CLASS);
+    assert_eq!(seen.len(), controllers_there * VFS);
+    for (function, times) in &seen {
+        assert!(
+            unknown.contains_key(function) || *times == 1,
+            "{function:?}"
+        );
+    }
+    println!(
+        "{} virtual functions restored, {} read",
+        seen.len() - unknown.len(),
+        unknown.len()
+    );
+    if !test::is_long() {
+        consumer::told_the_truth(&linux, 1);
+    }
+}
