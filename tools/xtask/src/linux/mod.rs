@@ -110,9 +110,12 @@ pub fn run(options: &Options) -> Result<()> {
 /// The Image that `options` describe; built where it is not there yet.
 pub fn image(options: &Options) -> Result<PathBuf> {
     setup::ensure_for_linux()?;
-    Store::locked(|store| match options.debian {
-        true => distribution::image(store, options.refresh),
-        false => kernel::image(store, options),
+    Store::locked(|store| {
+        if options.debian {
+            distribution::image(store, options.refresh)
+        } else {
+            kernel::image(store, options)
+        }
     })
 }
 
