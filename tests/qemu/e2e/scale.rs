@@ -10,8 +10,8 @@ use warmbus_qemu_tests::linux::{LinuxBoot, payload};
 use warmbus_qemu_tests::prove;
 use warmbus_qemu_tests::tree::Tree;
 use xtask::bench::sizes;
+use xtask::console::Outcome;
 use xtask::qemu::{Machine, Payload};
-use xtask::qmp::Client;
 use xtask::test;
 use xtask::topology::Topology;
 use xtask::trace::Kind;
@@ -51,7 +51,7 @@ fn machine(topology: &Topology) -> Machine {
 }
 
 /// Instructions that each of the [`PHASES`] takes for one function.
-fn instructions(topology: &Topology) -> BTreeMap<&'static str, f64> {
+fn instructions(topology: &Topology) -> BTreeMap<&'static str, u64> {
     let lab = Lab::new();
     let boot = lab
         .boot_in_instructions(machine(topology))
@@ -62,25 +62,29 @@ fn instructions(topology: &Topology) -> BTreeMap<&'static str, f64> {
     let phases = report["phases"].as_array().expect("phases");
     let costs = PHASES.into_iter().filter_map(|name| {
         let phase = phases.iter().find(|phase| phase["name"] == name)?;
-        Some((name, phase["nanoseconds"].as_f64()? / functions as f64))
+        Some((name, phase["nanoseconds"].as_u64()? / functions as u64))
     });
     let costs = costs.collect();
     println!(
-        "{}: {functions} functions, instructions for each: {costs:.0?}",
+        "{}: {functions} functions, instructions for each: {costs:?}",
         topology.name
     );
     costs
 }
 
+fn is_within_a_fifth(cost: u64, of: u64) -> bool {
+    cost.abs_diff(of) <= of / 5
+}
+
 /// What a function costs on the larger machines is what it costs on the first, to
 /// a fifth.
 fn is_linear(topologies: &[Topology]) {
-    let costs: Vec<f64> = topologies
+    let costs: Vec<u64> = topologies
         .iter()
         .map(|topology| instructions(topology).values().sum())
         .collect();
     for cost in &costs {
-        assert!((cost / costs[0] - 1.0).abs() <= 0.2, "{costs:.0?}");
+        assert!(is_within_a_fifth(*cost, costs[0]), "{costs:?}");
     }
 }
 
@@ -138,21 +142,23 @@ fn restore(topology: &Topology, [unflatten, restore]: [u64; 2]) -> (u64, [u64; 2
         .topology(topology)
         .bootargs("warmbus.vfs=all")
         .payload(linked("cache"))
-        .arguments(Debugger::arguments(&socket));
-    let (mut running, boot) = lab.start_in_instructions(machine).expect("it boots");
-    prove::ended_well(&boot);
-    let functions = boot.report()["functions"].as_array().map_or(0, Vec::len) as u64;
-    let mut debugger = Debugger::stop(&socket).expect("the guest holds still");
-    let costs = [unflatten, restore].map(|function| {
-        let mut count = |address| {
-            let caller = debugger.run_to(address).expect("Linux comes by");
-            let instructions = running.qmp().and_then(Client::instructions);
-            (caller, instructions.expect("QEMU counts them"))
-        };
-        let (caller, before) = count(function);
-        let (_, after) = count(caller);
-        after - before
+        .arguments(Debugger::arguments(&socket))
+        .arguments(["-S"]);
+    let mut costs = [0; 2];
+    let boot = lab.boot_in_instructions_with(machine, |running| {
+        // The firmware runs until the first of them is there.
+        let mut debugger = Debugger::stop(&socket)?;
+        for (function, cost) in [unflatten, restore].into_iter().zip(&mut costs) {
+            let caller = debugger.run_to(function)?;
+            let before = running.qmp()?.instructions()?;
+            debugger.run_to(caller)?;
+            *cost = running.qmp()?.instructions()? - before;
+        }
+        debugger.go_on()
     });
+    let boot = boot.expect("it boots, and Linux comes by");
+    assert_eq!(boot.outcome, Some(Outcome::Ok));
+    let functions = boot.report()["functions"].as_array().map_or(0, Vec::len) as u64;
     println!(
         "{functions} functions: {} instructions to unflatten the tree, {} to restore",
         costs[0], costs[1]
@@ -174,12 +180,9 @@ fn linux_restores_each_function_in_fewer_instructions_than_a_node_of_its_tree_ta
     for &count in counts {
         let (functions, [unflatten, restore]) = restore(&controllers(count), symbols);
         assert!(restore / functions < unflatten / nodes);
-        let each = restore as f64 / functions as f64;
+        let each = restore / functions;
         let first = *first.get_or_insert(each);
-        assert!(
-            (each / first - 1.0).abs() <= 0.2,
-            "{each:.0} after {first:.0}"
-        );
+        assert!(is_within_a_fifth(each, first), "{each} after {first}");
     }
 }
 

@@ -107,25 +107,30 @@ impl Lab {
     /// Boots `machine` with every instruction taking one nanosecond of its time,
     /// whatever the host is like, to the line that says how the firmware ended.
     pub fn boot_in_instructions(&self, machine: Machine) -> Result<Boot> {
-        let (mut running, mut boot) = self.start_in_instructions(machine)?;
-        boot.log = running.end()?.log;
-        Ok(boot)
+        self.boot_in_instructions_with(machine, |_| Ok(()))
     }
 
-    /// The same, and leaves the machine as it is then.
-    pub fn start_in_instructions(&self, machine: Machine) -> Result<(Running, Boot)> {
+    /// The same, and has `intervene` do something to the machine at its start,
+    /// which may last as long as the machine runs.
+    pub fn boot_in_instructions_with(
+        &self,
+        machine: Machine,
+        intervene: impl FnOnce(&mut Running) -> Result<()>,
+    ) -> Result<Boot> {
         let machine = machine
             .section(Section::Report)
             .arguments(["-icount", "shift=0,sleep=off"]);
         let mut running = machine.qmp(&self.file("qmp")).start()?;
         running.be_patient(LARGEST_MACHINE);
+        intervene(&mut running)?;
         let mut boot = Boot::default();
         let outcome = running.result(|event| {
             boot.keep(event);
             Ok(())
         });
         boot.outcome = Some(outcome.with_context(|| boot.console.join("\n"))?);
-        Ok((running, boot))
+        boot.log = running.end()?.log;
+        Ok(boot)
     }
 
     /// Boots `machine` without waiting for what it says, until it has powered
