@@ -66,6 +66,7 @@ fn write(
     let blocks: Vec<BlockInput<'_>> = (0..count)
         .map(|device| BlockInput {
             sbdf: Sbdf::new(0, device, 0, 0),
+            size: data.len() as u16,
             data: &data,
             cacheable: &bits,
             cached: &bits,

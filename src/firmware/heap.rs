@@ -183,15 +183,9 @@ pub(crate) fn choose_near(machine: &Machine, image: Region, taken: &[Region]) ->
 /// not used for anything else from now on.
 pub(crate) unsafe fn grow(region: Region) {
     let bottom = ptr::with_exposed_provenance_mut(region.base.0 as usize);
+    let large = &mut MEMORY.0.lock().heaps.large;
     // SAFETY: by the contract of this function.
-    unsafe {
-        MEMORY
-            .0
-            .lock()
-            .heaps
-            .large
-            .init(bottom, region.size as usize)
-    };
+    unsafe { large.init(bottom, region.size as usize) };
 }
 
 /// The part of the large heap that may have been written to.
