@@ -14,6 +14,7 @@ pub mod board;
 pub mod kho;
 pub mod linux;
 pub mod machine;
+mod order;
 pub mod paging;
 pub mod pci;
 pub mod pcsc;

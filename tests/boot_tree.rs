@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use warmbus::linux::devicetree::{Chosen, ChosenHandover, TreeError, edit};
 use warmbus::linux::memory::MemoryRange;
-use warmbus::linux::payload::{Payload, PayloadError};
+use warmbus::linux::payload::{Module, Payload, PayloadError};
 use warmbus::pci::PhysAddr;
 use warmbus_fabric::chance;
 
@@ -126,6 +126,7 @@ const EVERYTHING: Chosen<'_> = Chosen {
         scratch: MemoryRange::new(PhysAddr(0xb000_6000), 0x20),
     }),
     probe_only: true,
+    released: None,
 };
 
 /// What [`EVERYTHING`] reads as in the source of a tree with 2 and 2 cells.
@@ -221,6 +222,23 @@ fn older_trees_and_trees_with_slack_are_taken() {
         // boot_cpuid_phys
         assert_eq!(edited[28..32], tree[28..32]);
     }
+}
+
+#[test]
+fn a_reservation_that_is_released_is_the_only_thing_that_goes() {
+    let tree = compile(AWKWARD);
+    let released = |size| Chosen {
+        released: Some(MemoryRange::new(PhysAddr(0x1_4000_0000), size)),
+        ..Chosen::default()
+    };
+    let edited = edit(&tree, &released(0x1000)).unwrap();
+    let (gone, new) = difference(&tree, &edited);
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    assert!(gone[0].starts_with("/memreserve/") && gone[0].contains("140000000"));
+    assert_eq!(new, [""; 0]);
+    // Another range is another reservation.
+    let edited = edit(&tree, &released(0x2000)).unwrap();
+    assert_eq!(difference(&tree, &edited), (vec![], vec![]));
 }
 
 #[test]
@@ -324,6 +342,39 @@ fn the_initrd_of_chosen_counts_if_there_is_no_module() {
     let twice = r#"a { compatible = "multiboot,kernel"; reg = <1 1>; };
         b { compatible = "multiboot,kernel"; reg = <2 1>; };"#;
     assert_eq!(find(twice), Err(PayloadError::Twice { node: "b".into() }));
+}
+
+#[test]
+fn a_running_kernel_says_what_it_hands_over_and_modules_of_before_it_are_gone() {
+    let modules = r#"a { compatible = "multiboot,kernel"; reg = <1 1>; };
+        b { compatible = "multiboot,ramdisk"; reg = <2 1>; };"#;
+    let find = |properties: &str| {
+        let tree = compile(&format!(
+            "/dts-v1/; / {{ chosen {{ {properties} {modules} }}; }};"
+        ));
+        let found = Payload::find(&tree).unwrap();
+        let range = |module: Module<'_>| module.range.to_string();
+        let ranges = (found.kernel.map(range), found.ramdisk.map(range));
+        let handover = found
+            .handover
+            .map(|(root, array)| (root.to_string(), array.to_string()));
+        (found.from_kexec, ranges, handover)
+    };
+    let text = |text: &str| Some(text.to_string());
+    let initrd = "linux,initrd-start = <0x48000000>; linux,initrd-end = <0 0x48001000>;";
+    let modules = (text("0x1-0x1"), text("0x2-0x2"));
+    assert_eq!(find(initrd), (false, modules.clone(), None));
+    let kexec = format!("{initrd} linux,booted-from-kexec;");
+    let loaded = (None, text("0x48000000-0x48000fff"));
+    assert_eq!(find(&kexec), (true, loaded, None));
+    let kexec = "linux,booted-from-kexec; linux,kho-fdt = <1 0x1000 0 0x1000>;";
+    assert_eq!(find(kexec), (true, (None, None), None));
+    let scratch = "linux,kho-scratch = <0 0x5000 0 0x20>;";
+    let both = Some(("0x100001000-0x100001fff".into(), "0x5000-0x501f".into()));
+    let found = find(&format!("{kexec} {scratch}"));
+    assert_eq!(found, (true, (None, None), both));
+    let wraps = "linux,kho-fdt = <0xffffffff 0xfffff000 0 0x2000>;";
+    assert_eq!(find(&format!("{wraps} {scratch}")), (false, modules, None));
 }
 
 #[test]

@@ -546,7 +546,7 @@ fn a_handover_that_memory_does_not_keep_is_found_with_the_piece_that_is_hurt() {
             let base = PhysAddr(0x4000_0000);
             let (memory, handover) = hand_over(&functions, abi, page_size, base.0);
             let layout = Layout::new(functions.len(), abi, page_size).unwrap();
-            let check = |bytes: &[u8]| verify_memory(&layout, &handover, base, bytes, &[]);
+            let check = |bytes: &[u8]| verify_memory(&layout, &handover, &[], base, bytes, &[]);
             assert_eq!(check(memory.bytes()), Ok(()));
 
             let index = memory.get(handover.index.start, 80).unwrap();
@@ -675,7 +675,7 @@ fn no_bit_of_the_map_can_change_what_linux_preserves_unnoticed() {
                 let mut damaged = memory.clone();
                 let byte = memory.get(PhysAddr(address), 1).unwrap()[0];
                 damaged.write(PhysAddr(address), &[byte ^ bit]);
-                if verify_memory(&layout, &handover, base, damaged.bytes(), &[]).is_err() {
+                if verify_memory(&layout, &handover, &[], base, damaged.bytes(), &[]).is_err() {
                     caught += 1;
                     continue;
                 }
@@ -700,7 +700,7 @@ fn memory_in_use_is_never_preserved() {
         let layout = Layout::new(functions.len(), abi, PageSize::K4).unwrap();
         let check = |start, size| {
             let in_use = [("the kernel", MemoryRange::new(PhysAddr(start), size))];
-            verify_memory(&layout, &handover, base, memory.bytes(), &in_use)
+            verify_memory(&layout, &handover, &[], base, memory.bytes(), &in_use)
         };
         let end = base.0 + layout.preserved_size();
         assert_eq!(check(end, 0x1000), Ok(()));

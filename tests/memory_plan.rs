@@ -23,6 +23,7 @@ struct Machine {
     initrd: Option<InitrdNeeds>,
     tree_size: u64,
     handover: Option<HandoverNeeds>,
+    scratch: Vec<MemoryRange>,
 }
 
 fn range(start: u64, size: u64) -> MemoryRange {
@@ -49,6 +50,7 @@ impl Machine {
             initrd: None,
             tree_size: 0x1_2345,
             handover: None,
+            scratch: Vec::new(),
         };
         machine.hand_over(65, KhoAbi::V4, PageSize::K4);
         machine
@@ -74,6 +76,7 @@ impl Machine {
             initrd: self.initrd,
             tree_size: self.tree_size,
             handover: self.handover,
+            scratch: &self.scratch,
         }
     }
 
@@ -460,4 +463,29 @@ fn most_random_machines_with_two_gib_have_a_plan() {
     }
     println!("{planned} of {all} machines have a plan");
     assert!(all > 300 && planned > all * 9 / 10, "{planned} of {all}");
+}
+
+#[test]
+fn scratch_areas_that_an_earlier_handover_made_stay_what_they_are() {
+    let mut machine = Machine::new(&[(0x4000_0000, 2048 * MIB)]);
+    // As a kernel made them, and aligned to no more than it needed.
+    machine.scratch = vec![range(0x4020_0000, 34 * MIB), range(0x7000_0000, 128 * MIB)];
+    // What it keeps in other memory, and what it loaded into its scratch.
+    machine.reserved.push(ReservedRegion {
+        range: range(0x4800_0000, 512 * MIB),
+        no_map: false,
+    });
+    machine.reserved.push(ReservedRegion {
+        range: range(0x7100_0000, MIB),
+        no_map: false,
+    });
+    machine.occupied = vec![range(0x7200_0000, 16 * MIB)];
+    let plan = machine.plan().unwrap();
+    assert_eq!(plan.scratch, machine.scratch);
+    let pieces = [Some(plan.kernel), Some(plan.tree), plan.arena];
+    for piece in pieces.into_iter().flatten() {
+        for taken in machine.scratch.iter().chain([&machine.reserved[0].range]) {
+            assert!(!piece.overlaps(*taken), "{piece} {taken}");
+        }
+    }
 }

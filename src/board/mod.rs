@@ -101,8 +101,10 @@ impl Completed {
 /// already: the kind of module of the "Multiboot on Arm" binding, and where it
 /// is.
 fn named_modules(tree: &[u8]) -> Vec<(&'static str, Region)> {
-    let Ok(payload) = Payload::find(tree) else {
-        return Vec::new();
+    // After a kernel they are what that one was started with.
+    let payload = match Payload::find(tree) {
+        Ok(payload) if !payload.from_kexec => payload,
+        _ => return Vec::new(),
     };
     let line = core::str::from_utf8(payload.bootargs.unwrap_or_default()).unwrap_or_default();
     let options = Options::from_bootargs(line);

@@ -7,6 +7,7 @@ extern crate alloc;
 mod chainload;
 mod console;
 mod cores;
+mod earlier;
 mod entry;
 mod exceptions;
 mod heap;
@@ -135,12 +136,16 @@ fn boot(
     logger::start(timer, LevelFilter::Info);
 
     let machine = Machine::from_device_tree(bytes)?;
-    let options = completed.options(&machine.bootargs);
+    let mut options = completed.options(&machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
     let payload = chainload::find(bytes);
-    let has_kernel = payload.as_ref().is_ok_and(|found| found.kernel.is_some());
-    if has_kernel && !options.probe_only && broke.is_none() {
+    let is = |what: fn(&Payload<'_>) -> bool| payload.as_ref().is_ok_and(what);
+    // What runs on below a kernel that has just ended must not be disturbed.
+    options.preserve |= is(|found| found.from_kexec || found.handover.is_some());
+    // The kernel may be in what looks like an initrd.
+    let may_start = is(|found| found.kernel.is_some() || found.ramdisk.is_some());
+    if may_start && !options.probe_only && broke.is_none() {
         // From here on there is a Linux that must not be lost.
         // SAFETY: the first start, on the only CPU.
         unsafe { restart::arm(tree.address) };
@@ -210,7 +215,10 @@ fn carry_on(
     let &Described {
         machine, options, ..
     } = described;
-    let memory = memory::take(machine, image, described.place, &mut mmu, broke.is_some())?;
+    let handover = payload.as_ref().ok().and_then(|found| found.handover);
+    let place = described.place;
+    let taken = memory::take(machine, image, place, handover, &mut mmu, broke.is_some());
+    let (memory, earlier) = taken?;
     telling::introduce(machine, options, described.completed, image);
 
     let mut phases = Phases::new(timer);
@@ -223,7 +231,10 @@ fn carry_on(
             })
             .map_err(Box::<dyn Error>::from),
     };
-    let payload = payload?;
+    let mut payload = payload?;
+    if let Some(Ok(file)) = payload.ramdisk.map(|file| memory.bytes(file.range)) {
+        payload.take_apart(file);
+    }
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,
         Some(kernel) => {
@@ -234,6 +245,7 @@ fn carry_on(
                 payload: &payload,
                 kernel,
                 memory,
+                earlier: &earlier,
                 timer,
             };
             Some(loader.load(outcome.as_mut().ok(), &mut phases))

@@ -3,8 +3,10 @@
 use alloc::vec::Vec;
 use core::{fmt, ptr, slice};
 
+use warmbus::kho::Source;
 use warmbus::linux::memory::MemoryRange;
 use warmbus::machine::Region;
+use warmbus::pci::PhysAddr;
 
 /// All memory that is mapped and not in use by the firmware itself: payload,
 /// and the place for what Linux gets.
@@ -22,9 +24,15 @@ impl Physical {
     ///
     /// To be called once. `mapped` must be mapped as writable memory, but for
     /// what is in `taken`, for the rest of the boot, and everything in it that
-    /// Rust or the processor uses must be in `taken`.
+    /// Rust or the processor uses must be in `taken`, or be taken by
+    /// [`Physical::take`] before it is used.
     pub(crate) unsafe fn new(mapped: Vec<Region>, taken: Vec<Region>) -> Self {
         Self { mapped, taken }
+    }
+
+    /// Takes one more range away.
+    pub(crate) fn take(&mut self, region: Region) {
+        self.taken.push(region);
     }
 
     /// What the firmware has taken for itself.
@@ -86,6 +94,12 @@ impl Physical {
         } else {
             Err(NotFree { range })
         }
+    }
+}
+
+impl Source for Physical {
+    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
+        self.bytes(MemoryRange::new(address, length)).ok()
     }
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn run(
         together::read_ahead(&topology, config, cores, timer);
         let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
         // As the answers of other cores are sorted.
-        functions.sort_unstable();
+        Sbdf::sort(&mut functions);
         for function in functions {
             config.capture(function);
         }

@@ -28,7 +28,7 @@ const CRC: usize = 12;
 /// [`MOST`] of them.
 pub(super) fn property(functions: &[Sbdf]) -> Vec<u8> {
     let mut functions = functions.to_vec();
-    functions.sort_unstable();
+    Sbdf::sort(&mut functions);
     functions.dedup();
     functions.truncate(MOST);
 

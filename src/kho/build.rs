@@ -8,7 +8,9 @@ use core::fmt;
 use vm_fdt::FdtWriter;
 
 use super::block::BlockError;
+use super::incoming::Subtree;
 use super::layout::{ARENA_BLOCK, Layout, MOST_SCRATCH_AREAS};
+use super::map::Preserved;
 use super::{BlockInput, Sink, absent, index, map, native};
 use crate::linux::memory::MemoryRange;
 use crate::pci::{PhysAddr, Sbdf};
@@ -19,6 +21,9 @@ const RULES_VERSION: u32 = 1;
 
 /// Version of the properties and tables that the consumer does not look at.
 const EXTENSION_VERSION: u32 = 1;
+
+/// The subtree that says which kernel was before.
+pub(super) const METADATA: &str = "kexec-metadata";
 
 /// Size of the `kexec-metadata` structure.
 const METADATA_SIZE: usize = 73;
@@ -59,8 +64,17 @@ pub struct Handover {
     pub entries: usize,
     /// Pages that the preserved-memory map takes.
     pub map_pages: u64,
-    /// Bytes that stay preserved in Linux.
+    /// Bytes that this handover itself keeps preserved in Linux.
     pub preserved_bytes: u64,
+}
+
+/// What goes on from an earlier handover.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inherited<'a> {
+    /// Subtrees that are handed on as they are.
+    pub subtrees: &'a [Subtree],
+    /// Memory that stays preserved. Only where the map is a radix tree.
+    pub entries: &'a [Preserved],
 }
 
 /// Writes the handover of `blocks`, which ascend by function, as `layout`
@@ -68,6 +82,18 @@ pub struct Handover {
 pub fn build(
     layout: &Layout,
     placement: &Placement<'_>,
+    blocks: &[BlockInput<'_>],
+    sink: &mut impl Sink,
+) -> Result<Handover, BuildError> {
+    build_upon(layout, placement, Inherited::default(), blocks, sink)
+}
+
+/// The same on top of an earlier handover, that `layout` has room for
+/// ([`Layout::with_inherited`]).
+pub fn build_upon(
+    layout: &Layout,
+    placement: &Placement<'_>,
+    inherited: Inherited<'_>,
     blocks: &[BlockInput<'_>],
     sink: &mut impl Sink,
 ) -> Result<Handover, BuildError> {
@@ -93,7 +119,9 @@ pub fn build(
     put(sink, subtree.start, &tree, layout.subtree.run)?;
     drop(tree);
 
-    let entries = layout.entries(placement.arena);
+    let mut entries = layout.entries(placement.arena);
+    // A radix tree needs no order among them.
+    entries.extend_from_slice(inherited.entries);
     let mut pages = layout.map_pages(placement.arena);
     let map_pages = pages.left();
     let map = map::write(layout.abi(), layout.page_size(), &entries, &mut pages, sink)
@@ -104,7 +132,7 @@ pub fn build(
         put(sink, metadata, &metadata_bytes(), page)?;
     }
     let root = MemoryRange::new(at(layout.root.offset), page);
-    let mut tree = root_tree(layout, map, subtree, metadata)?;
+    let mut tree = root_tree(layout, map, subtree, metadata, inherited.subtrees)?;
     put(sink, root.start, &tree, page)?;
     tree.resize(page as usize, 0);
     let root_crc = crc32fast::hash(&tree);
@@ -230,6 +258,7 @@ fn root_tree(
     map: PhysAddr,
     subtree: MemoryRange,
     metadata: Option<PhysAddr>,
+    inherited: &[Subtree],
 ) -> Result<Vec<u8>, BuildError> {
     let abi = layout.abi();
     let mut tree = FdtWriter::new()?;
@@ -246,9 +275,16 @@ fn root_tree(
     }
     tree.end_node(node)?;
     if let Some(metadata) = metadata {
-        let node = tree.begin_node("kexec-metadata")?;
+        let node = tree.begin_node(METADATA)?;
         native::u64(&mut tree, "preserved-data", metadata.0)?;
         native::u64(&mut tree, "blob-size", METADATA_SIZE as u64)?;
+        tree.end_node(node)?;
+    }
+    for subtree in inherited {
+        let node = tree.begin_node(&subtree.name)?;
+        for (name, value) in &subtree.properties {
+            tree.property(name, value)?;
+        }
         tree.end_node(node)?;
     }
     tree.end_node(root)?;

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{BlockInput, CapabilityRecord, MaskRecord, RoutingRecord, VirtualRecord};
+use crate::order::sort_by_number;
 use crate::pci::registers::{COMMAND, extended, sr_iov};
 use crate::pci::{Sbdf, Topology};
 use crate::pcsc::{Block, Cached, VfRouting};
@@ -38,7 +39,7 @@ impl<'a> Gathered<'a> {
             .filter(|function| function.anomalies.is_empty())
             .map(|function| function.sbdf)
             .collect();
-        sound.sort_unstable();
+        Sbdf::sort(&mut sound);
         let used = captured_routings(config);
         let mut hierarchy = Hierarchy::default();
         let mut lost: Vec<Sbdf> = topology
@@ -50,7 +51,7 @@ impl<'a> Gathered<'a> {
             })
             .map(|function| function.sbdf)
             .collect();
-        lost.sort_unstable();
+        Sbdf::sort(&mut lost);
         let functions = config
             .blocks()
             .filter(|(sbdf, _)| lost.binary_search(sbdf).is_err())
@@ -196,7 +197,7 @@ fn masks(block: &Block) -> Vec<MaskRecord> {
         fixed: found.bits,
         value: Some(found.value),
     }));
-    masks.sort_unstable_by_key(|mask| mask.offset);
+    sort_by_number(&mut masks, |mask| mask.offset.into());
     masks
 }
 

@@ -5,10 +5,12 @@ use core::fmt;
 
 use super::absent;
 use super::block::BLOCK_SIZE;
+use super::build::{Inherited, METADATA};
 use super::index::{INDEX_HEADER_SIZE, INDEX_RECORD_SIZE};
 use super::map::{Preserved, most_pages, split};
-use super::{KhoAbi, map};
+use super::{KhoAbi, map, map_radix};
 use crate::linux::image::PageSize;
+use crate::order::{pair, sort_by_number};
 use crate::pci::PhysAddr;
 
 /// An arena lies within one block of this many bytes: Linux 7.3 makes scratch
@@ -106,6 +108,24 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The same with room for what goes on from an earlier handover.
+    pub fn with_inherited(mut self, inherited: Inherited<'_>) -> Result<Self, LayoutError> {
+        // Who handed over to us has said already who it is.
+        if inherited.subtrees.iter().any(|tree| tree.name == METADATA) {
+            self.metadata = None;
+            self.place();
+        }
+        if !inherited.entries.is_empty() {
+            self.map_pages += map_radix::pages(self.page_size, inherited.entries);
+        }
+        if self.size() > ARENA_BLOCK {
+            return Err(LayoutError {
+                functions: self.functions as usize,
+            });
+        }
+        Ok(self)
+    }
+
     /// Gives every piece its offset: the largest runs first.
     fn place(&mut self) {
         let mut pieces: Vec<&mut Piece> = [
@@ -117,7 +137,8 @@ impl Layout {
         .into_iter()
         .chain(self.metadata.as_mut())
         .collect();
-        pieces.sort_by_key(|piece| core::cmp::Reverse(piece.run));
+        // The longest first.
+        sort_by_number(&mut pieces, |piece| u128::MAX - u128::from(piece.run));
         self.align = pieces[0].run;
         let mut offset = 0;
         for piece in pieces {
@@ -168,7 +189,7 @@ impl Layout {
                 entries.extend(split(start, pages, self.page_size));
             }
         }
-        entries.sort_unstable();
+        sort_by_number(&mut entries, |entry| pair(entry.order, entry.address.0));
         entries
     }
 

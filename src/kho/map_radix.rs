@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use super::Sink;
 use super::map::{Bits, Pages, Preserved, most_spans};
 use crate::linux::image::PageSize;
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 /// The shape of the tree for a page size.
@@ -62,7 +63,7 @@ pub(super) fn write(
     let shape = Shape::new(page_size);
     let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
     // Entries ascend by order, so that runs of keys ascend already.
-    keys.sort_unstable();
+    sort_by_number(&mut keys, |&key| key.into());
 
     let root = pages.take(sink)?;
     // The page on the current path at each level below the root, with the key
@@ -97,6 +98,19 @@ pub(super) fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32,
         (1..shape.depth)
             .map(|level| most_spans(extent, shape.below(level) + shape.page_shift + order))
             .sum::<u64>()
+    });
+    1 + below_root.sum::<u64>()
+}
+
+/// The pages that a map of `entries` takes.
+pub(super) fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
+    let shape = Shape::new(page_size);
+    let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
+    sort_by_number(&mut keys, |&key| key.into());
+    let below_root = (1..shape.depth).map(|level| {
+        let pairs = keys.windows(2);
+        let turns = pairs.filter(|pair| (pair[0] ^ pair[1]) >> shape.below(level) != 0);
+        turns.count() as u64 + u64::from(!keys.is_empty())
     });
     1 + below_root.sum::<u64>()
 }

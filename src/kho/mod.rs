@@ -14,6 +14,7 @@ mod absent;
 pub mod block;
 pub mod build;
 pub mod gather;
+mod incoming;
 pub mod index;
 pub mod layout;
 pub mod map;
@@ -29,10 +30,11 @@ use core::fmt;
 pub use block::{
     BlockInput, CapabilityRecord, MOST_ROUTINGS, MaskRecord, RoutingRecord, VirtualRecord,
 };
-pub use build::{BuildError, Handover, Placement, build};
+pub use build::{BuildError, Handover, Inherited, Placement, build, build_upon};
 pub use gather::Gathered;
+pub use incoming::{Incoming, IncomingError, Subtree, scratch_areas};
 pub use layout::{Layout, LayoutError};
-pub use sink::{Buffer, Sink, Window};
+pub use sink::{Buffer, Sink, Source, Window};
 pub use verify::{VerifyError, verify};
 
 /// A released version of the handover ABI.

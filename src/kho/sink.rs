@@ -1,4 +1,4 @@
-//! Where the bytes of a handover go.
+//! Where the bytes of a handover go, and where they are read from.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,6 +15,12 @@ pub trait Sink {
 
     /// Writes `length` bytes of zero at `address`.
     fn zero(&mut self, address: PhysAddr, length: u64);
+}
+
+/// Memory that a handover is read from.
+pub trait Source {
+    /// The `length` bytes at `address`; `None` where they are not all memory.
+    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]>;
 }
 
 impl<S: Sink + ?Sized> Sink for &mut S {
@@ -102,6 +108,12 @@ impl Buffer {
 
     fn window(&mut self) -> Window<'_> {
         Window::new(self.base, &mut self.bytes)
+    }
+}
+
+impl Source for Buffer {
+    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
+        self.get(address, usize::try_from(length).ok()?)
     }
 }
 

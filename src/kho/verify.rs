@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::block::BLOCK_SIZE;
-use super::walk::{self, Arena, MapFault, u64_at};
+use super::map;
+use super::walk::{self, Arena, MapFault, each_property, number, u64_at};
 use super::{Handover, KhoAbi, Layout};
 use crate::linux::memory::MemoryRange;
-use crate::linux::tokens::{Token, Tree};
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 /// Where the extension of a block starts, where it says how much of it is
@@ -30,7 +31,8 @@ const RECORD_BLOCK: usize = 8;
 
 /// Checks that a handover is in memory as it was meant: that the root tree
 /// leads to the map and the subtree, that the map preserves every piece once
-/// and in whole and nothing else, and that every checksum is right.
+/// and in whole and nothing else but what is `inherited`, and that every
+/// checksum is right.
 ///
 /// `arena` is what the memory from `base` on, where the handover was written
 /// to, holds now. `in_use` is what must not be preserved, because Linux uses
@@ -38,6 +40,7 @@ const RECORD_BLOCK: usize = 8;
 pub fn verify(
     layout: &Layout,
     handover: &Handover,
+    inherited: &[map::Preserved],
     base: PhysAddr,
     arena: &[u8],
     in_use: &[(&'static str, MemoryRange)],
@@ -62,17 +65,20 @@ pub fn verify(
         same("size of the subtree", handover.subtree.size, size)?;
     }
 
-    let map = PhysAddr(root.map);
-    let preserved = walk::entries(
-        arena,
-        layout.abi(),
-        layout.page_size(),
-        map,
-        handover.entries,
-    )
-    .map_err(VerifyError::map)?;
+    let (map, page_size) = (PhysAddr(root.map), layout.page_size());
+    let map = walk::entries(&arena, layout.abi(), page_size, map, handover.entries);
+    let map = map.map_err(VerifyError::map)?;
+    let (preserved, others) = map
+        .entries
+        .into_iter()
+        .partition(|range| arena.get(*range).is_some());
+    let inherited = inherited.iter().map(|entry| {
+        let size = page_size.bytes() << entry.order;
+        MemoryRange::new(entry.address, size)
+    });
+    inherits(others, inherited.collect())?;
     let preserved = Preserved(preserved);
-    preserved.check(arena, handover, in_use)?;
+    preserved.check(handover, in_use)?;
     preserved.holds("root tree", handover.root)?;
     preserved.holds("subtree", handover.subtree)?;
     preserved.holds("index", handover.index)?;
@@ -128,32 +134,24 @@ impl Root {
             KhoAbi::V3 | KhoAbi::V4 => &[b"kho-v3", b"kho-v4"],
         };
         let has_size = abi != KhoAbi::V1;
-        let tree = Tree::new(page).ok()?;
         let mut root = Self::default();
-        let mut path: Vec<&[u8]> = Vec::new();
         let mut is_compatible = false;
-        for token in tree.tokens() {
-            match (token.ok()?.1, &path[..]) {
-                (Token::Begin { name }, _) => path.push(name),
-                (Token::End, _) => drop(path.pop()),
-                (Token::Property { name, value }, [_]) => match name {
-                    b"compatible" => {
-                        let has = |version: &&[u8]| {
-                            value.split(|byte| *byte == 0).any(|one| one == *version)
-                        };
-                        is_compatible = versions.iter().all(has);
-                    }
-                    b"preserved-memory-map" => root.map = number(value)?,
-                    _ => {}
-                },
-                (Token::Property { name, value }, [_, b"pcsc"]) => match (name, has_size) {
-                    (b"fdt", false) | (b"preserved-data", true) => root.subtree = number(value)?,
-                    (b"blob-size", true) => root.subtree_size = Some(number(value)?),
-                    _ => {}
-                },
-                (Token::Property { .. }, _) => {}
+        each_property(page, &mut |path, name, value| {
+            match (path, name, has_size) {
+                ([_], b"compatible", _) => {
+                    let has =
+                        |version: &&[u8]| value.split(|byte| *byte == 0).any(|one| one == *version);
+                    is_compatible = versions.iter().all(has);
+                }
+                ([_], b"preserved-memory-map", _) => root.map = number(value)?,
+                ([_, b"pcsc"], b"fdt", false) | ([_, b"pcsc"], b"preserved-data", true) => {
+                    root.subtree = number(value)?;
+                }
+                ([_, b"pcsc"], b"blob-size", true) => root.subtree_size = Some(number(value)?),
+                _ => {}
             }
-        }
+            Some(())
+        })?;
         let is_whole =
             root.map != 0 && root.subtree != 0 && root.subtree_size.is_some() == has_size;
         (is_compatible && is_whole).then_some(root)
@@ -162,34 +160,37 @@ impl Root {
 
 /// The addresses of the blocks that the nodes of the subtree lead to.
 fn blocks_of(subtree: &[u8]) -> Option<Vec<u64>> {
-    let tree = Tree::new(subtree).ok()?;
     let mut blocks = Vec::new();
-    let mut depth = 0;
-    for token in tree.tokens() {
-        match token.ok()?.1 {
-            Token::Begin { .. } => depth += 1,
-            Token::End => depth -= 1,
-            Token::Property { name: b"da", value } if depth == 2 => blocks.push(number(value)?),
-            Token::Property { .. } => {}
+    each_property(subtree, &mut |path, name, value| {
+        if let ([_, _], b"da") = (path, name) {
+            blocks.push(number(value)?);
         }
-    }
+        Some(())
+    })?;
     Some(blocks)
 }
 
-/// A property of exactly 8 bytes, in the byte order of the CPU.
-fn number(value: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(value.try_into().ok()?))
+/// That the map preserves of what is not in the arena what it should: `found`
+/// is what it does.
+fn inherits(found: Vec<MemoryRange>, mut expected: Vec<MemoryRange>) -> Result<(), VerifyError> {
+    sort_by_number(&mut expected, |range| range.start.0.into());
+    let (most, count) = (expected.len() as u64, found.len() as u64);
+    same("number of inherited entries", most, count)?;
+    for (expected, found) in expected.into_iter().zip(found) {
+        let (wanted, start) = (expected.start.0, found.start.0);
+        same("address of an inherited entry", wanted, start)?;
+        same("size of an inherited entry", expected.size, found.size)?;
+    }
+    Ok(())
 }
 
-/// The entries of the map, ascending.
+/// The entries of the map that are in the arena, ascending.
 struct Preserved(Vec<MemoryRange>);
 
 impl Preserved {
-    /// Nothing twice, nothing that is not of the handover, nothing in use, and
-    /// all of it.
+    /// Nothing twice, nothing in use, and all of the handover.
     fn check(
         &self,
-        arena: Arena<'_>,
         handover: &Handover,
         in_use: &[(&'static str, MemoryRange)],
     ) -> Result<(), VerifyError> {
@@ -203,7 +204,6 @@ impl Preserved {
             }
         }
         for &range in &self.0 {
-            piece(arena, range)?;
             for &(what, other) in in_use {
                 if range.overlaps(other) {
                     return Err(VerifyError::InUse { range, what, other });
@@ -345,7 +345,7 @@ impl VerifyError {
     const fn map(fault: MapFault) -> Self {
         match fault {
             MapFault::Page(page) | MapFault::Entry(page) => Self::Map { page },
-            MapFault::TooMany => Self::MapTooLong,
+            MapFault::TooMany(_) => Self::MapTooLong,
         }
     }
 }

@@ -6,9 +6,12 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::KhoAbi;
+use super::{KhoAbi, Source};
 use crate::linux::image::PageSize;
+pub(super) use crate::linux::memory::ADDRESS_END;
 use crate::linux::memory::MemoryRange;
+use crate::linux::tokens::{Token, Tree};
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 /// The memory that a handover is in.
@@ -27,6 +30,35 @@ impl<'a> Arena<'a> {
     }
 }
 
+impl Source for Arena<'_> {
+    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
+        self.get(MemoryRange::new(address, length))
+    }
+}
+
+/// Looks at a property: the names of the nodes that it is in, that of the root
+/// first, its own and its value. `None` where the tree is not to be used.
+type See<'s> = dyn FnMut(&[&[u8]], &[u8], &[u8]) -> Option<()> + 's;
+
+/// Shows every property of a tree to `see`. `None` where the tree cannot be
+/// read, or `see` says so.
+pub(super) fn each_property(bytes: &[u8], see: &mut See<'_>) -> Option<()> {
+    let mut path = Vec::new();
+    for token in Tree::new(bytes).ok()?.tokens() {
+        match token.ok()?.1 {
+            Token::Begin { name } => path.push(name),
+            Token::End => drop(path.pop()),
+            Token::Property { name, value } => see(&path, name, value)?,
+        }
+    }
+    Some(())
+}
+
+/// A property of exactly 8 bytes, in the byte order of the CPU.
+pub(super) fn number(value: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(value.try_into().ok()?))
+}
+
 /// The u64 at `offset`, 0 beyond the end.
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     let mut raw = [0; 8];
@@ -36,28 +68,38 @@ pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(raw)
 }
 
+/// Pages of a map without entries that are read in any case.
+const MOST_EMPTY: usize = 64;
+
 /// What is wrong with a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MapFault {
-    /// A page of the map is not aligned, not in the arena, or in use twice.
+    /// A page of the map is not aligned, not in memory, or in use twice.
     Page(PhysAddr),
     /// An entry that no kernel can take, of the page at this address.
     Entry(PhysAddr),
-    /// There are more entries than were written.
-    TooMany,
+    /// There are more entries than this, or far more pages.
+    TooMany(usize),
 }
 
-/// Reads the map whose first page is at `first` and returns its at most `most`
-/// entries, ascending.
+/// A map.
+pub(super) struct Map {
+    /// Its entries, ascending.
+    pub(super) entries: Vec<MemoryRange>,
+    /// Where its pages are.
+    pub(super) pages: BTreeSet<u64>,
+}
+
+/// Reads the map whose first page is at `first`, with at most `most` entries.
 pub(super) fn entries(
-    arena: Arena<'_>,
+    memory: &dyn Source,
     abi: KhoAbi,
     page_size: PageSize,
     first: PhysAddr,
     most: usize,
-) -> Result<Vec<MemoryRange>, MapFault> {
+) -> Result<Map, MapFault> {
     let mut walk = Walk {
-        arena,
+        memory,
         shift: page_size.shift(),
         visited: BTreeSet::new(),
         found: Vec::new(),
@@ -74,12 +116,15 @@ pub(super) fn entries(
             walk.node(first.0, levels - 1, 0, leaf)?;
         }
     }
-    walk.found.sort_unstable_by_key(|range| range.start);
-    Ok(walk.found)
+    sort_by_number(&mut walk.found, |range| range.start.0.into());
+    Ok(Map {
+        entries: walk.found,
+        pages: walk.visited,
+    })
 }
 
 struct Walk<'a> {
-    arena: Arena<'a>,
+    memory: &'a dyn Source,
     shift: u32,
     /// Pages of the map that were read. Each is read once, which ends every
     /// circle.
@@ -95,19 +140,22 @@ impl<'a> Walk<'a> {
         if !at.is_multiple_of(size) || !self.visited.insert(at) {
             return Err(fault);
         }
-        let range = MemoryRange::new(PhysAddr(at), size);
-        self.arena.get(range).ok_or(fault)
+        // A kernel may leave pages without entries, but not many.
+        if self.visited.len() > 2 * self.most + MOST_EMPTY {
+            return Err(MapFault::TooMany(self.most));
+        }
+        self.memory.get(PhysAddr(at), size).ok_or(fault)
     }
 
     /// `2^order` pages at `start`, by the page of the map at `page`.
     fn entry(&mut self, page: u64, start: u64, order: u32) -> Result<(), MapFault> {
         if self.found.len() == self.most {
-            return Err(MapFault::TooMany);
+            return Err(MapFault::TooMany(self.most));
         }
-        // Lengths are calculated in 31 bits by some kernels.
         let shift = order.saturating_add(self.shift);
-        let size = 1_u64.checked_shl(shift).filter(|_| shift <= 30);
-        let size = size.filter(|size| start.is_multiple_of(*size));
+        let size = 1_u64.checked_shl(shift);
+        let fits = |size: &u64| start <= ADDRESS_END && *size <= ADDRESS_END - start;
+        let size = size.filter(|size| fits(size) && start.is_multiple_of(*size));
         let size = size.ok_or(MapFault::Entry(PhysAddr(page)))?;
         self.found.push(MemoryRange::new(PhysAddr(start), size));
         Ok(())
@@ -165,7 +213,9 @@ impl<'a> Walk<'a> {
             let (Some(key), Some(top), Some(order)) = (key, top, order) else {
                 return Err(MapFault::Entry(PhysAddr(at)));
             };
-            let address = (key ^ 1 << top).checked_shl(self.shift + order);
+            let frame = key ^ 1 << top;
+            let address = frame.checked_shl(self.shift + order);
+            let address = address.filter(|address| address >> (self.shift + order) == frame);
             self.entry(at, address.unwrap_or(u64::MAX), order)?;
         }
         Ok(())

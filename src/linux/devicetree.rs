@@ -23,6 +23,8 @@ pub struct Chosen<'a> {
     pub handover: Option<ChosenHandover>,
     /// Linux is to keep bus numbers and BARs (`linux,pci-probe-only`).
     pub probe_only: bool,
+    /// A range in the memory reservation block that nobody needs any more.
+    pub released: Option<MemoryRange>,
 }
 
 /// Where Linux finds a handover.
@@ -78,6 +80,20 @@ pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
     }
     copy_to(&mut structure, places.end, places.end);
     write::finish(&mut structure);
+    let mut reservations = Vec::new();
+    for entry in tree.reservations.chunks_exact(16) {
+        let (start, size) = entry.split_at(8);
+        let is = |range: MemoryRange| {
+            *start == range.start.0.to_be_bytes() && *size == range.size.to_be_bytes()
+        };
+        if !chosen.released.is_some_and(is) {
+            reservations.extend_from_slice(entry);
+        }
+    }
+    let tree = Tree {
+        reservations: &reservations,
+        ..tree
+    };
     assemble(&tree, &structure, &strings)
 }
 

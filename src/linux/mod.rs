@@ -1,5 +1,6 @@
 //! What it takes to start an arm64 Linux: its image, its memory, its tree.
 
+pub mod bundle;
 pub mod detect;
 pub mod devicetree;
 pub mod image;

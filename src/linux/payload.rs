@@ -6,7 +6,9 @@
 
 use alloc::string::String;
 use core::fmt;
+use core::ops::Range;
 
+use super::bundle::Bundle;
 use super::devicetree::is_chosen;
 use super::memory::MemoryRange;
 use super::tokens::{Token, Tree, TreeError, u32_at};
@@ -30,9 +32,38 @@ pub struct Payload<'a> {
     pub ramdisk: Option<Module<'a>>,
     /// The command line of `/chosen` itself, without the NUL.
     pub bootargs: Option<&'a [u8]>,
+    /// The file that kernel and initrd came in, if it was one.
+    pub bundle: Option<MemoryRange>,
+    /// A running kernel has started this program (`linux,booted-from-kexec`).
+    pub from_kexec: bool,
+    /// What a kernel hands over: the root tree and the array of scratch areas
+    /// (`linux,kho-fdt`, `linux,kho-scratch`).
+    pub handover: Option<(MemoryRange, MemoryRange)>,
 }
 
 impl<'a> Payload<'a> {
+    /// Takes the initrd apart where there is no kernel and `file`, which is
+    /// what the initrd holds, has one in front ([`Bundle`]). The initrd is then
+    /// what follows, or the whole file where nothing does.
+    pub fn take_apart(&mut self, file: &[u8]) {
+        let (Some(ramdisk), None) = (self.ramdisk, self.kernel) else {
+            return;
+        };
+        let Some(bundle) = Bundle::find(file) else {
+            return;
+        };
+        let module = |part: Range<usize>| Module {
+            range: MemoryRange::new(
+                PhysAddr(ramdisk.range.start.0 + part.start as u64),
+                part.len() as u64,
+            ),
+            bootargs: None,
+        };
+        self.bundle = Some(ramdisk.range);
+        self.kernel = Some(module(bundle.kernel));
+        self.ramdisk = Some(module(bundle.initrd.unwrap_or(0..file.len())));
+    }
+
     /// Reads the modules of `tree`.
     pub fn find(tree: &'a [u8]) -> Result<Self, PayloadError> {
         let tree = Tree::new(tree)?;
@@ -108,6 +139,8 @@ struct Reader<'a> {
     size_cells: Option<u32>,
     initrd_start: Option<u64>,
     initrd_end: Option<u64>,
+    root_tree: Option<&'a [u8]>,
+    scratch: Option<&'a [u8]>,
     node: Node<'a>,
 }
 
@@ -119,6 +152,9 @@ impl<'a> Reader<'a> {
             b"bootargs" => self.payload.bootargs = Some(line(value)),
             b"linux,initrd-start" => self.initrd_start = number(value),
             b"linux,initrd-end" => self.initrd_end = number(value),
+            b"linux,booted-from-kexec" => self.payload.from_kexec = true,
+            b"linux,kho-fdt" => self.root_tree = Some(value),
+            b"linux,kho-scratch" => self.scratch = Some(value),
             _ => {}
         }
     }
@@ -168,6 +204,12 @@ impl<'a> Reader<'a> {
     }
 
     fn finish(mut self) -> Result<Payload<'a>, PayloadError> {
+        // Modules are what the loader before that kernel loaded; their memory
+        // is somebody else's by now.
+        if self.payload.from_kexec {
+            self.payload.kernel = None;
+            self.payload.ramdisk = None;
+        }
         if self.payload.ramdisk.is_none()
             && let (Some(start), Some(end)) = (self.initrd_start, self.initrd_end)
             && (start, end) != (0, 0)
@@ -181,6 +223,8 @@ impl<'a> Reader<'a> {
                 bootargs: None,
             });
         }
+        let root_tree = self.range(self.root_tree);
+        self.payload.handover = root_tree.zip(self.range(self.scratch));
         Ok(self.payload)
     }
 }

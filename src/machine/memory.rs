@@ -9,6 +9,7 @@ use core::ops::ControlFlow;
 use super::MachineError;
 use super::cells::{self, Reader};
 use super::tree::{Place, Tree, text};
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 /// More memory ranges, and more reservations, than any machine has. What is
@@ -263,7 +264,7 @@ fn reserved_by_map(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Reservati
 
 /// Sorts regions and joins those that overlap or touch.
 pub(super) fn normalize(mut regions: Vec<Region>) -> Vec<Region> {
-    regions.sort_unstable_by_key(|region| region.base);
+    sort_by_number(&mut regions, |region| region.base.0.into());
     let mut joined: Vec<Region> = Vec::new();
     for region in regions {
         match joined.last_mut() {

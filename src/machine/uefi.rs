@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Machine;
 use super::memory::{Region, Reservation, ReservationKind, normalize, subtract};
+use crate::order::sort_by_number;
 use crate::pci::PhysAddr;
 
 const PAGE_SIZE: u64 = 4096;
@@ -150,7 +151,7 @@ impl Machine {
             rest = outside;
         }
         nodes.extend(rest.into_iter().map(|region| (region, 0)));
-        nodes.sort_unstable_by_key(|&(region, _)| region.base);
+        sort_by_number(&mut nodes, |(region, _)| region.base.0.into());
         self.memory = ram;
         self.memory_nodes = nodes;
         self.reservations = map

@@ -1,5 +1,6 @@
 //! Newtypes for the numbers that PCI code mixes up most easily.
 
+use crate::order::sort_by_number;
 use core::fmt;
 use core::str::FromStr;
 
@@ -68,6 +69,18 @@ impl Sbdf {
     #[must_use]
     pub const fn devfn(self) -> u8 {
         self.devfn
+    }
+
+    /// Segment, bus, device and function in one number, which orders as
+    /// addresses do.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        (self.segment as u32) << 16 | self.routing_id() as u32
+    }
+
+    /// Sorts addresses.
+    pub fn sort(functions: &mut [Self]) {
+        sort_by_number(functions, |function| function.number().into());
     }
 
     /// Bus, device and function as the 16-bit routing ID of a TLP.

@@ -12,6 +12,7 @@ use core::iter;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Topology, Width};
+use crate::order::sort_by_number;
 
 /// One read of configuration space that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +70,8 @@ impl ReadQueue {
                 reads,
             })
             .collect();
-        lists.sort_by_key(|list| core::cmp::Reverse(list.reads.len()));
+        // The longest first.
+        sort_by_number(&mut lists, |list| u128::MAX - list.reads.len() as u128);
         Self {
             lists,
             next: AtomicUsize::new(0),
@@ -126,7 +128,7 @@ impl ReadQueue {
                 (bits & MADE != 0).then_some((read, answer))
             })
             .collect();
-        made.sort_by_key(|(read, _)| read.function);
+        sort_by_number(&mut made, |(read, _)| read.function.number().into());
         made
     }
 }

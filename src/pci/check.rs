@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use super::decode::{Windows, address_bits, bar_type, rom_register, windows};
 use super::registers::{BAR0, BUS_NUMBERS, IO_BASE, extended, sr_iov};
 use super::{Anomaly, Bar, BarKind, BridgeWindow, Function, Sbdf, Topology, WindowKind};
+use crate::order::{pair, sort_by_number};
 use crate::pcsc::{Block, Cached};
 
 /// Something that decodes addresses.
@@ -159,7 +160,11 @@ impl Checker<'_> {
             let function = &self.topology.functions[claim.function];
             (function.host, function.sbdf.bus(), claim.is_io)
         };
-        claims.sort_by_key(|claim| (bus(claim), claim.range.base));
+        sort_by_number(&mut claims, |claim| {
+            let (host, bus, is_io) = bus(claim);
+            let space = (host as u64) << 9 | u64::from(bus) << 1 | u64::from(is_io);
+            pair(space, claim.range.base)
+        });
         let mut overlaps = Vec::new();
         let mut highest: Option<Claim> = None;
         for claim in claims {

@@ -122,6 +122,8 @@ pub mod extended {
 
 /// The PCI Express capability (PCIe 7.5.3).
 pub mod express {
+    /// PCI Express Capabilities.
+    pub const FLAGS: u16 = 0x02;
     /// Device Control.
     pub const DEVICE_CONTROL: u16 = 0x08;
     /// Initiate Function Level Reset, in Device Control.

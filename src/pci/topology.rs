@@ -53,10 +53,11 @@ pub enum PortType {
 }
 
 impl PortType {
-    /// Decodes bits 7:4 of the PCI Express Capabilities register.
+    /// Decodes the PCI Express Capabilities register (PCIe 7.5.3.2), whose
+    /// bits 7:4 tell it.
     #[must_use]
-    pub const fn from_bits(bits: u8) -> Self {
-        match bits & 0xf {
+    pub const fn from_flags(flags: u16) -> Self {
+        match (flags >> 4) as u8 & 0xf {
             0x0 => Self::Endpoint,
             0x1 => Self::LegacyEndpoint,
             0x4 => Self::RootPort,

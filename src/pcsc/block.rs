@@ -8,8 +8,8 @@ use super::class::{Cell, Class, ClassMap, Tag};
 use super::fixed::FixedBits;
 use super::masks::{Register, WriteMask};
 use super::virtual_function::{self, Routing, VfIdentity, VfRouting, VirtualFunction};
-use crate::pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
-use crate::pci::{Capability, ConfigOffset, ExtendedCapability, Width};
+use crate::pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1, capability, express};
+use crate::pci::{Capability, ConfigOffset, ExtendedCapability, PortType, Width};
 
 /// Whether what is cached of a function may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +258,13 @@ impl Block {
             .iter()
             .find(|capability| capability.id == id)
             .map(|capability| u16::from(capability.offset))
+    }
+
+    /// What the PCI Express capability says that the function is, where it has
+    /// one and its flags are cached.
+    pub fn port_type(&self) -> Option<PortType> {
+        let flags = self.word(self.capability(capability::EXPRESS)? + express::FLAGS)?;
+        Some(PortType::from_flags(flags))
     }
 
     /// Offset of the first extended capability `id`.

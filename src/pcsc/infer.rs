@@ -77,7 +77,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
         let mut size = ConfigOffset::CONVENTIONAL_END;
         if let Some(express) = express {
             let flags = self.dword(express) >> 16;
-            let port_type = PortType::from_bits((flags >> 4) as u8);
+            let port_type = PortType::from_flags(flags as u16);
             facts.port_type = Some(port_type);
             size = self.walk_extended_capabilities();
             let has_link = !matches!(

@@ -69,7 +69,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version:
     let mut memory = Buffer::new(ARENA, layout.size() as usize);
     let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");
     let in_use = [("scratch memory", SCRATCH[0])];
-    let sound = kho::verify(&layout, &handover, ARENA, memory.bytes(), &in_use);
+    let sound = kho::verify(&layout, &handover, &[], ARENA, memory.bytes(), &in_use);
     assert_eq!(sound, Ok(()));
 
     let pair = |range: MemoryRange| (range.start.0, range.size);

@@ -15,6 +15,8 @@ static const struct {
 } parts[] = {
 	{ "compare", "", 0, compare },
 	{ "mark", "NUMBER", 1, mark },
+	{ "live-save", "", 0, live_save },
+	{ "live-load", "", 0, live_load },
 	{ "kexec", "IMAGE INITRD COMMAND-LINE", 3, start_kernel },
 	{ "virt-mgmt", "DEVICE CONTROLLER ACTION RESOURCE NUMBER", 5, virtualize },
 	{ "vm", "FUNCTION whole|needed", 2, virtual_machine },

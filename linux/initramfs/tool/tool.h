@@ -15,6 +15,8 @@ _Noreturn void fail(const char *what);
 uint32_t number(const char *text);
 
 int compare(char **arguments);
+int live_load(char **arguments);
+int live_save(char **arguments);
 int mark(char **arguments);
 int start_kernel(char **arguments);
 int virtualize(char **arguments);

@@ -34,6 +34,8 @@ pub(super) struct Handed {
     setup: Setup,
     layout: Layout,
     arena: MemoryRange,
+    /// What goes on from an earlier handover, for people.
+    inherited: Option<String>,
 }
 
 /// What Linux makes of bus numbers and BARs.
@@ -63,6 +65,17 @@ impl Loader<'_> {
             return Err(failure.clone().into());
         }
         let page_size = detect::page_size(header)?;
+        match &self.earlier.incoming {
+            Some(Err(_)) => return Err("what an earlier kernel hands over goes first".into()),
+            Some(Ok(incoming)) if incoming.page_size != page_size => {
+                return Err(format!(
+                    "this kernel has {page_size} pages, and the one that handed over {} ones",
+                    incoming.page_size
+                )
+                .into());
+            }
+            _ => {}
+        }
         Ok(Wanted { outcome, page_size })
     }
 
@@ -105,6 +118,9 @@ impl Loader<'_> {
             (abi, wanted) => (abi.ok_or(NO_KHO), wanted?),
         };
         let abi = abi?;
+        if self.earlier.incoming.is_some() && !abi.has_radix_tree() {
+            return Err(format!("what an earlier kernel hands over cannot become {abi}").into());
+        }
         let setup = self.setup(wanted.outcome);
         if let Setup::Anew(gap) = &setup
             && abi.has_radix_tree()
@@ -121,22 +137,34 @@ impl Loader<'_> {
         if blocks.is_empty() && outcome.config.blocks().next().is_some() {
             return Err("Linux finds no function as it was captured".into());
         }
+        let earlier = self.earlier;
+        let inherited = earlier.inherited();
         let layout = Layout::new(blocks.len(), abi, wanted.page_size)?;
+        let layout = layout.with_inherited(inherited)?;
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
             absent: &outcome.topology.absent,
             generation: timer::stamp(),
         };
+        let told = earlier.incoming.as_ref().map(|_| {
+            let mut told = format!("{} entries, subtrees", inherited.entries.len());
+            for subtree in inherited.subtrees {
+                told.push(' ');
+                told.push_str(&subtree.name);
+            }
+            told
+        });
         let arena = MemoryRange::new(arena.start, layout.size());
         let mut memory = Window::new(arena.start, self.memory.bytes_mut(arena)?);
-        let handover = kho::build(&layout, &placement, &blocks, &mut memory)?;
+        let handover = kho::build_upon(&layout, &placement, inherited, &blocks, &mut memory)?;
         debug!("handover {handover:?}");
         Ok(Handed {
             handover,
             setup,
             layout,
             arena,
+            inherited: told,
         })
     }
 
@@ -177,7 +205,15 @@ impl Loader<'_> {
 
         let arena = self.memory.bytes(handed.arena)?;
         let start = handed.arena.start;
-        kho::verify(&handed.layout, &handed.handover, start, arena, &in_use)?;
+        let inherited = self.earlier.inherited().entries;
+        kho::verify(
+            &handed.layout,
+            &handed.handover,
+            inherited,
+            start,
+            arena,
+            &in_use,
+        )?;
         Ok(())
     }
 }
@@ -211,6 +247,9 @@ impl Handed {
             "preserved    {} functions, {} bytes in {} entries",
             handover.functions, handover.preserved_bytes, handover.entries
         )?;
+        if let Some(inherited) = &self.inherited {
+            writeln!(to, "inherited    {inherited}")?;
+        }
         match &self.setup {
             Setup::Kept => writeln!(to, "PCI          Linux keeps all bus numbers and BARs"),
             Setup::Anew(gap) => writeln!(to, "PCI          Linux assigns again: {gap}"),

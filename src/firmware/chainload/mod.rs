@@ -22,6 +22,7 @@ use warmbus::linux::unpack::Packed;
 use warmbus::machine::{Machine, Options};
 
 use crate::console::{self, println};
+use crate::earlier::Earlier;
 use crate::heap;
 use crate::image::Image;
 use crate::jump;
@@ -44,6 +45,8 @@ pub(crate) struct Loader<'a> {
     /// The kernel of the payload.
     pub(crate) kernel: Module<'a>,
     pub(crate) memory: Physical,
+    /// What an earlier kernel hands over.
+    pub(crate) earlier: &'a Earlier,
     pub(crate) timer: Timer,
 }
 
@@ -150,6 +153,7 @@ impl Loader<'_> {
                 scratch: handed.handover.scratch,
             }),
             probe_only: handed.is_some_and(Handed::is_probe_only),
+            released: self.payload.bundle,
         };
         let tree = edit(self.tree, &chosen)?;
         let range = MemoryRange::new(plan.tree.start, tree.len() as u64);

@@ -54,6 +54,10 @@ impl Loader<'_> {
                 // The plan knows that the ramdisk may stay where it is.
                 ReservationKind::Initrd | ReservationKind::Module if Some(range) == ramdisk => {}
                 ReservationKind::Initrd | ReservationKind::Module => occupied.push(range),
+                // Linux reserves what it was told to load; that goes with it.
+                ReservationKind::MemReserve if Some(range) == self.payload.bundle => {
+                    occupied.push(range);
+                }
                 ReservationKind::MemReserve
                 | ReservationKind::ReservedMemory
                 | ReservationKind::Firmware
@@ -63,6 +67,11 @@ impl Loader<'_> {
                 }),
             }
         }
+        reserved.extend(self.earlier.held.iter().map(|held| ReservedRegion {
+            range: range_of(*held),
+            no_map: false,
+        }));
+        let earlier = self.earlier.followed().filter(|_| handover.is_some());
         if let Some(ramdisk) = ramdisk {
             self.memory.bytes(ramdisk)?;
         }
@@ -77,6 +86,7 @@ impl Loader<'_> {
             initrd: ramdisk.map(|loaded| InitrdNeeds { loaded }),
             tree_size: self.tree_size(ramdisk, handover.is_some())?,
             handover,
+            scratch: earlier.map_or(&[], |earlier| &earlier.scratch),
         };
         let plan = MemoryPlan::new(&request)?;
         plan.check(&request)?;
@@ -94,6 +104,7 @@ impl Loader<'_> {
                 scratch: nowhere,
             }),
             probe_only: handover,
+            released: self.payload.bundle,
         };
         Ok(edit(self.tree, &chosen)?.len() as u64)
     }
@@ -118,6 +129,7 @@ impl Loader<'_> {
         };
         for &abi in possible {
             let layout = Layout::new(functions, abi, page_size)?;
+            let layout = layout.with_inherited(self.earlier.inherited())?;
             needs.arena_size = needs.arena_size.max(layout.size());
             needs.arena_align = needs.arena_align.max(layout.align());
         }

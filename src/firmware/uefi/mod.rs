@@ -63,7 +63,7 @@ impl Handoff {
                 ..module(self.kernel)
             }),
             ramdisk: self.initrd.map(module),
-            bootargs: None,
+            ..payload::Payload::default()
         }
     }
 }

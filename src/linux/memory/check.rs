@@ -74,7 +74,10 @@ impl MemoryPlan {
                 return Err(PlanFault::Size(what, range));
             }
             in_ram(what, range, request)?;
-            for reserved in request.reserved {
+            // What an earlier kernel has put into its scratch areas is its own
+            // business.
+            let made_before = number >= writes && !request.scratch.is_empty();
+            for reserved in request.reserved.iter().filter(|_| !made_before) {
                 apart(what, range, reserved.range)?;
             }
             for &(_, other) in &pieces[number + 1..] {
@@ -162,6 +165,10 @@ impl MemoryPlan {
         let gib = 1 << 30;
         if !in_one_node || arena.start.0 / gib != (arena.end() - 1) / gib {
             return Err(PlanFault::Split(arena));
+        }
+        if !request.scratch.is_empty() {
+            let same = self.scratch == request.scratch;
+            return same.then_some(()).ok_or(PlanFault::Presence("scratch"));
         }
         // What Linux rounds its scratch to: 4, 32 or 512 MiB.
         let align: u64 = match needs.page_size {

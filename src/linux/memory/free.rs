@@ -1,5 +1,6 @@
 //! Free memory, as plain half-open intervals.
 
+use crate::order::{pair, sort_by_number};
 use alloc::vec::Vec;
 
 /// An interval of addresses: first, and the one after the last.
@@ -22,7 +23,7 @@ impl FreeList {
     /// The union of `spans`.
     pub(super) fn new(spans: impl Iterator<Item = Span>) -> Self {
         let mut sorted: Vec<Span> = spans.filter(|span| span.0 < span.1).collect();
-        sorted.sort_unstable();
+        sort_by_number(&mut sorted, |&(start, end)| pair(start, end));
         let mut merged: Vec<Span> = Vec::with_capacity(sorted.len());
         for span in sorted {
             match merged.last_mut() {

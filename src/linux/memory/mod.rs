@@ -110,4 +110,7 @@ pub struct PlanRequest<'a> {
     pub tree_size: u64,
     /// The handover, or `None` for a plain boot.
     pub handover: Option<HandoverNeeds>,
+    /// The scratch areas of the handover, where an earlier one has made them;
+    /// empty where there are none yet.
+    pub scratch: &'a [MemoryRange],
 }

@@ -41,6 +41,16 @@ impl MemoryPlan {
             return search.place(None, &[]);
         };
         let mut failure = None;
+        if !request.scratch.is_empty() {
+            let in_place = search.initrd_in_place().map(Some);
+            for kept in in_place.into_iter().chain([None]) {
+                match search.place(kept, request.scratch) {
+                    Ok(plan) => return Ok(plan),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            return Err(failure.unwrap_or(PlanError::NoRam));
+        }
         for areas in search.scratch_shapes(handover)? {
             let in_place = search.initrd_in_place().map(Some);
             for kept in in_place.into_iter().chain([None]) {

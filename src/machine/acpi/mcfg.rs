@@ -9,6 +9,7 @@ use super::scopes::RootBus;
 use super::tables::{HEADER_SIZE, Tables};
 use crate::machine::Region;
 use crate::machine::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
+use crate::order::sort_by_number;
 use crate::pci::{BusRange, HostBridge, Mechanism, PhysAddr, WindowShape};
 
 /// Bytes between the header and the first entry.
@@ -79,7 +80,7 @@ fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
         .map(|root| root.bus)
         .collect();
     starts.push(first);
-    starts.sort_unstable();
+    sort_by_number(&mut starts, |&start| start.into());
     starts.dedup();
     let ends: Vec<u8> = starts[1..]
         .iter()

@@ -3,6 +3,7 @@
 //!
 //! Nothing here touches hardware.
 
+use crate::order::{pair, sort_by_number};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -158,10 +159,12 @@ impl Space<'_> {
         }
         let widest = self.pools.iter().map(|pool| pool.size).max().unwrap_or(0);
         let mut order: Vec<usize> = (0..self.requests.len()).collect();
-        order.sort_by_key(|&index| {
+        // First what never fits, then by rank, the largest first.
+        sort_by_number(&mut order, |&index| {
             let request = &self.requests[index];
             let can_fit = request.size <= widest;
-            (can_fit, request.rank, core::cmp::Reverse(request.size))
+            let rank = u64::from(can_fit) << 8 | request.rank as u64;
+            pair(rank, u64::MAX - request.size)
         });
         let kept_with = |dropped: usize| {
             let mut attempt = choice.clone();
@@ -290,7 +293,7 @@ impl Space<'_> {
 
 /// Largest alignment first leaves the smallest holes.
 fn sort_for_packing(items: &mut [Item]) {
-    items.sort_by_key(|item| core::cmp::Reverse((item.align, item.size)));
+    sort_by_number(items, |item| u128::MAX - pair(item.align, item.size));
 }
 
 /// Takes the first place in `pool` where `item` fits.

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Kind;
 use super::plan::Pool;
+use crate::order::sort_by_number;
 use crate::pci::decode::MEMORY_GRANULE;
 use crate::pci::{BarKind, HostBridge, Topology, WindowKind};
 
@@ -67,7 +68,7 @@ impl Pools {
             }
         }
         for space in [&mut pools.io, &mut pools.memory, &mut pools.prefetchable] {
-            space.sort_by_key(|pool| pool.base);
+            sort_by_number(space, |pool| pool.base.into());
         }
         pools.is_high = !pools.prefetchable.is_empty();
         pools

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::order::sort_by_number;
 use crate::pci::decode::{address_bits, bar_count, bar_type, rom_register};
 use crate::pci::registers::{
     BAR0, COMMAND, IO_BASE, PREFETCHABLE_BASE, capability, command, extended, sr_iov,
@@ -63,7 +64,7 @@ impl<A: ConfigAccess> Sizer<'_, A> {
             self.size_bars(base + sr_iov::VF_BAR0, 6, FIRST_VF_INDEX, &fixed);
         }
         self.out.bars.extend(fixed);
-        self.out.bars.sort_by_key(|bar| bar.index);
+        sort_by_number(&mut self.out.bars, |bar| bar.index.into());
         if self.header_type == 1 {
             self.probe_windows();
         }

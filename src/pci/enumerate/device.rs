@@ -179,10 +179,7 @@ impl<A: ConfigAccess> Scan<'_, A> {
             class_code: class >> 8,
             header_type: layout,
             multi_function: header & header_type::MULTI_FUNCTION != 0,
-            port_type: block
-                .capability(capability::EXPRESS)
-                .and_then(|express| block.word(express + 2))
-                .map(|flags| PortType::from_bits((flags >> 4) as u8)),
+            port_type: block.port_type(),
             capabilities: block.capabilities().to_vec(),
             extended_capabilities: block.extended_capabilities().to_vec(),
             bars: Vec::new(),

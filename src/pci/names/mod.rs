@@ -17,6 +17,7 @@ use core::fmt;
 
 use super::registers::capability;
 use super::{Capability, ConfigOffset, ExtendedCapability};
+use crate::order::{pair, sort_by_number};
 
 /// A register of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl RegisterMap {
             .map(|found| u16::from(found.offset))
             .chain(layout.extended_capabilities.iter().map(|c| c.offset))
             .collect();
-        starts.sort_unstable();
+        sort_by_number(&mut starts, |&start| start.into());
         let end_of = |start: u16| {
             let next = starts.iter().copied().find(|&other| other > start);
             let limit = if start < ConfigOffset::CONVENTIONAL_END {
@@ -127,8 +128,8 @@ impl RegisterMap {
                 put(0, 4, "Extended Capabilities (none)", None);
             });
         }
-        map.registers.sort_unstable_by_key(|found| found.offset);
-        map.structures.sort_unstable();
+        sort_by_number(&mut map.registers, |found| found.offset.into());
+        sort_by_number(&mut map.structures, |&(start, end, _)| pair(start, end));
         map
     }
 

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use super::places::place;
 use super::{DISABLE_TIME, ENABLE_TIME, EnabledVfs, Group, insert};
-use crate::pci::registers::{capability, header_type};
-use crate::pci::{ConfigAccess, Function, PortType, Sbdf, Topology, VirtualInfo};
+use crate::order::{pair, sort_by_number};
+use crate::pci::registers::header_type;
+use crate::pci::{ConfigAccess, Function, Sbdf, Topology, VirtualInfo};
 use crate::pcsc::{Cached, Probe, VfIdentity};
 use crate::time::Clock;
 
@@ -101,9 +102,9 @@ impl EnabledVfs {
             });
         }
         self.tell_silent(&silent, topology);
-        found.sort_by_key(|function| {
+        sort_by_number(&mut found, |function| {
             let vf = function.virtual_function;
-            vf.map(|vf| (vf.physical, vf.number))
+            vf.map_or(0, |vf| pair(vf.physical as u64, vf.number))
         });
         found
     }
@@ -184,10 +185,7 @@ impl Group {
             class_code: class >> 8,
             header_type: block.header_type() & header_type::LAYOUT,
             multi_function: false,
-            port_type: block
-                .capability(capability::EXPRESS)
-                .and_then(|express| block.word(express + 2))
-                .map(|flags| PortType::from_bits((flags >> 4) as u8)),
+            port_type: block.port_type(),
             capabilities: block.capabilities().to_vec(),
             extended_capabilities: block.extended_capabilities().to_vec(),
             bars: Vec::new(),

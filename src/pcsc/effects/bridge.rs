@@ -1,8 +1,8 @@
 //! Writes that change what is below a bridge.
 
 use super::drops::Below;
+use super::register_of;
 use super::write::Write;
-use super::{port_type, register_of};
 use crate::pci::registers::{self, express};
 use crate::pci::{ConfigAccess, PortType};
 use crate::pcsc::cached::Cached;
@@ -123,7 +123,7 @@ impl<A: ConfigAccess> Cached<A> {
         };
         let register = register_of(block, express::DEVICE_CONTROL);
         // A bridge to PCI has Bridge Configuration Retry there.
-        let is_bridge_to_pci = port_type(block) == Some(PortType::PcieToPciBridge);
+        let is_bridge_to_pci = block.port_type() == Some(PortType::PcieToPciBridge);
         if write.sets(register, express::INITIATE_FLR) && !is_bridge_to_pci {
             self.function_level_reset(write.function);
         }

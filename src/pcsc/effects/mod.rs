@@ -11,7 +11,7 @@ use super::block::Block;
 use super::cached::Cached;
 use super::class::{Class, Effect, Tag};
 use crate::pci::registers::{self, capability, extended};
-use crate::pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+use crate::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 use write::Write;
 
 impl<A: ConfigAccess> Cached<A> {
@@ -107,11 +107,6 @@ impl<A: ConfigAccess> Cached<A> {
 /// A register of the PCI Express capability, which the effect proves.
 fn register_of(block: &Block, at: u16) -> u16 {
     block.capability(capability::EXPRESS).unwrap_or(0) + at
-}
-
-fn port_type(block: &Block) -> Option<PortType> {
-    let flags = block.word(block.capability(capability::EXPRESS)? + 2)?;
-    Some(PortType::from_bits((flags >> 4) as u8))
 }
 
 fn block_sr_iov(block: Option<&Block>) -> Option<u16> {

@@ -44,7 +44,7 @@ fn flags(shape: &mut dyn Shape) -> u32 {
 }
 
 fn port_type(shape: &mut dyn Shape) -> PortType {
-    PortType::from_bits((flags(shape) >> 4) as u8)
+    PortType::from_flags(flags(shape) as u16)
 }
 
 fn is_version_2(shape: &mut dyn Shape) -> bool {

@@ -5,7 +5,9 @@ use std::fs;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, payload};
 use warmbus_qemu_tests::pci;
+use warmbus_qemu_tests::tree::Tree;
 use xtask::disk::{self, File, Options, card, script};
+use xtask::paths;
 use xtask::qemu::Machine;
 use xtask::topology::Topology;
 
@@ -39,6 +41,55 @@ fn u_boot(lab: &Lab, files: &[File]) -> Machine {
 fn u_boot_starts_warmbus_and_linux_from_the_disk_image_by_itself() {
     let lab = Lab::new();
     let linux = lab.boot_linux(u_boot(&lab, &files())).expect("it boots");
+    subtree_arrived(&linux);
+    cache_is_true(&linux);
+    nothing_moved(&linux);
+    log_is_clean(&linux);
+}
+
+/// The commands that `docs/boards.md` prints for the prompt of U-Boot, with what
+/// differs from board to board filled in.
+fn printed(words: &str) -> String {
+    let page = fs::read_to_string(paths::root().join("docs/boards.md")).unwrap();
+    let (_, section) = page.split_once("## With U-Boot").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let lines = section.lines().filter_map(|line| line.strip_prefix("    "));
+    // Boards have a place for the tree; QEMU's U-Boot takes that of QEMU.
+    let mut script = String::from("setenv fdt_addr_r 43000000\n");
+    for line in lines {
+        let line = line.replace("mmc 0:1", "virtio 0:1");
+        let line = line.replace("CONSOLE", "ttyAMA0").replace("WORDS", words);
+        script.extend([&line.replace("TREE", "board.dtb"), "\n"]);
+    }
+    script
+}
+
+#[test]
+fn the_commands_of_the_page_start_it_from_a_prompt_with_one_file_for_kernel_and_initrd() {
+    let lab = Lab::new();
+    let file = |name, bytes| File { name, bytes };
+    let read = |path: &std::path::Path| fs::read(path).expect("the file can be read");
+    let kernel = ("warmbus/kernel".into(), read(linux::kernel()));
+    let mut bundle = xtask::linux::further(&[kernel]).expect("an archive can be made");
+    bundle.extend(read(linux::initramfs()));
+    let script = printed(&format!("quiet warmbus.report warmbus.test={SECTIONS}"));
+    assert!(
+        script.contains("booti") && !script.contains("0:1/"),
+        "{script}"
+    );
+
+    let described = u_boot(&lab, &[]).machine_option("dtb-randomness=off");
+    let tree = Tree::of(&described, &lab);
+    let files = [
+        file(
+            "boot.scr",
+            script::pack(&script).expect("mkimage is installed"),
+        ),
+        file("warmbus.img", read(image())),
+        file("board.dtb", tree.bytes()),
+        file("payload", bundle),
+    ];
+    let linux = lab.boot_linux(u_boot(&lab, &files)).expect("it boots");
     subtree_arrived(&linux);
     cache_is_true(&linux);
     nothing_moved(&linux);

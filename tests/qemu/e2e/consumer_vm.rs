@@ -85,12 +85,12 @@ const VIRTUAL: &str = "vfs:2,mark:1,vms_of_vfs:needed,mark:2,vms_of_vfs:whole,ma
 
 #[test]
 fn of_functions_most_reads_are_served() {
-    most_reads_are_served("small", FUNCTIONS, 5, [76.0, 10.0]);
+    most_reads_are_served("small", FUNCTIONS, 5, [91.0, 22.0]);
 }
 
 #[test]
 fn of_virtual_functions_most_reads_are_served() {
-    most_reads_are_served("sriov", VIRTUAL, 8, [70.0, 10.0]);
+    most_reads_are_served("sriov", VIRTUAL, 8, [91.0, 19.0]);
 }
 
 #[test]

@@ -305,6 +305,17 @@ fn with_the_handover_switched_off_linux_boots_plainly() {
 }
 
 #[test]
+fn the_kernel_of_debian_boots_plainly_and_unharmed() {
+    let kernel = xtask::linux::image(&xtask::linux::Options::debian()).expect("Debian has one");
+    let lab = Lab::new();
+    let machine = lab.machine("small").payload(payload(&kernel, SECTIONS));
+    let linux = lab.boot_linux(machine).expect("it boots");
+    plain(&linux);
+    log_is_clean(&linux);
+    assert_eq!(linux.functions().unwrap().len(), linux.boot.pci().len());
+}
+
+#[test]
 fn a_handover_of_another_version_is_refused_by_linux_and_does_no_harm() {
     let lab = Lab::new();
     let machine = lab

@@ -12,6 +12,7 @@ mod consumer_churn;
 mod consumer_faults;
 mod consumer_vm;
 mod hardware;
+mod kexec_target;
 mod linux;
 mod machines;
 mod preserve;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use warmbus::kho::{self, BlockInput, Buffer, Handover, KhoAbi, Layout, Placement};
+use warmbus::kho::{self, BlockInput, Buffer, Handover, Incoming, KhoAbi, Layout, Placement, Sink};
 use warmbus::linux::image::PageSize;
 use warmbus::linux::memory::MemoryRange;
 use warmbus::pci::{PhysAddr, Sbdf};
@@ -57,7 +57,8 @@ pub fn sound() -> [&'static [u8]; 2] {
 }
 
 /// Reads memory that should hold a handover. What the check before the jump
-/// lets pass, the reader on the host finds no fault with.
+/// lets pass, the reader on the host finds no fault with. What goes on in the
+/// next handover is among what is held until then.
 ///
 /// # Panics
 ///
@@ -71,8 +72,19 @@ pub fn handover(data: &[u8]) {
     if let Ok(capture) = &capture {
         let _ = inspect::run(capture, None, true);
     }
+    let mut memory = Buffer::new(BASE, data.len());
+    memory.write(BASE, data);
     for sound in SOUND.iter() {
-        let passed = kho::verify(&sound.layout, &sound.handover, BASE, data, &[]);
+        let (root, array) = (sound.handover.root, sound.handover.scratch);
+        if let Ok(incoming) = Incoming::read(&memory, root, array, 64) {
+            let held = |start| {
+                let page = MemoryRange::new(start, root.size);
+                incoming.held.iter().any(|range| range.contains(page))
+            };
+            assert!(incoming.entries.len() <= 64 && held(root.start));
+            assert!(incoming.entries.iter().all(|entry| held(entry.address)));
+        }
+        let passed = kho::verify(&sound.layout, &sound.handover, &[], BASE, data, &[]);
         if passed.is_ok() {
             let capture = capture.as_ref().expect("what was checked can be read");
             assert_eq!(capture.problems, [""; 0]);

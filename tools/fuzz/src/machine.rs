@@ -70,6 +70,6 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>) {
     };
     let mut memory = Buffer::new(base, layout.size() as usize);
     let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");
-    let sound = kho::verify(&layout, &handover, base, memory.bytes(), &[]);
+    let sound = kho::verify(&layout, &handover, &[], base, memory.bytes(), &[]);
     assert_eq!(sound, Ok(()));
 }

@@ -14,6 +14,7 @@ const CHOSEN: Chosen<'static> = Chosen {
         scratch: MemoryRange::new(PhysAddr(0x6000_1000), 16),
     }),
     probe_only: true,
+    released: Some(MemoryRange::new(PhysAddr(0x4800_0000), 0x10_0000)),
 };
 
 /// Reads all that is read of a tree, and edits it. What was edited can be read

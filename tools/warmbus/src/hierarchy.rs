@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use warmbus::pci::names::{Layout, RegisterMap};
-use warmbus::pci::registers::{capability, extended, header_type, sr_iov, status};
+use warmbus::pci::registers::{extended, header_type, sr_iov, status};
 use warmbus::pci::{
     AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge,
-    Mechanism, PhysAddr, PortType, Sbdf, Topology, VirtualInfo, Width, WindowShape, assign,
+    Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, WindowShape, assign,
 };
 use warmbus::pcsc::{Block, Cached, Probe, VfIdentity};
 use warmbus::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
@@ -203,7 +203,6 @@ fn describe(sbdf: Sbdf, block: Option<&Block>, space: &Space, anomalies: Vec<Str
     let byte = |offset: u16| space.byte(offset).unwrap_or(0);
     let word = |offset: u16| u16::from_le_bytes([byte(offset), byte(offset + 1)]);
     let layout = byte(0x0e) & header_type::LAYOUT;
-    let express = block.and_then(|block| block.capability(capability::EXPRESS));
     Function {
         sbdf,
         host: 0,
@@ -214,7 +213,7 @@ fn describe(sbdf: Sbdf, block: Option<&Block>, space: &Space, anomalies: Vec<Str
         class_code: u32::from_le_bytes([byte(9), byte(10), byte(11), 0]),
         header_type: layout,
         multi_function: byte(0x0e) & header_type::MULTI_FUNCTION != 0,
-        port_type: express.map(|base| PortType::from_bits(byte(base + 2) >> 4)),
+        port_type: block.and_then(Block::port_type),
         capabilities: block.map_or_else(Vec::new, |block| block.capabilities().to_vec()),
         extended_capabilities: block
             .map_or_else(Vec::new, |block| block.extended_capabilities().to_vec()),

@@ -121,13 +121,20 @@ impl Archive {
     /// The newest version of `package`, `None` where there is none.
     #[must_use]
     pub fn version(&self, package: &str) -> Option<String> {
+        self.field(package, "Version")
+    }
+
+    /// What the newest version of `package` says as `field`, `None` where it
+    /// says nothing.
+    #[must_use]
+    pub fn field(&self, package: &str, field: &str) -> Option<String> {
         let mut command = self.command("apt-cache");
         let shown = process::output(command.args(["show", "--no-all-versions", package]));
         // Of a package that does not exist it shows nothing, with status 100.
         let text = shown.ok()?;
         let mut lines = text.lines();
         lines
-            .find_map(|line| line.strip_prefix("Version: "))
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(": "))
             .map(str::to_owned)
     }
 

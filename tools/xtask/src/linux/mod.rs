@@ -5,6 +5,7 @@
 //! of Debian's kernels stay there as well (`work-...`, some 2 GB): another
 //! configuration, or the patches on top, take a minute then. They may be removed.
 
+mod distribution;
 mod initramfs;
 mod kernel;
 mod patches;
@@ -34,6 +35,7 @@ const CROSS: &str = "aarch64-linux-gnu-";
 Examples:
   cargo xtask linux
   cargo xtask linux --consumer
+  cargo xtask linux --debian
   cargo xtask linux --version 7.2 --page-size 64
   cargo xtask linux --source linux-6.18.tar.xz
   ./qemu-run.sh --kernel $(cargo xtask linux --source ~/linux)")]
@@ -50,6 +52,10 @@ pub struct Options {
     /// With the patches of `linux/patches`, which read the cache
     #[arg(long)]
     pub consumer: bool,
+
+    /// The kernel that Debian ships, as it is: without Kexec HandOver
+    #[arg(long, conflicts_with_all = ["version", "source", "consumer", "page_size"])]
+    pub debian: bool,
 
     /// Page size in KiB: 4, 16 or 64
     #[arg(long, value_name = "KIB", default_value = "4", value_parser = PageSize::parse)]
@@ -69,6 +75,15 @@ impl Options {
             ..Self::default()
         }
     }
+
+    /// The kernel that Debian ships.
+    #[must_use]
+    pub fn debian() -> Self {
+        Self {
+            debian: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Options {
@@ -77,6 +92,7 @@ impl Default for Options {
             version: VERSION.into(),
             source: None,
             consumer: false,
+            debian: false,
             page_size: PageSize::K4,
             refresh: false,
         }
@@ -94,7 +110,13 @@ pub fn run(options: &Options) -> Result<()> {
 /// The Image that `options` describe; built where it is not there yet.
 pub fn image(options: &Options) -> Result<PathBuf> {
     setup::ensure_for_linux()?;
-    Store::locked(|store| kernel::image(store, options))
+    Store::locked(|store| {
+        if options.debian {
+            distribution::image(store, options.refresh)
+        } else {
+            kernel::image(store, options)
+        }
+    })
 }
 
 /// The initramfs with the test init; made where it is not there yet.

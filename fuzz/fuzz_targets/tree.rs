@@ -1,0 +1,4 @@
+//! Gives what libFuzzer makes up to the target `tree`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| warmbus_fuzz::tree(data));

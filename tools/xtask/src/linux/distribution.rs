@@ -1,0 +1,64 @@
+//! The kernel that Debian ships, which knows nothing of Kexec HandOver.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::Store;
+use crate::debian::Archive;
+
+/// What always depends on the newest kernel of the suite.
+const PACKAGE: &str = "linux-image-arm64";
+
+/// The kernel of Debian, as it is installed for GRUB; fetched where no `ask` for
+/// a newer one is made and one is there.
+pub(super) fn image(store: &Store, ask: bool) -> Result<PathBuf> {
+    let kept = |name: &str| {
+        let release = name.trim_start_matches("linux-image-");
+        store.path(&format!("debian-{release}")).join("vmlinuz")
+    };
+    if let Some(name) = store.noted(PACKAGE).filter(|_| !ask)
+        && kept(&name).is_file()
+    {
+        return Ok(kept(&name));
+    }
+    let archive = Archive::open()?;
+    let depends = archive.field(PACKAGE, "Depends").unwrap_or_default();
+    let name = kernel(&depends)
+        .with_context(|| format!("{PACKAGE} of Debian depends on no kernel, but on: {depends}"))?;
+    let file = kept(name);
+    if !file.is_file() {
+        let package = tempfile::tempdir_in(&store.directory)?;
+        archive.unpack(name, package.path())?;
+        let release = name.trim_start_matches("linux-image-");
+        let unpacked = package.path().join(format!("boot/vmlinuz-{release}"));
+        // Whole or not at all.
+        let whole = tempfile::tempdir_in(&store.directory)?;
+        fs::rename(&unpacked, whole.path().join("vmlinuz"))
+            .with_context(|| format!("{name} holds no {}", unpacked.display()))?;
+        let directory = file.parent().context("it is in a directory")?;
+        fs::rename(whole.keep(), directory)?;
+    }
+    store.note(PACKAGE, name)?;
+    Ok(file)
+}
+
+/// The package of the kernel itself among what `depends` names.
+fn kernel(depends: &str) -> Option<&str> {
+    depends
+        .split([',', ' ', '|'])
+        .find(|word| word.starts_with("linux-image-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_found_among_what_its_package_depends_on() {
+        let depends = "firmware, linux-image-6.12.57+deb13-arm64 (= 6.12.57-1)";
+        assert_eq!(kernel(depends), Some("linux-image-6.12.57+deb13-arm64"));
+        assert_eq!(kernel("initramfs-tools"), None);
+    }
+}
