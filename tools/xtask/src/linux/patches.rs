@@ -71,6 +71,15 @@ fn touched(patch: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// What must be in the source, and in which file, for a patch to have a sense:
+/// a line `Needs: NAME FILE` ahead of its changes.
+fn needs(patch: &str) -> Option<(&str, &str)> {
+    let ahead = patch.lines().take_while(|line| !line.starts_with("--- a/"));
+    ahead
+        .filter_map(|line| line.strip_prefix("Needs: "))
+        .find_map(|needs| needs.split_once(' '))
+}
+
 /// A kernel source, with what is needed to take patches off again.
 pub(super) struct Patched<'a> {
     /// The source.
@@ -109,7 +118,15 @@ impl<'a> Patched<'a> {
         for name in &after {
             copy(&self.originals.join(name), &made.path().join(name))?;
         }
-        for (file, _) in series.iter().flat_map(|series| &series.patches) {
+        for (file, text) in series.iter().flat_map(|series| &series.patches) {
+            if let Some((name, place)) = needs(text) {
+                let source = fs::read_to_string(made.path().join(place)).unwrap_or_default();
+                if !source.contains(name) {
+                    let file = file.file_name().unwrap_or_default().to_string_lossy();
+                    eprintln!("left out, as this Linux has no {name}: {file}");
+                    continue;
+                }
+            }
             let mut command = Command::new("patch");
             command
                 .args(["--strip=1", "--batch", "--forward", "--silent"])
@@ -265,6 +282,16 @@ mod tests {
         assert_eq!(time(), past);
         place.set(&[CHANGE, MORE]).unwrap();
         assert!(time() > past);
+    }
+
+    #[test]
+    fn a_patch_without_what_it_needs_is_left_out() {
+        let place = Place::new();
+        let needing = |name: &str| format!("Needs: {name} one\n{CHANGE}");
+        place.set(&[&needing("b"), ADD]).unwrap();
+        place.is("a\nB\n", Some("x\n"));
+        place.set(&[&needing("z"), ADD]).unwrap();
+        place.is("a\nb\n", Some("x\n"));
     }
 
     #[test]
