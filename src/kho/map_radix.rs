@@ -43,6 +43,14 @@ impl Shape {
             | entry.address.0 >> (self.page_shift + entry.order)
     }
 
+    /// The keys of `entries`, ascending.
+    fn keys(self, entries: &[Preserved]) -> Vec<u64> {
+        let mut keys: Vec<u64> = entries.iter().map(|entry| self.key(*entry)).collect();
+        // Entries ascend by order, so that runs of keys ascend already.
+        sort_by_number(&mut keys, |&key| key.into());
+        keys
+    }
+
     /// Key bits below the ones that select a slot in a table of `level`,
     /// level 1 being right above the leaves.
     const fn below(self, level: u32) -> u32 {
@@ -61,9 +69,7 @@ pub(super) fn write(
     sink: &mut impl Sink,
 ) -> Option<PhysAddr> {
     let shape = Shape::new(page_size);
-    let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
-    // Entries ascend by order, so that runs of keys ascend already.
-    sort_by_number(&mut keys, |&key| key.into());
+    let keys = shape.keys(entries);
 
     let root = pages.take(sink)?;
     // The page on the current path at each level below the root, with the key
@@ -105,8 +111,7 @@ pub(super) fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32,
 /// The pages that a map of `entries` takes.
 pub(super) fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
     let shape = Shape::new(page_size);
-    let mut keys: Vec<u64> = entries.iter().map(|entry| shape.key(*entry)).collect();
-    sort_by_number(&mut keys, |&key| key.into());
+    let keys = shape.keys(entries);
     let below_root = (1..shape.depth).map(|level| {
         let pairs = keys.windows(2);
         let turns = pairs.filter(|pair| (pair[0] ^ pair[1]) >> shape.below(level) != 0);

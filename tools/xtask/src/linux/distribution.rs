@@ -14,10 +14,8 @@ const PACKAGE: &str = "linux-image-arm64";
 /// The kernel of Debian, as it is installed for GRUB; fetched where no `ask` for
 /// a newer one is made and one is there.
 pub(super) fn image(store: &Store, ask: bool) -> Result<PathBuf> {
-    let kept = |name: &str| {
-        let release = name.trim_start_matches("linux-image-");
-        store.path(&format!("debian-{release}")).join("vmlinuz")
-    };
+    let directory_of = |name: &str| store.path(&format!("debian-{}", release(name)));
+    let kept = |name: &str| directory_of(name).join("vmlinuz");
     if let Some(name) = store.noted(PACKAGE).filter(|_| !ask)
         && kept(&name).is_file()
     {
@@ -31,17 +29,22 @@ pub(super) fn image(store: &Store, ask: bool) -> Result<PathBuf> {
     if !file.is_file() {
         let package = tempfile::tempdir_in(&store.directory)?;
         archive.unpack(name, package.path())?;
-        let release = name.trim_start_matches("linux-image-");
-        let unpacked = package.path().join(format!("boot/vmlinuz-{release}"));
+        let unpacked = package
+            .path()
+            .join(format!("boot/vmlinuz-{}", release(name)));
         // Whole or not at all.
         let whole = tempfile::tempdir_in(&store.directory)?;
         fs::rename(&unpacked, whole.path().join("vmlinuz"))
             .with_context(|| format!("{name} holds no {}", unpacked.display()))?;
-        let directory = file.parent().context("it is in a directory")?;
-        fs::rename(whole.keep(), directory)?;
+        fs::rename(whole.keep(), directory_of(name))?;
     }
     store.note(PACKAGE, name)?;
     Ok(file)
+}
+
+/// The release of Linux that is in the package `name`.
+fn release(name: &str) -> &str {
+    name.trim_start_matches("linux-image-")
 }
 
 /// The package of the kernel itself among what `depends` names.
