@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod boards;
 mod breaking;
+mod broken;
 mod command_line;
 mod consumer;
 mod consumer_chain;

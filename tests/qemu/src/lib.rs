@@ -12,6 +12,7 @@ pub mod handover;
 pub mod linux;
 pub mod pci;
 pub mod prove;
+pub mod simulated;
 pub mod tree;
 
 pub use boot::{Boot, Lab, booted};

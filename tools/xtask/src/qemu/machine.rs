@@ -265,6 +265,19 @@ impl Machine {
         self
     }
 
+    /// The same with the tree that QEMU makes for this machine, changed or not,
+    /// which has the nodes of the payload in it: QEMU is not to add them again.
+    #[must_use]
+    pub fn own_device_tree(mut self, file: &Path) -> Self {
+        if let Some(payload) = self.payload.take() {
+            self = self.load(&payload.kernel, KERNEL_AT);
+            if let Some(initrd) = &payload.initrd {
+                self = self.load(initrd, INITRD_AT);
+            }
+        }
+        self.device_tree(file)
+    }
+
     /// Places the bytes of `file` in memory at `address`.
     #[must_use]
     pub fn load(mut self, file: &Path, address: u64) -> Self {

@@ -1,0 +1,242 @@
+//! Booting a machine whose configuration space is a simulated fabric, which can
+//! do what no device of QEMU does: hardware that breaks the rules, with the real
+//! firmware and a real Linux above it.
+//!
+//! A small hypervisor, `hypervisor.S`, is started by QEMU in place of the
+//! firmware. It starts the firmware at EL1 and tells every access to the ECAM
+//! window to a thread of the test, which carries it out on the fabric.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use warmbus::pci::{BusRange, ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_fabric::{Fabric, HostId};
+use xtask::qemu::{Machine, Payload, Running};
+use xtask::{paths, process};
+
+use crate::boot::{Lab, image};
+use crate::linux::{LinuxBoot, Moment};
+use crate::tree::Tree;
+
+/// Where the firmware is, well above what QEMU places.
+const FIRMWARE: u64 = 0x6000_0000;
+/// Where QEMU places a kernel that may be anywhere: here the hypervisor, whose
+/// Image header asks for so many bytes.
+const HYPERVISOR: [u32; 2] = [0x4020_0000, 0x1_0000];
+/// The ECAM window of QEMU's `virt` machine, and of the host bridge that
+/// [`fabric`] has.
+const ECAM: u64 = 0x40_1000_0000;
+const ECAM_SIZE: u64 = 256 << 20;
+/// Nanoseconds of one tick of the counter.
+const TICK: u64 = 16;
+
+/// A fabric with one host bridge, as the device tree of QEMU describes it.
+#[must_use]
+pub fn fabric() -> (Fabric, HostId) {
+    let mut fabric = Fabric::new();
+    // The time that the guest takes is the only one.
+    fabric.set_access_time(0);
+    let buses = BusRange {
+        first: 0,
+        last: 255,
+    };
+    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    (fabric, host)
+}
+
+/// What is done to the fabric before the access of this number, from 0 on.
+pub type Before = Box<dyn FnMut(&mut Fabric, usize) + Send>;
+
+/// A machine with a simulated fabric.
+pub struct Simulated {
+    /// What is on it.
+    pub fabric: Fabric,
+    /// What happens to it.
+    pub before: Before,
+    /// Whether the counter of the processor has no frequency.
+    pub no_frequency: bool,
+}
+
+impl Simulated {
+    /// A machine with `fabric`, to which nothing happens from outside.
+    #[must_use]
+    pub fn new(fabric: Fabric) -> Self {
+        Self {
+            fabric,
+            before: Box::new(|_, _| ()),
+            no_frequency: false,
+        }
+    }
+
+    /// Boots it with `payload` to its end, with `change` made to the machine
+    /// around it. Returns what there is to know, and the fabric as it is in the
+    /// end.
+    pub fn boot(
+        self,
+        lab: &Lab,
+        payload: Payload,
+        change: impl FnOnce(Machine) -> Machine,
+        intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
+    ) -> Result<(LinuxBoot, Fabric)> {
+        let [requests, answers] = ["requests", "answers"].map(|name| lab.file(name));
+        for fifo in [&requests, &answers] {
+            process::output(Command::new("mkfifo").arg(fifo))?;
+        }
+        let hypervisor = assemble(lab, [&requests, &answers], self.no_frequency)?;
+        let machine = Machine::kernel(&hypervisor)
+            .el2()
+            .arguments(["-semihosting-config", "enable=on,target=native"])
+            .payload(payload);
+        let machine = change(machine);
+        let tree = Tree::of(&machine, lab);
+        reserve_hypervisor(&tree);
+        let machine = machine.own_device_tree(tree.file()).load(image(), FIRMWARE);
+
+        // To open it for both keeps either side from waiting for the other.
+        let open = |path| OpenOptions::new().read(true).write(true).open(path);
+        let mut last = open(&requests)?;
+        let server = Server {
+            requests: open(&requests)?,
+            answers: open(&answers)?,
+            fabric: self.fabric,
+            before: self.before,
+        };
+        let server: JoinHandle<Result<Fabric>> = thread::spawn(move || server.run());
+        let linux = lab.boot_linux_with(machine, intervene);
+        last.write_all(&[0; Request::SIZE])?;
+        let fabric = server
+            .join()
+            .map_err(|_| anyhow!("the fabric panicked"))
+            .flatten()?;
+        Ok((linux?, fabric))
+    }
+}
+
+/// Makes the hypervisor, which uses these two FIFOs.
+fn assemble(lab: &Lab, [requests, answers]: [&Path; 2], no_frequency: bool) -> Result<PathBuf> {
+    let source = paths::root().join("tests/qemu/src/simulated/hypervisor.S");
+    let (object, image) = (lab.file("hypervisor.o"), lab.file("hypervisor.img"));
+    let mut compiler = Command::new("aarch64-linux-gnu-gcc");
+    compiler
+        .arg(format!("-DGUEST={FIRMWARE:#x}"))
+        .arg(format!("-DREQUESTS=\"{}\"", requests.display()))
+        .arg(format!("-DANSWERS=\"{}\"", answers.display()))
+        .args(no_frequency.then_some("-DNO_FREQUENCY"))
+        .args(["-c", "-o"])
+        .args([&object, &source]);
+    process::output(&mut compiler)?;
+    let mut objcopy = Command::new("aarch64-linux-gnu-objcopy");
+    objcopy.args(["-O", "binary"]).args([&object, &image]);
+    process::output(&mut objcopy)?;
+    Ok(image)
+}
+
+/// Nobody else is to use the memory of the hypervisor.
+fn reserve_hypervisor(tree: &Tree) {
+    let parent = "/reserved-memory";
+    let node = format!("{parent}/hypervisor@{:x}", HYPERVISOR[0]);
+    let [start, size] = HYPERVISOR;
+    tree.add_node(parent)
+        .set_cells(parent, "#address-cells", &[2])
+        .set_cells(parent, "#size-cells", &[2])
+        .set_cells(parent, "ranges", &[])
+        .add_node(&node)
+        .set_cells(&node, "reg", &[0, start, 0, size])
+        .set_cells(&node, "no-map", &[]);
+}
+
+/// What the hypervisor tells of one access.
+struct Request {
+    address: u64,
+    value: u64,
+    ticks: u64,
+    log2_size: u8,
+    is_write: bool,
+}
+
+impl Request {
+    const SIZE: usize = 32;
+
+    fn read(from: &mut File) -> Result<Option<Self>> {
+        let mut bytes = [0; Self::SIZE];
+        from.read_exact(&mut bytes)?;
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let request = Self {
+            address: word(0),
+            value: word(8),
+            ticks: word(16),
+            log2_size: bytes[24],
+            is_write: bytes[25] != 0,
+        };
+        // The test itself ends it.
+        if bytes == [0; Self::SIZE] {
+            return Ok(None);
+        }
+        ensure!(
+            request.log2_size < 4,
+            "the hypervisor met ESR_EL2 {:#x}, FAR_EL2 {:#x} at {:#x}",
+            request.address,
+            request.value,
+            request.ticks
+        );
+        Ok(Some(request))
+    }
+
+    /// The function, register and width that are asked for; `None` outside of
+    /// the window, and for 8 bytes at once.
+    fn target(&self) -> Option<(Sbdf, ConfigOffset, Width)> {
+        let offset = self.address.checked_sub(ECAM).filter(|at| *at < ECAM_SIZE)?;
+        let width = match self.log2_size {
+            0 => Width::Byte,
+            1 => Width::Word,
+            2 => Width::Dword,
+            _ => return None,
+        };
+        let routing_id = u16::try_from(offset >> 12).ok()?;
+        let register = ConfigOffset::new((offset & 0xfff) as u16);
+        Some((Sbdf::from_routing_id(0, routing_id), register, width))
+    }
+}
+
+struct Server {
+    requests: File,
+    answers: File,
+    fabric: Fabric,
+    before: Before,
+}
+
+impl Server {
+    /// Serves the hypervisor until the end is told.
+    fn run(mut self) -> Result<Fabric> {
+        let mut number = 0;
+        while let Some(request) = Request::read(&mut self.requests)? {
+            let clock = self.fabric.clock();
+            clock.advance((request.ticks * TICK).saturating_sub(clock.time()));
+            (self.before)(&mut self.fabric, number);
+            let answer = self.answer(&request).unwrap_or([0, 1]);
+            let bytes: Vec<u8> = answer.into_iter().flat_map(u64::to_le_bytes).collect();
+            self.answers.write_all(&bytes).context("no answer")?;
+            number += 1;
+        }
+        Ok(self.fabric)
+    }
+
+    /// The value, and whether the access ends in an external abort; `None`
+    /// where nothing is.
+    fn answer(&mut self, request: &Request) -> Option<[u64; 2]> {
+        let (function, register, width) = request.target()?;
+        let value = if request.is_write {
+            let value = request.value as u32;
+            self.fabric.write(function, register, width, value);
+            0
+        } else {
+            self.fabric.read(function, register, width)
+        };
+        let is_aborted = self.fabric.take_fault().is_some();
+        Some([value.into(), is_aborted.into()])
+    }
+}
