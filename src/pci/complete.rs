@@ -3,12 +3,15 @@
 use alloc::format;
 use alloc::string::String;
 
+use super::registers::header_type;
 use super::{Anomaly, Bar, BarKind, Function, HostBridge, Topology, WindowKind};
 
 /// The first thing in `topology` that has no complete bus numbers or
 /// addresses, or of which that cannot be told: `None` where an operating
-/// system may be asked to keep all of them. An I/O BAR below a host bridge that
-/// forwards no I/O is no gap: nobody could give it an address.
+/// system may be asked to keep all of them. What nobody could give is no gap: an
+/// I/O BAR below a host bridge that forwards no I/O, an address for a function
+/// whose header nobody knows, a bus for more virtual functions than there are
+/// numbers.
 ///
 /// Meant for a topology that [`assign`](super::assign) went over and in which
 /// [`check`](super::check()) found nothing.
@@ -28,11 +31,11 @@ pub fn first_gap(topology: &Topology) -> Option<Anomaly> {
 }
 
 fn gap(function: &Function, host: &HostBridge) -> Option<String> {
-    if function.header_type > 1 {
-        return Some(format!(
-            "what a header of type {:02x} needs is not assigned",
-            function.header_type
-        ));
+    match function.header_type {
+        0 | 1 => {}
+        header_type::CARDBUS => return Some("what a CardBus bridge needs is not assigned".into()),
+        // Linux takes no notice of such a function.
+        _ => return None,
     }
     let has_io = host
         .windows
@@ -54,14 +57,19 @@ fn gap(function: &Function, host: &HostBridge) -> Option<String> {
     }
     let sriov = function.sriov.filter(|sriov| sriov.total_vfs > 0)?;
     // SR-IOV 2.1.2: where the last VF is.
-    let last = u32::from(function.sbdf.routing_id())
-        + u32::from(sriov.first_vf_offset)
+    let distance = u32::from(sriov.first_vf_offset)
         + u32::from(sriov.total_vfs - 1) * u32::from(sriov.vf_stride);
-    (last >> 8 > u32::from(host.buses.last)).then(|| {
+    let last = (u32::from(function.sbdf.routing_id()) + distance) >> 8;
+    // Even on the first bus that it could be on. A Linux that gives other numbers
+    // counts these buses past 255 and starts over, at the bus that it is on.
+    let root = host.buses.first;
+    let first = u32::from(root) + u32::from(function.sbdf.bus() != root);
+    let hopeless = (first << 8 | u32::from(function.sbdf.devfn())) + distance;
+    let is_hopeless = hopeless >> 8 > u32::from(host.buses.last);
+    (last > u32::from(host.buses.last) && !is_hopeless).then(|| {
         format!(
-            "the last of {} VFs has no bus number: it would be on bus {:#x}",
-            sriov.total_vfs,
-            last >> 8
+            "the last of {} VFs has no bus number: it would be on bus {last:#x}",
+            sriov.total_vfs
         )
     })
 }

@@ -82,6 +82,8 @@ pub mod header_type {
     pub const LAYOUT: u8 = 0x7f;
     /// Multi-Function Device.
     pub const MULTI_FUNCTION: u8 = 0x80;
+    /// The layout of a `CardBus` bridge.
+    pub const CARDBUS: u8 = 2;
 }
 
 /// Capability IDs.

@@ -2,11 +2,11 @@
 
 use warmbus::kho::Gathered;
 use warmbus::pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
-    enumerate, first_gap,
+    AssignPolicy, BusRange, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind,
+    assign, enumerate, first_gap,
 };
 use warmbus::pcsc::Cached;
-use warmbus_fabric::{Fabric, topologies};
+use warmbus_fabric::{Fabric, FunctionModel, SrIovModel, devices, topologies};
 
 use crate::common::captured;
 
@@ -110,4 +110,53 @@ fn what_has_no_address_or_no_bus_makes_an_assignment_incomplete() {
     assert!(few_buses.unwrap().contains("no bus number"));
     let preserved = gap(topologies::small(), |host| host.preserve = true);
     assert!(preserved.is_some());
+}
+
+/// What is not complete on a machine with `function` below the second of two
+/// root ports, on bus 2, and as many buses as `change` leaves.
+fn gap_with(function: FunctionModel, change: impl Fn(&mut HostBridge)) -> Option<String> {
+    let mut fabric = Fabric::new();
+    let buses = BusRange {
+        first: 0,
+        last: 255,
+    };
+    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    for (device, below) in [(1, devices::nvme()), (2, function)] {
+        let port = fabric.add_root(host, device, 0, devices::root_port(1).link_up());
+        fabric.add_below(port, 0, 0, below);
+    }
+    gap(fabric, change)
+}
+
+#[test]
+fn what_nobody_could_give_is_no_gap() {
+    for header in 3..0x7f {
+        let unknown = devices::nvme().set(0x0e, Width::Byte, header);
+        assert_eq!(gap_with(unknown, |_| ()), None, "{header:#x}");
+    }
+    let card_bus = gap_with(devices::nvme().set(0x0e, Width::Byte, 2), |_| ());
+    assert!(card_bus.unwrap().contains("CardBus"));
+
+    let physical = |total_vfs, layout| {
+        let sr_iov = SrIovModel {
+            total_vfs,
+            layout,
+            ..SrIovModel::default()
+        };
+        devices::nvme().sriov(sr_iov, FunctionModel::virtual_function(0x01_0802))
+    };
+    // 65535 VFs behind one another need bus 256 wherever the first one is, and
+    // 256 of them one bus beside their own, of which there would be one if this
+    // device were on bus 1.
+    let in_a_row = |total_vfs, last| {
+        let change = move |host: &mut HostBridge| host.buses.last = last;
+        gap_with(physical(total_vfs, |_, _| (1, 1)), change)
+    };
+    assert_eq!(in_a_row(65535, 255), None);
+    assert_eq!(in_a_row(256, 255), None);
+    let gap = in_a_row(256, 2).unwrap();
+    assert!(
+        gap.contains("the last of 256 VFs has no bus number"),
+        "{gap}"
+    );
 }

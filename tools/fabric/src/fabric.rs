@@ -247,6 +247,12 @@ impl Fabric {
         self.nodes[node.0].model.space.poke(offset, width, value);
     }
 
+    /// Drops the link below `port` now, for ever.
+    pub fn drop_link(&mut self, port: NodeId) {
+        let now = self.clock.time();
+        self.nodes[port.0].model.link.drops_at = now;
+    }
+
     /// Whether a function, the bridges above it and what shares their buses
     /// have neither faults nor quirks, nor registers that a random fabric has
     /// spoiled: then nothing else can answer in its place.

@@ -189,7 +189,10 @@ impl Request {
     /// The function, register and width that are asked for; `None` outside of
     /// the window, and for 8 bytes at once.
     fn target(&self) -> Option<(Sbdf, ConfigOffset, Width)> {
-        let offset = self.address.checked_sub(ECAM).filter(|at| *at < ECAM_SIZE)?;
+        let offset = self
+            .address
+            .checked_sub(ECAM)
+            .filter(|at| *at < ECAM_SIZE)?;
         let width = match self.log2_size {
             0 => Width::Byte,
             1 => Width::Word,
