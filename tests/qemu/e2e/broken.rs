@@ -1,309 +1,549 @@
 //! Hardware that breaks the rules, below the real firmware and a real Linux:
-//! each ends in a correct report and a started Linux.
+//! each ends in a correct report and a started Linux. The witness is Linux: what
+//! it finds, and whether what it tells is what the hardware tells past it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use warmbus::pci::{PortType, Width};
 use warmbus_fabric::{
     BarModel, BridgeWindows, ExpressModel, Fabric, Fault, FunctionModel, HostId, NodeId, Quirk,
-    SrIovModel, devices,
+    SlotModel, SrIovModel, devices,
 };
 use warmbus_qemu_tests::boot::Lab;
-use warmbus_qemu_tests::consumer;
-use warmbus_qemu_tests::linux::{LinuxBoot, payload};
+use warmbus_qemu_tests::linux::{LinuxBoot, Moment, payload};
 use warmbus_qemu_tests::simulated::{self, Simulated};
+use warmbus_qemu_tests::{consumer, pci};
+use xtask::console::Outcome;
 
-fn root_port() -> FunctionModel {
-    let express = ExpressModel::new(PortType::RootPort)
+/// A port with what is broken below it, on device 1 of the root bus.
+const PORT: &str = "0000:00:01.0";
+/// What is below that port.
+const BROKEN: &str = "0000:01:00.0";
+/// A port with a sound function below it, on the last device of the root bus.
+const SOUND_PORT: &str = "0000:00:1f.0";
+
+fn express() -> ExpressModel {
+    ExpressModel::new(PortType::RootPort)
         .ari_forwarding()
-        .active_reporting();
+        .active_reporting()
+}
+
+/// A port with nothing plugged in.
+fn empty_port(express: ExpressModel) -> FunctionModel {
     FunctionModel::bridge(0x1234, 0x0004, BridgeWindows::default()).express(express)
 }
 
-fn endpoint(device: u16) -> FunctionModel {
-    FunctionModel::endpoint(0x1234, device, 0xff_0000)
+fn root_port() -> FunctionModel {
+    empty_port(express()).link_up()
+}
+
+/// A function that no driver is for, with a list of each kind.
+fn endpoint() -> FunctionModel {
+    FunctionModel::endpoint(0x1234, 7, 0xff_0000)
         .express(ExpressModel::new(PortType::Endpoint).flr())
+        .power_management(false, 0)
+        .serial_number(1)
 }
 
-fn run(
-    name: &str,
-    build: impl FnOnce(&mut Fabric, HostId),
-    before: impl FnOnce(&Fabric) -> simulated::Before,
-    words: &str,
-) {
-    let (mut fabric, host) = simulated::fabric();
-    build(&mut fabric, host);
-    let sound = endpoint(8).bar(0, BarModel::memory64(0x4000));
-    let port = fabric.add_root(host, 20, 0, root_port().link_up());
-    fabric.add_below(port, 0, 0, sound);
-    let lab = Lab::new();
-    let steps = "summary,sections,cache,compare";
-    let before = before(&fabric);
-    let mut simulated = Simulated::new(fabric);
-    simulated.before = before;
-    let t = std::time::Instant::now();
-    let ended = simulated.boot(
-        &lab,
-        payload(consumer::kernel(), steps),
-        |machine| machine.bootargs(words),
-        |_, _, _| Ok(()),
-    );
-    println!("===== {name} {:?}", t.elapsed());
-    let (linux, fabric) = match ended {
-        Ok(e) => e,
-        Err(e) => {
-            println!("FAILED {e:?}");
-            return;
-        }
-    };
-    println!(
-        "outcome {:?} started {} done {} off {}",
-        linux.boot.outcome, linux.started, linux.done, linux.powered_off
-    );
-    for l in &linux.boot.console {
-        if !l.starts_with("warmbus: linux: cache") {
-            println!("   | {l}");
+fn virtual_function() -> FunctionModel {
+    FunctionModel::virtual_function(0xff_0000)
+}
+
+/// A machine, and what is said to the firmware and to Linux.
+struct Broken {
+    simulated: Simulated,
+    firmware: &'static str,
+    linux: &'static str,
+}
+
+impl Broken {
+    /// The sound function, and what `build` adds.
+    fn on(build: impl FnOnce(&mut Fabric, HostId)) -> Self {
+        let (mut fabric, host) = simulated::fabric();
+        build(&mut fabric, host);
+        let sound = endpoint().bar(0, BarModel::memory64(0x4000));
+        let port = fabric.add_root(host, 0x1f, 0, root_port());
+        fabric.add_below(port, 0, 0, sound);
+        Self {
+            simulated: Simulated::new(fabric),
+            firmware: "",
+            linux: "",
         }
     }
-    if linux.boot.report.is_none() {
-        return;
+
+    /// The sound function, and `model` below another port.
+    fn below_a_port(model: FunctionModel) -> Self {
+        Self::on(|fabric, host| {
+            let port = fabric.add_root(host, 1, 0, root_port());
+            fabric.add_below(port, 0, 0, model);
+        })
     }
-    let report = linux.boot.report();
-    println!(
-        "reachable {:?}",
-        fabric
-            .reachable()
-            .keys()
-            .map(|s| s.to_string())
-            .collect::<Vec<_>>()
-    );
-    println!(
-        "report {:?}",
-        report["functions"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|f| (f["address"].to_string(), f["anomalies"].to_string()))
-            .collect::<Vec<_>>()
-    );
-    println!("anomalies {}", report["anomalies"]);
-    println!(
-        "linux {:?}",
-        linux
-            .functions()
-            .map(|f| f.keys().cloned().collect::<Vec<_>>())
-    );
-    if let Some(c) = consumer::counters(&linux).first() {
-        println!(
-            "restored {:?} rejected {:?} hits {:?}",
-            c.get("restored"),
-            c.get("rejected"),
-            c.get("hits")
+
+    /// Something that happens to the hardware before the access of a number.
+    fn before(mut self, mut what: impl FnMut(&mut Fabric, usize) + Send + 'static) -> Self {
+        self.simulated.before = Box::new(move |fabric, number| what(fabric, number));
+        self
+    }
+
+    fn node(&self, name: &str) -> NodeId {
+        self.simulated.fabric.find(name).expect("it has a name")
+    }
+
+    fn boot(self) -> Ended {
+        self.boot_with("summary,sections,compare,cache", |_| ())
+    }
+
+    /// Boots to the end, with something done each time that Linux waits, of which
+    /// it is told the number.
+    fn boot_with(self, steps: &str, mut waiting: impl FnMut(usize)) -> Ended {
+        let lab = Lab::new();
+        let mut payload = payload(consumer::kernel(), steps);
+        payload.bootargs = format!("{} {}", payload.bootargs, self.linux);
+        let words = self.firmware;
+        let ended = self.simulated.boot(
+            &lab,
+            payload,
+            |machine| machine.bootargs(words),
+            |moment, _, _| {
+                if let Moment::Waiting(number) = moment {
+                    waiting(number);
+                }
+                Ok(())
+            },
         );
-    }
-    if linux
-        .boot
-        .linux
-        .contains_key(&xtask::console::Section::LinuxLog)
-    {
-        for l in linux
-            .kernel_log()
-            .lines()
-            .filter(|l| l.contains("pci") && l.contains("0000:"))
-        {
-            println!("   > {l}");
+        let (linux, fabric) = ended.expect("it boots");
+        let console = linux.boot.console.join("\n");
+        assert!(
+            linux.started && linux.done && linux.powered_off,
+            "{console}"
+        );
+        for trouble in ["BUG:", "Unable to handle", "Internal error", "cut here"] {
+            assert!(!linux.kernel_log().contains(trouble), "{console}");
         }
+        let ended = Ended { linux, fabric };
+        ended.sound_function_works();
+        ended
     }
 }
 
-fn none(_: &Fabric) -> simulated::Before {
-    Box::new(|_, _| ())
+/// What there is to see at the end.
+struct Ended {
+    linux: LinuxBoot,
+    fabric: Fabric,
 }
 
-fn below(name: &str, broken: FunctionModel, words: &str) {
-    run(
-        name,
-        |f, h| {
-            let p = f.add_root(h, 1, 0, root_port().link_up());
-            f.add_below(p, 0, 0, broken);
-        },
-        none,
-        words,
-    );
+impl Ended {
+    /// Whatever else is broken, the function beside it is in the report and in
+    /// Linux, with an address that its port and it decode.
+    fn sound_function_works(&self) {
+        let functions = self.linux.functions().expect("Linux lists them");
+        let sound = functions.iter().find(|(name, function)| {
+            let [start, end, _] = function.resources.first().copied().unwrap_or_default();
+            name.as_str() > "0000:01" && end - start == 0x3fff && start != 0
+        });
+        let (_, function) = sound.unwrap_or_else(|| panic!("{:?}", functions.keys()));
+        let address = function.resources[0][0];
+        let mut decoded = self.fabric.decoded().into_iter();
+        assert!(decoded.any(|range| range.size == 0x4000 && range.base == address));
+        let report = pci::of_report(&self.linux.boot.report());
+        let mut regions = report
+            .iter()
+            .filter_map(|function| function.regions.get(&0));
+        assert!(regions.any(|bar| bar.size == Some(0x4000) && bar.address.is_some()));
+    }
+
+    /// The functions of the report.
+    fn reported(&self) -> Vec<String> {
+        let functions = pci::of_report(&self.linux.boot.report());
+        functions.iter().map(pci::Function::name).collect()
+    }
+
+    /// The functions that Linux has.
+    fn found(&self) -> Vec<String> {
+        let functions = self.linux.functions().expect("Linux lists them");
+        functions.into_keys().collect()
+    }
+
+    /// Firmware and Linux found these functions beside the sound ones.
+    #[track_caller]
+    fn found_alike(&self, beside: &[&str]) {
+        let found = self.found();
+        assert_eq!(self.reported(), found);
+        let sound = |name: &&String| name.as_str() != SOUND_PORT && !self.is_sound(name);
+        assert_eq!(found.iter().filter(sound).collect::<Vec<_>>(), beside);
+    }
+
+    fn is_sound(&self, name: &str) -> bool {
+        let functions = self.linux.functions().expect("Linux lists them");
+        let bus = functions[SOUND_PORT].config[0x19];
+        name == format!("0000:{bus:02x}:00.0")
+    }
+
+    /// Everything that the report has against the machine.
+    fn complaints(&self) -> Vec<String> {
+        let report = self.linux.boot.report();
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
+        let own = list(&report["functions"]).into_iter().flat_map(|function| {
+            let sbdf = text(&function["sbdf"]);
+            list(&function["anomalies"])
+                .into_iter()
+                .map(move |what| format!("{sbdf}: {}", text(&what)))
+        });
+        let anomalies = list(&report["anomalies"]);
+        let others = anomalies
+            .iter()
+            .map(|one| format!("{}: {}", text(&one["sbdf"]), text(&one["text"])));
+        own.chain(others).collect()
+    }
+
+    /// The report says this of the machine, and so does the summary.
+    #[track_caller]
+    fn told(&self, complaint: &str) {
+        let complaints = self.complaints();
+        assert!(
+            complaints.iter().any(|told| told.starts_with(complaint)),
+            "{complaints:#?}"
+        );
+        assert!(!self.linux.boot.lines_with(&[complaint]).is_empty());
+    }
+
+    /// The cache is in use, and nothing that Linux tells is other than what the
+    /// hardware tells.
+    #[track_caller]
+    fn with_the_cache(&self) {
+        assert_eq!(self.linux.boot.outcome, Some(Outcome::Ok));
+        let lines = self
+            .linux
+            .boot
+            .lines_with(&["starting linux at", ", with the cache"]);
+        assert_eq!(lines.len(), 1, "{:#?}", self.linux.boot.console);
+        let counters = &consumer::counters(&self.linux)[0];
+        assert!(
+            counters["restored"] >= 3 && counters["rejected"] == 0,
+            "{counters:?}"
+        );
+        consumer::told_the_truth(&self.linux, 1);
+    }
+
+    /// Linux was started as without the firmware, and the one line that says why
+    /// has `why` in it.
+    #[track_caller]
+    fn plainly(&self, why: &str) {
+        let boot = &self.linux.boot;
+        assert_eq!(
+            boot.lines_with(&["starting linux at", ", plainly"]).len(),
+            1
+        );
+        let lines = boot.lines_with(&["nothing is handed over"]);
+        assert!(lines.len() == 1 && lines[0].contains(why), "{lines:?}");
+    }
 }
 
 #[test]
-fn explore() {
-    let model = || endpoint(7).power_management(false, 0).serial_number(1);
-    let which = std::env::var("WHICH").unwrap_or_default();
-    let on = |n: &str| which.is_empty() || which.split(',').any(|w| w == n);
-    if on("1") {
-        below(
-            "cycle",
-            model()
-                .link_capability(0x7c, 0x7c)
-                .link_extended(0x100, 0x100),
-            "",
+fn capability_lists_that_lead_in_circles() {
+    let model = endpoint()
+        .link_capability(0x7c, 0x7c)
+        .link_extended(0x100, 0x100);
+    let ended = Broken::below_a_port(model).boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: capability list leads from");
+    ended.told("0000:01:00.0: extended capability list leads from 100 back to 100");
+    ended.with_the_cache();
+}
+
+#[test]
+fn capability_lists_that_leave_their_space() {
+    let model = endpoint()
+        .link_capability(0x7c, 0x04)
+        .link_extended(0x100, 0x0fc);
+    let ended = Broken::below_a_port(model).boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: capability pointer at 7d leads into the header, to 04");
+    ended.told("0000:01:00.0: extended capability at 100 leads out of the extended space, to 0fc");
+    ended.with_the_cache();
+}
+
+#[test]
+fn a_header_of_type_7f() {
+    let ended = Broken::below_a_port(endpoint().set(0x0e, Width::Byte, 0x7f)).boot();
+    ended.told("0000:01:00.0: header type 7f is not known");
+    // Linux takes no notice of it.
+    let mut reported = ended.reported();
+    reported.retain(|name| name != BROKEN);
+    assert_eq!(ended.found(), reported);
+    ended.with_the_cache();
+}
+
+#[test]
+fn all_ones_in_the_middle_of_a_list() {
+    let model = endpoint().fault(Fault::Hole {
+        from: 0x40,
+        to: 0x60,
+    });
+    let ended = Broken::below_a_port(model).boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: capability at 40 reads all ones");
+    ended.with_the_cache();
+}
+
+#[test]
+fn a_device_that_is_never_ready() {
+    // Without visibility of RRS, Linux would wait for a minute.
+    let ended = Broken::on(|fabric, host| {
+        let port = fabric.add_root(
+            host,
+            1,
+            0,
+            empty_port(express().without_rrs_visibility()).link_up(),
         );
+        fabric.add_below(port, 0, 0, endpoint().ready_at(u64::MAX));
+    })
+    .boot();
+    ended.found_alike(&[PORT]);
+    ended.with_the_cache();
+}
+
+#[test]
+fn a_link_that_drops_during_the_scan() {
+    let broken = Broken::on(|fabric, host| {
+        let port = fabric.add_root(host, 1, 0, root_port().named("port"));
+        fabric.add_below(port, 0, 0, endpoint().named("behind"));
+    });
+    let (port, behind) = (broken.node("port"), broken.node("behind"));
+    // Once its Vendor ID was read, and something of the rest.
+    let ended = broken
+        .before(move |fabric, _| {
+            if fabric.accesses(behind) == 5 {
+                fabric.drop_link(port);
+            }
+        })
+        .boot();
+    ended.found_alike(&[PORT]);
+    ended.told("0000:01:00.0: stopped answering while its capabilities were read");
+    ended.plainly("0000:01:00.0: there is a function that could not be taken in");
+}
+
+#[test]
+fn a_function_that_vanishes() {
+    // In the middle of its lists, of its BARs, and after all of it.
+    for accesses in [5, 18, 30] {
+        let fault = Fault::Vanishes { accesses };
+        let ended = Broken::below_a_port(devices::nvme().fault(fault)).boot();
+        let found = ended.found();
+        assert!(!found.iter().any(|name| name == BROKEN), "{found:?}");
+        consumer::told_the_truth(&ended.linux, 1);
     }
-    if on("2") {
-        below(
-            "leave",
-            model()
-                .link_capability(0x7c, 0x04)
-                .link_extended(0x100, 0x0fc),
-            "",
+}
+
+#[test]
+fn a_bridge_whose_bus_numbers_do_not_stick() {
+    let model = devices::upstream_port().hardwired(0x18, Width::Dword, 0);
+    let ended = Broken::below_a_port(model).boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: bus numbers do not stick");
+    ended.plainly("0000:01:00.0: the bridge has no bus number");
+}
+
+#[test]
+fn bridges_with_hardwired_windows() {
+    let model = devices::upstream_port().hardwired(0x20, Width::Dword, 0x1234_5670);
+    let ended = Broken::below_a_port(model).boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: memory window is hardwired");
+}
+
+#[test]
+fn bars_with_impossible_masks() {
+    let model = endpoint()
+        .set(0x10, Width::Dword, 4)
+        .writable(0x10, Width::Dword, 0x0f0f_0f00)
+        .set(0x18, Width::Dword, 6)
+        .writable(0x18, Width::Dword, 0xffff_ffff)
+        .writable(4, Width::Word, 0x547);
+    let ended = Broken::below_a_port(model).boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: BAR 0 is impossible: its address mask is 0xf0f0f00");
+}
+
+#[test]
+fn more_virtual_functions_than_there_are_numbers() {
+    let sr_iov = SrIovModel {
+        total_vfs: 65535,
+        ..SrIovModel::default()
+    };
+    let mut broken = Broken::below_a_port(endpoint().sriov(sr_iov, virtual_function()));
+    broken.firmware = "warmbus.vfs=all";
+    let ended = broken.boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: 65535 VFs would end on bus 0x100");
+    // A Linux that gives other bus numbers does not come to its end here.
+    ended.with_the_cache();
+}
+
+#[test]
+fn virtual_functions_on_top_of_each_other_and_of_others() {
+    let on_each_other = SrIovModel {
+        total_vfs: 4,
+        layout: |_, _| (0, 0),
+        ..SrIovModel::default()
+    };
+    // The function that is there already is number 2.
+    let on_another = SrIovModel {
+        total_vfs: 4,
+        layout: |_, _| (1, 1),
+        ..SrIovModel::default()
+    };
+    let mut broken = Broken::on(|fabric, host| {
+        let first = fabric.add_root(host, 1, 0, root_port());
+        fabric.add_below(
+            first,
+            0,
+            0,
+            endpoint().sriov(on_each_other, virtual_function()),
         );
-    }
-    if on("3") {
-        below("header 7f", endpoint(7).set(0x0e, Width::Byte, 0x7f), "");
-    }
-    if on("4") {
-        below(
-            "ones",
-            devices::nvme().fault(Fault::Hole {
-                from: 0x40,
-                to: 0x60,
-            }),
-            "",
+        let second = fabric.add_root(host, 2, 0, root_port());
+        let physical = endpoint()
+            .multi_function()
+            .sriov(on_another, virtual_function());
+        fabric.add_below(second, 0, 0, physical);
+        fabric.add_below(second, 0, 2, endpoint().multi_function());
+    });
+    broken.firmware = "warmbus.vfs=all";
+    let ended = broken.boot();
+    ended.found_alike(&[PORT, "0000:00:02.0", BROKEN, "0000:02:00.0", "0000:02:00.2"]);
+    ended.told("0000:01:00.0: VF offset 0 and stride 0 put 4 VFs on top of each other");
+    ended.told("0000:02:00.0: its VFs are left out");
+    ended.with_the_cache();
+}
+
+#[test]
+fn accesses_that_end_in_an_external_abort() {
+    // As root complexes do with a device that is not ready, until it is.
+    let broken = Broken::on(|fabric, host| {
+        let aborts = Fault::Aborts {
+            from: 0x100,
+            to: 0x104,
+        };
+        let model = endpoint().named("aborts").fault(aborts);
+        let port = fabric.add_root(host, 1, 0, root_port());
+        fabric.add_below(port, 0, 0, model);
+    });
+    let node = broken.node("aborts");
+    let ended = broken
+        .before(move |fabric, _| {
+            if fabric.accesses(node) == 20 {
+                fabric.repair(node);
+            }
+        })
+        .boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.told("0000:01:00.0: access to offset 100 ended in an external abort");
+    ended.with_the_cache();
+}
+
+#[test]
+fn a_device_that_answers_on_every_number() {
+    let ended = Broken::on(|fabric, host| {
+        let port = root_port().quirk(Quirk::ForwardsEveryDevice);
+        let port = fabric.add_root(host, 1, 0, port);
+        let model = endpoint()
+            .quirk(Quirk::EveryDevice)
+            .quirk(Quirk::EveryFunction);
+        fabric.add_below(port, 0, 0, model);
+    })
+    .boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.with_the_cache();
+}
+
+#[test]
+fn multi_function_devices_with_holes() {
+    let ended = Broken::on(|fabric, host| {
+        for function in [0, 3, 7] {
+            fabric.add_root(host, 4, function, endpoint().multi_function());
+        }
+        // Without a function 0 there is no device.
+        fabric.add_root(host, 5, 2, endpoint().multi_function());
+    })
+    .boot();
+    ended.found_alike(&["0000:00:04.0", "0000:00:04.3", "0000:00:04.7"]);
+    ended.with_the_cache();
+}
+
+#[test]
+fn bridges_that_form_a_loop() {
+    let ended = Broken::on(|fabric, host| {
+        let port = fabric.add_root(host, 1, 0, root_port());
+        let first = fabric.add_below(port, 0, 0, devices::upstream_port());
+        let last = devices::downstream_port(1).link_up();
+        let last = fabric.add_below(first, 0, 0, last);
+        fabric.loop_back(last, first);
+    })
+    .boot();
+    ended
+        .told("0000:01:00.0: its bus numbers were overwritten from below: the bridges form a loop");
+    ended.plainly("the assignment is not consistent");
+}
+
+#[test]
+fn a_timer_that_does_not_run() {
+    let mut broken = Broken::on(|fabric, host| {
+        let port = fabric.add_root(host, 1, 0, root_port());
+        fabric.add_below(port, 0, 0, endpoint());
+        // There is a link to wait for, of which nobody knows how long it takes.
+        fabric.add_root(host, 2, 0, empty_port(express()));
+    });
+    broken.simulated.no_frequency = true;
+    let ended = broken.boot();
+    ended.found_alike(&[PORT, "0000:00:02.0", BROKEN]);
+    assert_eq!(ended.linux.boot.number("/machine/timer_hz"), 0);
+    ended.with_the_cache();
+}
+
+#[test]
+fn a_device_that_is_pulled_out_and_another_put_in_while_linux_runs() {
+    let slot = SlotModel {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+    let mut broken = Broken::on(|fabric, host| {
+        let port = fabric.add_root(
+            host,
+            1,
+            0,
+            empty_port(express().slot(slot)).link_up().named("port"),
         );
-    }
-    if on("6") {
-        run(
-            "drop",
-            |f, h| {
-                let p = f.add_root(h, 1, 0, root_port().named("p").link_up());
-                f.add_below(p, 0, 0, model());
-            },
-            |f| {
-                let p: NodeId = f.find("p").unwrap();
-                Box::new(move |f, n| {
-                    if n == 60 {
-                        f.drop_link(p)
-                    }
-                })
-            },
-            "",
-        );
-    }
-    if on("7") {
-        below(
-            "vanish",
-            devices::nvme().fault(Fault::Vanishes { accesses: 30 }),
-            "",
-        );
-    }
-    if on("8") {
-        below(
-            "numbers",
-            devices::upstream_port().hardwired(0x18, Width::Dword, 0),
-            "",
-        );
-    }
-    if on("9") {
-        below(
-            "bars",
-            endpoint(7)
-                .set(0x10, Width::Dword, 4)
-                .writable(0x10, Width::Dword, 0x0f0f_0f00)
-                .set(0x18, Width::Dword, 6)
-                .writable(0x18, Width::Dword, 0xffff_ffff)
-                .writable(4, Width::Word, 0x547),
-            "",
-        );
-    }
-    if on("10") {
-        below(
-            "65535",
-            endpoint(7).sriov(
-                SrIovModel {
-                    total_vfs: 65535,
-                    ..SrIovModel::default()
-                },
-                FunctionModel::virtual_function(0xff_0000),
-            ),
-            "warmbus.vfs=all",
-        );
-    }
-    if on("11") {
-        below(
-            "overlap",
-            endpoint(7).sriov(
-                SrIovModel {
-                    total_vfs: 4,
-                    layout: |_, _| (0, 0),
-                    ..SrIovModel::default()
-                },
-                FunctionModel::virtual_function(0xff_0000),
-            ),
-            "warmbus.vfs=all",
-        );
-    }
-    if on("12") {
-        below(
-            "abort",
-            devices::nvme().fault(Fault::Aborts {
-                from: 0x40,
-                to: 0x60,
-            }),
-            "",
-        );
-    }
-    if on("13") {
-        run(
-            "every",
-            |f, h| {
-                let p = f.add_root(
-                    h,
-                    1,
-                    0,
-                    root_port().link_up().quirk(Quirk::ForwardsEveryDevice),
-                );
-                f.add_below(
-                    p,
-                    0,
-                    0,
-                    endpoint(7)
-                        .quirk(Quirk::EveryDevice)
-                        .quirk(Quirk::EveryFunction),
-                );
-            },
-            none,
-            "",
-        );
-    }
-    if on("14") {
-        run(
-            "holes",
-            |f, h| {
-                for function in [0, 3, 7] {
-                    f.add_root(h, 4, function, endpoint(7).multi_function());
-                }
-                f.add_root(h, 5, 2, endpoint(8).multi_function());
-            },
-            none,
-            "",
-        );
-    }
-    if on("15") {
-        below(
-            "windows",
-            devices::upstream_port().hardwired(0x20, Width::Dword, 0x1234_5678),
-            "",
-        );
-    }
-    if on("16") {
-        run(
-            "loop",
-            |f, h| {
-                let p = f.add_root(h, 1, 0, root_port().link_up());
-                let first = f.add_below(p, 0, 0, devices::upstream_port());
-                let last = f.add_below(first, 0, 0, devices::downstream_port(1).link_up());
-                f.loop_back(last, first);
-            },
-            none,
-            "",
-        );
-    }
-    if on("5") {
-        below("never ready", endpoint(7).ready_at(u64::MAX), "");
-    }
+        fabric.add_below(port, 0, 0, endpoint().named("first"));
+    });
+    // No interrupt comes from the fabric.
+    broken.linux = "pciehp.pciehp_poll_mode=1 pciehp.pciehp_poll_time=1";
+    let (port, first) = (broken.node("port"), broken.node("first"));
+    let told = Arc::new(AtomicUsize::new(0));
+    let waits = Arc::clone(&told);
+    let steps = "summary,wait,functions:3,wait,functions:4,compare,cache,sections";
+    let ended = broken
+        .before(move |fabric, _| match told.swap(0, Ordering::Relaxed) {
+            1 => fabric.drop_link(port),
+            2 => {
+                let second = FunctionModel::endpoint(0x4321, 9, 0xff_0000)
+                    .express(ExpressModel::new(PortType::Endpoint))
+                    .bar(0, BarModel::memory32(0x1000));
+                fabric.plug_in(port, first, second);
+            }
+            _ => {}
+        })
+        .boot_with(steps, |wait| waits.store(wait + 1, Ordering::Relaxed));
+
+    let functions = ended.linux.boot.lines_with(&["warmbus: linux: functions"]);
+    assert!(
+        functions[0].ends_with(" 3") && functions[1].ends_with(" 4"),
+        "{functions:?}"
+    );
+    let found = ended.linux.functions().expect("Linux lists them");
+    assert_eq!(found[BROKEN].config[..4], [0x21, 0x43, 9, 0]);
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.with_the_cache();
 }

@@ -348,12 +348,20 @@ impl FunctionModel {
             self.space.poke(express.at + 0x12, Width::Word, status);
         } else if offset == express.at + 0x18 && self.has_slot() {
             let present = u32::from(self.link.present && now < self.link.drops_at) << 6;
-            let mut status = self.express_word(0x1a) & !0x40 | present;
+            let status = self.express_word(0x1a) & !0x40 | present;
+            self.space.poke(express.at + 0x1a, Width::Word, status);
             if now >= self.link.drops_at && !self.link.drop_seen {
                 self.link.drop_seen = true;
-                // Presence Detect Changed, Data Link Layer State Changed.
-                status |= 0x0108;
+                self.slot_changed();
             }
+        }
+    }
+
+    /// Presence Detect Changed and Data Link Layer State Changed, where the
+    /// port has a slot.
+    pub(crate) fn slot_changed(&mut self) {
+        if let Some(express) = self.express.filter(|_| self.has_slot()) {
+            let status = self.express_word(0x1a) | 0x0108;
             self.space.poke(express.at + 0x1a, Width::Word, status);
         }
     }

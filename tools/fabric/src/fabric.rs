@@ -253,6 +253,25 @@ impl Fabric {
         self.nodes[port.0].model.link.drops_at = now;
     }
 
+    /// Puts `model` in the place of `node` below `port`, whose link had dropped,
+    /// now: the link is up at once and the slot shows that something changed.
+    pub fn plug_in(&mut self, port: NodeId, node: NodeId, model: FunctionModel) {
+        self.replace(node, model);
+        let link = &mut self.nodes[port.0].model.link;
+        (link.drops_at, link.drop_seen) = (u64::MAX, false);
+        self.nodes[port.0].model.slot_changed();
+    }
+
+    /// Takes away what goes wrong with reads of a function.
+    pub fn repair(&mut self, node: NodeId) {
+        self.nodes[node.0].model.faults.clear();
+    }
+
+    /// How many accesses came to a function itself, VFs aside.
+    pub fn accesses(&self, node: NodeId) -> u32 {
+        self.nodes[node.0].model.accesses
+    }
+
     /// Whether a function, the bridges above it and what shares their buses
     /// have neither faults nor quirks, nor registers that a random fabric has
     /// spoiled: then nothing else can answer in its place.

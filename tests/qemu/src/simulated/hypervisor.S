@@ -13,6 +13,10 @@
 // and ends as the test says in 16 bytes through the FIFO at ANSWERS: u64 value,
 // u64 1 for an external abort.
 //
+// With NO_FREQUENCY the counter has no frequency, as behind a loader that never set
+// it, until the first SMC: the firmware makes none on one processor, and no Linux
+// starts without.
+//
 // Whatever else comes here is told as a request of log2 0xff, with ESR_EL2,
 // FAR_EL2 and ELR_EL2 in its place, and ends the machine.
 
@@ -30,6 +34,7 @@
         .equ    SYS_READ, 0x06
         .equ    SYS_EXIT, 0x18
         .equ    READ_AND_WRITE, 3       // fopen's "r+b": waits for no other end
+        .equ    TSC, 1 << 19            // HCR_EL2: SMC comes here
         .equ    WINDOW_GIB, 0x100       // 0x40_0000_0000
 
 start:  mov     x20, x0
@@ -38,6 +43,13 @@ start:  mov     x20, x0
 
         mov     x0, #1 << 31            // HCR_EL2.RW, VM
         orr     x0, x0, #1
+#ifdef NO_FREQUENCY
+        mrs     x1, cntfrq_el0
+        adr     x2, frequency
+        str     x1, [x2]
+        msr     cntfrq_el0, xzr
+        orr     x0, x0, #TSC
+#endif
         msr     hcr_el2, x0
         msr     cntvoff_el2, xzr
         mov     x0, #3                  // counter and timer are the guest's
@@ -53,9 +65,6 @@ start:  mov     x20, x0
         isb
         ldr     x0, =0x30d00800
         msr     sctlr_el1, x0
-#ifdef NO_FREQUENCY
-        msr     cntfrq_el0, xzr         // as a loader that never set it
-#endif
         adr     x0, vectors
         msr     vbar_el2, x0
         ldr     x0, =GUEST
@@ -147,6 +156,8 @@ synchronous:
         mov     x19, x0
         mrs     x20, esr_el2
         lsr     x1, x20, #26
+        cmp     x1, #0x17               // an SMC, which is made again
+        b.eq    smc
         cmp     x1, #0x24               // a data abort of a lower level
         b.ne    unexpected
         tbz     x20, #24, unexpected    // one register, and told which
@@ -202,6 +213,14 @@ resume: mov     x0, x19
         ldr     x30, [x0, #240]
         ldp     x0, x1, [x0]
         eret
+
+smc:    adr     x1, frequency
+        ldr     x1, [x1]
+        msr     cntfrq_el0, x1
+        mrs     x1, hcr_el2
+        bic     x1, x1, #TSC
+        msr     hcr_el2, x1
+        b       resume
 
 // A synchronous external abort of the guest, as the interconnect would make it.
 abort:  mrs     x1, spsr_el2
@@ -275,6 +294,8 @@ handles:
         .fill   2, 8, 0
 message:
         .fill   4, 8, 0
+frequency:
+        .quad   0
         .balign 8192
 tables: .fill   1024, 8, 0
         .set    image_end, 0x10000

@@ -110,8 +110,7 @@ impl Simulated {
         last.write_all(&[0; Request::SIZE])?;
         let fabric = server
             .join()
-            .map_err(|_| anyhow!("the fabric panicked"))
-            .flatten()?;
+            .map_err(|_| anyhow!("the fabric panicked"))??;
         Ok((linux?, fabric))
     }
 }
