@@ -133,8 +133,10 @@ pub(crate) fn run(
     let gap = first_gap(&topology)
         .map(|gap| alloc::format!("{gap}"))
         .or_else(|| {
-            let anomalies = assigned.anomalies;
-            (anomalies != 0).then(|| alloc::format!("the assignment met {anomalies} anomalies"))
+            let mut functions = topology.functions.iter();
+            let met = functions.find(|one| Some(one.sbdf) == assigned.first)?;
+            let text = met.anomalies.last()?;
+            Some(alloc::format!("{}: {text}", met.sbdf))
         });
     topology.anomalies.extend(found);
     let mut accesses = config.access().counts();

@@ -42,7 +42,8 @@ pub(crate) fn decide(
         return Start::Plain(found.to_string());
     }
     let gap = first_gap(topology).map(|gap| gap.to_string());
-    let anomalies = (outcome.anomalies != 0).then(|| "the assignment met anomalies".to_owned());
+    let anomalies = outcome.first.map(|first| first.to_string());
+    assert_eq!(anomalies.is_some(), outcome.anomalies != 0);
     match gap.or(anomalies) {
         None => {
             hand_over(topology, config, KhoAbi::V4, "kho-v4");
