@@ -19,5 +19,6 @@ pub mod paging;
 pub mod pci;
 pub mod pcsc;
 pub mod report;
+mod search;
 pub mod size_class;
 pub mod time;

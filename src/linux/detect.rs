@@ -7,10 +7,9 @@
 use alloc::string::String;
 use core::fmt;
 
-use memchr::memmem;
-
 use crate::kho::KhoAbi;
 use crate::linux::image::PageSize;
+use crate::search::Finder;
 
 const MARK: &[u8] = b"\0kho-v";
 
@@ -32,7 +31,7 @@ const LONGEST_RELEASE: usize = 65;
 /// `None` means that the kernel has no Kexec HandOver.
 pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
     let mut only: Option<&[u8]> = None;
-    for at in memmem::find_iter(image, MARK) {
+    for at in Finder::new(MARK).find_in(image) {
         let tail = &image[at + 1..];
         if !tail.get(MARK.len() - 1).is_some_and(u8::is_ascii_digit) {
             continue;
@@ -66,14 +65,16 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
 /// handover is one that each kernel can read.
 #[must_use]
 pub fn reads_extension(image: &[u8]) -> bool {
-    memmem::find(image, READER).is_some()
+    Finder::new(READER).find_in(image).next().is_some()
 }
 
 /// The release of an unpacked kernel image, for example `7.3.4-arm64`, from
 /// its banner; `None` where there is no banner.
 #[must_use]
 pub fn release(image: &[u8]) -> Option<&str> {
-    memmem::find_iter(image, BANNER).find_map(|at| {
+    let finder = Finder::new(BANNER);
+    let mut banners = finder.find_in(image);
+    banners.find_map(|at| {
         let tail = &image[at + BANNER.len()..];
         let tail = &tail[..tail.len().min(LONGEST_RELEASE)];
         let end = memchr::memchr2(b' ', 0, tail)?;

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use super::bytes::{u8_at, u16_at, u32_at};
 use super::tables::{HEADER_SIZE, Tables};
+use crate::search::Finder;
 
 /// A bus that no bridge leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,8 @@ pub(super) fn root_buses(tables: &Tables<'_>) -> Vec<RootBus> {
 fn find(code: &[u8], roots: &mut Vec<RootBus>) {
     const DEVICE: [u8; 2] = [0x5b, 0x82];
 
-    for at in memchr::memmem::find_iter(code, &DEVICE) {
+    let device = Finder::new(&DEVICE);
+    for at in device.find_in(code) {
         if roots.len() == MAX_ROOTS {
             return;
         }
@@ -44,7 +46,7 @@ fn find(code: &[u8], roots: &mut Vec<RootBus>) {
             continue;
         };
         // A device inside this one has names of its own.
-        let end = memchr::memmem::find(body, &DEVICE).unwrap_or(body.len());
+        let end = device.find_in(body).next().unwrap_or(body.len());
         let own = &body[..end];
         let bus = constant(own, *b"_BBN").and_then(|bus| u8::try_from(bus).ok());
         let segment = constant(own, *b"_SEG").unwrap_or(0);
@@ -75,7 +77,7 @@ fn constant(code: &[u8], name: [u8; 4]) -> Option<u32> {
     const METHOD: u8 = 0x14;
     const RETURN: u8 = 0xa4;
 
-    memchr::memmem::find_iter(code, &name).find_map(|at| {
+    Finder::new(&name).find_in(code).find_map(|at| {
         let after = code.get(at + name.len()..)?;
         if at >= 1 && code[at - 1] == NAME {
             return number(after);

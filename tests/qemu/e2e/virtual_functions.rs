@@ -13,7 +13,7 @@ const VFS: usize = 4 * 127;
 
 fn boot(words: &str) -> Boot {
     let lab = Lab::new();
-    lab.boot(lab.machine("sriov").bootargs(words))
+    lab.boot_without_dump(lab.machine("sriov").bootargs(words))
         .expect("it boots")
 }
 
