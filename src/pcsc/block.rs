@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::bitmap::Bitmap;
-use super::class::{Cell, Class, ClassMap, Tag};
+use super::class::{Canvas, Cell, Class, ClassMap, Tag};
 use super::fixed::FixedBits;
 use super::masks::{Register, WriteMask};
 use super::virtual_function::{self, Routing, VfIdentity, VfRouting, VirtualFunction};
@@ -61,23 +61,18 @@ pub struct Block {
 impl Block {
     /// A block that knows only what holds for every header.
     pub(super) fn new() -> Self {
-        let mut cells = [Cell::UNKNOWN; ConfigOffset::CONVENTIONAL_END as usize];
-        for cell in &mut cells[0x00..0x06] {
-            *cell = Cell::of(Class::Static);
-        }
-        cells[4] = Cell::of(Class::Software);
-        cells[5] = Cell::of(Class::Software);
-        for cell in &mut cells[0x08..0x0f] {
-            *cell = Cell::of(Class::Static);
-        }
-        cells[0x0c] = Cell::of(Class::Software);
-        cells[0x0d] = Cell::of(Class::Software);
+        let mut canvas = Canvas::new(ConfigOffset::CONVENTIONAL_END);
+        canvas.paint(0x00, 0x0f, Cell::of(Class::Static));
+        // COMMAND, Cache Line Size and Latency Timer; STATUS changes by itself.
+        canvas.paint(0x04, 0x06, Cell::of(Class::Software));
+        canvas.paint(0x06, 0x08, Cell::UNKNOWN);
+        canvas.paint(0x0c, 0x0e, Cell::of(Class::Software));
         let mut block = Self {
             size: 0,
             data: Vec::new(),
             cacheable: Bitmap::new(0),
             cached: Bitmap::new(0),
-            map: ClassMap::pack(&[]),
+            map: canvas.pack(),
             masks: Vec::new(),
             fixed: Vec::new(),
             probe: None,
@@ -90,7 +85,7 @@ impl Block {
             virtual_function: None,
             routing: None,
         };
-        block.classify(&cells);
+        block.classify(&canvas);
         block
     }
 
@@ -98,14 +93,14 @@ impl Block {
     /// fixes.
     pub(super) fn of_virtual_function(identity: VfIdentity) -> Self {
         let mut block = Self::new();
-        let mut cells = [Cell::UNKNOWN; ConfigOffset::CONVENTIONAL_END as usize];
-        cells[4..6].fill(Cell::of(Class::Software));
-        cells[8..0x0c].fill(Cell::of(Class::Static));
+        let mut canvas = Canvas::new(ConfigOffset::CONVENTIONAL_END);
+        canvas.paint(4, 6, Cell::of(Class::Software));
+        canvas.paint(8, 0x0c, Cell::of(Class::Static));
         for (start, values) in virtual_function::FIXED {
-            let start = usize::from(*start);
-            cells[start..start + values.len()].fill(Cell::of(Class::Static));
+            let end = start + values.len() as u16;
+            canvas.paint(*start, end, Cell::of(Class::Static));
         }
-        block.classify(&cells);
+        block.classify(&canvas);
         for (start, values) in virtual_function::FIXED {
             for (byte, &value) in (*start..).zip(*values) {
                 block.put(byte, value);
@@ -115,22 +110,25 @@ impl Block {
         block
     }
 
-    /// Takes `cells` as the classes of the whole space, 256 or 4096 bytes.
-    /// What is cached and still cacheable stays.
-    pub(super) fn classify(&mut self, cells: &[Cell]) {
-        let size = cells.len() as u16;
-        let map = ClassMap::pack(cells);
-        let last = cells.iter().rposition(|cell| cell.class.is_cacheable());
-        let kept = last.map_or(0, |last| (last + 1).next_multiple_of(8));
+    /// Takes what is on `canvas` as the classes of the whole space. What is cached
+    /// and still cacheable stays.
+    pub(super) fn classify(&mut self, canvas: &Canvas) {
+        let size = canvas.size();
+        let map = canvas.pack();
+        let cacheable_runs = || {
+            let runs = map.runs(size);
+            runs.filter(|(_, _, cell)| cell.class.is_cacheable())
+        };
+        let last = cacheable_runs().last();
+        let kept = last.map_or(0, |(_, end, _)| usize::from(end).next_multiple_of(8));
         let mut cacheable = Bitmap::new(kept as u16);
         let mut cached = Bitmap::new(kept as u16);
         // Most of a space is one run that nothing names.
-        let runs = map
-            .runs(size)
-            .filter(|(_, _, cell)| cell.class.is_cacheable());
-        for offset in runs.flat_map(|(start, end, _)| start..end) {
-            cacheable.set(offset, true);
-            cached.set(offset, self.cached.get(offset));
+        for (start, end, _) in cacheable_runs() {
+            for offset in start..end {
+                cacheable.set(offset, true);
+                cached.set(offset, self.cached.get(offset));
+            }
         }
         self.size = size;
         self.data.resize(kept, 0);

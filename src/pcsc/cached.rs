@@ -133,7 +133,7 @@ impl<A: ConfigAccess> Cached<A> {
             self.forget(function);
             return None;
         }
-        block.classify(&found.cells);
+        block.classify(&found.canvas);
         block.set_structure(
             found.header_type,
             found.capabilities,

@@ -125,6 +125,85 @@ impl Cell {
     }
 }
 
+/// Bytes of a line of a [`Canvas`].
+const LINE: usize = 64;
+
+/// The cells of a configuration space while structure after structure is painted
+/// into it. Nothing names most of a space, of which there are no lines.
+pub(super) struct Canvas {
+    size: u16,
+    /// The place of each line of the space in `lines`, plus 1.
+    places: [u8; ConfigOffset::END as usize / LINE],
+    lines: Vec<[Cell; LINE]>,
+}
+
+impl Canvas {
+    /// A space of `size` bytes, 256 or 4096, of which nothing is known.
+    #[must_use]
+    pub(super) const fn new(size: u16) -> Self {
+        Self {
+            size,
+            places: [0; ConfigOffset::END as usize / LINE],
+            lines: Vec::new(),
+        }
+    }
+
+    /// Bytes of the space.
+    #[must_use]
+    pub(super) const fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Makes `cell` of all bytes from `first` up to before `end` that the space
+    /// has.
+    pub(super) fn paint(&mut self, first: u16, end: u16, cell: Cell) {
+        let end = usize::from(end.min(self.size));
+        let mut at = usize::from(first);
+        while at < end {
+            let stop = end.min((at / LINE + 1) * LINE);
+            let length = stop - at;
+            let start = at % LINE;
+            self.line(at / LINE)[start..start + length].fill(cell);
+            at = stop;
+        }
+    }
+
+    fn line(&mut self, number: usize) -> &mut [Cell; LINE] {
+        let place = &mut self.places[number];
+        if *place == 0 {
+            self.lines.push([Cell::UNKNOWN; LINE]);
+            // There are at most 64.
+            *place = self.lines.len() as u8;
+        }
+        &mut self.lines[usize::from(*place) - 1]
+    }
+
+    /// The cells as runs of equal ones.
+    #[must_use]
+    pub(super) fn pack(&self) -> ClassMap {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut add = |start, cell| {
+            if runs.last().is_none_or(|run| run.cell != cell) {
+                runs.push(Run { start, cell });
+            }
+        };
+        let mut start = 0;
+        while start < self.size {
+            match self.places[usize::from(start) / LINE] {
+                0 => add(start, Cell::UNKNOWN),
+                place => {
+                    let cells = self.lines[usize::from(place) - 1].iter();
+                    cells.zip(start..).for_each(|(&cell, at)| add(at, cell));
+                }
+            }
+            start += LINE as u16;
+        }
+        ClassMap {
+            runs: runs.into_boxed_slice(),
+        }
+    }
+}
+
 /// The first byte of a run of equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
@@ -141,20 +220,6 @@ pub(super) struct ClassMap {
 }
 
 impl ClassMap {
-    /// Packs the cells of every byte; `cells` starts at offset 0.
-    #[must_use]
-    pub(super) fn pack(cells: &[Cell]) -> Self {
-        let mut runs: Vec<Run> = Vec::new();
-        for (start, &cell) in (0..).zip(cells) {
-            if runs.last().is_none_or(|run| run.cell != cell) {
-                runs.push(Run { start, cell });
-            }
-        }
-        Self {
-            runs: runs.into_boxed_slice(),
-        }
-    }
-
     /// The cell of the byte at `offset`.
     #[must_use]
     pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
@@ -179,16 +244,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packed_map_answers_as_the_cells_it_was_packed_from() {
-        let mut cells = [Cell::UNKNOWN; 32];
-        cells[4] = Cell::of(Class::Static);
-        cells[5] = Cell::of(Class::Static);
-        cells[31] = Cell::of(Class::Volatile);
-        let map = ClassMap::pack(&cells);
-        for (offset, cell) in (0..).zip(&cells) {
-            assert_eq!(map.cell(ConfigOffset::new(offset)), *cell);
+    fn a_packed_map_answers_as_it_was_painted() {
+        let [constant, volatile] = [Class::Static, Class::Volatile].map(Cell::of);
+        // Over the end of a line, over each other, and past the end of the space.
+        let strokes = [(4, 6, constant), (60, 200, volatile), (100, 101, constant)];
+        for size in [256, 4096] {
+            let mut canvas = Canvas::new(size);
+            let mut cells = alloc::vec![Cell::UNKNOWN; usize::from(size)];
+            for (first, end, cell) in strokes {
+                canvas.paint(first, end, cell);
+                cells[usize::from(first)..usize::from(end)].fill(cell);
+            }
+            canvas.paint(size - 1, u16::MAX, constant);
+            cells[usize::from(size) - 1] = constant;
+            let map = canvas.pack();
+            for (offset, cell) in (0..).zip(&cells) {
+                assert_eq!(map.cell(ConfigOffset::new(offset)), *cell);
+            }
+            let runs: Vec<_> = map.runs(size).map(|(start, end, _)| (start, end)).collect();
+            let ends = [0, 4, 6, 60, 100, 101, 200, size - 1, size];
+            let expected: Vec<_> = ends.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_eq!(runs, expected);
         }
-        let lengths: Vec<_> = map.runs(32).map(|(start, end, _)| end - start).collect();
-        assert_eq!(lengths, [4, 2, 25, 1]);
     }
 }

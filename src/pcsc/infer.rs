@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::class::{Cell, Class};
+use super::class::{Canvas, Cell, Class};
 use super::rules::{self, Facts, Shape};
 use crate::pci::registers::{self, capability, express, header_type};
 use crate::pci::{
@@ -13,10 +13,9 @@ use crate::pci::{
 };
 
 /// What the walk of one function found.
-#[derive(Clone, Debug, Default)]
 pub(super) struct Inference {
-    /// Class of every byte; 256 or 4096 of them.
-    pub(super) cells: Vec<Cell>,
+    /// Class of every byte.
+    pub(super) canvas: Canvas,
     /// Every dword that was read, to be kept as far as it may be.
     pub(super) seen: Vec<(u16, u32)>,
     pub(super) header_type: u8,
@@ -45,7 +44,15 @@ pub(super) fn infer<A: ConfigAccess>(
         function,
         is_virtual,
         known,
-        out: Inference::default(),
+        out: Inference {
+            canvas: Canvas::new(ConfigOffset::CONVENTIONAL_END),
+            seen: Vec::new(),
+            header_type: 0,
+            capabilities: Vec::new(),
+            extended_capabilities: Vec::new(),
+            anomalies: Vec::new(),
+            vanished: false,
+        },
     };
     walk.run(vendor_id);
     walk.out
@@ -227,7 +234,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
     }
 
     fn classify(&mut self, facts: Facts, size: u16) {
-        let mut cells = alloc::vec![Cell::UNKNOWN; usize::from(size)];
+        let mut canvas = Canvas::new(size);
         let mut paint_from = |walk: &mut Self, start: u16, end: u16, rule: &RuleFn| {
             let mut structure = Structure {
                 walk,
@@ -238,9 +245,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
             rule(&mut structure, &mut |at, len, cell| {
                 let first = start.saturating_add(at).min(end);
                 let last = first.saturating_add(len).min(end);
-                if let Some(range) = cells.get_mut(usize::from(first)..usize::from(last)) {
-                    range.fill(cell);
-                }
+                canvas.paint(first, last, cell);
             });
         };
         // A CardBus header goes on to its subsystem IDs.
@@ -268,10 +273,10 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
         }
         if size == ConfigOffset::END && self.out.extended_capabilities.is_empty() {
             // Every search of the extended list reads this zero again.
-            let first = usize::from(registers::EXTENDED_CAPABILITIES);
-            cells[first..first + 4].fill(Cell::of(Class::Static));
+            let first = registers::EXTENDED_CAPABILITIES;
+            canvas.paint(first, first + 4, Cell::of(Class::Static));
         }
-        self.out.cells = cells;
+        self.out.canvas = canvas;
     }
 }
 
