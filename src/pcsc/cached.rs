@@ -1,10 +1,10 @@
 //! The caching access layer.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::block::{Block, State};
+use super::blocks::Blocks;
 use super::infer::infer;
 use super::{Statistics, VENDOR_NOT_READY, is_valid_id, read_ids};
 use crate::pci::registers;
@@ -38,7 +38,7 @@ pub enum Probe {
 #[derive(Debug)]
 pub struct Cached<A> {
     pub(super) access: A,
-    pub(super) blocks: BTreeMap<Sbdf, Block>,
+    pub(super) blocks: Blocks,
     pub(super) statistics: Statistics,
 }
 
@@ -47,7 +47,7 @@ impl<A: ConfigAccess> Cached<A> {
     pub fn new(access: A) -> Self {
         Self {
             access,
-            blocks: BTreeMap::new(),
+            blocks: Blocks::default(),
             statistics: Statistics::default(),
         }
     }
@@ -69,21 +69,17 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// What is cached of `function`.
     pub fn block(&self, function: Sbdf) -> Option<&Block> {
-        self.blocks.get(&function)
+        self.blocks.get(function)
     }
 
     /// All functions of which something is cached, by address.
     pub fn blocks(&self) -> impl Iterator<Item = (Sbdf, &Block)> {
-        self.blocks
-            .iter()
-            .map(|(&function, block)| (function, block))
+        self.blocks.range(..)
     }
 
     /// The functions from `first` on, by address.
     pub fn blocks_from(&self, first: Sbdf) -> impl Iterator<Item = (Sbdf, &Block)> {
-        self.blocks
-            .range(first..)
-            .map(|(&function, block)| (function, block))
+        self.blocks.range(first..)
     }
 
     /// Asks whether `function` is there, from the hardware unless it is known
@@ -116,11 +112,11 @@ impl<A: ConfigAccess> Cached<A> {
         // A virtual function is of the vendor of its physical one.
         let known_as = self
             .blocks
-            .get(&function)?
+            .get(function)?
             .virtual_function()
             .map_or(function, |vf| vf.physical);
-        let vendor_id = self.blocks.get(&known_as)?.word(registers::VENDOR_ID)?;
-        let block = self.blocks.get_mut(&function)?;
+        let vendor_id = self.blocks.get(known_as)?.word(registers::VENDOR_ID)?;
+        let block = self.blocks.get_mut(function)?;
         let is_virtual = block.virtual_function().is_some();
         let found = infer(
             &mut self.access,
@@ -148,7 +144,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Forgets the dword at `offset` and what was learned of its writable
     /// bits: it does not behave as a register there should.
     pub fn distrust(&mut self, function: Sbdf, offset: u16) {
-        if let Some(block) = self.blocks.get_mut(&function) {
+        if let Some(block) = self.blocks.get_mut(function) {
             block.forget_masks(offset, offset + 4);
             for byte in offset..offset + 4 {
                 self.statistics.invalidations += u64::from(block.drop_byte(byte));
@@ -158,7 +154,7 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// Drops everything that is known of `function`.
     pub(super) fn forget(&mut self, function: Sbdf) {
-        if let Some(block) = self.blocks.remove(&function) {
+        if let Some(block) = self.blocks.remove(function) {
             self.statistics.invalidations += u64::from(block.cached_bytes());
         }
     }
@@ -170,7 +166,7 @@ impl<A: ConfigAccess> Cached<A> {
         if reads_ids && !self.is_virtual(function) {
             self.identify(function, width, value);
         }
-        let Some(block) = self.blocks.get_mut(&function) else {
+        let Some(block) = self.blocks.get_mut(function) else {
             return value;
         };
         let is_virtual = block.virtual_function().is_some();
@@ -194,7 +190,7 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// Whether `function` is known as a virtual one, which has no IDs.
     fn is_virtual(&self, function: Sbdf) -> bool {
-        let block = self.blocks.get(&function);
+        let block = self.blocks.get(function);
         block.is_some_and(|block| block.virtual_function().is_some())
     }
 
@@ -214,20 +210,24 @@ impl<A: ConfigAccess> Cached<A> {
         }
         let known = self
             .blocks
-            .get(&function)
+            .get(function)
             .and_then(|block| block.dword(registers::VENDOR_ID));
         if known.is_some_and(|known| known != ids) {
             self.forget(function);
         }
-        let block = self.blocks.entry(function).or_insert_with(Block::new);
-        block.state = State::Ready;
-        block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
+        if self.blocks.get(function).is_none() {
+            self.blocks.insert(function, Block::new());
+        }
+        if let Some(block) = self.blocks.get_mut(function) {
+            block.state = State::Ready;
+            block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
+        }
     }
 }
 
 impl<A: ConfigAccess> ConfigAccess for Cached<A> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
-        let Some(block) = self.blocks.get(&function) else {
+        let Some(block) = self.blocks.get(function) else {
             self.statistics.uncacheable += 1;
             return self.fill(function, offset, width);
         };

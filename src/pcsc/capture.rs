@@ -33,7 +33,7 @@ pub struct SelfCheck {
 impl<A: ConfigAccess> Cached<A> {
     /// The reads that [`Self::capture`] would make of `function`, in its order.
     pub fn missing_reads(&self, function: Sbdf) -> Vec<ConfigRead> {
-        let Some(block) = self.blocks.get(&function) else {
+        let Some(block) = self.blocks.get(function) else {
             return Vec::new();
         };
         let mut accesses = Vec::new();
@@ -57,7 +57,7 @@ impl<A: ConfigAccess> Cached<A> {
             // A function that stops answering is forgotten on the way.
             let is_ready = self
                 .blocks
-                .get(&function)
+                .get(function)
                 .is_some_and(|block| block.state == State::Ready);
             if !is_ready {
                 return;
@@ -70,8 +70,11 @@ impl<A: ConfigAccess> Cached<A> {
     /// cache and its statistics stay as they are.
     pub fn self_check(&mut self) -> SelfCheck {
         let mut result = SelfCheck::default();
-        let answering = self.blocks.iter().filter(|(_, block)| !block.is_disabled());
-        for (&function, block) in answering {
+        let answering = self
+            .blocks
+            .range(..)
+            .filter(|(_, block)| !block.is_disabled());
+        for (function, block) in answering {
             let mut accesses = Vec::new();
             for dword in (0..block.size()).step_by(4) {
                 plan(block, dword, &mut accesses, |byte| block.is_cached(byte));

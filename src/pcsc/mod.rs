@@ -6,6 +6,7 @@
 
 mod bitmap;
 mod block;
+mod blocks;
 mod cached;
 mod capture;
 mod class;

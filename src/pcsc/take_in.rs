@@ -19,7 +19,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// of the ones of the function: the Vendor ID of the physical function and
     /// its VF Device ID (PCIe 9.3.4.1.1 and 9.3.3.11).
     pub fn probe_vf(&mut self, function: Sbdf, identity: VfIdentity) -> Probe {
-        let physical = self.blocks.get(&identity.physical);
+        let physical = self.blocks.get(identity.physical);
         let ids = physical.and_then(|block| {
             let at = block.extended_capability(extended::SR_IOV)?;
             let vendor_id = block.word(registers::VENDOR_ID)?;
@@ -55,19 +55,19 @@ impl<A: ConfigAccess> Cached<A> {
     pub fn disable_vfs(&mut self, physical: Sbdf, vfs: impl Iterator<Item = Sbdf>) {
         let Some(register) = self
             .blocks
-            .get(&physical)
+            .get(physical)
             .and_then(|block| block.sr_iov_register(sr_iov::CONTROL))
         else {
             return;
         };
         let control = self
             .blocks
-            .get(&physical)
+            .get(physical)
             .and_then(|block| block.word(register));
         let Some(control) = control else { return };
         let mut kept: Vec<(Sbdf, Block)> = Vec::new();
         for function in vfs {
-            if let Some(mut block) = self.blocks.remove(&function) {
+            if let Some(mut block) = self.blocks.remove(function) {
                 block.state = State::Disabled;
                 kept.push((function, block));
             }
@@ -78,6 +78,8 @@ impl<A: ConfigAccess> Cached<A> {
             Width::Word,
             u32::from(control & !sr_iov::VF_ENABLE),
         );
-        self.blocks.extend(kept);
+        for (function, block) in kept {
+            self.blocks.insert(function, block);
+        }
     }
 }

@@ -41,7 +41,7 @@ impl<A: ConfigAccess> Cached<A> {
 
         let old = self
             .blocks
-            .get(&write.function)
+            .get(write.function)
             .and_then(|block| block.word(registers::BRIDGE_CONTROL));
         let was_set = old.is_none_or(|old| u32::from(old) & SECONDARY_BUS_RESET != 0);
         let (reached, value) = write.to(registers::BRIDGE_CONTROL);
@@ -55,7 +55,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Link Control (PCIe 7.5.3.7).
     pub(super) fn control_link(&mut self, write: Write, below: Below) {
         let function = write.function;
-        let Some(block) = self.blocks.get(&function) else {
+        let Some(block) = self.blocks.get(function) else {
             return;
         };
         let register = register_of(block, express::LINK_CONTROL);
@@ -79,7 +79,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Slot Control (PCIe 7.5.3.10). A command takes its time, and no access
     /// tells its end, so that the register is not kept any more.
     pub(super) fn control_slot(&mut self, write: Write, below: Below) {
-        let Some(block) = self.blocks.get_mut(&write.function) else {
+        let Some(block) = self.blocks.get_mut(write.function) else {
             return;
         };
         let register = register_of(block, express::SLOT_CONTROL);
@@ -93,7 +93,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Device Control 2 (PCIe 7.5.3.16): ARI forwarding turns device numbers
     /// below into function numbers.
     pub(super) fn control_ari(&mut self, write: Write, below: Below) {
-        let Some(block) = self.blocks.get(&write.function) else {
+        let Some(block) = self.blocks.get(write.function) else {
             return;
         };
         let register = register_of(block, express::DEVICE_CONTROL_2);
@@ -118,7 +118,7 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// Device Control (PCIe 7.5.3.4): function level reset.
     pub(super) fn control_device(&mut self, write: Write) {
-        let Some(block) = self.blocks.get(&write.function) else {
+        let Some(block) = self.blocks.get(write.function) else {
             return;
         };
         let register = register_of(block, express::DEVICE_CONTROL);

@@ -18,7 +18,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// is served before the function has answered again.
     pub(super) fn reset(&mut self, function: Sbdf) {
         self.drop_software(function);
-        if let Some(block) = self.blocks.get_mut(&function) {
+        if let Some(block) = self.blocks.get_mut(function) {
             block.state = State::Reset;
             block.forget_routing();
         }
@@ -39,23 +39,30 @@ impl<A: ConfigAccess> Cached<A> {
     }
 
     pub(super) fn drop_where(&mut self, function: Sbdf, matches: impl Fn(Cell) -> bool) {
-        if let Some(block) = self.blocks.get_mut(&function) {
+        if let Some(block) = self.blocks.get_mut(function) {
             self.statistics.invalidations += block.drop_where(matches);
         }
     }
 
     pub(super) fn drop_tagged_on(&mut self, segment: u16, bus: u8, tag: Tag) {
-        for (_, block) in self.blocks.range_mut(on_buses(segment, bus..=bus)) {
-            self.statistics.invalidations += block.drop_where(|cell| cell.tag == tag);
+        for function in self.on_bus(segment, bus) {
+            self.drop_tagged(function, tag);
         }
     }
 
     /// Forgets what is known of the places of VFs of all physical functions on
     /// a bus.
     pub(super) fn forget_routing_on(&mut self, segment: u16, bus: u8) {
-        for (_, block) in self.blocks.range_mut(on_buses(segment, bus..=bus)) {
-            block.forget_routing();
+        for function in self.on_bus(segment, bus) {
+            if let Some(block) = self.blocks.get_mut(function) {
+                block.forget_routing();
+            }
         }
+    }
+
+    fn on_bus(&self, segment: u16, bus: u8) -> Vec<Sbdf> {
+        let found = self.blocks.range(on_buses(segment, bus..=bus));
+        found.map(|(function, _)| function).collect()
     }
 
     /// The functions on `buses` of the segment of `bridge`, without itself.
@@ -65,7 +72,7 @@ impl<A: ConfigAccess> Cached<A> {
         }
         self.blocks
             .range(on_buses(bridge.segment(), buses))
-            .map(|(&function, _)| function)
+            .map(|(function, _)| function)
             .filter(|&function| function != bridge)
             .collect()
     }
@@ -101,7 +108,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Forgets the virtual functions of a physical one, by routing ID
     /// (PCIe 9.2.1.2).
     pub(super) fn forget_vfs(&mut self, function: Sbdf) {
-        let Some(block) = self.blocks.get(&function) else {
+        let Some(block) = self.blocks.get(function) else {
             return;
         };
         let Some(base) = block_sr_iov(Some(block)) else {

@@ -14,7 +14,7 @@ impl<A: ConfigAccess> Cached<A> {
         const D0: u8 = 0;
         const D3_HOT: u8 = 3;
 
-        let Some(block) = self.blocks.get_mut(&write.function) else {
+        let Some(block) = self.blocks.get_mut(write.function) else {
             return;
         };
         let Some(base) = block.capability(capability::POWER_MANAGEMENT) else {
@@ -40,20 +40,20 @@ impl<A: ConfigAccess> Cached<A> {
     /// SR-IOV Control (PCIe 9.3.3.3).
     pub(super) fn control_sr_iov(&mut self, write: Write) {
         let function = write.function;
-        let Some(base) = block_sr_iov(self.blocks.get(&function)) else {
+        let Some(base) = block_sr_iov(self.blocks.get(function)) else {
             return;
         };
         let register = base + sr_iov::CONTROL;
         let old = self
             .blocks
-            .get(&function)
+            .get(function)
             .and_then(|block| block.word(register));
         let enable = u32::from(sr_iov::VF_ENABLE);
         if write.may_change(register, old, enable) {
             self.forget_vfs(function);
             // QEMU, for one, clears NumVFs together with VF Enable.
             if !write.sets(register, enable)
-                && let Some(block) = self.blocks.get_mut(&function)
+                && let Some(block) = self.blocks.get_mut(function)
             {
                 self.statistics.invalidations += block.write_num_vfs(None);
                 for byte in base + sr_iov::NUM_VFS..base + sr_iov::NUM_VFS + 2 {
@@ -68,7 +68,7 @@ impl<A: ConfigAccess> Cached<A> {
             self.forget_routing_on(function.segment(), function.bus());
         }
         if write.to(register).0 & enable != 0
-            && let Some(block) = self.blocks.get_mut(&function)
+            && let Some(block) = self.blocks.get_mut(function)
         {
             block.write_vf_enable(write.sets(register, enable));
         }
@@ -77,7 +77,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// NumVFs (PCIe 9.3.3.7): VFs may be elsewhere for another number. The
     /// write reaches the byte at `at` of the register.
     pub(super) fn write_num_vfs(&mut self, write: Write, at: u16) {
-        let Some(block) = self.blocks.get_mut(&write.function) else {
+        let Some(block) = self.blocks.get_mut(write.function) else {
             return;
         };
         let register = block.sr_iov_register(sr_iov::NUM_VFS).unwrap_or(at);
@@ -89,8 +89,8 @@ impl<A: ConfigAccess> Cached<A> {
     /// System Page Size, or the size of a VF BAR: VF BARs and their masks.
     pub(super) fn resize_vf_bars(&mut self, function: Sbdf) {
         self.drop_tagged(function, Tag::VfPageSize);
-        let base = block_sr_iov(self.blocks.get(&function));
-        if let (Some(base), Some(block)) = (base, self.blocks.get_mut(&function)) {
+        let base = block_sr_iov(self.blocks.get(function));
+        if let (Some(base), Some(block)) = (base, self.blocks.get_mut(function)) {
             let first = base + sr_iov::VF_BAR0;
             block.forget_masks(first, first + 0x18);
         }
@@ -99,7 +99,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Resizable BAR Control: which BAR does not matter, the others are read
     /// again at little cost.
     pub(super) fn resize_bars(&mut self, function: Sbdf) {
-        if let Some(block) = self.blocks.get_mut(&function) {
+        if let Some(block) = self.blocks.get_mut(function) {
             let bars = registers::BAR0..registers::BAR0 + 0x18;
             block.forget_masks(bars.start, bars.end);
             for byte in bars {

@@ -24,7 +24,7 @@ impl<A: ConfigAccess> Cached<A> {
         width: Width,
         value: u32,
     ) {
-        let known = self.blocks.get(&function);
+        let known = self.blocks.get(function);
         let Some(block) = known.filter(|block| block.is_inferred()) else {
             // What the register is nobody knows yet: a reset, a key to others,
             // the bus numbers of a bridge.
@@ -59,7 +59,7 @@ impl<A: ConfigAccess> Cached<A> {
         for (effect, at) in effects {
             self.apply_effect(effect, at, write);
         }
-        if let Some(block) = self.blocks.get_mut(&function) {
+        if let Some(block) = self.blocks.get_mut(function) {
             self.statistics.invalidations += block.write(offset, width, value);
         }
     }
@@ -67,7 +67,7 @@ impl<A: ConfigAccess> Cached<A> {
     /// Applies the effect of a write that reaches the register at `at`.
     fn apply_effect(&mut self, effect: Effect, at: u16, write: Write) {
         let function = write.function;
-        let Some(block) = self.blocks.get(&function) else {
+        let Some(block) = self.blocks.get(function) else {
             return;
         };
         let below = block.buses_below();
