@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use super::by_function::ByFunction;
 use super::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width, registers};
 
 /// Number of hardware accesses by kind.
@@ -81,7 +82,7 @@ impl Dwords {
 pub struct Counted<A> {
     access: A,
     counts: AccessCounts,
-    reads: BTreeMap<Sbdf, Reads>,
+    reads: ByFunction<Reads>,
 }
 
 impl<A: ConfigAccess> Counted<A> {
@@ -90,7 +91,7 @@ impl<A: ConfigAccess> Counted<A> {
         Self {
             access,
             counts: AccessCounts::default(),
-            reads: BTreeMap::new(),
+            reads: ByFunction::new(),
         }
     }
 
@@ -113,7 +114,7 @@ impl<A: ConfigAccess> Counted<A> {
     /// write to it left out; 255 stands for more.
     pub fn reads_of_dword(&self, function: Sbdf, offset: ConfigOffset) -> u8 {
         self.reads
-            .get(&function)
+            .get(function)
             .map_or(0, |reads| reads.times(offset.get() / 4))
     }
 }
@@ -127,7 +128,7 @@ impl<A: ConfigAccess> ConfigAccess for Counted<A> {
             self.counts.absent_probes += 1;
             return value;
         }
-        let reads = self.reads.entry(function).or_default();
+        let reads = self.reads.get_or_default(function);
         let dword = offset.get() / 4;
         let was_written = reads.written.remove(dword);
         self.counts.read_backs += u64::from(was_written);
@@ -139,7 +140,7 @@ impl<A: ConfigAccess> ConfigAccess for Counted<A> {
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
         self.counts.writes += 1;
-        let reads = self.reads.entry(function).or_default();
+        let reads = self.reads.get_or_default(function);
         reads.written.insert(offset.get() / 4);
         self.access.write(function, offset, width, value);
     }

@@ -8,6 +8,7 @@ mod access;
 mod address;
 mod ahead;
 mod assign;
+pub(crate) mod by_function;
 mod check;
 mod complete;
 mod counted;

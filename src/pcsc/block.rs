@@ -72,7 +72,7 @@ impl Block {
             data: Vec::new(),
             cacheable: Bitmap::new(0),
             cached: Bitmap::new(0),
-            map: canvas.pack(),
+            map: ClassMap::default(),
             masks: Vec::new(),
             fixed: Vec::new(),
             probe: None,

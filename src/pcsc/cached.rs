@@ -4,9 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::block::{Block, State};
-use super::blocks::Blocks;
 use super::infer::infer;
 use super::{Statistics, VENDOR_NOT_READY, is_valid_id, read_ids};
+use crate::pci::by_function::ByFunction;
 use crate::pci::registers;
 use crate::pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 
@@ -38,7 +38,7 @@ pub enum Probe {
 #[derive(Debug)]
 pub struct Cached<A> {
     pub(super) access: A,
-    pub(super) blocks: Blocks,
+    pub(super) blocks: ByFunction<Block>,
     pub(super) statistics: Statistics,
 }
 
@@ -47,7 +47,7 @@ impl<A: ConfigAccess> Cached<A> {
     pub fn new(access: A) -> Self {
         Self {
             access,
-            blocks: Blocks::default(),
+            blocks: ByFunction::new(),
             statistics: Statistics::default(),
         }
     }

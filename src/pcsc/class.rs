@@ -192,8 +192,11 @@ impl Canvas {
             match self.places[usize::from(start) / LINE] {
                 0 => add(start, Cell::UNKNOWN),
                 place => {
-                    let cells = self.lines[usize::from(place) - 1].iter();
-                    cells.zip(start..).for_each(|(&cell, at)| add(at, cell));
+                    let mut at = start;
+                    for cells in self.lines[usize::from(place) - 1].chunk_by(Cell::eq) {
+                        add(at, cells[0]);
+                        at += cells.len() as u16;
+                    }
                 }
             }
             start += LINE as u16;
@@ -213,7 +216,7 @@ struct Run {
 
 /// The cells of a whole configuration space, as runs of equal bytes: a
 /// function has some dozens of registers, not thousands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClassMap {
     /// Sorted by start; the first starts at 0.
     runs: Box<[Run]>,

@@ -6,7 +6,6 @@
 
 mod bitmap;
 mod block;
-mod blocks;
 mod cached;
 mod capture;
 mod class;

@@ -1,44 +1,53 @@
-//! The blocks of all functions, by address.
+//! What is kept of each function, by address.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::RangeBounds;
 
-use super::block::Block;
-use crate::pci::Sbdf;
+use super::Sbdf;
 
-/// Blocks by the address of their function.
+/// Values by the address of a function.
 ///
 /// One access to a function follows the other, so that the function that was
 /// found last mostly is the one that is looked for: it is found without a
 /// search, which would take longer the more functions there are.
-#[derive(Debug, Default)]
-pub(super) struct Blocks {
-    slots: Vec<Slot>,
-    /// Where in `slots` the block of each function is.
+#[derive(Debug)]
+pub(crate) struct ByFunction<T> {
+    slots: Vec<Slot<T>>,
+    /// Where in `slots` the value of each function is.
     places: BTreeMap<Sbdf, usize>,
-    /// Places in `slots` that hold no block.
+    /// Places in `slots` that hold none.
     free: Vec<usize>,
     /// The place in `slots` that was found last.
     last: usize,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Slot<T> {
     function: Sbdf,
     /// On its own, so that a list that grows moves little.
-    block: Option<Box<Block>>,
+    value: Option<Box<T>>,
 }
 
-impl Slot {
-    /// Whether it is the block of `function`.
+impl<T> Slot<T> {
+    /// Whether it is that of `function`.
     fn is_of(&self, function: Sbdf) -> bool {
-        self.function.number() == function.number() && self.block.is_some()
+        self.function.number() == function.number() && self.value.is_some()
     }
 }
 
-impl Blocks {
+impl<T> ByFunction<T> {
+    /// No values.
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            places: BTreeMap::new(),
+            free: Vec::new(),
+            last: 0,
+        }
+    }
+
     fn place(&self, function: Sbdf) -> Option<usize> {
         let last = self.slots.get(self.last);
         if last.is_some_and(|slot| slot.is_of(function)) {
@@ -47,22 +56,22 @@ impl Blocks {
         self.places.get(&function).copied()
     }
 
-    /// The block of `function`.
-    pub(super) fn get(&self, function: Sbdf) -> Option<&Block> {
-        self.slots[self.place(function)?].block.as_deref()
+    /// The value of `function`.
+    pub(crate) fn get(&self, function: Sbdf) -> Option<&T> {
+        self.slots[self.place(function)?].value.as_deref()
     }
 
-    /// The block of `function`, to change.
-    pub(super) fn get_mut(&mut self, function: Sbdf) -> Option<&mut Block> {
+    /// The value of `function`, to change.
+    pub(crate) fn get_mut(&mut self, function: Sbdf) -> Option<&mut T> {
         self.last = self.place(function)?;
-        self.slots[self.last].block.as_deref_mut()
+        self.slots[self.last].value.as_deref_mut()
     }
 
-    /// Makes `block` that of `function`, instead of one that there may be.
-    pub(super) fn insert(&mut self, function: Sbdf, block: Block) {
+    /// Makes `value` that of `function`, instead of one that there may be.
+    pub(crate) fn insert(&mut self, function: Sbdf, value: T) {
         let slot = Slot {
             function,
-            block: Some(Box::new(block)),
+            value: Some(Box::new(value)),
         };
         let place = self.place(function).or_else(|| self.free.pop());
         let place = place.unwrap_or(self.slots.len());
@@ -74,21 +83,33 @@ impl Blocks {
         self.last = place;
     }
 
-    /// Takes the block of `function` out.
-    pub(super) fn remove(&mut self, function: Sbdf) -> Option<Block> {
-        let place = self.places.remove(&function)?;
-        self.free.push(place);
-        self.slots[place].block.take().map(|block| *block)
+    /// The value of `function`, to change; the default one where there was none.
+    pub(crate) fn get_or_default(&mut self, function: Sbdf) -> &mut T
+    where
+        T: Default,
+    {
+        match self.place(function) {
+            Some(place) => self.last = place,
+            None => self.insert(function, T::default()),
+        }
+        self.slots[self.last].value.get_or_insert_default()
     }
 
-    /// The functions in a range of addresses and their blocks, in order.
-    pub(super) fn range(
+    /// Takes the value of `function` out.
+    pub(crate) fn remove(&mut self, function: Sbdf) -> Option<T> {
+        let place = self.places.remove(&function)?;
+        self.free.push(place);
+        self.slots[place].value.take().map(|value| *value)
+    }
+
+    /// The functions in a range of addresses and their values, in order.
+    pub(crate) fn range(
         &self,
         functions: impl RangeBounds<Sbdf>,
-    ) -> impl Iterator<Item = (Sbdf, &Block)> {
+    ) -> impl Iterator<Item = (Sbdf, &T)> {
         let places = self.places.range(functions);
         places
-            .filter_map(|(&function, &place)| Some((function, self.slots[place].block.as_deref()?)))
+            .filter_map(|(&function, &place)| Some((function, self.slots[place].value.as_deref()?)))
     }
 }
 
@@ -117,48 +138,41 @@ mod tests {
         Sbdf::from_devfn(u16::from(at % 2), at / 3, at)
     }
 
-    /// A block that can be told from others.
-    fn marked(mark: u8) -> Block {
-        let mut block = Block::new();
-        block.power_state = mark;
-        block
-    }
-
     proptest! {
         #[test]
         fn it_does_what_a_map_does(steps in prop::collection::vec(step(), 0..60)) {
-            let mut blocks = Blocks::default();
+            let mut values = ByFunction::new();
             let mut map = BTreeMap::new();
             for step in steps {
                 match step {
                     Step::Insert(at, mark) => {
-                        blocks.insert(function(at), marked(mark));
+                        values.insert(function(at), mark);
                         map.insert(function(at), mark);
                     }
                     Step::Remove(at) => {
-                        let removed = blocks.remove(function(at)).map(|block| block.power_state);
+                        let removed = values.remove(function(at));
                         prop_assert_eq!(removed, map.remove(&function(at)));
                     }
                     Step::Change(at, mark) => {
-                        if let Some(block) = blocks.get_mut(function(at)) {
-                            block.power_state = mark;
+                        if let Some(value) = values.get_mut(function(at)) {
+                            *value = mark;
                         }
                         map.entry(function(at)).and_modify(|there| *there = mark);
                     }
                 }
                 for at in 0..12 {
-                    let found = blocks.get(function(at)).map(|block| block.power_state);
+                    let found = values.get(function(at)).copied();
                     prop_assert_eq!(found, map.get(&function(at)).copied());
                 }
-                let all = blocks.range(..).map(|(at, block)| (at, block.power_state));
+                let all = values.range(..).map(|(at, mark)| (at, *mark));
                 prop_assert_eq!(
                     all.collect::<Vec<_>>(),
                     map.iter().map(|(at, mark)| (*at, *mark)).collect::<Vec<_>>()
                 );
             }
             // Of what was taken out nothing is left.
-            let most = map.len() + blocks.free.len();
-            prop_assert_eq!(blocks.slots.len(), most);
+            let most = map.len() + values.free.len();
+            prop_assert_eq!(values.slots.len(), most);
         }
     }
 }
