@@ -65,8 +65,9 @@ fn instructions(topology: &Topology) -> BTreeMap<&'static str, u64> {
         Some((name, phase["nanoseconds"].as_u64()? / functions as u64))
     });
     let costs = costs.collect();
+    let heap = boot.number("/machine/heap_peak_bytes") / functions as u64;
     println!(
-        "{}: {functions} functions, instructions for each: {costs:?}",
+        "{}: {functions} functions, instructions for each: {costs:?}, {heap} bytes of heap",
         topology.name
     );
     costs

@@ -69,7 +69,7 @@ pub struct Options {
     pub iterations: Option<u32>,
 
     /// Do the tests of many functions with as many as QEMU can have, which takes
-    /// half an hour
+    /// a quarter of an hour
     #[arg(long, conflicts_with = "host")]
     pub long: bool,
 
