@@ -130,14 +130,7 @@ pub(crate) fn run(
             found.len()
         )
     });
-    let gap = first_gap(&topology)
-        .map(|gap| alloc::format!("{gap}"))
-        .or_else(|| {
-            let mut functions = topology.functions.iter();
-            let met = functions.find(|one| Some(one.sbdf) == assigned.first)?;
-            let text = met.anomalies.last()?;
-            Some(alloc::format!("{}: {text}", met.sbdf))
-        });
+    let gap = first_gap(&topology).map(|gap| alloc::format!("{gap}"));
     topology.anomalies.extend(found);
     let mut accesses = config.access().counts();
     accesses.reads += config.access().access().dropped();

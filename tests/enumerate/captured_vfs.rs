@@ -39,7 +39,7 @@ pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine
         let now = clock.now();
         clock.advance(settled.saturating_sub(now));
     }
-    let start = handover::decide(&topology, &config, outcome);
+    let start = handover::decide(&topology, &config);
     Machine {
         topology,
         config,

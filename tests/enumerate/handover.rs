@@ -8,7 +8,7 @@ mod kho_reader;
 use warmbus::kho::{self, BlockInput, Buffer, Gathered, KhoAbi, Layout, Placement};
 use warmbus::linux::image::PageSize;
 use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{AssignOutcome, PhysAddr, Topology, check, first_gap};
+use warmbus::pci::{PhysAddr, Topology, check, first_gap};
 use warmbus::pcsc::Cached;
 use warmbus::report::{self, CachedBytes, Facts, Report};
 use warmbus_fabric::Fabric;
@@ -33,18 +33,11 @@ const SCRATCH: [MemoryRange; 1] = [MemoryRange::new(PhysAddr(0x8000_0000), 0x100
 
 /// Decides as the firmware does, and proves that what is handed over is what
 /// is cached.
-pub(crate) fn decide(
-    topology: &Topology,
-    config: &Cached<Fabric>,
-    outcome: AssignOutcome,
-) -> Start {
+pub(crate) fn decide(topology: &Topology, config: &Cached<Fabric>) -> Start {
     if let Some(found) = check(topology, config).first() {
         return Start::Plain(found.to_string());
     }
-    let gap = first_gap(topology).map(|gap| gap.to_string());
-    let anomalies = outcome.first.map(|first| first.to_string());
-    assert_eq!(anomalies.is_some(), outcome.anomalies != 0);
-    match gap.or(anomalies) {
+    match first_gap(topology).map(|gap| gap.to_string()) {
         None => {
             hand_over(topology, config, KhoAbi::V4, "kho-v4");
             Start::Keeping

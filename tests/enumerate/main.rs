@@ -48,7 +48,7 @@ fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridg
     for function in &topology.functions {
         config.capture(function.sbdf);
     }
-    let start = handover::decide(&topology, &config, outcome);
+    let start = handover::decide(&topology, &config);
     let machine = Machine {
         topology,
         config,

@@ -16,7 +16,7 @@ mod size;
 use alloc::vec::Vec;
 
 use super::decode::{found_bars, windows};
-use super::{ConfigAccess, ConfigOffset, Sbdf, Topology, Width};
+use super::{ConfigAccess, ConfigOffset, Topology, Width};
 use crate::pcsc::Cached;
 use host::HostPlan;
 use size::{Sized, Sizer};
@@ -50,12 +50,6 @@ pub struct AssignOutcome {
     pub assigned: usize,
     /// BARs that did not fit and are disabled.
     pub disabled: usize,
-    /// Anomalies that were noted on the way, without those of BARs that did
-    /// not fit.
-    pub anomalies: usize,
-    /// The first function with such an anomaly, which is the last one that it
-    /// has.
-    pub first: Option<Sbdf>,
 }
 
 /// Assigns addresses to everything in `topology`, or reads them where the
@@ -65,8 +59,6 @@ pub fn assign<A: ConfigAccess>(
     policy: &AssignPolicy,
     config: &mut Cached<A>,
 ) -> AssignOutcome {
-    let functions = topology.functions.iter();
-    let noted: Vec<usize> = functions.map(|one| one.anomalies.len()).collect();
     let found: Vec<Sized> = (0..topology.functions.len())
         .map(|index| size_function(topology, index, config))
         .collect();
@@ -79,16 +71,12 @@ pub fn assign<A: ConfigAccess>(
     }
     topology.note_faults(config);
     let mut outcome = AssignOutcome::default();
-    for (function, noted) in topology.functions.iter().zip(noted) {
-        let bars = function.bars.iter();
-        let assigned = bars.filter(|bar| bar.address.is_some()).count();
-        let disabled = function.bars.len() - assigned;
-        // Each BAR that does not fit has an anomaly of its own.
-        let added = (function.anomalies.len() - noted).saturating_sub(disabled);
-        outcome.assigned += assigned;
-        outcome.disabled += disabled;
-        outcome.anomalies += added;
-        outcome.first = outcome.first.or((added != 0).then_some(function.sbdf));
+    for bar in topology.functions.iter().flat_map(|one| &one.bars) {
+        if bar.address.is_some() {
+            outcome.assigned += 1;
+        } else {
+            outcome.disabled += 1;
+        }
     }
     outcome
 }
