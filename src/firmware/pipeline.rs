@@ -110,6 +110,7 @@ pub(crate) fn run(
             config.capture(function);
         }
         config.access_mut().access_mut().drop_answers();
+        topology.capture_forgotten(config);
         topology.note_faults(config);
         vfs
     });

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{BusRange, ConfigAccess, HostBridge, Sbdf};
+use crate::pcsc::Cached;
 
 /// A capability in the first 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,6 +299,24 @@ impl Topology {
                     function: fault.function,
                     text,
                 }),
+            }
+        }
+    }
+
+    /// Captures what `config` has forgotten since it was captured, where it is
+    /// still there, and notes what is not.
+    pub fn capture_forgotten<A: ConfigAccess>(&mut self, config: &mut Cached<A>) {
+        for function in &mut self.functions {
+            let sbdf = function.sbdf;
+            if config.block(sbdf).is_some() || self.left_out.contains(&sbdf) {
+                continue;
+            }
+            if config.is_there(sbdf) {
+                config.capture(sbdf);
+            }
+            if config.block(sbdf).is_none() {
+                let text = "stopped answering while it was captured";
+                function.anomalies.push(text.into());
             }
         }
     }

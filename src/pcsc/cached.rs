@@ -103,6 +103,14 @@ impl<A: ConfigAccess> Cached<A> {
         }
     }
 
+    /// Whether `function` is there. One that was forgotten, because it stopped
+    /// answering or a bridge did that it may be behind, is asked and walked again.
+    pub fn is_there(&mut self, function: Sbdf) -> bool {
+        self.blocks.get(function).is_some()
+            || matches!(self.probe(function), Probe::Present { .. })
+                && self.infer(function).is_some()
+    }
+
     /// Walks the capability lists of `function` and decides which of its
     /// bytes may be cached. What the walk reads is kept.
     ///

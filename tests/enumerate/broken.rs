@@ -57,7 +57,16 @@ fn every_header_type_is_survived() {
 #[test]
 fn a_function_may_vanish_after_any_access() {
     for accesses in 0..120 {
-        beside(devices::nvme().fault(Fault::Vanishes { accesses }));
+        let machine = beside(devices::nvme().fault(Fault::Vanishes { accesses }));
+        let fabric = machine.fabric();
+        let node = fabric.find("nvme").expect("it has a name");
+        // Whenever it is, it is told, unless nobody ever knew of it.
+        let is_missed = accesses > 0 && fabric.accesses(node) > accesses;
+        let complaints = machine.complaints();
+        let is_told = complaints
+            .iter()
+            .any(|text| text.contains("stopped answering while"));
+        assert_eq!(is_told, is_missed, "{accesses}: {complaints:?}");
         beside(devices::upstream_port().fault(Fault::Vanishes { accesses }));
     }
 }

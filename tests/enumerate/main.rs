@@ -48,6 +48,7 @@ fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridg
     for function in &topology.functions {
         config.capture(function.sbdf);
     }
+    topology.capture_forgotten(&mut config);
     let start = handover::decide(&topology, &config);
     let machine = Machine {
         topology,

@@ -90,14 +90,25 @@ fn size_function<A: ConfigAccess>(
     if topology.hosts[function.host].0.preserve {
         return Sized::default();
     }
-    let sizer = Sizer {
-        config,
-        function: function.sbdf,
-        header_type: function.header_type,
-        class_code: function.class_code,
-        out: Sized::default(),
-    };
-    let mut found = sizer.run(function.sriov.map_or(0, |sriov| sriov.total_vfs));
+    let total_vfs = function.sriov.map_or(0, |sriov| sriov.total_vfs);
+    let mut found = Sized::default();
+    if config.is_there(function.sbdf) {
+        let sizer = Sizer {
+            config,
+            function: function.sbdf,
+            header_type: function.header_type,
+            class_code: function.class_code,
+            out: Sized::default(),
+        };
+        found = sizer.run(total_vfs);
+    }
+    if !config.is_there(function.sbdf) {
+        // What was read of it since is no answer.
+        let text = "stopped answering while its BARs were sized";
+        function.anomalies.push(text.into());
+        topology.left_out.push(function.sbdf);
+        return Sized::default();
+    }
     function.bars.clone_from(&found.bars);
     function.anomalies.append(&mut found.anomalies);
     found
