@@ -5,19 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use warmbus::linux::image::PageSize;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::handover::{Block, Replay};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
 use warmbus_qemu_tests::pci;
 use xtask::console::Outcome;
-use xtask::image::{self, KernelFacts};
 use xtask::qemu::{Machine, Payload};
-use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
-use xtask::{process, test, trace};
+use xtask::{process, trace};
 
 /// Everything that Linux can tell, at rest after all memory was used once.
-const ALL: &str = "summary,pressure,summary,sections,wait";
+pub(crate) const ALL: &str = "summary,pressure,summary,sections,wait";
 /// The same without using all memory.
 pub(crate) const SECTIONS: &str = "summary,sections,wait";
 
@@ -164,7 +161,7 @@ pub(super) fn nothing_moved(linux: &LinuxBoot) {
 
 /// Boots `kernel` with all of it on a machine that `change` makes, and proves
 /// all of it. Returns the boot for more.
-fn proven(
+pub(crate) fn proven(
     kernel: &Path,
     topology: &str,
     steps: &str,
@@ -239,7 +236,7 @@ macro_rules! on {
     };
 }
 
-on!(small, ALL);
+on!(small, SECTIONS);
 on!(switch, SECTIONS);
 on!(fan, SECTIONS);
 on!(sriov, SECTIONS);
@@ -252,7 +249,7 @@ fn a_small_machine_with_a_packed_kernel_is_enough() {
     let plain = lab.file("Image");
     fs::write(&plain, image).unwrap();
     process::output(Command::new("gzip").arg("-1").arg(&plain)).unwrap();
-    proven(&packed, "small", SECTIONS, |machine| machine.memory("512M"));
+    proven(&packed, "small", ALL, |machine| machine.memory("512M"));
 }
 
 #[test]
@@ -392,38 +389,5 @@ fn a_machine_with_no_room_for_the_handover_starts_linux_plainly_or_not_at_all() 
         assert!(
             matches!(&linux.boot.outcome, Some(Outcome::Failed(why)) if why.contains("memory"))
         );
-    }
-}
-
-/// The Images of the folder that the tests were given, by what they say about
-/// themselves.
-fn folder() -> BTreeMap<PathBuf, KernelFacts> {
-    let folder = std::env::var_os(test::KERNELS).expect("a directory of kernels is given");
-    let files = fs::read_dir(folder).expect("the directory can be read");
-    let files = files.map(|file| file.unwrap().path());
-    files
-        .filter_map(|file| Some((file.clone(), image::facts(&file).ok()?)))
-        .collect()
-}
-
-#[test]
-#[ignore = "needs `--kernels DIR`"]
-fn every_kernel_of_the_folder_finds_what_was_handed_over() {
-    let kernels = folder();
-    assert!(!kernels.is_empty(), "there are kernels in the directory");
-    for (file, facts) in kernels {
-        let pages = facts.page_size.expect("an Image tells its page size");
-        println!("Linux {}, {pages} pages, {:?}:", facts.version, facts.kho);
-        // A scratch area of a kernel with 64K pages is 512 MiB.
-        let memory = if pages == PageSize::K64 { "2G" } else { "1G" };
-        let machine = |machine: Machine| machine.memory(memory).cpu(CPU_WITH_ALL_PAGE_SIZES);
-        if facts.kho == Ok(None) {
-            let lab = Lab::new();
-            let with = machine(lab.machine("switch")).payload(payload(&file, "summary"));
-            plain(&lab.boot_linux(with).expect("it boots"));
-            continue;
-        }
-        let linux = proven(&file, "switch", ALL, machine);
-        assert_eq!(linux.summary("Page size")[0], pages.to_string());
     }
 }

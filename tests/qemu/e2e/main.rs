@@ -1,6 +1,7 @@
 //! End-to-end tests: the firmware in QEMU, with QEMU, U-Boot and
 //! `lspci` as witnesses.
 
+mod all_kernels;
 mod bad_input;
 mod bench;
 mod boards;

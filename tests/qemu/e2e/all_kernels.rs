@@ -1,0 +1,50 @@
+//! The kernels that the tests were given. Their module is the first one, so that
+//! the tests of others run beside the many boots of its only test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use warmbus::linux::image::PageSize;
+use warmbus_qemu_tests::boot::Lab;
+use warmbus_qemu_tests::linux::payload;
+use xtask::image::{self, KernelFacts};
+use xtask::qemu::Machine;
+use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
+use xtask::test;
+
+use crate::linux::{ALL, plain, proven};
+
+/// The Images of the folder that the tests were given, by what they say about
+/// themselves.
+fn folder() -> BTreeMap<PathBuf, KernelFacts> {
+    let folder = std::env::var_os(test::KERNELS).expect("a directory of kernels is given");
+    let files = fs::read_dir(folder).expect("the directory can be read");
+    let files = files.map(|file| file.unwrap().path());
+    files
+        .filter_map(|file| Some((file.clone(), image::facts(&file).ok()?)))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs `--kernels DIR`"]
+fn every_kernel_of_the_folder_finds_what_was_handed_over() {
+    let kernels = folder();
+    assert!(!kernels.is_empty(), "there are kernels in the directory");
+    for (file, facts) in kernels {
+        let pages = facts.page_size.expect("an Image tells its page size");
+        println!("Linux {}, {pages} pages, {:?}:", facts.version, facts.kho);
+        // A scratch area of a kernel with 64K pages is 512 MiB. It takes its time
+        // to use all memory.
+        let memory = if pages == PageSize::K64 { "2G" } else { "512M" };
+        let machine = |machine: Machine| machine.memory(memory).cpu(CPU_WITH_ALL_PAGE_SIZES);
+        if facts.kho == Ok(None) {
+            let lab = Lab::new();
+            let with = machine(lab.machine("switch")).payload(payload(&file, "summary"));
+            plain(&lab.boot_linux(with).expect("it boots"));
+            continue;
+        }
+        let linux = proven(&file, "switch", ALL, machine);
+        assert_eq!(linux.summary("Page size")[0], pages.to_string());
+    }
+}
