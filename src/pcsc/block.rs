@@ -358,6 +358,11 @@ impl Block {
             .is_some_and(|probe| probe.offset == offset.dword().get() && probe.written == u32::MAX)
     }
 
+    /// Secondary and Subordinate Bus Number of a bridge, as last read or written.
+    pub(super) const fn bus_numbers(&self) -> [u8; 2] {
+        self.buses
+    }
+
     /// The buses below a bridge, as last read or written; `None` where none
     /// are known to be.
     pub(super) fn buses_below(&self) -> Option<(u8, u8)> {

@@ -200,6 +200,26 @@ fn a_write_to_a_function_that_was_never_walked_is_seen() {
     assert_eq!(cached.read(function, CACHE_LINE_SIZE, Width::Byte), 0x5a);
 }
 
+#[test]
+fn bus_numbers_may_be_written_in_parts_that_are_no_range_between() {
+    const BUS_NUMBERS: ConfigOffset = ConfigOffset::new(0x18);
+    let (mut cached, _) = captured(topologies::small());
+    let port = Sbdf::from_devfn(0, 0, 8);
+    let mut plain = cached.access().clone();
+    // 04 to 03, and then 00 to 03, where other ports have their buses.
+    for (width, value) in [(Width::Dword, 0x0003_0400), (Width::Word, 0)] {
+        cached.write(port, BUS_NUMBERS, width, value);
+        plain.write(port, BUS_NUMBERS, width, value);
+    }
+    for bus in 1..=3 {
+        let function = Sbdf::from_devfn(0, bus, 0);
+        let ids = ConfigOffset::new(0);
+        let real = plain.read(function, ids, Width::Dword);
+        assert_eq!(cached.read(function, ids, Width::Dword), real, "{function}");
+        assert_eq!(real, u32::MAX, "{function}");
+    }
+}
+
 proptest! {
     #![proptest_config(chance::properties(256))]
 

@@ -5,6 +5,7 @@ use super::register_of;
 use super::write::Write;
 use crate::pci::registers::{self, express};
 use crate::pci::{ConfigAccess, PortType};
+use crate::pcsc::block::Block;
 use crate::pcsc::cached::Cached;
 use crate::pcsc::class::Tag;
 
@@ -12,7 +13,9 @@ impl<A: ConfigAccess> Cached<A> {
     /// Primary, Secondary and Subordinate Bus Number (PCIe 7.5.1.3.1 to 3).
     pub(super) fn renumber(&mut self, write: Write, below: Below) {
         let (written, value) = write.to(registers::BUS_NUMBERS);
-        let (old_first, old_last) = below.unwrap_or((0, 0));
+        // As they are, also where they are no range: a part of them may be written.
+        let old = self.blocks.get(write.function).map(Block::bus_numbers);
+        let [old_first, old_last] = old.unwrap_or_default();
         let choose = |old: u8, shift: u32| {
             if written >> shift & 0xff != 0 {
                 (value >> shift) as u8
