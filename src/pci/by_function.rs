@@ -83,16 +83,14 @@ impl<T> ByFunction<T> {
         self.last = place;
     }
 
-    /// The value of `function`, to change; the default one where there was none.
-    pub(crate) fn get_or_default(&mut self, function: Sbdf) -> &mut T
-    where
-        T: Default,
-    {
+    /// The value of `function`, to change; what `make` makes where there was none.
+    pub(crate) fn get_or_insert_with(&mut self, function: Sbdf, make: fn() -> T) -> &mut T {
         match self.place(function) {
             Some(place) => self.last = place,
-            None => self.insert(function, T::default()),
+            None => self.insert(function, make()),
         }
-        self.slots[self.last].value.get_or_insert_default()
+        let value = &mut self.slots[self.last].value;
+        value.get_or_insert_with(|| Box::new(make()))
     }
 
     /// Takes the value of `function` out.

@@ -128,7 +128,7 @@ impl<A: ConfigAccess> ConfigAccess for Counted<A> {
             self.counts.absent_probes += 1;
             return value;
         }
-        let reads = self.reads.get_or_default(function);
+        let reads = self.reads.get_or_insert_with(function, Reads::default);
         let dword = offset.get() / 4;
         let was_written = reads.written.remove(dword);
         self.counts.read_backs += u64::from(was_written);
@@ -140,7 +140,7 @@ impl<A: ConfigAccess> ConfigAccess for Counted<A> {
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
         self.counts.writes += 1;
-        let reads = self.reads.get_or_default(function);
+        let reads = self.reads.get_or_insert_with(function, Reads::default);
         reads.written.insert(offset.get() / 4);
         self.access.write(function, offset, width, value);
     }

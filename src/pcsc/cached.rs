@@ -223,13 +223,9 @@ impl<A: ConfigAccess> Cached<A> {
         if known.is_some_and(|known| known != ids) {
             self.forget(function);
         }
-        if self.blocks.get(function).is_none() {
-            self.blocks.insert(function, Block::new());
-        }
-        if let Some(block) = self.blocks.get_mut(function) {
-            block.state = State::Ready;
-            block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
-        }
+        let block = self.blocks.get_or_insert_with(function, Block::new);
+        block.state = State::Ready;
+        block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use warmbus::kho::Gathered;
 use warmbus::pci::{
-    AssignPolicy, BusRange, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind,
-    assign, enumerate, first_gap,
+    AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
+    enumerate, first_gap,
 };
 use warmbus::pcsc::Cached;
 use warmbus_fabric::{Fabric, FunctionModel, SrIovModel, devices, topologies};
@@ -115,12 +115,7 @@ fn what_has_no_address_or_no_bus_makes_an_assignment_incomplete() {
 /// What is not complete on a machine with `function` below the second of two
 /// root ports, on bus 2, and as many buses as `change` leaves.
 fn gap_with(function: FunctionModel, change: impl Fn(&mut HostBridge)) -> Option<String> {
-    let mut fabric = Fabric::new();
-    let buses = BusRange {
-        first: 0,
-        last: 255,
-    };
-    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    let (mut fabric, host) = Fabric::with_buses(0, 255);
     for (device, below) in [(1, devices::nvme()), (2, function)] {
         let port = fabric.add_root(host, device, 0, devices::root_port(1).link_up());
         fabric.add_below(port, 0, 0, below);

@@ -2,8 +2,8 @@
 
 use warmbus::kho::{Gathered, RoutingRecord};
 use warmbus::pci::{
-    AssignPolicy, BusRange, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width,
-    assign, check, enable_vfs, enumerate,
+    AssignPolicy, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width, assign,
+    check, enable_vfs, enumerate,
 };
 use warmbus::pcsc::Cached;
 use warmbus::time::Clock;
@@ -444,9 +444,7 @@ fn the_work_for_a_vf_does_not_grow_with_their_number() {
 
 #[test]
 fn buses_without_room_for_vfs_keep_their_functions() {
-    let buses = BusRange { first: 0, last: 1 };
-    let mut fabric = Fabric::new();
-    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    let (mut fabric, host) = Fabric::with_buses(0, 1);
     let port = fabric.add_root(host, 1, 0, root_port().link_up());
     let model = SrIovModel {
         total_vfs: 300,

@@ -137,10 +137,8 @@ impl Machine {
 
 /// A fabric with one host bridge of segment 0 and these buses, recording.
 fn machine(first: u8, last: u8) -> (Fabric, HostId) {
-    let mut fabric = Fabric::new();
+    let (mut fabric, host) = Fabric::with_buses(first, last);
     fabric.log_mut().record();
-    let buses = warmbus::pci::BusRange { first, last };
-    let host = fabric.add_host(Fabric::host_bridge(0, buses));
     (fabric, host)
 }
 

@@ -6,8 +6,8 @@ mod designware;
 mod windows;
 
 use warmbus::pci::{
-    AssignPolicy, BusRange, Function, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf,
-    ScanPolicy, Topology, Width, assign, enumerate,
+    AssignPolicy, Function, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf, ScanPolicy,
+    Topology, Width, assign, enumerate,
 };
 use warmbus::pci::{ConfigAccess, ConfigOffset};
 use warmbus::pcsc::Cached;
@@ -18,12 +18,7 @@ const ROOT: Sbdf = Sbdf::new(0, 0, 0, 0);
 /// A root port with a switch below it and two endpoints below that, set up as a
 /// loader sets it up.
 fn machine() -> Fabric {
-    let mut fabric = Fabric::new();
-    let buses = BusRange {
-        first: 0,
-        last: 255,
-    };
-    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    let (mut fabric, host) = Fabric::with_buses(0, 255);
     let port = fabric.add_root(host, 0, 0, devices::root_port(1).link_up());
     let upstream = fabric.add_below(port, 0, 0, devices::upstream_port());
     for number in 0..2 {

@@ -91,8 +91,7 @@ fn size_function<A: ConfigAccess>(
         return Sized::default();
     }
     let total_vfs = function.sriov.map_or(0, |sriov| sriov.total_vfs);
-    let mut found = Sized::default();
-    if config.is_there(function.sbdf) {
+    let found = config.is_there(function.sbdf).then(|| {
         let sizer = Sizer {
             config,
             function: function.sbdf,
@@ -100,15 +99,15 @@ fn size_function<A: ConfigAccess>(
             class_code: function.class_code,
             out: Sized::default(),
         };
-        found = sizer.run(total_vfs);
-    }
-    if !config.is_there(function.sbdf) {
-        // What was read of it since is no answer.
+        sizer.run(total_vfs)
+    });
+    // What was read of one that is gone is no answer.
+    let Some(mut found) = found.filter(|_| config.is_there(function.sbdf)) else {
         let text = "stopped answering while its BARs were sized";
         function.anomalies.push(text.into());
         topology.left_out.push(function.sbdf);
         return Sized::default();
-    }
+    };
     function.bars.clone_from(&found.bars);
     function.anomalies.append(&mut found.anomalies);
     found

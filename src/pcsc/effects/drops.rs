@@ -45,7 +45,7 @@ impl<A: ConfigAccess> Cached<A> {
     }
 
     pub(super) fn drop_tagged_on(&mut self, segment: u16, bus: u8, tag: Tag) {
-        for function in self.on_bus(segment, bus) {
+        for function in self.on(segment, bus..=bus) {
             self.drop_tagged(function, tag);
         }
     }
@@ -53,28 +53,27 @@ impl<A: ConfigAccess> Cached<A> {
     /// Forgets what is known of the places of VFs of all physical functions on
     /// a bus.
     pub(super) fn forget_routing_on(&mut self, segment: u16, bus: u8) {
-        for function in self.on_bus(segment, bus) {
+        for function in self.on(segment, bus..=bus) {
             if let Some(block) = self.blocks.get_mut(function) {
                 block.forget_routing();
             }
         }
     }
 
-    fn on_bus(&self, segment: u16, bus: u8) -> Vec<Sbdf> {
-        let found = self.blocks.range(on_buses(segment, bus..=bus));
+    /// The functions on `buses`.
+    fn on(&self, segment: u16, buses: RangeInclusive<u8>) -> Vec<Sbdf> {
+        if buses.is_empty() {
+            return Vec::new();
+        }
+        let found = self.blocks.range(on_buses(segment, buses));
         found.map(|(function, _)| function).collect()
     }
 
     /// The functions on `buses` of the segment of `bridge`, without itself.
     pub(super) fn functions_on(&self, bridge: Sbdf, buses: RangeInclusive<u8>) -> Vec<Sbdf> {
-        if buses.is_empty() {
-            return Vec::new();
-        }
-        self.blocks
-            .range(on_buses(bridge.segment(), buses))
-            .map(|(function, _)| function)
-            .filter(|&function| function != bridge)
-            .collect()
+        let mut found = self.on(bridge.segment(), buses);
+        found.retain(|&function| function != bridge);
+        found
     }
 
     pub(super) fn forget_buses(&mut self, bridge: Sbdf, buses: RangeInclusive<u8>) {

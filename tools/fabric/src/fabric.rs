@@ -87,6 +87,13 @@ impl Fabric {
         }
     }
 
+    /// A fabric with one host bridge, of segment 0 and the buses `first` to `last`.
+    pub fn with_buses(first: u8, last: u8) -> (Self, HostId) {
+        let mut fabric = Self::new();
+        let host = fabric.add_host(Self::host_bridge(0, BusRange { first, last }));
+        (fabric, host)
+    }
+
     /// A host bridge description with the usual windows: 64 KiB of I/O, about
     /// 750 MiB below 4 GiB, 512 GiB above.
     #[must_use]

@@ -1,7 +1,5 @@
 //! Whole machines.
 
-use warmbus::pci::BusRange;
-
 use crate::bar::BarModel;
 use crate::devices;
 use crate::fabric::{Fabric, HostId};
@@ -11,12 +9,7 @@ use crate::sriov::SrIovModel;
 /// A fabric with one host bridge of segment 0 and all buses, and a host
 /// bridge function at 00.0.
 pub fn empty() -> (Fabric, HostId) {
-    let mut fabric = Fabric::new();
-    let buses = BusRange {
-        first: 0,
-        last: 255,
-    };
-    let host = fabric.add_host(Fabric::host_bridge(0, buses));
+    let (mut fabric, host) = Fabric::with_buses(0, 255);
     fabric.add_root(host, 0, 0, devices::host_bridge());
     (fabric, host)
 }

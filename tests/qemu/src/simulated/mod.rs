@@ -13,43 +13,32 @@ use std::process::Command;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use warmbus::pci::{BusRange, ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus::pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
 use warmbus_fabric::{Fabric, HostId};
 use xtask::qemu::{Machine, Payload, Running};
 use xtask::{paths, process};
 
-use crate::boot::{Lab, image};
+use crate::boot::{LOADED, Lab, image};
 use crate::linux::{LinuxBoot, Moment};
 use crate::tree::Tree;
 
-/// Where the firmware is, well above what QEMU places.
-const FIRMWARE: u64 = 0x6000_0000;
 /// Where QEMU places a kernel that may be anywhere: here the hypervisor, whose
 /// Image header asks for so many bytes.
 const HYPERVISOR: [u32; 2] = [0x4020_0000, 0x1_0000];
-/// The ECAM window of QEMU's `virt` machine, and of the host bridge that
-/// [`fabric`] has.
-const ECAM: u64 = 0x40_1000_0000;
-const ECAM_SIZE: u64 = 256 << 20;
 /// Nanoseconds of one tick of the counter.
 const TICK: u64 = 16;
 
 /// A fabric with one host bridge, as the device tree of QEMU describes it.
 #[must_use]
 pub fn fabric() -> (Fabric, HostId) {
-    let mut fabric = Fabric::new();
+    let (mut fabric, host) = Fabric::with_buses(0, 255);
     // The time that the guest takes is the only one.
     fabric.set_access_time(0);
-    let buses = BusRange {
-        first: 0,
-        last: 255,
-    };
-    let host = fabric.add_host(Fabric::host_bridge(0, buses));
     (fabric, host)
 }
 
-/// What is done to the fabric before the access of this number, from 0 on.
-pub type Before = Box<dyn FnMut(&mut Fabric, usize) + Send>;
+/// What is done to the fabric before each access.
+pub type Before = Box<dyn FnMut(&mut Fabric) + Send>;
 
 /// A machine with a simulated fabric.
 pub struct Simulated {
@@ -67,7 +56,7 @@ impl Simulated {
     pub fn new(fabric: Fabric) -> Self {
         Self {
             fabric,
-            before: Box::new(|_, _| ()),
+            before: Box::new(|_| ()),
             no_frequency: false,
         }
     }
@@ -94,12 +83,13 @@ impl Simulated {
         let machine = change(machine);
         let tree = Tree::of(&machine, lab);
         reserve_hypervisor(&tree);
-        let machine = machine.own_device_tree(tree.file()).load(image(), FIRMWARE);
+        let machine = machine.own_device_tree(tree.file()).load(image(), LOADED);
 
         // To open it for both keeps either side from waiting for the other.
         let open = |path| OpenOptions::new().read(true).write(true).open(path);
         let mut last = open(&requests)?;
         let server = Server {
+            host: self.fabric.host_bridges().remove(0),
             requests: open(&requests)?,
             answers: open(&answers)?,
             fabric: self.fabric,
@@ -121,7 +111,7 @@ fn assemble(lab: &Lab, [requests, answers]: [&Path; 2], no_frequency: bool) -> R
     let (object, image) = (lab.file("hypervisor.o"), lab.file("hypervisor.img"));
     let mut compiler = Command::new("aarch64-linux-gnu-gcc");
     compiler
-        .arg(format!("-DGUEST={FIRMWARE:#x}"))
+        .arg(format!("-DGUEST={LOADED:#x}"))
         .arg(format!("-DREQUESTS=\"{}\"", requests.display()))
         .arg(format!("-DANSWERS=\"{}\"", answers.display()))
         .args(no_frequency.then_some("-DNO_FREQUENCY"))
@@ -186,12 +176,10 @@ impl Request {
     }
 
     /// The function, register and width that are asked for; `None` outside of
-    /// the window, and for 8 bytes at once.
-    fn target(&self) -> Option<(Sbdf, ConfigOffset, Width)> {
-        let offset = self
-            .address
-            .checked_sub(ECAM)
-            .filter(|at| *at < ECAM_SIZE)?;
+    /// the window of `host`, and for 8 bytes at once.
+    fn target(&self, host: &HostBridge) -> Option<(Sbdf, ConfigOffset, Width)> {
+        let offset = self.address.checked_sub(host.ecam_base.0)?;
+        let offset = Some(offset).filter(|at| *at < host.ecam_size)?;
         let width = match self.log2_size {
             0 => Width::Byte,
             1 => Width::Word,
@@ -205,6 +193,7 @@ impl Request {
 }
 
 struct Server {
+    host: HostBridge,
     requests: File,
     answers: File,
     fabric: Fabric,
@@ -214,15 +203,13 @@ struct Server {
 impl Server {
     /// Serves the hypervisor until the end is told.
     fn run(mut self) -> Result<Fabric> {
-        let mut number = 0;
         while let Some(request) = Request::read(&mut self.requests)? {
             let clock = self.fabric.clock();
             clock.advance((request.ticks * TICK).saturating_sub(clock.time()));
-            (self.before)(&mut self.fabric, number);
+            (self.before)(&mut self.fabric);
             let answer = self.answer(&request).unwrap_or([0, 1]);
             let bytes: Vec<u8> = answer.into_iter().flat_map(u64::to_le_bytes).collect();
             self.answers.write_all(&bytes).context("no answer")?;
-            number += 1;
         }
         Ok(self.fabric)
     }
@@ -230,7 +217,7 @@ impl Server {
     /// The value, and whether the access ends in an external abort; `None`
     /// where nothing is.
     fn answer(&mut self, request: &Request) -> Option<[u64; 2]> {
-        let (function, register, width) = request.target()?;
+        let (function, register, width) = request.target(&self.host)?;
         let value = if request.is_write {
             let value = request.value as u32;
             self.fabric.write(function, register, width, value);

@@ -10,7 +10,7 @@ mod routing;
 mod series;
 mod virtual_functions;
 
-use warmbus::pci::{BusRange, ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+use warmbus::pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
 use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 
 /// A fabric that is talked to in bus, device and function numbers.
@@ -25,8 +25,7 @@ impl Bench {
     }
 
     fn with_buses(first: u8, last: u8) -> Self {
-        let mut fabric = Fabric::new();
-        let host = fabric.add_host(Fabric::host_bridge(0, BusRange { first, last }));
+        let (mut fabric, host) = Fabric::with_buses(first, last);
         fabric.log_mut().record();
         Self { fabric, host }
     }
