@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use warmbus::machine::Machine;
-use warmbus::pci::HostBridge;
+use warmbus_machine::Machine;
+use warmbus_pci::HostBridge;
 
 /// Boards that QEMU is, on which the tests run.
 const EMULATED: [&str; 2] = ["qemu-sbsa-ref", "qemu-virt"];
@@ -24,8 +24,8 @@ const BOARDS: [&str; 10] = [
     "socionext-developerbox",
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn page(board: &str) -> PathBuf {

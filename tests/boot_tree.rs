@@ -6,11 +6,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use warmbus::linux::devicetree::{Chosen, ChosenHandover, TreeError, edit};
-use warmbus::linux::memory::MemoryRange;
-use warmbus::linux::payload::{Module, Payload, PayloadError};
-use warmbus::pci::PhysAddr;
 use warmbus_fabric::chance;
+use warmbus_linux::devicetree::{Chosen, ChosenHandover, TreeError, edit};
+use warmbus_linux::payload::{Module, Payload, PayloadError};
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PhysAddr;
 
 /// A tree with what makes real ones awkward: names that start with an
 /// underscore or are too long, labels, a reservation block, odd value lengths,

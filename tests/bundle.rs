@@ -4,7 +4,7 @@ use std::io::Write;
 
 use cpio::newc::{Builder, trailer};
 use proptest::prelude::*;
-use warmbus::linux::bundle::Bundle;
+use warmbus_linux::bundle::Bundle;
 
 fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();

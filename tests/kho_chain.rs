@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 
 use kho_reader::Kernel;
 use proptest::prelude::*;
-use warmbus::kho::map::Preserved;
-use warmbus::kho::{
-    BlockInput, Buffer, Handover, Incoming, IncomingError, Inherited, KhoAbi, Layout, Placement,
-    Sink, Subtree, VerifyError, VirtualRecord, build_upon, verify,
+use warmbus_kho::map::Preserved;
+use warmbus_kho::{Incoming, IncomingError, Inherited, KhoAbi, Subtree};
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_memory::{Buffer, Sink};
+use warmbus_pci::{PhysAddr, Sbdf};
+use warmbus_pcsc_format::{
+    BlockInput, Handover, Layout, Placement, VerifyError, VirtualRecord, build_upon, verify,
 };
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{PhysAddr, Sbdf};
 
 const BASE: u64 = 0x4000_0000;
 const SECOND: u64 = 0x4080_0000;
@@ -358,7 +359,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 1..17),
     ) {
         let (mut memory, handover) = left_by_a_kernel(PageSize::K4, 0x8_0000);
-        warmbus::kho::Sink::write(&mut memory, PhysAddr(BASE + at), &bytes);
+        warmbus_memory::Sink::write(&mut memory, PhysAddr(BASE + at), &bytes);
         if let Ok(incoming) = read(&memory, &handover) {
             prop_assert!(incoming.entries.len() <= 2000 && incoming.held.len() <= 512);
         }

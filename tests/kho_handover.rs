@@ -7,14 +7,16 @@ use std::process::{Command, Stdio};
 
 use kho_reader::{Kernel, node, pcsc, tree_bytes};
 use proptest::prelude::*;
-use warmbus::kho::{
-    BlockInput, Buffer, BuildError, CapabilityRecord, Handover, KhoAbi, Layout, MaskRecord,
-    Placement, RoutingRecord, Sink, VerifyError, VirtualRecord, build, verify as verify_memory,
-};
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{PhysAddr, Sbdf};
 use warmbus_fabric::chance;
+use warmbus_kho::KhoAbi;
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_memory::{Buffer, Sink};
+use warmbus_pci::{PhysAddr, Sbdf};
+use warmbus_pcsc_format::{
+    BlockInput, BuildError, CapabilityRecord, Handover, Layout, MaskRecord, Placement,
+    RoutingRecord, VerifyError, VirtualRecord, build, verify as verify_memory,
+};
 
 /// A function with made-up but reproducible contents.
 struct Function {
@@ -277,7 +279,7 @@ fn every_page_of_the_map_counts() {
 
 #[test]
 fn numbers_are_little_endian_in_the_handover_and_big_endian_in_the_boot_tree() {
-    use warmbus::linux::devicetree::{Chosen, ChosenHandover, edit};
+    use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
     let functions = functions(1);
     let (memory, handover) = hand_over(&functions, KhoAbi::V4, PageSize::K4, 0x1_2000_0000);
     let window = memory.get(handover.root.start, 4096).unwrap();

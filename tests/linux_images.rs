@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use warmbus::kho::KhoAbi;
-use warmbus::linux::detect::{detect, page_size};
-use warmbus::linux::image::{ImageHeader, PageSize};
-use warmbus::linux::unpack::{Packed, UnpackError};
 use warmbus_fabric::chance;
+use warmbus_kho::KhoAbi;
+use warmbus_linux::detect::{detect, page_size};
+use warmbus_linux::image::ImageHeader;
+use warmbus_linux::unpack::{Packed, UnpackError};
+use warmbus_memory::PageSize;
 
 /// A kernel image of a few MiB that compresses somewhat.
 fn image() -> Vec<u8> {

@@ -1,14 +1,16 @@
 //! Memory plans for machines of all kinds, judged by the independent check.
 
 use proptest::prelude::*;
-use warmbus::kho::{KhoAbi, Layout};
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::{
-    HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, MemoryRange, PlanError, PlanFault,
-    PlanRequest, RamRegion, ReservedRegion, ScratchNeeds,
-};
-use warmbus::pci::PhysAddr;
 use warmbus_fabric::chance;
+use warmbus_kho::KhoAbi;
+use warmbus_linux::memory::{
+    HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanError, PlanFault, PlanRequest,
+    RamRegion, ReservedRegion, ScratchNeeds,
+};
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_memory::PhysAddr;
+use warmbus_pcsc_format::Layout;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

@@ -1,8 +1,8 @@
 //! Machines whose configuration spaces are cached.
 
-use warmbus::pci::{AssignPolicy, ScanPolicy, Topology, assign, check, enumerate};
-use warmbus::pcsc::Cached;
 use warmbus_fabric::Fabric;
+use warmbus_pci::{AssignPolicy, ScanPolicy, Topology, assign, check, enumerate};
+use warmbus_pcsc::Cached;
 
 /// Enumerates, assigns and captures `fabric`, which must go without a fault.
 pub(crate) fn captured(fabric: Fabric) -> (Cached<Fabric>, Topology) {

@@ -1,12 +1,13 @@
 //! What a handover says of a function must be true of the function itself.
 
-use warmbus::kho::Gathered;
-use warmbus::pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
-    enumerate, first_gap,
-};
-use warmbus::pcsc::Cached;
+use warmbus_boot::unassigned::first_gap;
 use warmbus_fabric::{Fabric, FunctionModel, SrIovModel, devices, topologies};
+use warmbus_pci::{
+    AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
+    enumerate,
+};
+use warmbus_pcsc::Cached;
+use warmbus_pcsc_format::Gathered;
 
 use crate::common::captured;
 

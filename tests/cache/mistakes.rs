@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use warmbus::pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
-use warmbus::pcsc::Cached;
 use warmbus_fabric::{
     ExpressModel, Fabric, FunctionModel, MILLISECOND, SrIovModel, devices, topologies,
 };
+use warmbus_pci::ConfigSpace;
+use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+use warmbus_pcsc::Cached;
 
 use crate::common::captured;
 

@@ -2,10 +2,11 @@
 //! have returned without.
 
 use proptest::prelude::*;
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
-use warmbus::pcsc::{Block, Cached};
 use warmbus_fabric::plan::plan;
 use warmbus_fabric::{Fabric, MILLISECOND, chance, topologies};
+use warmbus_pci::ConfigSpace;
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcsc::{Block, Cached};
 
 use crate::common::captured;
 

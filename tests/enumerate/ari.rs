@@ -26,7 +26,7 @@ fn the_function_list_of_an_ari_device_is_followed_beyond_device_0() {
 
 #[test]
 fn a_port_without_ari_forwarding_shows_the_first_eight_functions_at_most() {
-    let express = warmbus_fabric::ExpressModel::new(warmbus::pci::PortType::RootPort);
+    let express = warmbus_fabric::ExpressModel::new(warmbus_pci::PortType::RootPort);
     let port =
         FunctionModel::bridge(0x1234, 2, warmbus_fabric::BridgeWindows::default()).express(express);
     let machine = with_functions(port, &[0, 8]);

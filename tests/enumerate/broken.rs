@@ -1,9 +1,9 @@
 //! Hardware that breaks the rules: each ends in a topology.
 
-use warmbus::pci::{ConfigAccess, Width};
 use warmbus_fabric::{
     BarModel, Fault, FunctionModel, Outcome, Quirk, RrsHandling, SECOND, devices,
 };
+use warmbus_pci::{ConfigAccess, Width};
 
 use crate::handover::Start;
 use crate::{Machine, at, boot, endpoint, machine, root_port};

@@ -1,15 +1,16 @@
 //! Virtual functions that are enabled to be captured, and those that are found.
 
-use warmbus::kho::{Gathered, RoutingRecord};
-use warmbus::pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width, assign,
-    check, enable_vfs, enumerate,
-};
-use warmbus::pcsc::Cached;
-use warmbus::time::Clock;
+use warmbus_boot::capture::capture_vfs;
 use warmbus_fabric::{
     BarModel, Fabric, Fault, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies,
 };
+use warmbus_pci::time::Clock;
+use warmbus_pci::{
+    AssignPolicy, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width, assign,
+    check, enable_vfs, enumerate,
+};
+use warmbus_pcsc::Cached;
+use warmbus_pcsc_format::{Gathered, RoutingRecord};
 
 use crate::{Machine, at, endpoint, handover, machine, root_port};
 
@@ -34,7 +35,7 @@ pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine
     }
     if let Some(vfs) = vfs {
         vfs.wait(&mut clock);
-        let settled = vfs.capture(&mut topology, &mut config, &mut clock);
+        let settled = capture_vfs(vfs, &mut topology, &mut config, &mut clock);
         let settled = settled.unwrap_or(0);
         let now = clock.now();
         clock.advance(settled.saturating_sub(now));
@@ -301,7 +302,7 @@ fn vfs_without_a_place_are_left_out_and_told() {
             "{told:?}"
         );
         assert_eq!(
-            machine.config.block(sbdf).map(warmbus::pcsc::Block::size),
+            machine.config.block(sbdf).map(warmbus_pcsc::Block::size),
             Some(4096)
         );
     }

@@ -1,7 +1,7 @@
 //! The checker of finished assignments finds what is wrong with one.
 
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width, check};
 use warmbus_fabric::topologies;
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width, check};
 
 use crate::{Machine, at, boot};
 

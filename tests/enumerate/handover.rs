@@ -5,13 +5,16 @@
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod kho_reader;
 
-use warmbus::kho::{self, BlockInput, Buffer, Gathered, KhoAbi, Layout, Placement};
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{PhysAddr, Topology, check, first_gap};
-use warmbus::pcsc::Cached;
-use warmbus::report::{self, CachedBytes, Facts, Report};
+use warmbus_boot::report::{self, CachedBytes, Facts, Report};
+use warmbus_boot::unassigned::first_gap;
 use warmbus_fabric::Fabric;
+use warmbus_kho::KhoAbi;
+use warmbus_memory::Buffer;
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_pci::{PhysAddr, Topology, check};
+use warmbus_pcsc::Cached;
+use warmbus_pcsc_format::{BlockInput, Gathered, Layout, Placement};
 
 use kho_reader::{Kernel, pcsc};
 
@@ -61,9 +64,11 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version:
         absent: &[],
     };
     let mut memory = Buffer::new(ARENA, layout.size() as usize);
-    let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");
+    let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)
+        .expect("it is written");
     let in_use = [("scratch memory", SCRATCH[0])];
-    let sound = kho::verify(&layout, &handover, &[], ARENA, memory.bytes(), &in_use);
+    let sound =
+        warmbus_pcsc_format::verify(&layout, &handover, &[], ARENA, memory.bytes(), &in_use);
     assert_eq!(sound, Ok(()));
 
     let pair = |range: MemoryRange| (range.start.0, range.size);

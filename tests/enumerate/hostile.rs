@@ -1,8 +1,8 @@
 //! Machines made of random bytes.
 
-use warmbus::pci::{Sbdf, ScanPolicy};
-use warmbus::pcsc::Difference;
 use warmbus_fabric::{Violation, chance, random};
+use warmbus_pci::{Sbdf, ScanPolicy};
+use warmbus_pcsc::Difference;
 
 use crate::{Machine, boot, boot_with};
 

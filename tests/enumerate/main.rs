@@ -18,12 +18,13 @@ mod virtual_functions;
 use std::collections::{BTreeMap, BTreeSet};
 
 use handover::Start;
-use warmbus::pci::{
+use warmbus_boot::capture::capture_evicted;
+use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
+use warmbus_pci::{
     AssignOutcome, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
     Topology, assign, check, enumerate,
 };
-use warmbus::pcsc::Cached;
-use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
+use warmbus_pcsc::Cached;
 
 /// What is left after all stages.
 struct Machine {
@@ -48,7 +49,7 @@ fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridg
     for function in &topology.functions {
         config.capture(function.sbdf);
     }
-    topology.capture_forgotten(&mut config);
+    capture_evicted(&mut topology, &mut config);
     let start = handover::decide(&topology, &config);
     let machine = Machine {
         topology,

@@ -1,5 +1,5 @@
-use warmbus::pci::{ScanPolicy, Width};
 use warmbus_fabric::{Fabric, topologies};
+use warmbus_pci::{ScanPolicy, Width};
 
 use crate::{Machine, boot, boot_with};
 
@@ -42,13 +42,13 @@ fn a_machine_that_was_set_up_is_found_as_it_is() {
             .iter()
             .zip(&second.topology.functions)
         {
-            let addresses = |f: &warmbus::pci::Function| -> Vec<_> {
+            let addresses = |f: &warmbus_pci::Function| -> Vec<_> {
                 let bars = f.bars.iter().filter(|b| b.index < 7);
                 bars.filter_map(|b| Some((b.index, b.address?))).collect()
             };
             let (old_bars, new_bars) = (addresses(old), addresses(new));
             assert_eq!(old_bars, new_bars, "{}", old.sbdf);
-            let numbers = |f: &warmbus::pci::Function| {
+            let numbers = |f: &warmbus_pci::Function| {
                 f.bridge
                     .map(|b| (b.secondary, b.subordinate, b.memory, b.prefetchable, b.io))
             };

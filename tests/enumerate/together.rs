@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 use std::thread;
 
-use warmbus::pci::{
+use warmbus_fabric::{Fabric, topologies};
+use warmbus_pci::{
     AccessFault, Answer, AssignPolicy, ConfigAccess, ConfigOffset, ReadAhead, ReadQueue, Sbdf,
     ScanPolicy, Topology, Width, assign, by_root_port, enumerate,
 };
-use warmbus::pcsc::Cached;
-use warmbus_fabric::{Fabric, topologies};
+use warmbus_pcsc::Cached;
 
 type Ahead = ReadAhead<Fabric>;
 

@@ -1,10 +1,10 @@
 //! Where virtual functions would be, asked for every number of them.
 
-use warmbus::kho::{Gathered, MOST_ROUTINGS, RoutingRecord};
-use warmbus::pci::{PortType, Sbdf, VfPolicy, Width, ask_vf_routing};
 use warmbus_fabric::{
     Access, BridgeWindows, ExpressModel, Fabric, FunctionModel, SrIovModel, VfLayout,
 };
+use warmbus_pci::{PortType, Sbdf, VfPolicy, Width, ask_vf_routing};
+use warmbus_pcsc_format::{Gathered, MOST_ROUTINGS, RoutingRecord};
 
 use crate::captured_vfs::{a_vf, boot};
 use crate::{Machine, at, endpoint, machine, root_port};

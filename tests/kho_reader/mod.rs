@@ -8,8 +8,8 @@ pub(crate) mod pcsc;
 
 use std::collections::BTreeMap;
 
-use warmbus::kho::Buffer;
-use warmbus::pci::PhysAddr;
+use warmbus_memory::Buffer;
+use warmbus_memory::PhysAddr;
 
 /// A property of a tree: its raw bytes.
 pub(crate) type Properties = BTreeMap<String, Vec<u8>>;
@@ -243,7 +243,7 @@ impl Received<'_> {
         let mut after = Buffer::new(self.memory.base(), self.memory.bytes().len());
         let mut keep = |at: u64, size: u64| {
             let bytes = self.memory.get(PhysAddr(at), size as usize).unwrap();
-            warmbus::kho::Sink::write(&mut after, PhysAddr(at), bytes);
+            warmbus_memory::Sink::write(&mut after, PhysAddr(at), bytes);
         };
         for (&address, order) in &self.preserved {
             assert!(address >= base);

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{le64, native_u64, node};
-use warmbus::kho::Buffer;
-use warmbus::pci::PhysAddr;
+use warmbus_memory::Buffer;
+use warmbus_memory::PhysAddr;
 
 /// Segment, bus, device, function.
 pub(crate) type Address = (u16, u8, u8, u8);

@@ -1,9 +1,7 @@
 //! A Broadcom STB port: index and data, and a fabric behind them.
 
-use warmbus::pci::{
-    ConfigAccess, ConfigOffset, Mechanism, PhysAddr, Reach, Registers, Sbdf, Width,
-};
 use warmbus_fabric::Fabric;
+use warmbus_pci::{ConfigAccess, ConfigOffset, Mechanism, PhysAddr, Reach, Registers, Sbdf, Width};
 
 use crate::{ROOT, bare, compare, host, machine, walk};
 

@@ -1,9 +1,9 @@
 //! A `DesignWare` port: registers, translation unit, and a fabric behind it.
 
-use warmbus::pci::{
+use warmbus_fabric::Fabric;
+use warmbus_pci::{
     ConfigAccess, ConfigOffset, Mechanism, PhysAddr, Reach, ReachError, Registers, Sbdf, Width,
 };
-use warmbus_fabric::Fabric;
 
 use crate::{ROOT, bare, compare, host, machine, walk};
 

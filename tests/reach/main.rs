@@ -5,13 +5,13 @@ mod brcmstb;
 mod designware;
 mod windows;
 
-use warmbus::pci::{
+use warmbus_fabric::{Fabric, devices};
+use warmbus_pci::{
     AssignPolicy, Function, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf, ScanPolicy,
     Topology, Width, assign, enumerate,
 };
-use warmbus::pci::{ConfigAccess, ConfigOffset};
-use warmbus::pcsc::Cached;
-use warmbus_fabric::{Fabric, devices};
+use warmbus_pci::{ConfigAccess, ConfigOffset};
+use warmbus_pcsc::Cached;
 
 const ROOT: Sbdf = Sbdf::new(0, 0, 0, 0);
 

@@ -1,10 +1,10 @@
 //! One window for all buses: where each register is, and where none can be.
 
-use warmbus::pci::{
+use warmbus_fabric::Fabric;
+use warmbus_pci::{
     BusRange, ConfigAccess, ConfigOffset, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf,
     Width, WindowShape,
 };
-use warmbus_fabric::Fabric;
 
 /// Answers every read with the address that was asked for.
 struct Echo {

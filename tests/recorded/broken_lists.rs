@@ -6,8 +6,10 @@
 //! pointer that leads out of the space where capabilities of its kind can be,
 //! the walk does not.
 
-use warmbus::pci::{Recorded, Sbdf};
-use warmbus::pcsc::{Cached, Probe};
+use warmbus_pci::ConfigSpace;
+use warmbus_pci::Probe;
+use warmbus_pci::{Recorded, Sbdf};
+use warmbus_pcsc::Cached;
 
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::scratch;

@@ -1,8 +1,8 @@
 //! Dumps, read and written, as `lspci` reads and prints them.
 
 use proptest::prelude::*;
-use warmbus::pci::{Recorded, Sbdf};
 use warmbus_fabric::chance;
+use warmbus_pci::{Recorded, Sbdf};
 
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::{bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use warmbus::pci::{Capability, ExtendedCapability};
+use warmbus_pci::{Capability, ExtendedCapability};
 
 /// Runs `lspci -F dump` with `options` and returns what it prints.
 pub(crate) fn lspci(dump: &Path, options: &[&str]) -> String {

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use warmbus::pci::{
+use warmbus_boot::report::{self, CachedBytes};
+use warmbus_pci::time::Clock;
+use warmbus_pci::{
     BusRange, ConfigOffset, Counted, Function, HostBridge, Mechanism, PhysAddr, Recorded, Sbdf,
     ScanPolicy, Topology, WindowShape, enumerate,
 };
-use warmbus::pcsc::Cached;
-use warmbus::report::{self, CachedBytes};
-use warmbus::time::Clock;
+use warmbus_pcsc::Cached;
 
 use super::lspci::lspci;
 use super::{Dump, corpus, scratch};

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use lspci::{Decoded, ids_of};
-use warmbus::pci::{Capability, ExtendedCapability, Function, Recorded, Sbdf, Topology};
-use warmbus::report::{self, CachedBytes};
+use warmbus_boot::report::{self, CachedBytes};
+use warmbus_pci::{Capability, ExtendedCapability, Function, Recorded, Sbdf, Topology};
 
 /// A dump and what was read from it.
 struct Dump {
@@ -32,7 +32,7 @@ impl Dump {
 }
 
 fn corpus() -> Vec<Dump> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let folders = [Some(own), env::var_os("WARMBUS_CORPUS").map(PathBuf::from)];
     let mut dumps = Vec::new();
     for folder in folders.into_iter().flatten() {

@@ -1,7 +1,9 @@
 //! The walk of the capability lists, held against what `lspci` decodes.
 
-use warmbus::pci::{ConfigOffset, Counted, Function, Recorded, Sbdf};
-use warmbus::pcsc::{Block, Cached, Probe};
+use warmbus_pci::ConfigSpace;
+use warmbus_pci::Probe;
+use warmbus_pci::{ConfigOffset, Counted, Function, Recorded, Sbdf};
+use warmbus_pcsc::{Block, Cached};
 
 use super::lspci::{Decoded, by_function, differences, lspci};
 use super::{Dump, bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use warmbus::pci::Sbdf;
-use warmbus::report::{
+use warmbus_boot::report::{
     self, Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, Difference,
     ExtendedCapability, Function, HostBridge, HostWindow, Machine, Phase, Report, SelfCheck, SrIov,
     Subsystem, VirtualFunction, Window,
 };
+use warmbus_pci::Sbdf;
 
 use super::{json_text, summary, tree};
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use warmbus::pci::Sbdf;
-use warmbus::report::names;
+use warmbus_boot::report::names;
+use warmbus_pci::Sbdf;
 
 use super::lspci::{by_function, lines_of, lspci};
 

@@ -11,8 +11,8 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use warmbus::pci::{BarKind, PortType, Topology};
-use warmbus::report::{self, Report};
+use warmbus_boot::report::{self, Report};
+use warmbus_pci::{BarKind, PortType, Topology};
 
 fn json_text(report: &Report) -> String {
     let mut text = String::new();

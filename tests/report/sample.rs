@@ -1,13 +1,13 @@
 //! A made-up machine: a root port with a switch below it, a root port with an
 //! SR-IOV endpoint, and one function that misbehaves.
 
-use warmbus::pci::{
+use warmbus_boot::report::{
+    Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
+};
+use warmbus_pci::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, Capability, ExtendedCapability,
     Function, HostBridge, HostWindow, Mechanism, PhysAddr, PortType, Sbdf, SrIovInfo, Topology,
     WindowKind, WindowShape,
-};
-use warmbus::report::{
-    Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
 };
 
 /// A function without anything special.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use warmbus::linux::image::PageSize;
+use warmbus_memory::PageSize;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::linux::payload;
 use xtask::image::{self, KernelFacts};

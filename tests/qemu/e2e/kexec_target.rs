@@ -126,7 +126,7 @@ fn what_lives_on_is_there_after_the_firmware_and_the_cache_is_new() {
     let mut compared = 0;
     let mut differences = Vec::new();
     for (name, block) in &linux.blocks {
-        let address: warmbus::pci::Sbdf = name.parse().unwrap();
+        let address: warmbus_pci::Sbdf = name.parse().unwrap();
         for (at, value) in block.cached() {
             if touched.contains(&(address.bus(), address.devfn(), at & !3)) {
                 continue;

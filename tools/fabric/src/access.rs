@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use warmbus::pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 
 use crate::behaviour::Effect;
 use crate::fabric::{Fabric, Node, NodeId, RrsHandling};

@@ -1,6 +1,6 @@
 //! What registers do by themselves and what writes start.
 
-use warmbus::pci::Width;
+use warmbus_pci::Width;
 
 use crate::model::{BridgeKind, FunctionModel};
 use crate::space::{Reset, Written};

@@ -1,6 +1,6 @@
 //! Capabilities of the first 256 bytes (PCIe 7.5 and 7.9).
 
-use warmbus::pci::Width;
+use warmbus_pci::Width;
 
 use crate::behaviour::{Power, Vpd};
 use crate::model::FunctionModel;

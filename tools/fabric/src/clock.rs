@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use warmbus::time::Clock;
+use warmbus_pci::time::Clock;
 
 /// One nanosecond times a thousand: for readable figures.
 pub const MICROSECOND: u64 = 1_000;

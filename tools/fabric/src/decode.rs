@@ -1,6 +1,6 @@
 //! Which addresses the functions decode, by the registers they hold now.
 
-use warmbus::pci::{Width, WindowKind};
+use warmbus_pci::{Width, WindowKind};
 
 use crate::bar::BarSpace;
 use crate::fabric::{Fabric, NodeId};

@@ -1,6 +1,6 @@
 //! Functions as they are found in machines, complete with capabilities.
 
-use warmbus::pci::PortType;
+use warmbus_pci::PortType;
 
 use crate::bar::BarModel;
 use crate::capability::MsiModel;

@@ -1,6 +1,6 @@
 //! The PCI Express capability of every kind of function (PCIe 7.5.3).
 
-use warmbus::pci::{PortType, Width};
+use warmbus_pci::{PortType, Width};
 
 use crate::behaviour::Effect;
 use crate::model::{BridgeKind, FunctionModel};

@@ -1,6 +1,6 @@
 //! Extended capabilities (PCIe 7.7 to 7.9).
 
-use warmbus::pci::{PortType, Width};
+use warmbus_pci::{PortType, Width};
 
 use crate::behaviour::Effect;
 use crate::model::FunctionModel;

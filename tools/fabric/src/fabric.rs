@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use warmbus::pci::{
+use warmbus_pci::{
     AccessFault, BusRange, HostBridge, HostWindow, Mechanism, PhysAddr, Width, WindowKind,
     WindowShape,
 };

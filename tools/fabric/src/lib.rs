@@ -8,7 +8,7 @@
 //! also misbehave in every way that hardware is known to.
 //!
 //! ```
-//! use warmbus::pci::{BusRange, ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+//! use warmbus_pci::{BusRange, ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
 //! use warmbus_fabric::{ExpressModel, Fabric, FunctionModel};
 //!
 //! let mut fabric = Fabric::new();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use warmbus::pci::{ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigOffset, Sbdf, Width};
 
 use crate::fabric::NodeId;
 

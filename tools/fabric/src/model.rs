@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use warmbus::pci::Width;
+use warmbus_pci::Width;
 
 use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::{Bist, Power, Vpd};

@@ -4,7 +4,7 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use warmbus::pci::{BusRange, PortType};
+use warmbus_pci::{BusRange, PortType};
 
 use crate::bar::{BarModel, BarSpace};
 use crate::capability::MsiModel;

@@ -6,7 +6,7 @@
 
 mod functions;
 
-use warmbus::pci::{BusRange, PortType};
+use warmbus_pci::{BusRange, PortType};
 
 use crate::express::ExpressModel;
 use crate::fabric::{Fabric, HostId, NodeId, RrsHandling};

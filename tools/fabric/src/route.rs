@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use warmbus::pci::{Sbdf, Width};
+use warmbus_pci::{Sbdf, Width};
 
 use crate::fabric::{Fabric, Host, Node, NodeId};
 use crate::fault::Quirk;

@@ -1,7 +1,7 @@
 //! The registers of one function: what each bit does when it is written and
 //! when the function is reset.
 
-use warmbus::pci::{ConfigOffset, Width};
+use warmbus_pci::{ConfigOffset, Width};
 
 /// How one aligned dword behaves. A set bit in a mask says that the bit
 /// behaves so; a bit in no mask is read-only.

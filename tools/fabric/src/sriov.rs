@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use warmbus::pci::{PortType, Width};
+use warmbus_pci::{PortType, Width};
 
 use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::Effect;

@@ -1,7 +1,8 @@
 //! One function whose configuration space is the bytes.
 
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
-use warmbus::pcsc::{Cached, Probe};
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigSpace, Probe};
+use warmbus_pcsc::Cached;
 
 /// More reads than walk, capture and check of one function can take: each of
 /// its dwords in up to four pieces, twice, and the questions whether it is

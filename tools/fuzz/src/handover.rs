@@ -2,12 +2,14 @@
 
 use std::sync::LazyLock;
 
-use warmbus::kho::{self, BlockInput, Buffer, Handover, Incoming, KhoAbi, Layout, Placement, Sink};
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{PhysAddr, Sbdf};
 use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::inspect;
+use warmbus_kho::{Incoming, KhoAbi};
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_memory::{Buffer, Sink};
+use warmbus_pci::{PhysAddr, Sbdf};
+use warmbus_pcsc_format::{BlockInput, Handover, Layout, Placement};
 
 const BASE: PhysAddr = PhysAddr(0x6000_0000);
 
@@ -41,7 +43,8 @@ fn make(abi: KhoAbi) -> Sound {
         absent: &[],
     };
     let mut memory = Buffer::new(BASE, layout.size() as usize);
-    let handover = kho::build(&layout, &placement, &[block], &mut memory).expect("it is written");
+    let handover = warmbus_pcsc_format::build(&layout, &placement, &[block], &mut memory)
+        .expect("it is written");
     Sound {
         layout,
         handover,
@@ -84,7 +87,8 @@ pub fn handover(data: &[u8]) {
             assert!(incoming.entries.len() <= 64 && held(root.start));
             assert!(incoming.entries.iter().all(|entry| held(entry.address)));
         }
-        let passed = kho::verify(&sound.layout, &sound.handover, &[], BASE, data, &[]);
+        let passed =
+            warmbus_pcsc_format::verify(&sound.layout, &sound.handover, &[], BASE, data, &[]);
         if passed.is_ok() {
             let capture = capture.as_ref().expect("what was checked can be read");
             assert_eq!(capture.problems, [""; 0]);

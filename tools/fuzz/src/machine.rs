@@ -1,13 +1,14 @@
 //! A machine that is made up from the bytes.
 
-use warmbus::kho::{self, Buffer, Gathered, KhoAbi, Layout, Placement};
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{
-    AssignPolicy, PhysAddr, ScanPolicy, Topology, assign, check, enumerate, first_gap,
-};
-use warmbus::pcsc::Cached;
+use warmbus_boot::unassigned::first_gap;
 use warmbus_fabric::{Fabric, Violation, random};
+use warmbus_kho::KhoAbi;
+use warmbus_memory::Buffer;
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_pci::{AssignPolicy, PhysAddr, ScanPolicy, Topology, assign, check, enumerate};
+use warmbus_pcsc::Cached;
+use warmbus_pcsc_format::{Gathered, Layout, Placement};
 
 /// Accesses that one function can cost at the very most, by all stages.
 const ACCESSES: u64 = 20_000;
@@ -69,7 +70,8 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>) {
         absent: &[],
     };
     let mut memory = Buffer::new(base, layout.size() as usize);
-    let handover = kho::build(&layout, &placement, &blocks, &mut memory).expect("it is written");
-    let sound = kho::verify(&layout, &handover, &[], base, memory.bytes(), &[]);
+    let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)
+        .expect("it is written");
+    let sound = warmbus_pcsc_format::verify(&layout, &handover, &[], base, memory.bytes(), &[]);
     assert_eq!(sound, Ok(()));
 }

@@ -1,8 +1,8 @@
 //! A file that somebody gives to the host command: report, dump or console.
 
-use warmbus::pci::Recorded;
 use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::{diff, inspect, lspci};
+use warmbus_pci::Recorded;
 
 /// Reads the file and shows all of it.
 ///

@@ -1,10 +1,11 @@
 //! A device tree that a loader left.
 
-use warmbus::linux::devicetree::{Chosen, ChosenHandover, edit};
-use warmbus::linux::memory::MemoryRange;
-use warmbus::linux::payload::Payload;
-use warmbus::machine::{Lifeline, Machine, Options};
-use warmbus::pci::PhysAddr;
+use warmbus_boot::options::Options;
+use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
+use warmbus_linux::payload::Payload;
+use warmbus_machine::{Lifeline, Machine};
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PhysAddr;
 
 const CHOSEN: Chosen<'static> = Chosen {
     bootargs: Some(b"console=ttyAMA0"),

@@ -5,10 +5,10 @@ use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
-use warmbus::pci::Recorded;
 use warmbus_fabric::chance;
 use warmbus_fuzz::mutate::{Series, mutate};
 use warmbus_fuzz::{TARGETS, Target, sound_handover};
+use warmbus_pci::Recorded;
 
 /// Mutations of each target in an ordinary run.
 const USUAL: u32 = 500;

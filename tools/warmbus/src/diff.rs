@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use warmbus::pci::Sbdf;
-use warmbus::pci::names::RegisterMap;
+use warmbus_pci::Sbdf;
+use warmbus_pcsc::names::RegisterMap;
 
 use crate::Verdict;
 use crate::hierarchy::Hierarchy;

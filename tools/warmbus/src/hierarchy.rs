@@ -6,14 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use warmbus::pci::names::{Layout, RegisterMap};
-use warmbus::pci::registers::{extended, header_type, sr_iov, status};
-use warmbus::pci::{
+use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
+use warmbus_pci::registers::{extended, header_type, sr_iov, status};
+use warmbus_pci::{
     AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge,
     Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, WindowShape, assign,
 };
-use warmbus::pcsc::{Block, Cached, Probe, VfIdentity};
-use warmbus::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
+use warmbus_pci::{ConfigSpace, Probe, VfIdentity};
+use warmbus_pcsc::names::{Layout, RegisterMap};
+use warmbus_pcsc::{Block, Cached};
 
 use crate::input::{Capture, Space, VirtualFunction};
 
@@ -38,7 +39,7 @@ impl Shadow {
 /// leads to the capabilities: Status is seldom kept.
 #[must_use]
 pub fn walkable(space: &Space) -> Vec<u8> {
-    const STATUS: u16 = warmbus::pci::registers::STATUS;
+    const STATUS: u16 = warmbus_pci::registers::STATUS;
     const HEADER_TYPE: usize = 0x0e;
 
     let mut bytes = space.bytes.clone();
@@ -46,8 +47,8 @@ pub fn walkable(space: &Space) -> Vec<u8> {
         .get(HEADER_TYPE)
         .map(|byte| byte & header_type::LAYOUT)
     {
-        Some(2) => warmbus::pci::registers::CARDBUS_CAPABILITIES_POINTER,
-        _ => warmbus::pci::registers::CAPABILITIES_POINTER,
+        Some(2) => warmbus_pci::registers::CARDBUS_CAPABILITIES_POINTER,
+        _ => warmbus_pci::registers::CAPABILITIES_POINTER,
     };
     if space.byte(STATUS).is_none()
         && space.byte(pointer).is_some_and(|pointer| pointer != 0)
@@ -372,7 +373,7 @@ fn size_bars(function: &mut Function, space: &Space) {
         0x30
     };
     for bar in &mut function.bars {
-        use warmbus::pci::BarKind::{Io, Memory32, Memory64, Rom, VfMemory32, VfMemory64};
+        use warmbus_pci::BarKind::{Io, Memory32, Memory64, Rom, VfMemory32, VfMemory64};
 
         let register = match bar.index {
             index @ 0..=5 => Some(0x10 + 4 * u16::from(index)),

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use warmbus::kho::MaskRecord;
-use warmbus::pci::names::{Register, RegisterMap};
-use warmbus::pci::{ConfigOffset, Sbdf};
-use warmbus::pcsc::{Block, Class};
-use warmbus::report::{self, Report};
+use warmbus_boot::report::{self, Report};
+use warmbus_pci::{ConfigOffset, Sbdf};
+use warmbus_pcsc::names::{Register, RegisterMap};
+use warmbus_pcsc::{Block, Class};
+use warmbus_pcsc_format::MaskRecord;
 
 use crate::Verdict;
 use crate::hierarchy::Hierarchy;

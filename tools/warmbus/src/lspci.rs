@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use warmbus::report::{self, CachedBytes};
+use warmbus_boot::report::{self, CachedBytes};
 
 use crate::Verdict;
 use crate::hierarchy::Hierarchy;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use warmbus::pci::Sbdf;
 use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::{Verdict, diff, inspect, lspci, replay};
+use warmbus_pci::Sbdf;
 
 /// Looks at what Warmbus captured of PCI configuration space.
 ///

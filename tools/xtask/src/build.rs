@@ -14,14 +14,20 @@ use crate::{flat, paths, process};
 pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
     let step = Step::begin("building the firmware");
     let mut command = toolchain.cargo("build");
-    command.args(["--release", "--features", "firmware", "--bin", "warmbus"]);
+    command.args([
+        "--release",
+        "--package",
+        "warmbus-firmware",
+        "--features",
+        "firmware",
+    ]);
     process::watch(&mut command, std::time::Duration::from_secs(3600), |line| {
         step.detail(line);
     })?;
 
     let built = Toolchain::target_dir()
         .join(toolchain.target)
-        .join("release/warmbus");
+        .join("release/warmbus-firmware");
     let elf = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let flat =
         flat::flatten(&elf).with_context(|| format!("{} cannot be used", built.display()))?;

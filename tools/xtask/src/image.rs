@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use warmbus::kho::KhoAbi;
-use warmbus::linux::detect;
-use warmbus::linux::image::{ImageHeader, PageSize};
-use warmbus::linux::unpack::Packed;
+use warmbus_kho::KhoAbi;
+use warmbus_linux::detect;
+use warmbus_linux::image::ImageHeader;
+use warmbus_linux::unpack::Packed;
+use warmbus_memory::PageSize;
 
 use crate::Refusal;
 

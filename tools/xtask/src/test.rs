@@ -243,7 +243,13 @@ impl Session {
             clippy && toolchain.is_active(),
             toolchain
                 .cargo("clippy")
-                .args(["--features", "firmware", "--bin", "warmbus", "--quiet"])
+                .args([
+                    "--package",
+                    "warmbus-firmware",
+                    "--features",
+                    "firmware",
+                    "--quiet",
+                ])
                 .args(deny),
         );
         self.check(

@@ -1,6 +1,6 @@
 //! Random functions, and what can be wrong with them.
 
-use warmbus::pci::{PortType, Width};
+use warmbus_pci::{PortType, Width};
 
 use super::Generator;
 use crate::bar::{BarModel, BarSpace};

@@ -1,6 +1,6 @@
-use warmbus::pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
-use warmbus::time::Clock;
 use warmbus_fabric::{Fault, MILLISECOND, Outcome, Violation};
+use warmbus_pci::time::Clock;
+use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 
 use crate::{ABSENT, Bench, endpoint, ids, root_port};
 

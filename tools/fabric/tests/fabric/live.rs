@@ -1,10 +1,10 @@
 //! Registers that change by themselves or drag others along: each is a way to
 //! be wrong for a cache that takes them for constant.
 
-use warmbus::pci::{PortType, Sbdf, Width};
 use warmbus_fabric::{
     BarModel, ExpressModel, FunctionModel, MILLISECOND, MsiModel, SECOND, SlotModel, Violation,
 };
+use warmbus_pci::{PortType, Sbdf, Width};
 
 use crate::{ABSENT, Bench, endpoint, ids, port, root_port};
 

@@ -1,7 +1,7 @@
-use warmbus::pci::{PortType, Width};
 use warmbus_fabric::{
     BarModel, BarSpace, BridgeWindows, EaEntry, ExpressModel, FunctionModel, MsiModel, SlotModel,
 };
+use warmbus_pci::{PortType, Width};
 
 use crate::{Bench, endpoint, root_port};
 

@@ -1,6 +1,6 @@
-use warmbus::pci::{PortType, Width};
-use warmbus::time::Clock;
 use warmbus_fabric::{ExpressModel, FunctionModel, MILLISECOND, Outcome, RrsHandling, SECOND};
+use warmbus_pci::time::Clock;
+use warmbus_pci::{PortType, Width};
 
 use crate::{ABSENT, Bench, endpoint, ids, port, root_port};
 

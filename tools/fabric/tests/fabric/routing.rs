@@ -1,8 +1,8 @@
-use warmbus::pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
 use warmbus_fabric::{
     BridgeWindows, ExpressModel, Fabric, FunctionModel, Outcome, Quirk, SlotModel, Violation,
     topologies,
 };
+use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
 
 use crate::{ABSENT, Bench, endpoint, ids, port, root_port};
 
@@ -266,7 +266,7 @@ fn two_bridges_for_one_bus_and_a_wrong_primary_are_recorded() {
 #[test]
 fn segments_are_apart() {
     let mut fabric = Fabric::new();
-    let all = warmbus::pci::BusRange {
+    let all = warmbus_pci::BusRange {
         first: 0,
         last: 255,
     };

@@ -1,8 +1,8 @@
 //! Whole machines: made up, random and planned.
 
 use proptest::prelude::*;
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 use warmbus_fabric::{Fabric, Outcome, chance, plan, random, topologies};
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 
 /// Numbers all buses below `bus`, depth first, in the plainest way, and
 /// returns the highest number that it used.

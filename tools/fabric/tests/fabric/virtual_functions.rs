@@ -1,7 +1,7 @@
-use warmbus::pci::Sbdf;
 use warmbus_fabric::{
     BarModel, FunctionModel, MILLISECOND, NodeId, SrIovModel, VF_ENABLE_TIME, VfLayout, Violation,
 };
+use warmbus_pci::Sbdf;
 
 use crate::{ABSENT, Bench, endpoint, root_port};
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use warmbus::linux::tokens::{Token, Tree};
-use warmbus::pci::Sbdf;
+use warmbus_fdt::tokens::{Token, Tree};
+use warmbus_pci::Sbdf;
 
 use super::memory::{self, Memory};
 use super::tables::{INDEX_MAGIC, le64, read_block, read_index};

@@ -10,10 +10,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use warmbus::kho::{CapabilityRecord, MaskRecord};
-use warmbus::pci::Sbdf;
-use warmbus::pcsc::VfRouting;
-use warmbus::report::Report;
+use warmbus_boot::report::Report;
+use warmbus_pci::Sbdf;
+use warmbus_pci::VfRouting;
+use warmbus_pcsc_format::{CapabilityRecord, MaskRecord};
 
 /// What kind of file a capture was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use warmbus::kho::block::BLOCK_SIZE;
-use warmbus::kho::{CapabilityRecord, MaskRecord};
-use warmbus::pci::Sbdf;
-use warmbus::pcsc::VfRouting;
+use warmbus_pci::Sbdf;
+use warmbus_pci::VfRouting;
+use warmbus_pcsc_format::block::BLOCK_SIZE;
+use warmbus_pcsc_format::{CapabilityRecord, MaskRecord};
 
 use super::memory::Memory;
 use super::{Extension, Space, VirtualFunction};

@@ -1,8 +1,8 @@
 //! Reports, dumps, and consoles that show either.
 
 use anyhow::{Result, anyhow, bail, ensure};
-use warmbus::pci::{DumpError, Recorded};
-use warmbus::report::{Report, SCHEMA};
+use warmbus_boot::report::{Report, SCHEMA};
+use warmbus_pci::{DumpError, Recorded};
 use xtask::console::{Event, Reader, Section};
 
 use super::{Capture, Kind, Space};

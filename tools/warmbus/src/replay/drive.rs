@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use warmbus::pci::names::{Layout, RegisterMap};
-use warmbus::pci::registers::{BUS_NUMBERS, header_type};
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
-use warmbus::pcsc::{Block, Cached, Class, Probe, Statistics};
+use warmbus_pci::registers::{BUS_NUMBERS, header_type};
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigSpace, Probe};
+use warmbus_pcsc::names::{Layout, RegisterMap};
+use warmbus_pcsc::{Block, Cached, Class, Statistics};
 
 use super::Step;
 use super::hardware::Hardware;
@@ -65,7 +66,7 @@ fn fill(cache: &mut Cached<Hardware>, capture: &Capture) {
             .map(|offset| offset & !3)
             .collect();
         for dword in missing {
-            cache.distrust(function, dword);
+            cache.invalidate_register(function, dword);
         }
     }
     cache.access_mut().end_of_filling(capture);

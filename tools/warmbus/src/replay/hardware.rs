@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use warmbus::kho::MaskRecord;
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcsc_format::MaskRecord;
 
 use super::Step;
 use crate::hierarchy::walkable;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use warmbus::pci::{ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigOffset, Sbdf, Width};
 use xtask::trace::{Access, Kind};
 
 pub use outcome::{Outcome, Run, Stale, Tally};

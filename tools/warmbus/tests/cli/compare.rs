@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use warmbus::kho::KhoAbi;
-use warmbus::pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 use warmbus_fabric::topologies;
+use warmbus_kho::KhoAbi;
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 
 use crate::machine::Machine;
 use crate::{Folder, data, warmbus};

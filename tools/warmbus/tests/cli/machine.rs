@@ -2,20 +2,22 @@
 
 use std::fmt::Write as _;
 
-use warmbus::kho::{
-    BlockInput, Buffer, CapabilityRecord, Handover, KhoAbi, Layout, MaskRecord, Placement, build,
-};
-use warmbus::linux::image::PageSize;
-use warmbus::linux::memory::MemoryRange;
-use warmbus::pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, PhysAddr, Sbdf, ScanPolicy, Topology, Width, assign,
-    enumerate,
-};
-use warmbus::pcsc::Cached;
-use warmbus::report::{
+use warmbus_boot::report::{
     self, Accesses, CacheStatistics, CachedBytes, Facts, Machine as ReportMachine, Report,
 };
 use warmbus_fabric::Fabric;
+use warmbus_kho::KhoAbi;
+use warmbus_memory::Buffer;
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_pci::{
+    AssignPolicy, ConfigAccess, ConfigOffset, PhysAddr, Sbdf, ScanPolicy, Topology, Width, assign,
+    enumerate,
+};
+use warmbus_pcsc::Cached;
+use warmbus_pcsc_format::{
+    BlockInput, CapabilityRecord, Handover, Layout, MaskRecord, Placement, build,
+};
 
 /// Where the handover lies.
 pub(crate) const ARENA: u64 = 0x7e00_0000;

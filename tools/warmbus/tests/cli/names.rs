@@ -3,10 +3,12 @@
 
 use std::process::Command;
 
-use warmbus::pci::names::{Layout, RegisterMap};
-use warmbus::pci::{ConfigOffset, Recorded};
-use warmbus::pcsc::{Cached, Probe};
 use warmbus_fabric::topologies;
+use warmbus_pci::ConfigSpace;
+use warmbus_pci::Probe;
+use warmbus_pci::{ConfigOffset, Recorded};
+use warmbus_pcsc::Cached;
+use warmbus_pcsc::names::{Layout, RegisterMap};
 
 use crate::machine::Machine;
 
@@ -85,7 +87,7 @@ fn header_registers_are_where_setpci_says_and_as_wide() {
 }
 
 /// The first byte of each run of bytes that may be cached but have no name.
-fn nameless(config: &Cached<impl warmbus::pci::ConfigAccess>) -> Vec<String> {
+fn nameless(config: &Cached<impl warmbus_pci::ConfigAccess>) -> Vec<String> {
     let mut found = Vec::new();
     for (sbdf, block) in config.blocks() {
         let map = RegisterMap::new(&Layout {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
-use warmbus::report::Report;
+use warmbus_boot::report::Report;
 
 use super::peer::{Boot, CLEAR_SCREEN};
 use crate::console::{Event, Outcome, Section};

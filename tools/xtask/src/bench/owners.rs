@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use warmbus::report::{Report, SCHEMA};
+use warmbus_boot::report::{Report, SCHEMA};
 
 use super::results::ratio;
 use crate::Refusal;
@@ -47,7 +47,7 @@ impl Board {
             return Err(refuse("its timer_hz is 0".into()).into());
         }
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let sum = |what: fn(&warmbus::report::Phase) -> u64| {
+        let sum = |what: fn(&warmbus_boot::report::Phase) -> u64| {
             report.phases.iter().map(what).fold(0, u64::saturating_add)
         };
         Ok(Self {
@@ -99,7 +99,7 @@ mod tests {
         for (name, ticks, config_ticks) in
             [("enumerate", 60_000, 40_000), ("plan", 140_000, 60_000)]
         {
-            report.phases.push(warmbus::report::Phase {
+            report.phases.push(warmbus_boot::report::Phase {
                 name: name.into(),
                 ticks,
                 nanoseconds: ticks * 40,

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use warmbus::linux::image::ImageHeader;
+use warmbus_linux::image::ImageHeader;
 
 use crate::{Refusal, process};
 

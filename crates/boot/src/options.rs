@@ -1,0 +1,339 @@
+//! What the boot arguments ask of Warmbus.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::num::NonZeroUsize;
+
+use log::LevelFilter;
+
+use warmbus_kho::KhoAbi;
+use warmbus_linux::command_line::words;
+use warmbus_machine::Region;
+use warmbus_memory::PhysAddr;
+use warmbus_pci::{Sbdf, VfPolicy, VfScope};
+
+/// Which version of the Kexec HandOver ABI the cache is handed over with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KhoChoice {
+    /// The one that the kernel image names, if it names one.
+    #[default]
+    Auto,
+    /// None: Linux is started plainly.
+    Off,
+    /// This one, whatever the kernel image names.
+    Abi(KhoAbi),
+}
+
+/// What the boot arguments ask for. Every switch is off and every number is
+/// `None` unless its word is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent word of the command line"
+)]
+pub struct Options {
+    /// `warmbus.loglevel=`: what is logged; `info` unless said otherwise.
+    pub log_level: LevelFilter,
+    /// `warmbus.preserve`: leave bus numbers and BARs as they are found.
+    pub preserve: bool,
+    /// `warmbus.controllers`: also use host bridges whose own registers are in
+    /// the way, which only answer once a loader has set them up.
+    pub controllers: bool,
+    /// `warmbus.verify`: read everything again and compare it with the cache.
+    pub verify: bool,
+    /// `warmbus.report`: print the JSON report on the console.
+    pub report: bool,
+    /// `warmbus.lspci`: print a dump that `lspci -F` reads.
+    pub lspci: bool,
+    /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
+    /// to 255.
+    pub hotplug_buses: Option<u8>,
+    /// `warmbus.cores=`: cores that capture together, 1 or more; `auto`, which
+    /// is `None`, asks for as many as help.
+    pub cores: Option<NonZeroUsize>,
+    /// `warmbus.probe_only`: stop before Linux, even if there is one.
+    pub probe_only: bool,
+    /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
+    /// otherwise.
+    pub kho: KhoChoice,
+    /// `warmbus.vfs=`: which virtual functions are captured: `off`, `found`,
+    /// `all`, or physical functions with how many each, and `keep`; those that
+    /// are found enabled unless said otherwise.
+    pub vfs: VfPolicy,
+    /// `warmbus.kernel=ADDRESS,SIZE`: where a loader that cannot say so in the
+    /// device tree has put the kernel; address and bytes, the latter not 0.
+    pub kernel: Option<Region>,
+    /// `warmbus.initrd=ADDRESS,SIZE`: the same for the initrd.
+    pub initrd: Option<Region>,
+    /// What could not be understood, as sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            log_level: LevelFilter::Info,
+            preserve: false,
+            controllers: false,
+            verify: false,
+            report: false,
+            lspci: false,
+            hotplug_buses: None,
+            cores: None,
+            probe_only: false,
+            kho: KhoChoice::Auto,
+            vfs: VfPolicy::default(),
+            kernel: None,
+            initrd: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Reads the words that start with `warmbus.` from a kernel command line.
+    ///
+    /// The line is shared with Linux: all other words, and everything after
+    /// `--`, are not looked at. Of a word that is there twice the last one
+    /// counts. A word that is not understood becomes a warning.
+    #[must_use]
+    pub fn from_bootargs(bootargs: &str) -> Self {
+        let mut options = Self::default();
+        for word in words(bootargs).take_while(|&word| word != "--") {
+            let Some(setting) = word.strip_prefix("warmbus.") else {
+                continue;
+            };
+            if !options.set(setting) {
+                options
+                    .warnings
+                    .push(format!("the boot argument \"{word}\" is not understood"));
+            }
+        }
+        options
+    }
+
+    /// Applies one word; `false` where it is not understood.
+    fn set(&mut self, setting: &str) -> bool {
+        match setting.split_once('=') {
+            None => {
+                let switch = match setting {
+                    "preserve" => &mut self.preserve,
+                    "controllers" => &mut self.controllers,
+                    "verify" => &mut self.verify,
+                    "report" => &mut self.report,
+                    "lspci" => &mut self.lspci,
+                    "probe_only" => &mut self.probe_only,
+                    _ => return false,
+                };
+                *switch = true;
+                true
+            }
+            Some(("loglevel", level)) => {
+                // LevelFilter itself would also take other spellings.
+                let lower = !level.bytes().any(|byte| byte.is_ascii_uppercase());
+                let level = level.parse().ok().filter(|_| lower);
+                level.map(|level| self.log_level = level).is_some()
+            }
+            // For the test Linux, where both have one command line.
+            Some(("test", _)) => true,
+            Some(("hotplug_buses", number)) => {
+                let number = number.parse().ok();
+                self.hotplug_buses = number.or(self.hotplug_buses);
+                number.is_some()
+            }
+            Some(("cores", "auto")) => {
+                self.cores = None;
+                true
+            }
+            Some(("cores", number)) => {
+                let number = number.parse().ok();
+                self.cores = number.or(self.cores);
+                number.is_some()
+            }
+            Some((what @ ("kernel" | "initrd"), place)) => {
+                let module = region(place);
+                let kept = match what {
+                    "kernel" => &mut self.kernel,
+                    _ => &mut self.initrd,
+                };
+                *kept = module.or(*kept);
+                module.is_some()
+            }
+            Some(("kho", choice)) => {
+                self.kho = match choice {
+                    "auto" => KhoChoice::Auto,
+                    "off" => KhoChoice::Off,
+                    "v1" => KhoChoice::Abi(KhoAbi::V1),
+                    "v3" => KhoChoice::Abi(KhoAbi::V3),
+                    "v4" => KhoChoice::Abi(KhoAbi::V4),
+                    _ => return false,
+                };
+                true
+            }
+            Some(("vfs", words)) => {
+                let policy = vf_policy(words);
+                let is_understood = policy.is_some();
+                self.vfs = policy.unwrap_or_else(|| core::mem::take(&mut self.vfs));
+                is_understood
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+/// The words between the commas of `warmbus.vfs=`.
+fn vf_policy(words: &str) -> Option<VfPolicy> {
+    let mut policy = VfPolicy::default();
+    for word in words.split(',') {
+        match word {
+            "off" => policy.scope = VfScope::Off,
+            "found" => policy.scope = VfScope::Found,
+            "all" => policy.scope = VfScope::All,
+            "keep" => policy.keep = true,
+            listed => {
+                let (function, count) = listed.split_once('=')?;
+                let function: Sbdf = function.parse().ok()?;
+                policy.listed.push((function, count.parse().ok()?));
+            }
+        }
+    }
+    Some(policy)
+}
+
+/// `ADDRESS,SIZE`, each decimal or, with `0x`, hexadecimal.
+fn region(text: &str) -> Option<Region> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (base, size) = text.split_once(',')?;
+    let (base, size) = (number(base)?, number(size)?);
+    base.checked_add(size.checked_sub(1)?)?;
+    Some(Region {
+        base: PhysAddr(base),
+        size,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_others_are_not_looked_at() {
+        let line = "console=ttyAMA0 root=/dev/vda warmbus_x=1 foo.warmbus.preserve nowarmbus.verify warmbus.test=summary";
+        assert_eq!(Options::from_bootargs(line), Options::default());
+    }
+
+    #[test]
+    fn every_word_does_what_it_says() {
+        let options = Options::from_bootargs(
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
+        );
+        assert_eq!(
+            options,
+            Options {
+                log_level: LevelFilter::Trace,
+                preserve: true,
+                controllers: true,
+                verify: true,
+                report: true,
+                lspci: true,
+                hotplug_buses: Some(8),
+                cores: NonZeroUsize::new(4),
+                probe_only: true,
+                kho: KhoChoice::Abi(KhoAbi::V3),
+                vfs: VfPolicy {
+                    scope: VfScope::All,
+                    listed: alloc::vec![(Sbdf::new(1, 2, 0, 0), 16)],
+                    keep: true,
+                },
+                kernel: Some(Region {
+                    base: PhysAddr(0x100_1000_0000),
+                    size: 4096,
+                }),
+                initrd: Some(Region {
+                    base: PhysAddr(8192),
+                    size: 0x20,
+                }),
+                warnings: Vec::new(),
+            }
+        );
+    }
+
+    #[test]
+    fn words_that_are_not_understood_become_warnings_and_change_nothing() {
+        for word in [
+            "warmbus.",
+            "warmbus.loglevel",
+            "warmbus.loglevel=",
+            "warmbus.loglevel=INFO",
+            "warmbus.loglevel=loud",
+            "warmbus.preserve=1",
+            "warmbus.hotplug_buses",
+            "warmbus.hotplug_buses=256",
+            "warmbus.hotplug_buses=-1",
+            "warmbus.cores",
+            "warmbus.cores=0",
+            "warmbus.cores=all",
+            "warmbus.probe_only=1",
+            "warmbus.kho",
+            "warmbus.kho=",
+            "warmbus.kho=v2",
+            "warmbus.kho=V4",
+            "warmbus.vfs",
+            "warmbus.vfs=",
+            "warmbus.vfs=some",
+            "warmbus.vfs=all,",
+            "warmbus.vfs=0000:01:00.0",
+            "warmbus.vfs=0000:01:00.0=65536",
+            "warmbus.vfs=01:00=3",
+            "warmbus.kernel",
+            "warmbus.kernel=0x1000",
+            "warmbus.kernel=0x1000,0",
+            "warmbus.kernel=0x1000,4096,1",
+            "warmbus.initrd=,",
+            "warmbus.kernel=ffff,4096",
+            "warmbus.kernel=0xfffffffffffff000,0x1001",
+            "warmbus.unknown",
+        ] {
+            let options = Options::from_bootargs(word);
+            assert_eq!(
+                options.warnings,
+                [format!("the boot argument \"{word}\" is not understood")]
+            );
+            let silent = Options {
+                warnings: Vec::new(),
+                ..options
+            };
+            assert_eq!(silent, Options::default(), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_words_counts() {
+        let options = Options::from_bootargs("warmbus.loglevel=off warmbus.loglevel=debug");
+        assert_eq!(options.log_level, LevelFilter::Debug);
+    }
+
+    #[test]
+    fn every_choice_of_a_handover_has_its_word() {
+        for (word, choice) in [
+            ("auto", KhoChoice::Auto),
+            ("off", KhoChoice::Off),
+            ("v1", KhoChoice::Abi(KhoAbi::V1)),
+            ("v3", KhoChoice::Abi(KhoAbi::V3)),
+            ("v4", KhoChoice::Abi(KhoAbi::V4)),
+        ] {
+            let options = Options::from_bootargs(&format!("warmbus.kho={word}"));
+            assert_eq!((options.kho, options.warnings.len()), (choice, 0));
+        }
+    }
+
+    #[test]
+    fn quoted_words_and_those_for_init_are_not_ours() {
+        let line = "dyndbg=\"file a warmbus.preserve +p\" -- warmbus.verify";
+        assert_eq!(Options::from_bootargs(line), Options::default());
+    }
+}

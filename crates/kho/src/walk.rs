@@ -1,0 +1,235 @@
+//! The preserved-memory map as a kernel reads it.
+//!
+//! Written from the description of the format alone and shares nothing with
+//! the writer, so that a mistake there is not made here as well.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::KhoAbi;
+use warmbus_fdt::tokens::{Token, Tree};
+pub use warmbus_memory::ADDRESS_END;
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PageSize;
+use warmbus_memory::PhysAddr;
+use warmbus_memory::Source;
+
+/// The memory that a handover is in.
+#[derive(Clone, Copy)]
+pub struct Arena<'a> {
+    pub base: PhysAddr,
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Arena<'a> {
+    /// The bytes of `range`, if all of it is here.
+    pub fn get(&self, range: MemoryRange) -> Option<&'a [u8]> {
+        let start = usize::try_from(range.start.0.checked_sub(self.base.0)?).ok()?;
+        let end = start.checked_add(usize::try_from(range.size).ok()?)?;
+        self.bytes.get(start..end)
+    }
+}
+
+impl Source for Arena<'_> {
+    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
+        self.get(MemoryRange::new(address, length))
+    }
+}
+
+/// Looks at a property: the names of the nodes that it is in, that of the root
+/// first, its own and its value. `None` where the tree is not to be used.
+type See<'s> = dyn FnMut(&[&[u8]], &[u8], &[u8]) -> Option<()> + 's;
+
+/// Shows every property of a tree to `see`. `None` where the tree cannot be
+/// read, or `see` says so.
+pub fn each_property(bytes: &[u8], see: &mut See<'_>) -> Option<()> {
+    let mut path = Vec::new();
+    for token in Tree::new(bytes).ok()?.tokens() {
+        match token.ok()?.1 {
+            Token::Begin { name } => path.push(name),
+            Token::End => drop(path.pop()),
+            Token::Property { name, value } => see(&path, name, value)?,
+        }
+    }
+    Some(())
+}
+
+/// A property of exactly 8 bytes, in the byte order of the CPU.
+pub fn number(value: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(value.try_into().ok()?))
+}
+
+/// The u64 at `offset`, 0 beyond the end.
+pub fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    let mut raw = [0; 8];
+    if let Some(found) = bytes.get(offset..offset + 8) {
+        raw.copy_from_slice(found);
+    }
+    u64::from_le_bytes(raw)
+}
+
+/// Pages of a map without entries that are read in any case.
+const MOST_EMPTY: usize = 64;
+
+/// What is wrong with a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapFault {
+    /// A page of the map is not aligned, not in memory, or in use twice.
+    Page(PhysAddr),
+    /// An entry that no kernel can take, of the page at this address.
+    Entry(PhysAddr),
+    /// There are more entries than this, or far more pages.
+    TooMany(usize),
+}
+
+/// A map.
+pub struct Map {
+    /// Its entries, ascending.
+    pub entries: Vec<MemoryRange>,
+    /// Where its pages are.
+    pub pages: BTreeSet<u64>,
+}
+
+/// Reads the map whose first page is at `first`, with at most `most` entries.
+pub fn entries(
+    memory: &dyn Source,
+    abi: KhoAbi,
+    page_size: PageSize,
+    first: PhysAddr,
+    most: usize,
+) -> Result<Map, MapFault> {
+    let mut walk = Walk {
+        memory,
+        shift: page_size.shift(),
+        visited: BTreeSet::new(),
+        found: Vec::new(),
+        most,
+    };
+    match abi {
+        KhoAbi::V1 => walk.chunks(first.0)?,
+        KhoAbi::V3 | KhoAbi::V4 => {
+            let (levels, leaf) = match page_size {
+                PageSize::K4 => (6, 15),
+                PageSize::K16 => (5, 17),
+                PageSize::K64 => (4, 19),
+            };
+            walk.node(first.0, levels - 1, 0, leaf)?;
+        }
+    }
+    walk.found.sort_by_key(|range| range.start);
+    Ok(Map {
+        entries: walk.found,
+        pages: walk.visited,
+    })
+}
+
+struct Walk<'a> {
+    memory: &'a dyn Source,
+    shift: u32,
+    /// Pages of the map that were read. Each is read once, which ends every
+    /// circle.
+    visited: BTreeSet<u64>,
+    found: Vec<MemoryRange>,
+    most: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn page(&mut self, at: u64) -> Result<&'a [u8], MapFault> {
+        let fault = MapFault::Page(PhysAddr(at));
+        let size = 1 << self.shift;
+        if !at.is_multiple_of(size) || !self.visited.insert(at) {
+            return Err(fault);
+        }
+        // A kernel may leave pages without entries, but not many.
+        if self.visited.len() > 2 * self.most + MOST_EMPTY {
+            return Err(MapFault::TooMany(self.most));
+        }
+        self.memory.get(PhysAddr(at), size).ok_or(fault)
+    }
+
+    /// `2^order` pages at `start`, by the page of the map at `page`.
+    fn entry(&mut self, page: u64, start: u64, order: u32) -> Result<(), MapFault> {
+        if self.found.len() == self.most {
+            return Err(MapFault::TooMany(self.most));
+        }
+        let shift = order.saturating_add(self.shift);
+        let size = 1_u64.checked_shl(shift);
+        let fits = |size: &u64| start <= ADDRESS_END && *size <= ADDRESS_END - start;
+        let size = size.filter(|size| fits(size) && start.is_multiple_of(*size));
+        let size = size.ok_or(MapFault::Entry(PhysAddr(page)))?;
+        self.found.push(MemoryRange::new(PhysAddr(start), size));
+        Ok(())
+    }
+
+    /// The list of version 1: chunks of one order each, with bitmaps.
+    fn chunks(&mut self, first: u64) -> Result<(), MapFault> {
+        // The bits that all kernels of this version read.
+        const BITS: u64 = 4096;
+        let mut at = first;
+        while at != 0 {
+            let chunk = self.page(at)?;
+            let head = u64_at(chunk, 8);
+            let (order, count) = (head as u32, (head >> 32) as usize);
+            let records = chunk[16..]
+                .get(..count.saturating_mul(16))
+                .ok_or(MapFault::Entry(PhysAddr(at)))?;
+            for record in records.chunks_exact(16) {
+                let (start, bitmap) = (u64_at(record, 0), u64_at(record, 8));
+                let bits = self.page(bitmap)?;
+                for bit in set_bits(bits) {
+                    let shift = order.saturating_add(self.shift);
+                    let distance = bit.checked_shl(shift).filter(|_| bit < BITS && shift <= 30);
+                    let address = distance.and_then(|distance| start.checked_add(distance));
+                    let address = address.ok_or(MapFault::Entry(PhysAddr(bitmap)))?;
+                    self.entry(bitmap, address, order)?;
+                }
+            }
+            at = u64_at(chunk, 0);
+        }
+        Ok(())
+    }
+
+    /// A node of the radix tree of the later versions, `level` above the
+    /// leaves, reached by the slots in `path`.
+    fn node(&mut self, at: u64, level: u32, path: u64, leaf: u32) -> Result<(), MapFault> {
+        let page = self.page(at)?;
+        if level > 0 {
+            let slots = page.len() as u64 / 8;
+            for (slot, raw) in (0..).zip(page.chunks_exact(8)) {
+                let child = u64_at(raw, 0);
+                if child != 0 {
+                    let path = path.checked_mul(slots).map(|path| path + slot);
+                    let path = path.ok_or(MapFault::Entry(PhysAddr(at)))?;
+                    self.node(child, level - 1, path, leaf)?;
+                }
+            }
+            return Ok(());
+        }
+        for bit in set_bits(page) {
+            let key = path.checked_mul(1 << leaf).map(|path| path | bit);
+            let top = key.and_then(u64::checked_ilog2);
+            // The highest bit of a key tells the order.
+            let order = top.and_then(|top| (64 - self.shift).checked_sub(top));
+            let (Some(key), Some(top), Some(order)) = (key, top, order) else {
+                return Err(MapFault::Entry(PhysAddr(at)));
+            };
+            let frame = key ^ 1 << top;
+            let address = frame.checked_shl(self.shift + order);
+            let address = address.filter(|address| address >> (self.shift + order) == frame);
+            self.entry(at, address.unwrap_or(u64::MAX), order)?;
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of the bits that are set.
+fn set_bits(bitmap: &[u8]) -> impl Iterator<Item = u64> {
+    (0..)
+        .zip(bitmap)
+        .filter(|(_, byte)| **byte != 0)
+        .flat_map(|(index, byte)| {
+            (0..8)
+                .filter(move |bit| byte >> bit & 1 != 0)
+                .map(move |bit| index * 8 + bit)
+        })
+}

@@ -1,0 +1,233 @@
+//! The boot tree with what Linux has to be told in `/chosen`.
+//!
+//! Every token and every string of the tree is copied as it is; only
+//! properties of `/chosen` are added or replaced. Rebuilding the tree from
+//! names and values would not do: writers insist on names that the
+//! specification allows, and real trees have others, `/__symbols__` first.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+pub use warmbus_fdt::tokens::TreeError;
+use warmbus_fdt::tokens::{Token, Tree, u32_at, write};
+use warmbus_memory::MemoryRange;
+
+/// What `/chosen` is to say. What is not asked for stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chosen<'a> {
+    /// The kernel command line (`bootargs`), without a NUL.
+    pub bootargs: Option<&'a [u8]>,
+    /// Where the initrd is (`linux,initrd-start`, `linux,initrd-end`).
+    pub initrd: Option<MemoryRange>,
+    /// The handover.
+    pub handover: Option<ChosenHandover>,
+    /// Linux is to keep bus numbers and BARs (`linux,pci-probe-only`).
+    pub probe_only: bool,
+    /// A range in the memory reservation block that nobody needs any more.
+    pub released: Option<MemoryRange>,
+}
+
+/// Where Linux finds a handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChosenHandover {
+    /// The page of the root tree (`linux,kho-fdt`).
+    pub root: MemoryRange,
+    /// The array of scratch areas (`linux,kho-scratch`).
+    pub scratch: MemoryRange,
+}
+
+/// Returns `tree` with the additions of `chosen`.
+///
+/// The size of the result does not depend on addresses, so it can be found out
+/// before they are known.
+pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
+    let tree = Tree::new(tree)?;
+    let places = Places::find(&tree)?;
+    let mut strings = tree.strings.to_vec();
+    let mut additions = Vec::new();
+    for (name, value) in properties(chosen, &places)? {
+        let at = u32::try_from(strings.len()).map_err(|_| TreeError::TooLarge)?;
+        write::property(&mut additions, at, &value);
+        strings.extend_from_slice(name.as_bytes());
+        strings.push(0);
+    }
+    let names = names(chosen);
+    let replaced = |name: &[u8]| names.iter().any(|new| new.as_bytes() == name);
+
+    let mut structure = Vec::with_capacity(tree.structure.len() + additions.len() + 32);
+    let mut copied = 0;
+    let mut copy_to = |structure: &mut Vec<u8>, end: usize, next: usize| {
+        structure.extend_from_slice(&tree.structure[copied..end]);
+        copied = next;
+    };
+    match places.chosen {
+        Some(at) => {
+            copy_to(&mut structure, at, at);
+            structure.extend_from_slice(&additions);
+            for (place, name) in &places.chosen_properties {
+                if replaced(name) {
+                    copy_to(&mut structure, place.start, place.end);
+                }
+            }
+        }
+        None if additions.is_empty() => {}
+        None => {
+            copy_to(&mut structure, places.root_end, places.root_end);
+            write::begin(&mut structure, "chosen");
+            structure.extend_from_slice(&additions);
+            write::end(&mut structure);
+        }
+    }
+    copy_to(&mut structure, places.end, places.end);
+    write::finish(&mut structure);
+    let mut reservations = Vec::new();
+    for entry in tree.reservations.chunks_exact(16) {
+        let (start, size) = entry.split_at(8);
+        let is = |range: MemoryRange| {
+            *start == range.start.0.to_be_bytes() && *size == range.size.to_be_bytes()
+        };
+        if !chosen.released.is_some_and(is) {
+            reservations.extend_from_slice(entry);
+        }
+    }
+    let tree = Tree {
+        reservations: &reservations,
+        ..tree
+    };
+    assemble(&tree, &structure, &strings)
+}
+
+/// The names of the properties that `chosen` sets.
+fn names(chosen: &Chosen<'_>) -> Vec<&'static str> {
+    let sets = [
+        ("bootargs", chosen.bootargs.is_some()),
+        ("linux,initrd-start", chosen.initrd.is_some()),
+        ("linux,initrd-end", chosen.initrd.is_some()),
+        ("linux,kho-fdt", chosen.handover.is_some()),
+        ("linux,kho-scratch", chosen.handover.is_some()),
+        ("linux,pci-probe-only", chosen.probe_only),
+    ];
+    sets.into_iter()
+        .filter_map(|(name, set)| set.then_some(name))
+        .collect()
+}
+
+/// The values for [`names`], in the same order.
+fn properties(
+    chosen: &Chosen<'_>,
+    places: &Places<'_>,
+) -> Result<Vec<(&'static str, Vec<u8>)>, TreeError> {
+    let mut values = Vec::new();
+    if let Some(bootargs) = chosen.bootargs {
+        if bootargs.contains(&0) {
+            return Err(TreeError::CommandLine);
+        }
+        let mut text = bootargs.to_vec();
+        text.push(0);
+        values.push(text);
+    }
+    if let Some(initrd) = chosen.initrd {
+        values.push(initrd.start.0.to_be_bytes().to_vec());
+        values.push(initrd.end().to_be_bytes().to_vec());
+    }
+    if let Some(handover) = chosen.handover {
+        for range in [handover.root, handover.scratch] {
+            values.push(places.pair(range)?);
+        }
+    }
+    if chosen.probe_only {
+        values.push(1_u32.to_be_bytes().to_vec());
+    }
+    Ok(names(chosen).into_iter().zip(values).collect())
+}
+
+/// Appends `value` in `count` big-endian cells.
+fn cells(value: u64, count: u32, out: &mut Vec<u8>) -> Result<(), TreeError> {
+    if count == 2 {
+        out.extend_from_slice(&value.to_be_bytes());
+    } else {
+        let low = u32::try_from(value).map_err(|_| TreeError::TooWide { value })?;
+        out.extend_from_slice(&low.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// Where things are in the structure block.
+#[derive(Default)]
+struct Places<'a> {
+    /// Behind the begin token of `/chosen`.
+    chosen: Option<usize>,
+    /// The properties of `/chosen` itself.
+    chosen_properties: Vec<(Range<usize>, &'a [u8])>,
+    /// The end token of the root node.
+    root_end: usize,
+    /// Behind it.
+    end: usize,
+    address_cells: Option<u32>,
+    size_cells: Option<u32>,
+}
+
+impl<'a> Places<'a> {
+    fn find(tree: &Tree<'a>) -> Result<Self, TreeError> {
+        let mut places = Self::default();
+        let mut depth = 0;
+        let mut in_chosen = false;
+        let mut tokens = tree.tokens();
+        for token in &mut tokens {
+            let (place, token) = token?;
+            match token {
+                Token::Begin { name } => {
+                    depth += 1;
+                    if depth == 2 && places.chosen.is_none() && is_chosen(name) {
+                        places.chosen = Some(place.end);
+                        in_chosen = true;
+                    }
+                }
+                Token::End => {
+                    if depth == 2 {
+                        in_chosen = false;
+                    }
+                    depth -= 1;
+                    places.root_end = place.start;
+                }
+                Token::Property { name, value } if depth == 1 => match name {
+                    b"#address-cells" => places.address_cells = u32_at(value, 0),
+                    b"#size-cells" => places.size_cells = u32_at(value, 0),
+                    _ => {}
+                },
+                Token::Property { name, .. } if depth == 2 && in_chosen => {
+                    places.chosen_properties.push((place, name));
+                }
+                Token::Property { .. } => {}
+            }
+        }
+        places.end = tokens.position();
+        Ok(places)
+    }
+
+    /// `range` as one address and one size in the cells of the root node.
+    fn pair(&self, range: MemoryRange) -> Result<Vec<u8>, TreeError> {
+        let count = |cells: Option<u32>| {
+            cells
+                .filter(|count| (1..=2).contains(count))
+                .ok_or(TreeError::Cells)
+        };
+        let mut out = Vec::with_capacity(16);
+        cells(range.start.0, count(self.address_cells)?, &mut out)?;
+        cells(range.size, count(self.size_cells)?, &mut out)?;
+        Ok(out)
+    }
+}
+
+/// Linux accepts both names.
+pub fn is_chosen(name: &[u8]) -> bool {
+    name == b"chosen" || name == b"chosen@0"
+}
+
+/// Puts the blocks together, in the order that dtc writes them.
+fn assemble(tree: &Tree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, TreeError> {
+    let mut out = write::start(tree, structure.len(), strings.len())?;
+    out.extend_from_slice(structure);
+    out.extend_from_slice(strings);
+    Ok(out)
+}

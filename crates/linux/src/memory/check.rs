@@ -1,0 +1,224 @@
+//! A second look at a plan, which shares nothing with the search.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{
+    INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LARGEST_TREE, LOW_MEMORY_END, MemoryPlan,
+    MemoryRange, PlanRequest,
+};
+use warmbus_memory::PageSize;
+use warmbus_memory::PhysAddr;
+
+/// What is wrong with a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanFault {
+    /// A piece is not all in RAM.
+    NotInRam(&'static str, MemoryRange),
+    /// A piece overlaps something.
+    Overlap(&'static str, MemoryRange, MemoryRange),
+    /// A piece has the wrong size.
+    Size(&'static str, MemoryRange),
+    /// A piece is not aligned.
+    Alignment(&'static str, MemoryRange),
+    /// Kernel and initrd are too far apart.
+    Window(MemoryRange, MemoryRange),
+    /// The arena crosses a boundary of 1 GiB or of a node.
+    Split(MemoryRange),
+    /// No scratch area is below 4 GiB although there is RAM.
+    NoLowScratch,
+    /// More than half of the RAM is scratch.
+    TooMuchScratch,
+    /// A piece is missing or there that should not be.
+    Presence(&'static str),
+}
+
+impl fmt::Display for PlanFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInRam(what, at) => write!(f, "the {what} at {at} is not all in RAM"),
+            Self::Overlap(what, at, other) => write!(f, "the {what} at {at} overlaps {other}"),
+            Self::Size(what, at) => write!(f, "the {what} at {at} has the wrong size"),
+            Self::Alignment(what, at) => write!(f, "the {what} at {at} is not aligned"),
+            Self::Window(kernel, initrd) => write!(
+                f,
+                "the kernel at {kernel} and the initrd at {initrd} are too far apart"
+            ),
+            Self::Split(at) => write!(
+                f,
+                "the handover at {at} crosses a boundary of 1 GiB or of a node"
+            ),
+            Self::NoLowScratch => f.write_str("no scratch memory is below 4 GiB"),
+            Self::TooMuchScratch => f.write_str("more than half of the RAM is scratch memory"),
+            Self::Presence(what) => write!(f, "the {what} is missing or not asked for"),
+        }
+    }
+}
+
+impl core::error::Error for PlanFault {}
+
+impl MemoryPlan {
+    /// Checks that everything `request` asks for has a place that satisfies
+    /// Linux, and that no two things share one.
+    pub fn check(&self, request: &PlanRequest<'_>) -> Result<(), PlanFault> {
+        let mut pieces: Vec<(&'static str, MemoryRange)> =
+            alloc::vec![("kernel", self.kernel), ("device tree", self.tree)];
+        pieces.extend(self.initrd.map(|range| ("initrd", range)));
+        pieces.extend(self.arena.map(|range| ("handover", range)));
+        let scratch = self.scratch.iter().map(|area| ("scratch area", *area));
+        let writes = pieces.len();
+        pieces.extend(scratch);
+
+        for (number, &(what, range)) in pieces.iter().enumerate() {
+            if range.start.0.checked_add(range.size).is_none() {
+                return Err(PlanFault::Size(what, range));
+            }
+            in_ram(what, range, request)?;
+            // What an earlier kernel has put into its scratch areas is its own
+            // business.
+            let made_before = number >= writes && !request.scratch.is_empty();
+            for reserved in request.reserved.iter().filter(|_| !made_before) {
+                apart(what, range, reserved.range)?;
+            }
+            for &(_, other) in &pieces[number + 1..] {
+                apart(what, range, other)?;
+            }
+            if number < writes {
+                for occupied in request.occupied {
+                    apart(what, range, *occupied)?;
+                }
+            }
+        }
+        self.check_boot(request)?;
+        self.check_handover(request)
+    }
+
+    fn check_boot(&self, request: &PlanRequest<'_>) -> Result<(), PlanFault> {
+        let kernel = self.kernel;
+        if kernel.size != request.kernel.image_size {
+            return Err(PlanFault::Size("kernel", kernel));
+        }
+        let base = kernel.start.0.checked_sub(request.kernel.text_offset);
+        if !base.is_some_and(|base| base.is_multiple_of(KERNEL_ALIGN)) {
+            return Err(PlanFault::Alignment("kernel", kernel));
+        }
+        if self.tree.size != request.tree_size || self.tree.size > LARGEST_TREE {
+            return Err(PlanFault::Size("device tree", self.tree));
+        }
+        if !self.tree.start.0.is_multiple_of(8) {
+            return Err(PlanFault::Alignment("device tree", self.tree));
+        }
+        // Linux maps the 2 MiB around the tree.
+        let block = self.tree.start.0 / LARGEST_TREE * LARGEST_TREE;
+        let around = MemoryRange::new(PhysAddr(block), LARGEST_TREE);
+        if !around.contains(self.tree) {
+            return Err(PlanFault::Alignment("device tree", self.tree));
+        }
+        in_ram("device tree", around, request)?;
+        for reserved in request.reserved {
+            if reserved.no_map {
+                apart("device tree", around, reserved.range)?;
+            }
+        }
+        match (self.initrd, request.initrd) {
+            (None, None) => {}
+            (Some(initrd), Some(needs)) => {
+                if initrd.size != needs.loaded.size {
+                    return Err(PlanFault::Size("initrd", initrd));
+                }
+                let first = kernel.start.0.min(initrd.start.0);
+                let last = kernel.end().max(initrd.end());
+                let window = first - first % INITRD_WINDOW_ALIGN;
+                if last - window > INITRD_WINDOW {
+                    return Err(PlanFault::Window(kernel, initrd));
+                }
+                for other in [kernel, self.tree].into_iter().chain(self.arena) {
+                    apart("packed initrd", needs.loaded, other)?;
+                }
+                if initrd != needs.loaded {
+                    apart("initrd", initrd, needs.loaded)?;
+                }
+            }
+            _ => return Err(PlanFault::Presence("initrd")),
+        }
+        Ok(())
+    }
+
+    fn check_handover(&self, request: &PlanRequest<'_>) -> Result<(), PlanFault> {
+        let (arena, needs) = match (self.arena, &request.handover) {
+            (None, None) if self.scratch.is_empty() => return Ok(()),
+            (Some(arena), Some(needs)) if !self.scratch.is_empty() => (arena, needs),
+            _ => return Err(PlanFault::Presence("handover")),
+        };
+        if arena.size != needs.arena_size {
+            return Err(PlanFault::Size("handover", arena));
+        }
+        if !arena.start.0.is_multiple_of(needs.arena_align)
+            || !arena.start.0.is_multiple_of(needs.page_size.bytes())
+        {
+            return Err(PlanFault::Alignment("handover", arena));
+        }
+        let in_one_node = request
+            .ram
+            .iter()
+            .any(|region| region.range.contains(arena));
+        let gib = 1 << 30;
+        if !in_one_node || arena.start.0 / gib != (arena.end() - 1) / gib {
+            return Err(PlanFault::Split(arena));
+        }
+        if !request.scratch.is_empty() {
+            let same = self.scratch == request.scratch;
+            return same.then_some(()).ok_or(PlanFault::Presence("scratch"));
+        }
+        // What Linux rounds its scratch to: 4, 32 or 512 MiB.
+        let align: u64 = match needs.page_size {
+            PageSize::K4 => 4 << 20,
+            PageSize::K16 => 32 << 20,
+            PageSize::K64 => 512 << 20,
+        };
+        for area in &self.scratch {
+            if area.size == 0 || !area.size.is_multiple_of(align) {
+                return Err(PlanFault::Size("scratch area", *area));
+            }
+            if !area.start.0.is_multiple_of(align) {
+                return Err(PlanFault::Alignment("scratch area", *area));
+            }
+        }
+        let low = MemoryRange::new(PhysAddr(0), LOW_MEMORY_END);
+        if request.ram.iter().any(|region| region.range.overlaps(low))
+            && !self.scratch.iter().any(|area| low.contains(*area))
+        {
+            return Err(PlanFault::NoLowScratch);
+        }
+        let ram: u64 = request.ram.iter().map(|region| region.range.size).sum();
+        if self.scratch.iter().map(|area| area.size).sum::<u64>() > ram / 2 {
+            return Err(PlanFault::TooMuchScratch);
+        }
+        Ok(())
+    }
+}
+
+/// Checks that every byte of `range` is in some region of RAM.
+fn in_ram(
+    what: &'static str,
+    range: MemoryRange,
+    request: &PlanRequest<'_>,
+) -> Result<(), PlanFault> {
+    let mut reached = range.start.0;
+    while reached < range.end() {
+        let region = request
+            .ram
+            .iter()
+            .find(|region| region.range.start.0 <= reached && reached < region.range.end())
+            .ok_or(PlanFault::NotInRam(what, range))?;
+        reached = region.range.end();
+    }
+    Ok(())
+}
+
+fn apart(what: &'static str, range: MemoryRange, other: MemoryRange) -> Result<(), PlanFault> {
+    if range.overlaps(other) {
+        return Err(PlanFault::Overlap(what, range, other));
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Where everything goes that Linux is started with.
+//!
+//! [`MemoryPlan::new`] takes what a machine has and what a boot needs and
+//! finds a place for each piece; [`MemoryPlan::check`] looks at the result
+//! with other eyes. The constraints are those of the arm64 boot protocol
+//! (`Documentation/arch/arm64/booting.rst`) and of the Kexec HandOver receiver.
+
+mod check;
+mod error;
+mod free;
+mod plan;
+mod scratch;
+
+pub use check::PlanFault;
+pub use error::PlanError;
+pub use plan::MemoryPlan;
+pub use scratch::ScratchNeeds;
+
+use warmbus_kho::KhoAbi;
+use warmbus_memory::{MemoryRange, PageSize};
+
+/// Kernels are placed at multiples of this, plus their text offset.
+pub const KERNEL_ALIGN: u64 = 2 << 20;
+
+/// The most bytes of a device tree: what Linux maps of it early.
+pub const LARGEST_TREE: u64 = 2 << 20;
+
+/// A kernel and its initrd lie in one window of this many bytes, which is
+/// itself aligned to [`INITRD_WINDOW_ALIGN`].
+pub const INITRD_WINDOW: u64 = 32 << 30;
+
+/// See [`INITRD_WINDOW`].
+pub const INITRD_WINDOW_ALIGN: u64 = 1 << 30;
+
+/// Memory that any device can be expected to reach.
+pub const LOW_MEMORY_END: u64 = 1 << 32;
+
+/// A region of RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamRegion {
+    /// Where it is.
+    pub range: MemoryRange,
+    /// Its NUMA node (`numa-node-id`), 0 where there is only one.
+    pub node: u32,
+}
+
+/// A region that is set aside by the memory reservation block or by
+/// `/reserved-memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservedRegion {
+    /// Where it is.
+    pub range: MemoryRange,
+    /// Linux is told not even to map it (`no-map`).
+    pub no_map: bool,
+}
+
+/// What a kernel needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelNeeds {
+    /// Offset from a 2 MiB boundary, from the image header.
+    pub text_offset: u64,
+    /// Bytes in memory, from the image header.
+    pub image_size: u64,
+}
+
+/// What an initrd needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitrdNeeds {
+    /// Where it was loaded and how long it is. It stays there if that is
+    /// possible.
+    pub loaded: MemoryRange,
+}
+
+/// What a handover needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoverNeeds {
+    /// The version of the handover.
+    pub abi: KhoAbi,
+    /// The page size of the kernel.
+    pub page_size: PageSize,
+    /// Bytes of the arena, [`Layout::size`](warmbus_kho::Layout::size).
+    pub arena_size: u64,
+    /// Alignment of the arena, [`Layout::align`](warmbus_kho::Layout::align).
+    pub arena_align: u64,
+    /// What the size of the scratch memory is calculated from.
+    pub scratch: ScratchNeeds,
+}
+
+/// A machine and what is to be placed in it.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanRequest<'a> {
+    /// All RAM.
+    pub ram: &'a [RamRegion],
+    /// What must not be used.
+    pub reserved: &'a [ReservedRegion],
+    /// What is in use until the jump: the program itself, its heap and stack,
+    /// the boot tree, payload that is still packed. Nothing is written there
+    /// before the jump; Linux may use it as scratch after it.
+    pub occupied: &'a [MemoryRange],
+    /// The kernel.
+    pub kernel: KernelNeeds,
+    /// The initrd, if there is one. Its place is taken as occupied.
+    pub initrd: Option<InitrdNeeds>,
+    /// Bytes of the device tree for Linux.
+    pub tree_size: u64,
+    /// The handover, or `None` for a plain boot.
+    pub handover: Option<HandoverNeeds>,
+    /// The scratch areas of the handover, where an earlier one has made them;
+    /// empty where there are none yet.
+    pub scratch: &'a [MemoryRange],
+}

@@ -1,0 +1,117 @@
+//! Host bridges from the MCFG (PCI Firmware Specification 3.3, 4.1.2).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::bytes::{u8_at, u16_at, u64_at};
+use super::scopes::RootBus;
+use super::tables::{HEADER_SIZE, Tables};
+use crate::Region;
+use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
+use warmbus_pci::{BusRange, HostBridge, Mechanism, PhysAddr, WindowShape};
+
+/// Bytes between the header and the first entry.
+const RESERVED: usize = 8;
+const ENTRY_SIZE: usize = 16;
+/// Bytes of ECAM that one bus takes (PCIe 7.2.2).
+const BUS_SIZE: u64 = 1 << WindowShape::ECAM.bus_shift;
+
+/// The host bridges of the MCFG, in its order. An entry with several root
+/// buses of `roots` becomes one host bridge for each.
+pub(super) fn bridges(
+    tables: &Tables<'_>,
+    roots: &[RootBus],
+    memory: &[Region],
+    warnings: &mut Vec<String>,
+) -> Bridges {
+    let mut bridges = Bridges {
+        hosts: Vec::new(),
+        refused: 0,
+    };
+    let entries = tables.get(*b"MCFG").unwrap_or_default();
+    let entries = entries.get(HEADER_SIZE + RESERVED..).unwrap_or_default();
+    for entry in entries.chunks_exact(ENTRY_SIZE) {
+        for host in split(entry, roots) {
+            let accepted = match host {
+                Ok(host) if bridges.hosts.len() == MAX_HOSTS => Err(format!(
+                    "{} is left out: there are more than {MAX_HOSTS}",
+                    host.name
+                )),
+                Ok(host) => check_place(&host, memory)
+                    .and_then(|()| check_neighbours(&bridges.hosts, &host))
+                    .map_err(|error| format!("{} is left out: {error}", host.name))
+                    .map(|()| host),
+                Err(why) => Err(why),
+            };
+            match accepted {
+                Ok(host) => bridges.hosts.push(host),
+                Err(why) => {
+                    bridges.refused += 1;
+                    warnings.push(why);
+                }
+            }
+        }
+    }
+    bridges
+}
+
+/// The host bridges of one entry: one for each root bus in it, and one that
+/// starts at its first bus.
+fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
+    let numbers = (
+        u64_at(entry, 0),
+        u16_at(entry, 8),
+        u8_at(entry, 10),
+        u8_at(entry, 11),
+    );
+    let (Some(base), Some(segment), Some(first), Some(last)) = numbers else {
+        return Vec::new();
+    };
+    if first > last {
+        return alloc::vec![Err(format!(
+            "an MCFG entry is left out: its buses of segment {segment:04x} from {first:#04x} to {last:#04x} are none"
+        ))];
+    }
+    let mut starts: Vec<u8> = roots
+        .iter()
+        .filter(|root| root.segment == segment && (first..=last).contains(&root.bus))
+        .map(|root| root.bus)
+        .collect();
+    starts.push(first);
+    starts.sort_unstable();
+    starts.dedup();
+    let ends: Vec<u8> = starts[1..]
+        .iter()
+        .map(|next| next - 1)
+        .chain([last])
+        .collect();
+    starts
+        .into_iter()
+        .zip(ends)
+        .map(|(start, end)| {
+            let name = format!("acpi {segment:04x}:{start:02x}");
+            // Bus 0 is at the base address, whatever the first bus is.
+            let offset = u64::from(start) * BUS_SIZE;
+            let ecam = base.checked_add(offset).ok_or_else(|| {
+                format!("{name} is left out: its ECAM at {base:#x} goes past the last address")
+            })?;
+            Ok(HostBridge {
+                name,
+                segment,
+                mechanism: Mechanism::Window(WindowShape::ECAM),
+                ecam_base: PhysAddr(ecam),
+                ecam_size: (u64::from(end - start) + 1) * BUS_SIZE,
+                buses: BusRange {
+                    first: start,
+                    last: end,
+                },
+                // They are in the DSDT, computed by its code.
+                windows: Vec::new(),
+                preserve: true,
+                // The driver that Linux has for all of them resets nothing.
+                kept: true,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,121 @@
+//! The machine, as ACPI describes it (ACPI 6.5).
+//!
+//! Read are the MCFG (host bridges), the SPCR (console), the FADT (how PSCI is
+//! called), the MADT (processors), the SRAT (nodes of memory) and, for root
+//! buses that the MCFG does not tell apart, the names `_BBN` and `_SEG` in the
+//! AML tables. The windows of host bridges are computed by AML code and stay
+//! unknown; nothing is assigned on such a machine.
+
+mod bytes;
+mod console;
+mod mcfg;
+mod scopes;
+mod tables;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use tables::{AcpiError, Memory};
+
+use super::lifeline::{Conduit, Lifeline};
+use super::memory::Region;
+use super::uefi::MemoryMap;
+use super::{Machine, Source};
+use bytes::{u16_at, u32_at, u64_at};
+use tables::{HEADER_SIZE, Tables};
+use warmbus_memory::PhysAddr;
+
+impl Machine {
+    /// Reads the tables that the RSDP at `rsdp` leads to. Memory is what `map`
+    /// says.
+    ///
+    /// A damaged table costs what it describes, and becomes a warning.
+    pub fn from_acpi<M: Memory>(
+        memory: &M,
+        rsdp: PhysAddr,
+        map: &MemoryMap<'_>,
+    ) -> Result<Self, AcpiError> {
+        let mut warnings = Vec::new();
+        let tables = Tables::find(memory, rsdp, &mut warnings)?;
+        let roots = scopes::root_buses(&tables);
+        let bridges = mcfg::bridges(&tables, &roots, &map.ram(), &mut warnings);
+        let mut machine = Self {
+            source: Source::Acpi,
+            model: Some(tables.oem.clone()).filter(|name| !name.is_empty()),
+            memory: Vec::new(),
+            memory_nodes: Vec::new(),
+            reservations: Vec::new(),
+            hosts: bridges.hosts,
+            refused_hosts: bridges.refused,
+            lifeline: Lifeline {
+                console: tables.get(*b"SPCR").and_then(console::console),
+                psci: tables.get(*b"FACP").and_then(conduit),
+            },
+            cpus: tables.get(*b"APIC").map_or(0, processors),
+            // A core that was turned on and off again after UEFI cannot be
+            // relied on to start for Linux, so none is asked for help.
+            psci_cpus: Vec::new(),
+            timer_frequency: None,
+            bootargs: String::new(),
+            warnings,
+        };
+        machine.memory_nodes = tables.get(*b"SRAT").map_or_else(Vec::new, affinities);
+        machine.set_memory(map);
+        Ok(machine)
+    }
+}
+
+/// How PSCI is called (ACPI 5.2.9.4, ARM Architecture Boot Flags).
+fn conduit(fadt: &[u8]) -> Option<Conduit> {
+    const BOOT_FLAGS: usize = 129;
+    const COMPLIANT: u16 = 1;
+    const USE_HVC: u16 = 1 << 1;
+
+    let flags = u16_at(fadt, BOOT_FLAGS)?;
+    (flags & COMPLIANT != 0).then_some(if flags & USE_HVC != 0 {
+        Conduit::Hvc
+    } else {
+        Conduit::Smc
+    })
+}
+
+/// Processors that can be used: GICC structures that are enabled or can be
+/// brought online (ACPI 5.2.12.14).
+fn processors(madt: &[u8]) -> usize {
+    const GICC: u8 = 0xb;
+    const FLAGS: usize = 12;
+    const USABLE: u32 = 1 | 1 << 3;
+
+    let is_usable =
+        |structure: &[u8]| u32_at(structure, FLAGS).is_some_and(|flags| flags & USABLE != 0);
+    bytes::structures(madt, HEADER_SIZE + 8)
+        .filter(|&(kind, structure)| kind == GICC && is_usable(structure))
+        .count()
+}
+
+/// The nodes of memory (ACPI 5.2.16.2, Memory Affinity Structure).
+fn affinities(srat: &[u8]) -> Vec<(Region, u32)> {
+    const MEMORY: u8 = 1;
+    const ENABLED: u32 = 1;
+    /// More ranges than any machine has.
+    const MOST: usize = 1024;
+
+    let affinity = |structure: &[u8]| {
+        let node = u32_at(structure, 2)?;
+        let (base, size) = (u64_at(structure, 8)?, u64_at(structure, 16)?);
+        let enabled = u32_at(structure, 28)? & ENABLED != 0;
+        let is_range = size != 0 && base.checked_add(size).is_some();
+        (enabled && is_range).then_some((
+            Region {
+                base: PhysAddr(base),
+                size,
+            },
+            node,
+        ))
+    };
+    bytes::structures(srat, HEADER_SIZE + 12)
+        .filter(|&(kind, _)| kind == MEMORY)
+        .filter_map(|(_, structure)| affinity(structure))
+        .take(MOST)
+        .collect()
+}

@@ -1,0 +1,145 @@
+//! The host bridges that are known, by the names of their device tree
+//! bindings.
+
+use alloc::vec::Vec;
+
+use super::Region;
+use super::cells::{self, AddressError};
+use super::tree::Place;
+use warmbus_pci::{Mechanism, PhysAddr, WindowShape};
+
+/// How the registers of a host bridge are described.
+#[derive(Clone, Copy, Debug)]
+enum Registers {
+    /// One window with everything.
+    Window(WindowShape),
+    /// A `DesignWare` port: its registers under one of these names, a window
+    /// called `config`, and perhaps its translation unit, `atu`.
+    DesignWare { dbi: &'static str },
+    /// A Broadcom STB port.
+    BrcmStb,
+}
+
+/// One binding.
+#[derive(Debug)]
+pub(super) struct Binding {
+    compatible: &'static str,
+    registers: Registers,
+    /// BARs are where they are and must not be written.
+    pub(super) fixed: bool,
+    /// See [`HostBridge::kept`](warmbus_pci::HostBridge::kept).
+    pub(super) kept: bool,
+}
+
+/// ECAM that a controller imitates.
+const ONE_DEVICE: WindowShape = WindowShape {
+    one_device: true,
+    ..WindowShape::ECAM
+};
+
+/// The configuration access mechanism of conventional PCI, in memory.
+const CAM: WindowShape = WindowShape {
+    bus_shift: 16,
+    one_device: false,
+};
+
+const fn window(compatible: &'static str, shape: WindowShape) -> Binding {
+    Binding {
+        compatible,
+        registers: Registers::Window(shape),
+        fixed: false,
+        kept: true,
+    }
+}
+
+/// A controller that its loader has set up and that the driver of Linux sets up
+/// again, with a reset of everything behind it.
+const fn controller(compatible: &'static str, registers: Registers) -> Binding {
+    Binding {
+        compatible,
+        registers,
+        fixed: true,
+        kept: false,
+    }
+}
+
+const DBI: Registers = Registers::DesignWare { dbi: "dbi" };
+
+static BINDINGS: [Binding; 15] = [
+    window("pci-host-ecam-generic", WindowShape::ECAM),
+    window("pci-host-cam-generic", CAM),
+    window("arm,juno-r1-pcie", WindowShape::ECAM),
+    window("marvell,armada8k-pcie-ecam", ONE_DEVICE),
+    window("socionext,synquacer-pcie-ecam", ONE_DEVICE),
+    window("snps,dw-pcie-ecam", ONE_DEVICE),
+    // The devices are on the chip and their BARs cannot be moved; of the first
+    // chips, Linux sees other values than there are, to be told so.
+    Binding {
+        compatible: "cavium,pci-host-thunder-ecam",
+        registers: Registers::Window(WindowShape::ECAM),
+        fixed: true,
+        kept: false,
+    },
+    controller("snps,dw-pcie", DBI),
+    controller("rockchip,rk3568-pcie", DBI),
+    controller("rockchip,rk3588-pcie", DBI),
+    controller("fsl,imx8mq-pcie", DBI),
+    controller("fsl,imx8mm-pcie", DBI),
+    controller("fsl,imx8mp-pcie", DBI),
+    controller(
+        "marvell,armada8k-pcie",
+        Registers::DesignWare { dbi: "ctrl" },
+    ),
+    controller("brcm,bcm2711-pcie", Registers::BrcmStb),
+];
+
+/// The binding of a node: the first of its names that is known, as they go from
+/// the most special to the most general (DT 2.3.1).
+pub(super) fn binding(compatible: &[u8]) -> Option<&'static Binding> {
+    compatible.split(|&byte| byte == 0).find_map(|name| {
+        BINDINGS
+            .iter()
+            .find(|binding| binding.compatible.as_bytes() == name)
+    })
+}
+
+/// Where the unrolled regions of a `DesignWare` translation unit start from its
+/// other registers, if nothing else is said.
+const UNROLLED_OFFSET: u64 = 0x30_0000;
+const PAGE_SIZE: u64 = 4096;
+const PORT_OR_WINDOW: &str = "port or no window in its reg-names";
+
+impl Binding {
+    /// The mechanism of the host bridge at `place`, and its window.
+    pub(super) fn mechanism(
+        &self,
+        place: &Place<'_, '_>,
+    ) -> Result<(Mechanism, Region), AddressError> {
+        let regions = cells::regions(place, "reg")?;
+        let first = || regions.first().ok_or(AddressError::Missing("reg")).copied();
+        Ok(match self.registers {
+            Registers::Window(shape) => (Mechanism::Window(shape), first()?),
+            Registers::BrcmStb => (Mechanism::BrcmStb, first()?),
+            Registers::DesignWare { dbi } => {
+                let names = place.property("reg-names")?.unwrap_or_default();
+                let names: Vec<&[u8]> = names.split(|&byte| byte == 0).collect();
+                let region_of = |name: &str| {
+                    let at = names.iter().position(|other| *other == name.as_bytes())?;
+                    regions.get(at).copied()
+                };
+                let missing = || AddressError::Missing(PORT_OR_WINDOW);
+                let registers = region_of(dbi).ok_or_else(missing)?;
+                let window = region_of("config").ok_or_else(missing)?;
+                let unrolled = registers.base.0.checked_add(UNROLLED_OFFSET);
+                let unrolled = unrolled
+                    .filter(|_| registers.size >= UNROLLED_OFFSET + PAGE_SIZE)
+                    .map(PhysAddr);
+                let mechanism = Mechanism::DesignWare {
+                    dbi: registers.base,
+                    atu: region_of("atu").map(|region| region.base).or(unrolled),
+                };
+                (mechanism, window)
+            }
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! The host bridges of a device tree.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::ControlFlow;
+
+use super::bindings::{Binding, binding};
+use super::cells::{AddressError, Reader};
+use super::memory::at_most;
+use super::tree::{Place, Tree, big_endian_u32};
+use super::windows::{drop_shared_windows, windows};
+use super::{MachineError, Region};
+use warmbus_pci::{BusRange, HostBridge, PhysAddr};
+
+const PAGE_SIZE: u64 = 4096;
+/// More host bridges than any machine has. Each is compared with all others.
+pub(super) const MAX_HOSTS: usize = 1024;
+
+/// What the tree says about its host bridges.
+pub(super) struct Bridges {
+    pub(super) hosts: Vec<HostBridge>,
+    /// How many were left out.
+    pub(super) refused: usize,
+}
+
+/// Why one host bridge cannot be used.
+pub(super) enum BridgeError {
+    Address(AddressError),
+    BusRange {
+        first: u32,
+        last: u32,
+    },
+    TooSmall {
+        size: u64,
+        buses: BusRange,
+        needed: u64,
+    },
+    Misaligned(PhysAddr),
+    Overlap {
+        region: Region,
+        what: String,
+    },
+    SameBuses {
+        segment: u16,
+        buses: BusRange,
+        other: String,
+    },
+}
+
+impl fmt::Display for BridgeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(error) => error.fmt(f),
+            Self::BusRange { first, last } => {
+                write!(
+                    f,
+                    "its bus-range from {first} to {last} is not within 0 to 255"
+                )
+            }
+            Self::TooSmall {
+                size,
+                buses,
+                needed,
+            } => write!(
+                f,
+                "its window of {size:#x} bytes is too small for buses {buses}, which need {needed:#x}"
+            ),
+            Self::Misaligned(base) => write!(f, "its window at {base} is not page-aligned"),
+            Self::Overlap { region, what } => {
+                write!(f, "its window {region} overlaps {what}")
+            }
+            Self::SameBuses {
+                segment,
+                buses,
+                other,
+            } => write!(
+                f,
+                "buses {buses} of segment {segment:04x} already belong to {other}"
+            ),
+        }
+    }
+}
+
+impl<E: Into<AddressError>> From<E> for BridgeError {
+    fn from(error: E) -> Self {
+        Self::Address(error.into())
+    }
+}
+
+/// Reads all host bridges that are to be used. One that cannot be is left out
+/// with a warning.
+pub(super) fn bridges(
+    tree: &Tree<'_>,
+    memory: &[Region],
+    warnings: &mut Vec<String>,
+) -> Result<Bridges, MachineError> {
+    let chosen = tree.top_property("chosen", "linux,pci-probe-only")?;
+    let chosen_preserve = chosen.is_some_and(|value| probe_only(value, "/chosen", warnings));
+
+    // First everything that a node says for itself, since a segment number
+    // may depend on a node that comes later.
+    let mut read = Vec::new();
+    tree.walk(&mut |place| {
+        if !place.is_okay()? {
+            return Ok(ControlFlow::Break(()));
+        }
+        let names = place.property("compatible")?.unwrap_or_default();
+        let Some(binding) = binding(names) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let domain = place.cell("linux,pci-domain")?.map(|domain| domain as u16);
+        let preserve = match place.property("linux,pci-probe-only")? {
+            Some(value) => probe_only(value, &place.path(), warnings),
+            None => chosen_preserve,
+        };
+        let host = bridge(place, binding, preserve, memory, warnings);
+        read.push((place.path(), domain, host));
+        Ok(ControlFlow::Break(()))
+    })?;
+
+    at_most(read.len(), MAX_HOSTS, "host bridges")?;
+    let mut segments: BTreeSet<u16> = read.iter().filter_map(|&(_, domain, _)| domain).collect();
+    let mut bridges = Bridges {
+        hosts: Vec::new(),
+        refused: 0,
+    };
+    for (path, domain, host) in read {
+        let segment = domain.unwrap_or_else(|| {
+            let free = (0..=u16::MAX).find(|segment| !segments.contains(segment));
+            let free = free.unwrap_or(u16::MAX);
+            segments.insert(free);
+            free
+        });
+        let accepted = host
+            .map(|host| HostBridge { segment, ..host })
+            .and_then(|host| check_neighbours(&bridges.hosts, &host).map(|()| host));
+        match accepted {
+            Ok(mut host) => {
+                drop_shared_windows(&bridges.hosts, &mut host, warnings);
+                bridges.hosts.push(host);
+            }
+            Err(error) => {
+                bridges.refused += 1;
+                warnings.push(format!("{path} is left out: {error}"));
+            }
+        }
+    }
+    Ok(bridges)
+}
+
+/// The value of `linux,pci-probe-only`: anything but one cell means nothing.
+fn probe_only(value: &[u8], path: &str, warnings: &mut Vec<String>) -> bool {
+    if value.len() != 4 {
+        warnings.push(format!(
+            "{path}: linux,pci-probe-only has {} bytes instead of 4 and is ignored",
+            value.len()
+        ));
+        return false;
+    }
+    big_endian_u32(value, 0) != Some(0)
+}
+
+/// What is accessed to reach the configuration space behind a bridge.
+fn regions(host: &HostBridge) -> impl Iterator<Item = Region> {
+    let regions = host.regions().into_iter();
+    regions.map(|(base, size)| Region { base, size })
+}
+
+fn bridge(
+    place: &Place<'_, '_>,
+    binding: &Binding,
+    preserve: bool,
+    memory: &[Region],
+    warnings: &mut Vec<String>,
+) -> Result<HostBridge, BridgeError> {
+    let (mechanism, window) = binding.mechanism(place)?;
+    let buses = bus_range(place)?;
+    let host = HostBridge {
+        name: place.path(),
+        segment: 0,
+        mechanism,
+        ecam_base: window.base,
+        ecam_size: window.size,
+        buses,
+        windows: windows(place, memory, warnings)?,
+        preserve: preserve || binding.fixed,
+        kept: binding.kept,
+    };
+    check_place(&host, memory)?;
+    Ok(host)
+}
+
+/// Whether the windows and registers of a bridge are whole pages outside of
+/// memory, and its window is large enough for its buses.
+pub(super) fn check_place(host: &HostBridge, memory: &[Region]) -> Result<(), BridgeError> {
+    // The window is the first one.
+    let needed = regions(host).next().map_or(0, |region| region.size);
+    if host.ecam_size < needed {
+        return Err(BridgeError::TooSmall {
+            size: host.ecam_size,
+            buses: host.buses,
+            needed,
+        });
+    }
+    if host.ecam_base.0.checked_add(host.ecam_size - 1).is_none() {
+        return Err(BridgeError::Address(AddressError::Wraps {
+            address: host.ecam_base.0,
+            size: host.ecam_size,
+        }));
+    }
+    for region in regions(host) {
+        if !region.base.0.is_multiple_of(PAGE_SIZE) {
+            return Err(BridgeError::Misaligned(region.base));
+        }
+        if region.base.0.checked_add(region.size - 1).is_none() {
+            return Err(BridgeError::Address(AddressError::Wraps {
+                address: region.base.0,
+                size: region.size,
+            }));
+        }
+        if let Some(overlap) = memory.iter().find(|memory| memory.overlaps(region)) {
+            return Err(BridgeError::Overlap {
+                region,
+                what: format!("memory {overlap}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
+    let Some(value) = place.property("bus-range")? else {
+        return Ok(BusRange {
+            first: 0,
+            last: 255,
+        });
+    };
+    let mut reader = Reader::new(value);
+    let (Some(first), Some(last)) = (reader.cell(), reader.cell()) else {
+        return Err(BridgeError::Address(AddressError::Malformed {
+            property: "bus-range",
+            path: place.path(),
+            length: value.len(),
+        }));
+    };
+    match (u8::try_from(first), u8::try_from(last)) {
+        (Ok(low), Ok(high)) if low <= high => Ok(BusRange {
+            first: low,
+            last: high,
+        }),
+        _ => Err(BridgeError::BusRange { first, last }),
+    }
+}
+
+/// Whether two bridges want the same ECAM or the same buses.
+pub(super) fn check_neighbours(
+    accepted: &[HostBridge],
+    host: &HostBridge,
+) -> Result<(), BridgeError> {
+    for other in accepted {
+        let shared = regions(host)
+            .flat_map(|region| regions(other).map(move |theirs| (region, theirs)))
+            .find(|(region, theirs)| region.overlaps(*theirs));
+        if let Some((region, theirs)) = shared {
+            return Err(BridgeError::Overlap {
+                region,
+                what: format!("{theirs} of {}", other.name),
+            });
+        }
+        if other.segment == host.segment
+            && other.buses.first <= host.buses.last
+            && host.buses.first <= other.buses.last
+        {
+            return Err(BridgeError::SameBuses {
+                segment: host.segment,
+                buses: host.buses,
+                other: other.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}

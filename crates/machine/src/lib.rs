@@ -1,0 +1,182 @@
+//! The machine, as its device tree, or ACPI and UEFI, describe it.
+//!
+//! A tree that cannot be read at all is a [`MachineError`]. A smaller fault
+//! only costs the thing it describes, and becomes a warning.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod acpi;
+mod bindings;
+mod bridges;
+mod cells;
+mod error;
+mod lifeline;
+mod memory;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod uefi;
+mod windows;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+pub use acpi::{AcpiError, Memory as AcpiMemory};
+pub use error::MachineError;
+pub use lifeline::{Conduit, Console, ConsoleKind, Lifeline};
+pub use memory::{Region, Reservation, ReservationKind, subtract};
+pub use uefi::{MemoryMap, map_runtime_services_flat};
+
+use tree::Tree;
+use warmbus_pci::HostBridge;
+
+/// Who describes a machine, to Warmbus and then to Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A device tree.
+    DeviceTree,
+    /// ACPI tables, with the memory map of UEFI.
+    Acpi,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Who describes it.
+    pub source: Source,
+    /// Model name, if the tree has one.
+    pub model: Option<String>,
+    /// Memory: sorted, without overlaps, neighbours joined; not empty.
+    pub memory: Vec<Region>,
+    /// The same memory, each region with the number of its NUMA node; 0 where
+    /// the tree does not tell.
+    pub memory_nodes: Vec<(Region, u32)>,
+    /// What of the memory is taken, in no order; may overlap and may lie
+    /// outside of [`Machine::memory`].
+    pub reservations: Vec<Reservation>,
+    /// The host bridges that can be used, in the order of the tree. No two
+    /// share configuration space, buses or windows.
+    pub hosts: Vec<HostBridge>,
+    /// How many more host bridges the tree has; a warning says why each is
+    /// left out.
+    pub refused_hosts: usize,
+    /// Console and power.
+    pub lifeline: Lifeline,
+    /// Processors that are there to be used.
+    pub cpus: usize,
+    /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
+    /// off; in the order of the tree. Empty with ACPI.
+    pub psci_cpus: Vec<u64>,
+    /// Ticks a second of the system counter where the tree gives it, which it
+    /// only does where `CNTFRQ_EL0` is wrong.
+    pub timer_frequency: Option<u32>,
+    /// The kernel command line in `/chosen`.
+    pub bootargs: String,
+    /// What is wrong with the tree, as sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Machine {
+    /// Reads the device tree that starts with `bytes`.
+    pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
+        let tree = Tree::new(bytes)?;
+        let mut warnings = Vec::new();
+        let memory_nodes = memory::memory(&tree, &mut warnings)?;
+        let regions = memory_nodes.iter().map(|&(region, _)| region);
+        let memory = memory::normalize(regions.collect());
+        let reservations = memory::reservations(&tree, &mut warnings)?;
+        let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
+        let (timer_frequency, model) = basics(&tree)?;
+        let (cpus, psci_cpus) = processors(&tree)?;
+        Ok(Self {
+            source: Source::DeviceTree,
+            model,
+            memory,
+            memory_nodes,
+            reservations,
+            hosts: bridges.hosts,
+            refused_hosts: bridges.refused,
+            lifeline: Lifeline::from_device_tree(bytes),
+            cpus,
+            psci_cpus,
+            timer_frequency,
+            bootargs: memory::bootargs(&tree)?,
+            warnings,
+        })
+    }
+
+    /// The host bridges, where there is at least one.
+    pub fn host_bridges(&self) -> Result<&[HostBridge], MachineError> {
+        if self.hosts.is_empty() {
+            return Err(MachineError::NoHostBridge {
+                refused: self.refused_hosts,
+            });
+        }
+        Ok(&self.hosts)
+    }
+
+    /// The memory that may be mapped: all but what the tree says must not be.
+    #[must_use]
+    pub fn mappable_memory(&self) -> Vec<Region> {
+        let closed = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
+        let holes = self.reservations.iter().filter(closed);
+        subtract(&self.memory, holes.map(|hole| hole.region))
+    }
+
+    /// The memory that nobody has taken, apart from what `taken` names.
+    #[must_use]
+    pub fn free_memory(&self, taken: &[Region]) -> Vec<Region> {
+        let reserved = self.reservations.iter().map(|hole| hole.region);
+        subtract(&self.memory, reserved.chain(taken.iter().copied()))
+    }
+}
+
+/// Frequency of the timer, and the model name.
+fn basics(tree: &Tree<'_>) -> Result<(Option<u32>, Option<String>), MachineError> {
+    let (mut frequency, mut model) = (None, None);
+    tree.walk(&mut |place| {
+        if place.parent().is_none() {
+            model = place.text("model")?.map(String::from);
+            return Ok(ControlFlow::Continue(()));
+        }
+        if place.is_compatible("arm,armv8-timer")? {
+            frequency = place.cell("clock-frequency")?.filter(|&hertz| hertz != 0);
+        }
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok((frequency, model))
+}
+
+/// Number of processors, and the affinity of those that PSCI turns on.
+fn processors(tree: &Tree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
+    let (mut count, mut psci) = (0, Vec::new());
+    tree.walk(&mut |place| {
+        let Some(parent) = place.parent() else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if parent.parent().is_none() {
+            return Ok(match place.name()?.as_str() {
+                "cpus" => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            });
+        }
+        // As Linux does: there are trees that leave the type out.
+        let is_cpu = place.text("device_type")? == Some("cpu")
+            || place.name()?.split('@').next() == Some("cpu");
+        if is_cpu && place.is_okay()? {
+            count += 1;
+            let address_cells = parent.cells()?.address;
+            let affinity = place
+                .property("reg")?
+                .and_then(|reg| cells::Reader::new(reg).number(address_cells));
+            if place.text("enable-method")? == Some("psci") {
+                psci.extend(affinity);
+            }
+        }
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok((count, psci))
+}

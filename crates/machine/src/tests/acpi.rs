@@ -1,0 +1,357 @@
+//! ACPI tables: real ones, changed ones, damaged ones.
+
+use super::*;
+use crate::uefi::MemoryMap;
+use crate::{AcpiError, AcpiMemory, Source};
+
+const SWITCH: &[u8] = include_bytes!("../../../../tests/fixtures/acpi/qemu-virt.tables");
+const ROOTS: &[u8] = include_bytes!("../../../../tests/fixtures/acpi/qemu-virt-roots.tables");
+
+/// Memory with nothing but tables in it.
+#[derive(Clone)]
+struct Tables(Vec<(u64, Vec<u8>)>);
+
+impl Tables {
+    fn new(mut file: &[u8]) -> Self {
+        let mut pieces = Vec::new();
+        let number = |file: &mut &[u8]| {
+            let (number, rest) = file.split_at(8);
+            *file = rest;
+            u64::from_le_bytes(number.try_into().unwrap())
+        };
+        while !file.is_empty() {
+            let (address, size) = (number(&mut file), number(&mut file) as usize);
+            pieces.push((address, file[..size].to_vec()));
+            file = &file[size..];
+        }
+        Self(pieces)
+    }
+
+    fn rsdp(&self) -> PhysAddr {
+        let is_rsdp = |piece: &&(u64, Vec<u8>)| piece.1.starts_with(b"RSD PTR ");
+        PhysAddr(self.0.iter().find(is_rsdp).unwrap().0)
+    }
+
+    fn table(&mut self, signature: &[u8]) -> &mut Vec<u8> {
+        let mut pieces = self.0.iter_mut();
+        &mut pieces
+            .find(|piece| piece.1.starts_with(signature))
+            .unwrap()
+            .1
+    }
+
+    /// Changes a table and makes its checksum right again.
+    fn change(mut self, signature: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let table = self.table(signature);
+        change(table);
+        let size = u32::try_from(table.len()).unwrap();
+        table[4..8].copy_from_slice(&size.to_le_bytes());
+        table[9] = 0;
+        let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        table[9] = 0_u8.wrapping_sub(sum);
+        self
+    }
+
+    fn machine(&self) -> Result<Machine, AcpiError> {
+        let map = memory_map(&[
+            (7, 0x4000_0000, 0xc00_0000),
+            (9, 0x4c40_0000, 0x3_0000),
+            (2, 0x4c43_0000, 0x3bd_0000),
+        ]);
+        Machine::from_acpi(self, self.rsdp(), &MemoryMap::new(&map, 48))
+    }
+}
+
+impl AcpiMemory for Tables {
+    fn bytes(&self, address: PhysAddr, size: u64) -> Option<&[u8]> {
+        let size = usize::try_from(size).ok()?;
+        // A table that was made longer may reach into the next one.
+        self.0.iter().rev().find_map(|(start, bytes)| {
+            let at = usize::try_from(address.0.checked_sub(*start)?).ok()?;
+            bytes.get(at..at.checked_add(size)?)
+        })
+    }
+}
+
+/// A memory map with descriptors of 48 bytes: type, address, bytes.
+fn memory_map(regions: &[(u32, u64, u64)]) -> Vec<u8> {
+    let mut map = Vec::new();
+    for &(kind, base, size) in regions {
+        for number in [u64::from(kind), base, 0, size / 4096, 0xf, 0] {
+            map.extend(number.to_le_bytes());
+        }
+    }
+    map
+}
+
+#[test]
+fn the_tables_of_a_machine_say_what_its_device_tree_says() {
+    let acpi = Tables::new(SWITCH).machine().unwrap();
+    let tree = machine(QEMU);
+    assert_eq!(acpi.source, Source::Acpi);
+    assert_eq!(acpi.warnings, [""; 0]);
+    assert_eq!(acpi.model.as_deref(), Some("BOCHS BXPC"));
+    assert_eq!((acpi.hosts.len(), acpi.refused_hosts), (1, 0));
+    let (ours, theirs) = (&acpi.hosts[0], &tree.hosts[0]);
+    assert_eq!(ours.name, "acpi 0000:00");
+    assert_eq!(
+        (ours.segment, ours.buses, ours.ecam_base, ours.ecam_size),
+        (0, theirs.buses, theirs.ecam_base, theirs.ecam_size)
+    );
+    assert!(ours.preserve && ours.windows.is_empty());
+    assert_eq!(acpi.lifeline.psci, tree.lifeline.psci);
+    let (ours, theirs) = (
+        acpi.lifeline.console.unwrap(),
+        tree.lifeline.console.unwrap(),
+    );
+    assert_eq!((ours.kind, ours.base), (theirs.kind, theirs.base));
+    assert_eq!(acpi.cpus, 1);
+}
+
+#[test]
+fn root_buses_processors_and_nodes_are_found() {
+    let machine = Tables::new(ROOTS).machine().unwrap();
+    let hosts: Vec<_> = machine
+        .hosts
+        .iter()
+        .map(|host| {
+            (
+                host.name.as_str(),
+                host.buses.first,
+                host.buses.last,
+                host.ecam_base.0,
+            )
+        })
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("acpi 0000:00", 0, 0x7f, 0x40_1000_0000),
+            ("acpi 0000:80", 0x80, 0xff, 0x40_1800_0000)
+        ]
+    );
+    assert_eq!(machine.cpus, 3);
+    assert!(machine.psci_cpus.is_empty());
+    assert_eq!(
+        machine.memory_nodes,
+        [
+            (region(0x4000_0000, 0x800_0000), 0),
+            (region(0x4800_0000, 0x400_0000), 1),
+            (region(0x4c40_0000, 0x3c0_0000), 1)
+        ]
+    );
+}
+
+#[test]
+fn memory_is_what_the_map_lets_an_operating_system_have() {
+    let machine = Tables::new(SWITCH).machine().unwrap();
+    assert_eq!(
+        machine.memory,
+        [
+            region(0x4000_0000, 0xc00_0000),
+            region(0x4c40_0000, 0x3c0_0000)
+        ]
+    );
+    // The ACPI tables are not free.
+    assert_eq!(
+        machine.free_memory(&[]),
+        [
+            region(0x4000_0000, 0xc00_0000),
+            region(0x4c43_0000, 0x3bd_0000)
+        ]
+    );
+    let all = |kind, attributes: u64| {
+        let mut map = memory_map(&[(kind, 0x1000, 0x1000)]);
+        map[32..40].copy_from_slice(&attributes.to_le_bytes());
+        MemoryMap::new(&map, 48).ram().len()
+    };
+    let usable: Vec<_> = (0..=15).filter(|&kind| all(kind, 8) == 1).collect();
+    assert_eq!(usable, [1, 2, 3, 4, 7, 9]);
+    assert_eq!((all(7, 7), all(7, 8 | 1 << 18)), (0, 0));
+}
+
+#[test]
+fn a_memory_map_that_makes_no_sense_is_no_memory() {
+    let map = memory_map(&[
+        (7, u64::MAX - 0xfff, 0x2000),
+        (7, 0x1000, 0),
+        (7, 0, u64::MAX),
+    ]);
+    for (bytes, size) in [
+        (&map[..48], 48),
+        (&map[48..96], 48),
+        (&map[..], 0),
+        (&map[..], 39),
+        (&map[..47], 48),
+    ] {
+        assert_eq!(MemoryMap::new(bytes, size).ram(), []);
+        assert!(!MemoryMap::new(bytes, size).is_memory(PhysAddr(0), 1));
+    }
+    let map = memory_map(&[
+        (7, 0x1000, 0x1000),
+        (10, 0x2000, 0x1000),
+        (11, 0x3000, 0x1000),
+        (8, 0x4000, 0x1000),
+        (15, 0x5000, 0x1000),
+    ]);
+    let map = MemoryMap::new(&map, 48);
+    for (address, size, expected) in [
+        (0x1000, 0x2000, true),
+        (0x1000, 0x2001, false),
+        (0x3000, 1, false),
+        (0x4000, 1, false),
+        (0x5000, 1, false),
+        (0x1000, 0, false),
+        (u64::MAX, 2, false),
+    ] {
+        assert_eq!(
+            map.is_memory(PhysAddr(address), size),
+            expected,
+            "{address:#x}"
+        );
+    }
+}
+
+#[test]
+fn runtime_services_are_mapped_where_they_are_and_nothing_else_is_changed() {
+    let mut map = memory_map(&[(5, 0x1000, 0x1000), (7, 0x2000, 0x1000)]);
+    map[32..40].copy_from_slice(&(1_u64 << 63 | 8).to_le_bytes());
+    let before = map.clone();
+    crate::map_runtime_services_flat(&mut map, 48);
+    assert_eq!(map[16..24], 0x1000_u64.to_le_bytes());
+    map[16..24].fill(0);
+    assert_eq!(map, before);
+}
+
+#[test]
+fn host_bridges_that_cannot_be_are_left_out_with_the_reason() {
+    let entry = |base: u64, segment: u16, first: u8, last: u8| {
+        let mut entry = base.to_le_bytes().to_vec();
+        entry.extend(segment.to_le_bytes());
+        entry.extend([first, last, 0, 0, 0, 0]);
+        entry
+    };
+    let tables = Tables::new(SWITCH).change(b"MCFG", |mcfg| {
+        mcfg.truncate(44);
+        for entry in [
+            entry(0x40_1000_0000, 0, 0, 0x3f),
+            entry(0x40_1000_0000, 1, 0, 0x3f),
+            entry(0x50_0000_0000, 0, 0x20, 0xff),
+            entry(0x4000_0000, 2, 0, 0),
+            entry(0x50_0000_0800, 3, 0, 0),
+            entry(u64::MAX - 0xfffff, 4, 0, 0xff),
+            entry(0x50_0000_0000, 5, 9, 8),
+            entry(0x60_0000_0000, 6, 0x10, 0x1f),
+        ] {
+            mcfg.extend(entry);
+        }
+        mcfg.extend([0; 7]);
+    });
+    let machine = tables.machine().unwrap();
+    let hosts: Vec<_> = machine
+        .hosts
+        .iter()
+        .map(|host| (host.segment, host.ecam_base.0))
+        .collect();
+    assert_eq!(hosts, [(0, 0x40_1000_0000), (6, 0x60_0100_0000)]);
+    assert_eq!(machine.refused_hosts, 6);
+    for (warning, why) in machine.warnings.iter().zip([
+        "overlaps",
+        "already belong to acpi 0000:00",
+        "overlaps memory",
+        "not page-aligned",
+        "past the last address",
+        "are none",
+    ]) {
+        assert!(warning.contains(why), "{warning}");
+    }
+    assert_eq!(machine.warnings.len(), 6);
+}
+
+#[test]
+fn a_damaged_table_costs_what_it_describes_and_a_sentence_says_so() {
+    for (signature, gone) in [
+        (
+            &b"MCFG"[..],
+            (|machine| machine.hosts.is_empty()) as fn(&Machine) -> bool,
+        ),
+        (b"SPCR", |machine| machine.lifeline.console.is_none()),
+        (b"FACP", |machine| machine.lifeline.psci.is_none()),
+        (b"APIC", |machine| machine.cpus == 0),
+    ] {
+        let mut tables = Tables::new(SWITCH);
+        tables.table(signature)[40] ^= 0x10;
+        let machine = tables.machine().unwrap();
+        assert!(gone(&machine));
+        assert_eq!(machine.warnings.len(), 1, "{:?}", machine.warnings);
+        assert!(
+            machine.warnings[0].contains("add up to"),
+            "{:?}",
+            machine.warnings
+        );
+    }
+}
+
+#[test]
+fn without_an_rsdp_or_an_xsdt_there_is_no_machine() {
+    let error = |change: fn(&mut Tables)| {
+        let mut tables = Tables::new(SWITCH);
+        let rsdp = tables.rsdp();
+        change(&mut tables);
+        Machine::from_acpi(&tables, rsdp, &MemoryMap::new(&[], 48))
+            .unwrap_err()
+            .to_string()
+    };
+    let named = [
+        (
+            (|tables| tables.0.clear()) as fn(&mut Tables),
+            "the RSDP should be at",
+        ),
+        (|tables| tables.table(b"RSD")[0] = b'X', "no RSDP"),
+        (|tables| tables.table(b"RSD")[15] = 0, "revision 0"),
+        (|tables| tables.table(b"RSD")[30] ^= 1, "the RSDP at"),
+        (|tables| tables.table(b"XSDT")[0] = b'Y', "no XSDT"),
+        (|tables| tables.table(b"XSDT")[50] ^= 1, "the XSDT at"),
+        (
+            |tables| tables.table(b"XSDT")[4] = 35,
+            "cannot have the 0x23 bytes",
+        ),
+        (|tables| tables.table(b"XSDT")[7] = 0xff, "cannot have"),
+        (|tables| tables.table(b"XSDT")[5] = 1, "no"),
+    ];
+    for (change, why) in named {
+        let error = error(change);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_damage_of_tables_makes_the_reader_fail_otherwise(
+        file in 0..2_usize,
+        damage in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..8),
+        piece in proptest::prelude::any::<proptest::sample::Index>(),
+        mend in proptest::prelude::any::<bool>(),
+    ) {
+        let mut tables = Tables::new([SWITCH, ROOTS][file]);
+        let rsdp = tables.rsdp();
+        let index = piece.index(tables.0.len());
+        let bytes = &mut tables.0[index].1;
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if mend && bytes.len() > 36 {
+            // The damage is to get past the checksum.
+            let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+            bytes[9] = bytes[9].wrapping_sub(sum);
+        }
+        let map = memory_map(&[(7, 0x4000_0000, 0x1000_0000)]);
+        if let Ok(machine) = Machine::from_acpi(&tables, rsdp, &MemoryMap::new(&map, 48)) {
+            for host in &machine.hosts {
+                proptest::prop_assert!(host.buses.first <= host.buses.last);
+                proptest::prop_assert!(host.ecam_base.0.checked_add(host.ecam_size - 1).is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Memory, as the memory map of UEFI describes it (UEFI 2.10, 7.2.3).
+
+use alloc::vec::Vec;
+
+use super::Machine;
+use super::memory::{Region, Reservation, ReservationKind, normalize, subtract};
+use warmbus_memory::PhysAddr;
+
+const PAGE_SIZE: u64 = 4096;
+/// Bytes of a descriptor that are looked at; there may be more.
+const DESCRIPTOR_SIZE: usize = 40;
+
+const LOADER_CODE: u32 = 1;
+const LOADER_DATA: u32 = 2;
+const BOOT_SERVICES_CODE: u32 = 3;
+const BOOT_SERVICES_DATA: u32 = 4;
+const CONVENTIONAL: u32 = 7;
+const ACPI_RECLAIM: u32 = 9;
+/// What must not be looked at: memory with errors, device registers, and memory
+/// that was not accepted yet.
+const UNUSABLE: u32 = 8;
+const MAPPED_IO: u32 = 11;
+const MAPPED_IO_PORTS: u32 = 12;
+const UNACCEPTED: u32 = 15;
+
+/// Attributes: can be cached with write-back, is meant for a special purpose,
+/// is used by runtime services.
+const WRITE_BACK: u64 = 1 << 3;
+const SPECIFIC_PURPOSE: u64 = 1 << 18;
+const RUNTIME: u64 = 1 << 63;
+
+/// A memory map in memory, as `GetMemoryMap` wrote it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryMap<'a> {
+    bytes: &'a [u8],
+    descriptor_size: usize,
+}
+
+struct Descriptor {
+    kind: u32,
+    region: Region,
+    attributes: u64,
+}
+
+impl<'a> MemoryMap<'a> {
+    /// The map in `bytes`, with descriptors of `descriptor_size` bytes. With
+    /// fewer bytes than the specification has, there is nothing in it.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8], descriptor_size: usize) -> Self {
+        Self {
+            bytes,
+            descriptor_size,
+        }
+    }
+
+    fn descriptors(&self) -> impl Iterator<Item = Descriptor> + '_ {
+        let usable = self.descriptor_size >= DESCRIPTOR_SIZE;
+        let bytes = if usable { self.bytes } else { &[] };
+        let size = self.descriptor_size.max(DESCRIPTOR_SIZE);
+        bytes.chunks_exact(size).filter_map(|raw| {
+            let size = number(raw, 24).checked_mul(PAGE_SIZE)?;
+            let base = number(raw, 8);
+            base.checked_add(size)?;
+            (size != 0).then_some(Descriptor {
+                kind: number(raw, 0) as u32,
+                region: Region {
+                    base: PhysAddr(base),
+                    size,
+                },
+                attributes: number(raw, 32),
+            })
+        })
+    }
+
+    /// All memory that an operating system may have: sorted, neighbours
+    /// joined. What ACPI has in it is included.
+    #[must_use]
+    pub fn ram(&self) -> Vec<Region> {
+        let usable = |descriptor: &Descriptor| {
+            matches!(
+                descriptor.kind,
+                LOADER_CODE
+                    | LOADER_DATA
+                    | BOOT_SERVICES_CODE
+                    | BOOT_SERVICES_DATA
+                    | CONVENTIONAL
+                    | ACPI_RECLAIM
+            ) && descriptor.attributes & WRITE_BACK != 0
+                && descriptor.attributes & SPECIFIC_PURPOSE == 0
+        };
+        let usable = self.descriptors().filter(usable);
+        normalize(usable.map(|descriptor| descriptor.region).collect())
+    }
+
+    /// What of it has to stay as it is.
+    fn kept(&self) -> impl Iterator<Item = Region> + '_ {
+        self.descriptors()
+            .filter(|descriptor| descriptor.kind == ACPI_RECLAIM)
+            .map(|descriptor| descriptor.region)
+    }
+
+    /// Whether all `size` bytes at `address` are memory of some kind, which
+    /// boot services have mapped.
+    #[must_use]
+    pub fn is_memory(&self, address: PhysAddr, size: u64) -> bool {
+        let is_memory = |kind| !matches!(kind, UNUSABLE | MAPPED_IO | MAPPED_IO_PORTS | UNACCEPTED);
+        let memory = self
+            .descriptors()
+            .filter(|descriptor| is_memory(descriptor.kind))
+            .map(|descriptor| descriptor.region);
+        let memory = normalize(memory.collect());
+        let wanted = Region {
+            base: address,
+            size,
+        };
+        size != 0
+            && address.0.checked_add(size).is_some()
+            && memory
+                .iter()
+                .any(|region| region.base <= wanted.base && wanted.last() <= region.last())
+    }
+}
+
+/// Gives every descriptor of runtime services in `map` its physical address as
+/// the virtual one. An operating system maps runtime services where the map
+/// says, and those that were never told of virtual addresses
+/// (`SetVirtualAddressMap`) only work where they are.
+pub fn map_runtime_services_flat(map: &mut [u8], descriptor_size: usize) {
+    if descriptor_size < DESCRIPTOR_SIZE {
+        return;
+    }
+    for raw in map.chunks_exact_mut(descriptor_size) {
+        if number(raw, 32) & RUNTIME != 0 {
+            raw.copy_within(8..16, 16);
+        }
+    }
+}
+
+impl Machine {
+    /// Takes the memory from `map`. Nodes that are known stay known.
+    pub fn set_memory(&mut self, map: &MemoryMap<'_>) {
+        let ram = map.ram();
+        let mut nodes = Vec::new();
+        let mut rest = ram.clone();
+        for &(affinity, node) in &self.memory_nodes {
+            // What is in both is what is left without what is not.
+            let outside = subtract(&rest, [affinity]);
+            let inside = subtract(&rest, outside.iter().copied());
+            nodes.extend(inside.into_iter().map(|region| (region, node)));
+            rest = outside;
+        }
+        nodes.extend(rest.into_iter().map(|region| (region, 0)));
+        nodes.sort_by_key(|(region, _)| region.base);
+        self.memory = ram;
+        self.memory_nodes = nodes;
+        self.reservations = map
+            .kept()
+            .map(|region| Reservation {
+                region,
+                kind: ReservationKind::Firmware,
+            })
+            .collect();
+    }
+}
+
+/// The 64 bits at `offset` of a descriptor.
+fn number(raw: &[u8], offset: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&raw[offset..offset + 8]);
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,19 @@
+//! Physical memory: addresses, ranges, page sizes, and access to it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod access;
+mod address;
+mod page_size;
+mod range;
+pub mod search;
+
+pub use access::{Buffer, Sink, Source, Window};
+pub use address::PhysAddr;
+pub use page_size::PageSize;
+pub use range::MemoryRange;
+
+/// Physical addresses end here: 52 bits, the most that arm64 has.
+pub const ADDRESS_END: u64 = 1 << 52;

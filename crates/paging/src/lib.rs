@@ -1,0 +1,350 @@
+//! Translation tables for an identity map.
+//!
+//! 4 KiB granule, 48-bit input addresses, four levels of lookup (Arm ARM
+//! D8.2, VMSAv8-64). Only the contents of the tables are made here; whoever
+//! owns the processor points it at them. Tables are only ever filled in: what
+//! is mapped stays as it is, so no live entry ever changes and no
+//! break-before-make is needed.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod size_class;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+
+/// Bytes of a page, the smallest piece that can be mapped.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Entries in one table.
+const ENTRIES: usize = 512;
+
+/// One translation table.
+#[derive(Clone)]
+#[repr(C, align(4096))]
+pub struct Table([u64; ENTRIES]);
+
+impl Table {
+    /// A table that maps nothing.
+    pub const EMPTY: Self = Self([0; ENTRIES]);
+
+    /// The descriptors.
+    #[must_use]
+    pub const fn entries(&self) -> &[u64; ENTRIES] {
+        &self.0
+    }
+}
+
+/// The translation regime that the tables are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regime {
+    /// EL1&0 or, with `HCR_EL2.E2H` set, EL2&0: two privilege levels.
+    TwoLevels,
+    /// EL2 with `HCR_EL2.E2H` clear: one privilege level.
+    OneLevel,
+}
+
+/// What a piece of the address space is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Normal memory, executable and read-only.
+    Code,
+    /// Normal memory, read-only, never executed.
+    ReadOnly,
+    /// Normal memory, writable, never executed.
+    Data,
+    /// Device memory with early write acknowledgement (nGnRE).
+    Device,
+    /// Device memory where a write is done when it is done (nGnRnE), as
+    /// configuration requests need it.
+    ConfigSpace,
+}
+
+impl Memory {
+    /// `MAIR_ELx` for the attribute indices that the descriptors use.
+    pub const MAIR: u64 = 0x00_04_ff;
+
+    const fn attribute_index(self) -> u64 {
+        match self {
+            Self::Code | Self::ReadOnly | Self::Data => 0,
+            Self::Device => 1,
+            Self::ConfigSpace => 2,
+        }
+    }
+
+    const fn is_normal(self) -> bool {
+        self.attribute_index() == 0
+    }
+
+    /// Upper and lower attributes of a leaf descriptor (Arm ARM D8.3.2).
+    const fn attributes(self, regime: Regime) -> u64 {
+        const PRIVILEGED_EXECUTE_NEVER: u64 = 1 << 53;
+        const EXECUTE_NEVER: u64 = 1 << 54;
+        const ACCESSED: u64 = 1 << 10;
+        const INNER_SHAREABLE: u64 = 3 << 8;
+        const READ_ONLY: u64 = 1 << 7;
+        // AP[1] is RES1 where there is one privilege level, and would open the
+        // page to EL0 where there are two.
+        const AP1: u64 = 1 << 6;
+
+        let executable = matches!(self, Self::Code);
+        let writable = !matches!(self, Self::Code | Self::ReadOnly);
+        let mut bits = ACCESSED | INNER_SHAREABLE | self.attribute_index() << 2;
+        if !writable {
+            bits |= READ_ONLY;
+        }
+        match (regime, executable) {
+            (Regime::TwoLevels, true) => bits | EXECUTE_NEVER,
+            (Regime::TwoLevels, false) => bits | EXECUTE_NEVER | PRIVILEGED_EXECUTE_NEVER,
+            (Regime::OneLevel, true) => bits | AP1,
+            (Regime::OneLevel, false) => bits | AP1 | EXECUTE_NEVER,
+        }
+    }
+}
+
+/// Why something could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PagingError {
+    /// The range ends above what the processor can address.
+    OutOfReach {
+        /// First address of the range.
+        first: u64,
+        /// Bytes of the range.
+        size: u64,
+        /// Physical address bits of the processor.
+        address_bits: u8,
+    },
+    /// A page of the range is already mapped as something else.
+    Conflict {
+        /// First address of the page or block that is taken.
+        address: u64,
+        /// What the range was to be mapped as.
+        wanted: Memory,
+    },
+    /// No table is left.
+    OutOfTables {
+        /// The address that could not be mapped.
+        address: u64,
+        /// Tables in the pool.
+        tables: usize,
+    },
+}
+
+impl fmt::Display for PagingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OutOfReach {
+                first,
+                size,
+                address_bits,
+            } => write!(
+                f,
+                "{size:#x} bytes at {first:#x} are beyond the {address_bits} address bits of this processor"
+            ),
+            Self::Conflict { address, wanted } => {
+                write!(
+                    f,
+                    "{address:#x} cannot be mapped as {wanted:?}: it is already something else"
+                )
+            }
+            Self::OutOfTables { address, tables } => {
+                write!(
+                    f,
+                    "all {tables} translation tables are used up at {address:#x}"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for PagingError {}
+
+/// An entry that is invalid to the hardware and taken to us.
+const GUARD: u64 = 1 << 62;
+const VALID: u64 = 1;
+/// Bits 1:0 of a table descriptor, and of a leaf at level 3.
+const TABLE: u64 = 3;
+/// Bits 1:0 of a block descriptor at level 1 or 2.
+const BLOCK: u64 = 1;
+const LAST_LEVEL: u8 = 3;
+/// Bits 47:12, the address in a descriptor.
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+/// Translation tables that are being filled.
+pub struct PageTables<'pool> {
+    pool: &'pool mut [Table],
+    pool_address: u64,
+    used: usize,
+    regime: Regime,
+    address_bits: u8,
+}
+
+/// What is to be written into the entries of a range.
+#[derive(Clone, Copy)]
+enum Fill {
+    Guard,
+    Map(Memory),
+}
+
+impl<'pool> PageTables<'pool> {
+    /// Empty tables in `pool`, which the processor sees at physical address
+    /// `pool_address`, a multiple of [`PAGE_SIZE`]. Addresses have
+    /// `address_bits` bits, of which no more than 48 are used.
+    ///
+    /// An empty pool is refused as used up.
+    pub fn new(
+        pool: &'pool mut [Table],
+        pool_address: u64,
+        regime: Regime,
+        address_bits: u8,
+    ) -> Result<Self, PagingError> {
+        if pool.is_empty() {
+            return Err(PagingError::OutOfTables {
+                address: 0,
+                tables: 0,
+            });
+        }
+        Ok(Self {
+            pool,
+            pool_address,
+            used: 1,
+            regime,
+            address_bits: address_bits.min(48),
+        })
+    }
+
+    /// Physical address of the first table, for `TTBR0_ELx`.
+    #[must_use]
+    pub const fn root(&self) -> u64 {
+        self.pool_address
+    }
+
+    /// Tables in use and tables in the pool.
+    #[must_use]
+    pub const fn usage(&self) -> (usize, usize) {
+        (self.used, self.pool.len())
+    }
+
+    /// Maps every page that `size` bytes at `first` touch, each to itself.
+    ///
+    /// Normal memory over normal memory leaves what is there, so that the
+    /// firmware image keeps its permissions when the memory around it is
+    /// mapped. On an error a part of the range may be mapped.
+    pub fn map(&mut self, first: u64, size: u64, memory: Memory) -> Result<(), PagingError> {
+        self.fill_range(first, size, Fill::Map(memory))
+    }
+
+    /// Keeps every page that `size` bytes at `first` touch unmapped for good.
+    pub fn guard(&mut self, first: u64, size: u64) -> Result<(), PagingError> {
+        self.fill_range(first, size, Fill::Guard)
+    }
+
+    fn fill_range(&mut self, first: u64, size: u64, fill: Fill) -> Result<(), PagingError> {
+        let Some(bytes_before_last) = size.checked_sub(1) else {
+            return Ok(());
+        };
+        let last = first
+            .checked_add(bytes_before_last)
+            .filter(|last| last >> self.address_bits == 0)
+            .ok_or(PagingError::OutOfReach {
+                first,
+                size,
+                address_bits: self.address_bits,
+            })?;
+        self.fill_table(0, 0, first & !(PAGE_SIZE - 1), last | (PAGE_SIZE - 1), fill)
+    }
+
+    /// Fills the part of table `table` at `level` that `first..=last` covers.
+    /// Both ends lie within the reach of the table.
+    fn fill_table(
+        &mut self,
+        table: usize,
+        level: u8,
+        first: u64,
+        last: u64,
+        fill: Fill,
+    ) -> Result<(), PagingError> {
+        let shift = 39 - 9 * u32::from(level);
+        let span = 1_u64 << shift;
+        let mut start = first;
+        loop {
+            let entry_first = start & !(span - 1);
+            let entry_last = entry_first + (span - 1);
+            let end = entry_last.min(last);
+            let index = (start >> shift) as usize % ENTRIES;
+            let covered = start == entry_first && end == entry_last;
+            let leaf_fits = level == LAST_LEVEL || (level > 0 && covered);
+            let entry = self.pool[table].0[index];
+
+            if level < LAST_LEVEL && entry & TABLE == TABLE {
+                let below = (((entry & ADDRESS) - self.pool_address) / PAGE_SIZE) as usize;
+                self.fill_table(below, level + 1, start, end, fill)?;
+            } else if entry != 0 {
+                check_taken(entry, entry_first, fill)?;
+            } else if leaf_fits {
+                self.pool[table].0[index] = self.leaf(entry_first, level, fill);
+            } else {
+                let below = self.take_table(start)?;
+                self.fill_table(below, level + 1, start, end, fill)?;
+                // Linked only when it is filled: a table walk may come along
+                // at any time.
+                self.pool[table].0[index] = (self.pool_address + below as u64 * PAGE_SIZE) | TABLE;
+            }
+
+            if end == last {
+                return Ok(());
+            }
+            start = end + 1;
+        }
+    }
+
+    const fn leaf(&self, address: u64, level: u8, fill: Fill) -> u64 {
+        match fill {
+            Fill::Guard => GUARD,
+            Fill::Map(memory) => {
+                let kind = if level == LAST_LEVEL { TABLE } else { BLOCK };
+                address | memory.attributes(self.regime) | kind
+            }
+        }
+    }
+
+    fn take_table(&mut self, address: u64) -> Result<usize, PagingError> {
+        let tables = self.pool.len();
+        let table = self
+            .pool
+            .get_mut(self.used)
+            .ok_or(PagingError::OutOfTables { address, tables })?;
+        *table = Table::EMPTY;
+        self.used += 1;
+        Ok(self.used - 1)
+    }
+}
+
+/// Whether an entry that is taken may be left as it is.
+fn check_taken(entry: u64, address: u64, fill: Fill) -> Result<(), PagingError> {
+    let Fill::Map(wanted) = fill else {
+        // A guard over mapped memory would not guard.
+        return if entry & VALID == 0 {
+            Ok(())
+        } else {
+            Err(PagingError::Conflict {
+                address,
+                wanted: Memory::Data,
+            })
+        };
+    };
+    let index = entry >> 2 & 7;
+    let same = if entry & VALID == 0 {
+        wanted.is_normal()
+    } else {
+        index == wanted.attribute_index()
+    };
+    if same {
+        Ok(())
+    } else {
+        Err(PagingError::Conflict { address, wanted })
+    }
+}

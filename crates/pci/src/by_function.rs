@@ -1,0 +1,173 @@
+//! What is kept of each function, by address.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::ops::RangeBounds;
+
+use super::Sbdf;
+
+/// Values by the address of a function.
+///
+/// One access to a function follows the other, so that the function that was
+/// found last mostly is the one that is looked for: it is found without a
+/// search, which would take longer the more functions there are.
+#[derive(Debug)]
+pub struct ByFunction<T> {
+    slots: Vec<Slot<T>>,
+    /// Where in `slots` the value of each function is.
+    places: BTreeMap<Sbdf, usize>,
+    /// Places in `slots` that hold none.
+    free: Vec<usize>,
+    /// The place in `slots` that was found last.
+    last: usize,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    function: Sbdf,
+    /// On its own, so that a list that grows moves little.
+    value: Option<Box<T>>,
+}
+
+impl<T> Slot<T> {
+    /// Whether it is that of `function`.
+    fn is_of(&self, function: Sbdf) -> bool {
+        self.function.number() == function.number() && self.value.is_some()
+    }
+}
+
+impl<T> ByFunction<T> {
+    /// No values.
+    pub const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            places: BTreeMap::new(),
+            free: Vec::new(),
+            last: 0,
+        }
+    }
+
+    fn place(&self, function: Sbdf) -> Option<usize> {
+        let last = self.slots.get(self.last);
+        if last.is_some_and(|slot| slot.is_of(function)) {
+            return Some(self.last);
+        }
+        self.places.get(&function).copied()
+    }
+
+    /// The value of `function`.
+    pub fn get(&self, function: Sbdf) -> Option<&T> {
+        self.slots[self.place(function)?].value.as_deref()
+    }
+
+    /// The value of `function`, to change.
+    pub fn get_mut(&mut self, function: Sbdf) -> Option<&mut T> {
+        self.last = self.place(function)?;
+        self.slots[self.last].value.as_deref_mut()
+    }
+
+    /// Makes `value` that of `function`, instead of one that there may be.
+    pub fn insert(&mut self, function: Sbdf, value: T) {
+        let slot = Slot {
+            function,
+            value: Some(Box::new(value)),
+        };
+        let place = self.place(function).or_else(|| self.free.pop());
+        let place = place.unwrap_or(self.slots.len());
+        match self.slots.get_mut(place) {
+            Some(there) => *there = slot,
+            None => self.slots.push(slot),
+        }
+        self.places.insert(function, place);
+        self.last = place;
+    }
+
+    /// The value of `function`, to change; what `make` makes where there was none.
+    pub fn get_or_insert_with(&mut self, function: Sbdf, make: fn() -> T) -> &mut T {
+        match self.place(function) {
+            Some(place) => self.last = place,
+            None => self.insert(function, make()),
+        }
+        let value = &mut self.slots[self.last].value;
+        value.get_or_insert_with(|| Box::new(make()))
+    }
+
+    /// Takes the value of `function` out.
+    pub fn remove(&mut self, function: Sbdf) -> Option<T> {
+        let place = self.places.remove(&function)?;
+        self.free.push(place);
+        self.slots[place].value.take().map(|value| *value)
+    }
+
+    /// The functions in a range of addresses and their values, in order.
+    pub fn range(&self, functions: impl RangeBounds<Sbdf>) -> impl Iterator<Item = (Sbdf, &T)> {
+        let places = self.places.range(functions);
+        places
+            .filter_map(|(&function, &place)| Some((function, self.slots[place].value.as_deref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What is done to a map.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u8, u8),
+        Remove(u8),
+        Change(u8, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_u8..12, any::<u8>()).prop_map(|(at, mark)| Step::Insert(at, mark)),
+            (0_u8..12).prop_map(Step::Remove),
+            (0_u8..12, any::<u8>()).prop_map(|(at, mark)| Step::Change(at, mark)),
+        ]
+    }
+
+    fn function(at: u8) -> Sbdf {
+        Sbdf::from_devfn(u16::from(at % 2), at / 3, at)
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_map_does(steps in prop::collection::vec(step(), 0..60)) {
+            let mut values = ByFunction::new();
+            let mut map = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert(at, mark) => {
+                        values.insert(function(at), mark);
+                        map.insert(function(at), mark);
+                    }
+                    Step::Remove(at) => {
+                        let removed = values.remove(function(at));
+                        prop_assert_eq!(removed, map.remove(&function(at)));
+                    }
+                    Step::Change(at, mark) => {
+                        if let Some(value) = values.get_mut(function(at)) {
+                            *value = mark;
+                        }
+                        map.entry(function(at)).and_modify(|there| *there = mark);
+                    }
+                }
+                for at in 0..12 {
+                    let found = values.get(function(at)).copied();
+                    prop_assert_eq!(found, map.get(&function(at)).copied());
+                }
+                let all = values.range(..).map(|(at, mark)| (at, *mark));
+                prop_assert_eq!(
+                    all.collect::<Vec<_>>(),
+                    map.iter().map(|(at, mark)| (*at, *mark)).collect::<Vec<_>>()
+                );
+            }
+            // Of what was taken out nothing is left.
+            let most = map.len() + values.free.len();
+            prop_assert_eq!(values.slots.len(), most);
+        }
+    }
+}

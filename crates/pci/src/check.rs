@@ -1,0 +1,313 @@
+//! Checks a finished assignment, from the registers alone.
+//!
+//! Nothing of the plan is used: bus numbers, windows and BAR addresses are
+//! decoded again from what the registers hold, as whoever comes next will
+//! decode them. Only the sizes of BARs, which no register holds, and the
+//! parents are taken from the topology.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::decode::{Windows, address_bits, bar_type, rom_register, windows};
+use super::registers::{BAR0, BUS_NUMBERS, IO_BASE, VENDOR_ID, extended, sr_iov};
+use super::{
+    Anomaly, Bar, BarKind, BridgeWindow, ConfigOffset, Function, Sbdf, Topology, Width, WindowKind,
+};
+
+/// Something that decodes addresses.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// Index of the function in the topology.
+    function: usize,
+    is_io: bool,
+    range: BridgeWindow,
+    /// The window that it must be inside of, or one of several.
+    name: &'static str,
+}
+
+/// Checks that bus numbers nest, that every BAR and window lies inside the
+/// window above it, and that no two on a bus overlap. Returns what is wrong.
+///
+/// Everything that the check reads must be cached, as it is after a capture;
+/// what is not is left out.
+pub fn check<K: KnownRegisters>(topology: &Topology, known: &K) -> Vec<Anomaly> {
+    let mut checker = Checker {
+        topology,
+        found: Vec::new(),
+    };
+    let mut claims = Vec::new();
+    let mut decoded: Vec<Option<Windows>> = Vec::new();
+    for (index, function) in topology.functions.iter().enumerate() {
+        let registers = RegistersOf {
+            known,
+            function: function.sbdf,
+        };
+        if registers.dword(VENDOR_ID).is_none() {
+            decoded.push(None);
+            continue;
+        }
+        if function.bridge.is_some() {
+            checker.check_buses(function, &registers);
+        }
+        decoded.push(function.bridge.map(|_| windows_of(&registers)));
+        for bar in &function.bars {
+            if let Some(claim) = claim_of(index, function, bar, &registers) {
+                claims.push(claim);
+            }
+        }
+        if let Some(open) = decoded[index] {
+            let spaces = [
+                (open.io, true),
+                (open.memory, false),
+                (open.prefetchable, false),
+            ];
+            claims.extend(spaces.into_iter().filter_map(|(window, is_io)| {
+                Some(Claim {
+                    function: index,
+                    is_io,
+                    range: window?,
+                    name: "window",
+                })
+            }));
+        }
+    }
+    for claim in &claims {
+        checker.check_nesting(claim, &decoded);
+    }
+    checker.check_overlaps(claims);
+    checker.found
+}
+
+struct Checker<'a> {
+    topology: &'a Topology,
+    found: Vec<Anomaly>,
+}
+
+impl Checker<'_> {
+    fn fail(&mut self, function: Sbdf, text: alloc::string::String) {
+        self.found.push(Anomaly { function, text });
+    }
+
+    fn check_buses<K: KnownRegisters>(
+        &mut self,
+        function: &Function,
+        registers: &RegistersOf<'_, K>,
+    ) {
+        let Some([primary, secondary, subordinate]) = buses_of(registers) else {
+            return;
+        };
+        if secondary == 0 {
+            return;
+        }
+        let (above_first, above_last) = match function.parent {
+            Some(parent) => {
+                let bridge = self.topology.functions[parent].bridge;
+                bridge.map_or((0, 0xff), |bridge| (bridge.secondary, bridge.subordinate))
+            }
+            None => {
+                let buses = self.topology.hosts[function.host].0.buses;
+                (buses.first, buses.last)
+            }
+        };
+        let nests = primary == function.sbdf.bus()
+            && secondary > above_first
+            && secondary <= subordinate
+            && subordinate <= above_last;
+        if !nests {
+            let text = format!(
+                "buses {primary:02x}/{secondary:02x}/{subordinate:02x} do not nest in {above_first:02x} to {above_last:02x}"
+            );
+            self.fail(function.sbdf, text);
+        }
+    }
+
+    fn check_nesting(&mut self, claim: &Claim, decoded: &[Option<Windows>]) {
+        let function = &self.topology.functions[claim.function];
+        let is_inside = |window: BridgeWindow| {
+            window.base <= claim.range.base && claim.range.limit <= window.limit
+        };
+        let fits = match function.parent {
+            Some(parent) => decoded[parent].is_none_or(|above| {
+                let windows = if claim.is_io {
+                    [above.io, None]
+                } else {
+                    [above.memory, above.prefetchable]
+                };
+                windows.into_iter().flatten().any(is_inside)
+            }),
+            None => {
+                let host = &self.topology.hosts[function.host].0;
+                // ACPI does not tell what a host bridge forwards, unless its
+                // code is run.
+                let unknown = host.preserve && host.windows.is_empty();
+                unknown
+                    || host
+                        .windows
+                        .iter()
+                        .filter(|window| (window.kind == WindowKind::Io) == claim.is_io)
+                        .any(|window| {
+                            is_inside(BridgeWindow {
+                                base: window.pci_address,
+                                limit: window.pci_address.saturating_add(window.size - 1),
+                            })
+                        })
+            }
+        };
+        if !fits {
+            let text = format!(
+                "{} {:#x} to {:#x} is outside of what the bridge above forwards",
+                claim.name, claim.range.base, claim.range.limit
+            );
+            self.fail(function.sbdf, text);
+        }
+    }
+
+    /// On one bus no two ranges of a space may overlap.
+    fn check_overlaps(&mut self, mut claims: Vec<Claim>) {
+        let bus = |claim: &Claim| {
+            let function = &self.topology.functions[claim.function];
+            (function.host, function.sbdf.bus(), claim.is_io)
+        };
+        claims.sort_by_key(|claim| {
+            let (host, bus, is_io) = bus(claim);
+            let space = (host as u64) << 9 | u64::from(bus) << 1 | u64::from(is_io);
+            (space, claim.range.base)
+        });
+        let mut overlaps = Vec::new();
+        let mut highest: Option<Claim> = None;
+        for claim in claims {
+            match highest {
+                Some(before) if bus(&before) == bus(&claim) => {
+                    if claim.range.base <= before.range.limit {
+                        overlaps.push((before, claim));
+                    }
+                    if claim.range.limit > before.range.limit {
+                        highest = Some(claim);
+                    }
+                }
+                _ => highest = Some(claim),
+            }
+        }
+        for (before, claim) in overlaps {
+            let functions = &self.topology.functions;
+            let text = format!(
+                "{} {:#x} to {:#x} overlaps {} {:#x} to {:#x} of {}",
+                claim.name,
+                claim.range.base,
+                claim.range.limit,
+                before.name,
+                before.range.base,
+                before.range.limit,
+                functions[before.function].sbdf
+            );
+            let sbdf = functions[claim.function].sbdf;
+            self.fail(sbdf, text);
+        }
+    }
+}
+
+/// Registers whose values are known without an access to the function, or by
+/// one that changes nothing. Closures of the same shape are `KnownRegisters`.
+pub trait KnownRegisters {
+    /// The value of the `width` bytes at `offset` of `function`; `None` where it
+    /// is not known.
+    fn known(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<u32>;
+}
+
+impl<F: Fn(Sbdf, ConfigOffset, Width) -> Option<u32>> KnownRegisters for F {
+    fn known(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<u32> {
+        self(function, offset, width)
+    }
+}
+
+/// The registers of one function, as far as their values are known.
+struct RegistersOf<'a, K> {
+    known: &'a K,
+    function: Sbdf,
+}
+
+impl<K: KnownRegisters> RegistersOf<'_, K> {
+    fn byte(&self, offset: u16) -> Option<u8> {
+        let value = self.value(offset, Width::Byte)?;
+        Some(value as u8)
+    }
+
+    fn word(&self, offset: u16) -> Option<u16> {
+        let value = self.value(offset, Width::Word)?;
+        Some(value as u16)
+    }
+
+    fn dword(&self, offset: u16) -> Option<u32> {
+        self.value(offset, Width::Dword)
+    }
+
+    fn value(&self, offset: u16, width: Width) -> Option<u32> {
+        let offset = ConfigOffset::new(offset);
+        self.known.known(self.function, offset, width)
+    }
+}
+
+fn buses_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Option<[u8; 3]> {
+    let [primary, secondary] = registers.word(BUS_NUMBERS)?.to_le_bytes();
+    let subordinate = registers.byte(BUS_NUMBERS + 2)?;
+    Some([primary, secondary, subordinate])
+}
+
+fn windows_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Windows {
+    windows(&mut |offset| match offset {
+        // Secondary Status beside it is never cached.
+        IO_BASE => registers.word(offset).map_or(0, u32::from),
+        _ => registers.dword(offset).unwrap_or(0),
+    })
+}
+
+/// What a BAR claims: the address in its register and the size that is known.
+fn claim_of<K: KnownRegisters>(
+    index: usize,
+    function: &Function,
+    bar: &Bar,
+    registers: &RegistersOf<'_, K>,
+) -> Option<Claim> {
+    bar.address?;
+    let size = bar.size?;
+    let is_io = bar.kind == BarKind::Io;
+    let is_vf = bar.index > 6;
+    let total = if is_vf {
+        size.checked_mul(u64::from(function.sriov?.total_vfs))?
+    } else {
+        size
+    };
+    let base = if bar.fixed {
+        bar.address?
+    } else {
+        let register = match bar.index {
+            0..6 => BAR0 + 4 * u16::from(bar.index),
+            6 => rom_register(function.header_type)?,
+            vf => {
+                let mut capabilities = function.extended_capabilities.iter();
+                let base = capabilities.find(|one| one.id == extended::SR_IOV)?.offset;
+                base + sr_iov::VF_BAR0 + 4 * u16::from(vf - 7)
+            }
+        };
+        let low = registers.dword(register)?;
+        let kind = match bar.kind {
+            BarKind::Rom => BarKind::Rom,
+            _ => bar_type(low)?.0,
+        };
+        let high = if kind == BarKind::Memory64 {
+            registers.dword(register + 4)?
+        } else {
+            0
+        };
+        u64::from(high) << 32 | u64::from(address_bits(kind, low))
+    };
+    Some(Claim {
+        function: index,
+        is_io,
+        range: BridgeWindow {
+            base,
+            limit: base.checked_add(total.checked_sub(1)?)?,
+        },
+        name: if is_vf { "VF BARs" } else { "BAR" },
+    })
+}

@@ -1,0 +1,399 @@
+//! Bridges: bus numbers, links and what is below them.
+
+use alloc::format;
+
+use super::slow::Slow;
+use super::{Bus, Scan};
+use crate::registers::{BUS_NUMBERS, SUBORDINATE_BUS, capability, express};
+use crate::{ConfigOffset, ConfigSpace, PortType, Sbdf, Width};
+
+/// State of the link below a downstream port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// There is none, or the port cannot tell: ask what is below.
+    Unknown,
+    /// Up.
+    Up,
+    /// Down for good.
+    Down,
+    /// Not up yet.
+    Training,
+}
+
+/// The bus numbers of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Numbers {
+    primary: u8,
+    secondary: u8,
+    subordinate: u8,
+}
+
+impl Numbers {
+    fn from_dword(dword: u32) -> Self {
+        let [primary, secondary, subordinate, _] = dword.to_le_bytes();
+        Self {
+            primary,
+            secondary,
+            subordinate,
+        }
+    }
+
+    fn to_dword(self) -> u32 {
+        u32::from_le_bytes([self.primary, self.secondary, self.subordinate, 0])
+    }
+}
+
+impl<S: ConfigSpace> Scan<'_, S> {
+    /// Numbers the buses below the bridge at `index` and scans them.
+    /// `siblings_left` bridges on the same bus still need a number each.
+    pub(super) fn scan_bridge(&mut self, index: usize, last_bus: u8, siblings_left: usize) {
+        self.read_slot(index);
+        let link = self.link(index);
+        let secondary = if self.preserve {
+            self.found_numbers(index, last_bus)
+        } else {
+            self.enable_rrs_visibility(index);
+            self.give_numbers(index, last_bus)
+        };
+        let Some((secondary, last_bus)) = secondary else {
+            self.note_faults();
+            return;
+        };
+        let bus = Bus {
+            number: secondary,
+            last: last_bus,
+            parent: Some(index),
+            is_link: self.has_link_below(index),
+        };
+        let slow_before = self.slow.len();
+        match link {
+            Link::Down => {}
+            Link::Training => self.slow.push(Slow::function(self.host, bus, 0)),
+            Link::Up | Link::Unknown => self.scan_bus(bus),
+        }
+        if !self.preserve {
+            let has_slow = self.slow.len() > slow_before;
+            self.close_numbers(index, last_bus, has_slow, siblings_left);
+        }
+        self.note_faults();
+    }
+
+    fn express(&self, port: Sbdf) -> Option<u16> {
+        self.config.capability(port, capability::EXPRESS)
+    }
+
+    /// Whether what is below the bridge is a PCI Express link, on which
+    /// device 0 is the only one (PCIe 7.3.1).
+    fn has_link_below(&self, index: usize) -> bool {
+        matches!(
+            self.topology.functions[index].port_type,
+            Some(PortType::RootPort | PortType::DownstreamPort | PortType::PciToPcieBridge)
+        )
+    }
+
+    /// Notes whether the slot below a port is hot-plug capable.
+    fn read_slot(&mut self, index: usize) {
+        let port = self.topology.functions[index].sbdf;
+        if let Some(capabilities) = self.slot_capabilities(port) {
+            let hot_plug = capabilities & express::HOT_PLUG_CAPABLE != 0;
+            if let Some(bridge) = &mut self.topology.functions[index].bridge {
+                bridge.hot_plug = hot_plug;
+            }
+        }
+    }
+
+    /// Slot Capabilities, where the port has a slot.
+    fn slot_capabilities(&mut self, port: Sbdf) -> Option<u32> {
+        let lists = self.config.lists(port)?;
+        let base = lists.capability(capability::EXPRESS)?;
+        if !lists.has_slot {
+            return None;
+        }
+        let capabilities = self.dword(port, base + express::SLOT_CAPABILITIES);
+        (capabilities != u32::MAX).then_some(capabilities)
+    }
+
+    /// Looks at the link below a port and notes its state.
+    pub(super) fn link(&mut self, index: usize) -> Link {
+        let link = self.read_link(index);
+        if let Some(bridge) = &mut self.topology.functions[index].bridge {
+            bridge.link_up = match link {
+                Link::Unknown => None,
+                Link::Up => Some(true),
+                Link::Down | Link::Training => Some(false),
+            };
+        }
+        link
+    }
+
+    fn read_link(&mut self, index: usize) -> Link {
+        let function = &self.topology.functions[index];
+        let port = function.sbdf;
+        if !matches!(
+            function.port_type,
+            Some(PortType::RootPort | PortType::DownstreamPort)
+        ) {
+            return Link::Unknown;
+        }
+        let Some(base) = self.express(port) else {
+            return Link::Unknown;
+        };
+        let capabilities = self.dword(port, base + express::LINK_CAPABILITIES);
+        // The dword is read for Link Control beside it, too.
+        let status = (self.dword(port, base + express::LINK_CONTROL) >> 16) as u16;
+        if status == u16::MAX {
+            return Link::Down;
+        }
+        let reports_active = capabilities & express::LINK_ACTIVE_REPORTING != 0;
+        if reports_active && status & express::LINK_ACTIVE != 0 {
+            return Link::Up;
+        }
+        if status & express::LINK_TRAINING != 0 {
+            return Link::Training;
+        }
+        let slot = self.slot_capabilities(port);
+        let hot_plug = slot.is_some_and(|bits| bits & express::HOT_PLUG_CAPABLE != 0);
+        if reports_active {
+            // A card that is there may be about to start its link.
+            return if slot.is_some() && self.is_occupied(port, base) {
+                Link::Training
+            } else {
+                Link::Down
+            };
+        }
+        // Boards leave presence detect of a fixed slot unwired: only where
+        // cards come and go does it tell anything.
+        if hot_plug && !self.is_occupied(port, base) {
+            Link::Down
+        } else {
+            Link::Unknown
+        }
+    }
+
+    /// Presence Detect State of the slot below a port.
+    fn is_occupied(&mut self, port: Sbdf, base: u16) -> bool {
+        // The dword is read for Slot Control beside it, too.
+        let slot = self.dword(port, base + express::SLOT_CONTROL);
+        (slot >> 16) as u16 & express::PRESENCE_DETECT != 0
+    }
+
+    /// Lets a root port show functions that are not ready, instead of
+    /// retrying in hardware (PCIe 2.3.1).
+    fn enable_rrs_visibility(&mut self, index: usize) {
+        let function = &self.topology.functions[index];
+        let port = function.sbdf;
+        if function.port_type != Some(PortType::RootPort) {
+            return;
+        }
+        let Some(base) = self.express(port) else {
+            return;
+        };
+        let root = self.dword(port, base + express::ROOT_CONTROL);
+        let (control, capabilities) = (root as u16, (root >> 16) as u16);
+        if root != u32::MAX
+            && capabilities & express::RRS_VISIBILITY != 0
+            && control & express::RRS_VISIBILITY_ENABLE == 0
+        {
+            self.write_word(
+                port,
+                base + express::ROOT_CONTROL,
+                control | express::RRS_VISIBILITY_ENABLE,
+            );
+        }
+    }
+
+    /// Takes the numbers of a bridge as they are. Returns the secondary bus
+    /// and the last one below, if what they say can be.
+    fn found_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
+        let port = self.topology.functions[index].sbdf;
+        let found = Numbers::from_dword(self.dword(port, BUS_NUMBERS));
+        self.set_numbers(index, found);
+        if found.secondary == 0 && found.subordinate == 0 {
+            return None;
+        }
+        let function = &self.topology.functions[index];
+        // Primary Bus Number means nothing to PCI Express (PCIe 7.5.1.3.2);
+        // there are ports that hardwire it to 0.
+        let is_primary = function.port_type.is_some() || found.primary == port.bus();
+        // Siblings may have their buses in any order, but none twice.
+        let is_taken = self.topology.functions.iter().any(|other| {
+            other.host == self.host
+                && (found.secondary..=found.subordinate).contains(&other.sbdf.bus())
+        });
+        let is_valid = is_primary
+            && found.secondary > port.bus()
+            && found.secondary <= found.subordinate
+            && found.subordinate <= last_bus
+            && !is_taken;
+        if !is_valid {
+            let text = format!(
+                "bus numbers primary {:02x}, secondary {:02x}, subordinate {:02x} do not fit between bus {:02x} and {last_bus:02x}; what is below is left alone",
+                found.primary,
+                found.secondary,
+                found.subordinate,
+                port.bus()
+            );
+            self.topology.functions[index].anomalies.push(text);
+            return None;
+        }
+        let next = &mut self.next_bus[self.host];
+        *next = (*next).max(u16::from(found.subordinate) + 1);
+        Some((found.secondary, found.subordinate))
+    }
+
+    fn set_numbers(&mut self, index: usize, numbers: Numbers) {
+        if let Some(bridge) = &mut self.topology.functions[index].bridge {
+            bridge.primary = numbers.primary;
+            bridge.secondary = numbers.secondary;
+            bridge.subordinate = numbers.subordinate;
+        }
+    }
+
+    /// Enhanced Allocation may fix the numbers below a bridge (PCIe 7.8.5.2).
+    fn fixed_numbers(&mut self, port: Sbdf) -> Option<(u8, u8)> {
+        let base = self
+            .config
+            .capability(port, capability::ENHANCED_ALLOCATION)?;
+        let [secondary, subordinate, ..] = self.dword(port, base + 4).to_le_bytes();
+        (secondary != 0).then_some((secondary, subordinate))
+    }
+
+    /// Takes away the bus numbers that a loader has given to a bridge: they may
+    /// be the ones that a bridge beside it is about to get, and two bridges
+    /// that lead to the same bus answer in each other's place.
+    pub(super) fn close_bridge(&mut self, index: usize) {
+        let port = self.topology.functions[index].sbdf;
+        let found = self.dword(port, BUS_NUMBERS);
+        let numbers = Numbers::from_dword(found);
+        if found != u32::MAX && (numbers.secondary, numbers.subordinate) != (0, 0) {
+            let offset = ConfigOffset::new(BUS_NUMBERS);
+            self.config.write(port, offset, Width::Dword, 0);
+        }
+    }
+
+    /// Gives a bridge its primary and secondary number, and everything up to
+    /// `last_bus` for now. Returns the secondary bus and the last one that may
+    /// be given away below.
+    fn give_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
+        let port = self.topology.functions[index].sbdf;
+        let next = self.next_bus[self.host];
+        let fixed = self.fixed_numbers(port);
+        let (secondary, last) = fixed.unwrap_or((next.min(0xff) as u8, last_bus));
+        if u16::from(secondary) < next || secondary > last || last > last_bus {
+            let text = if fixed.is_some() {
+                format!("fixed bus numbers {secondary:02x} to {last:02x} are not free")
+            } else {
+                format!("no bus number is left below it, the last is {last_bus:02x}")
+            };
+            self.topology.functions[index].anomalies.push(text);
+            // Nothing may be forwarded by numbers of an earlier life.
+            self.config.write(
+                port,
+                ConfigOffset::new(BUS_NUMBERS),
+                Width::Dword,
+                u32::from(port.bus()),
+            );
+            return None;
+        }
+        let wanted = Numbers {
+            primary: port.bus(),
+            secondary,
+            subordinate: last,
+        };
+        self.config.write(
+            port,
+            ConfigOffset::new(BUS_NUMBERS),
+            Width::Dword,
+            wanted.to_dword(),
+        );
+        let found = Numbers::from_dword(self.dword(port, BUS_NUMBERS));
+        self.next_bus[self.host] = u16::from(secondary) + 1;
+        if found != wanted {
+            let text = format!(
+                "bus numbers do not stick: wrote {:02x}/{:02x}/{:02x}, read {:02x}/{:02x}/{:02x}; what is below is left alone",
+                wanted.primary,
+                wanted.secondary,
+                wanted.subordinate,
+                found.primary,
+                found.secondary,
+                found.subordinate
+            );
+            self.topology.functions[index].anomalies.push(text);
+            self.set_numbers(index, found);
+            self.look_for_a_loop(index);
+            return None;
+        }
+        self.set_numbers(index, wanted);
+        Some((secondary, last))
+    }
+
+    /// Looks whether a bridge above the one at `index`, whose numbers did not
+    /// stick, has lost its own: then it is the same bridge, reached again
+    /// through itself.
+    fn look_for_a_loop(&mut self, index: usize) {
+        let mut next = self.topology.functions[index].parent;
+        while let Some(above) = next {
+            let function = &self.topology.functions[above];
+            next = function.parent;
+            let (port, bridge) = (function.sbdf, function.bridge);
+            let offset = ConfigOffset::new(BUS_NUMBERS);
+            // From the hardware: the cache knows what was given to it.
+            let found = self.config.read_hardware(port, offset, Width::Dword);
+            let [primary, secondary, subordinate, _] = found.to_le_bytes();
+            let is_same = bridge.is_some_and(|bridge| {
+                (bridge.primary, bridge.secondary, bridge.subordinate)
+                    == (primary, secondary, subordinate)
+            });
+            if !is_same {
+                self.config.invalidate_register(port, BUS_NUMBERS);
+                self.leave_out(
+                    port,
+                    "its bus numbers were overwritten from below: the bridges form a loop".into(),
+                );
+            }
+        }
+    }
+
+    /// Writes the final subordinate number: the highest one in use below,
+    /// and spare ones where devices may come later.
+    fn close_numbers(&mut self, index: usize, last_bus: u8, has_slow: bool, siblings_left: usize) {
+        let port = self.topology.functions[index].sbdf;
+        let Some(bridge) = self.topology.functions[index].bridge else {
+            return;
+        };
+        let next = self.next_bus[self.host];
+        let subordinate = if self.fixed_numbers(port).is_some() {
+            last_bus
+        } else {
+            let used = next - 1;
+            let wanted = if has_slow {
+                u16::from(self.policy.slow_spare_buses)
+            } else if bridge.hot_plug {
+                u16::from(self.policy.spare_buses)
+            } else {
+                0
+            };
+            // The bridges beside this one come first.
+            let free = u16::from(last_bus) - used.min(u16::from(last_bus));
+            let spare = wanted.min(free.saturating_sub(siblings_left as u16));
+            (used + spare).min(u16::from(last_bus)) as u8
+        };
+        self.next_bus[self.host] = u16::from(subordinate) + 1;
+        if subordinate != bridge.subordinate {
+            self.config.write(
+                port,
+                ConfigOffset::new(SUBORDINATE_BUS),
+                Width::Byte,
+                u32::from(subordinate),
+            );
+        }
+        self.set_numbers(
+            index,
+            Numbers {
+                primary: bridge.primary,
+                secondary: bridge.secondary,
+                subordinate,
+            },
+        );
+    }
+}

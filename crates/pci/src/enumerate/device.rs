@@ -1,0 +1,328 @@
+//! Devices and their functions.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::slow::Slow;
+use super::{Bus, Scan};
+use crate::registers::{
+    CACHE_LINE_SIZE, REVISION, capability, express, extended, header_type, sr_iov,
+};
+use crate::{
+    BridgeInfo, ConfigOffset, ConfigSpace, Function, PortType, Probe, Sbdf, SrIovInfo, Width,
+};
+
+impl<S: ConfigSpace> Scan<'_, S> {
+    /// The dword at `offset` of `function`, through the cache.
+    pub(super) fn dword(&mut self, function: Sbdf, offset: u16) -> u32 {
+        self.config
+            .read(function, ConfigOffset::new(offset), Width::Dword)
+    }
+
+    pub(super) fn write_word(&mut self, function: Sbdf, offset: u16, value: u16) {
+        self.config.write(
+            function,
+            ConfigOffset::new(offset),
+            Width::Word,
+            u32::from(value),
+        );
+    }
+
+    /// Finds the functions of one device. One that is not ready yet is noted
+    /// for later.
+    pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
+        let function = Sbdf::new(self.segment(), bus.number, device, 0);
+        match self.config.probe(function) {
+            Probe::Absent => self.note_absent(bus, function),
+            Probe::NotReady => self.slow.push(Slow::function(self.host, bus, device)),
+            Probe::Present {
+                vendor_id,
+                device_id,
+            } => {
+                let first = self.topology.functions.len();
+                if self.add_function(function, bus.parent, vendor_id, device_id) {
+                    self.scan_functions(bus, device, first);
+                }
+                for index in first..self.topology.functions.len() {
+                    self.read_sr_iov(index, first);
+                }
+            }
+        }
+    }
+
+    /// Finds the other functions of the device whose function 0 is `first`.
+    fn scan_functions(&mut self, bus: Bus, device: u8, first: usize) {
+        let ari = self
+            .config
+            .extended_capability(self.topology.functions[first].sbdf, extended::ARI);
+        if let (Some(ari), true) = (ari, bus.is_link)
+            && self.enable_ari_forwarding(bus.parent)
+        {
+            self.follow_ari(bus, ari);
+        } else if self.topology.functions[first].multi_function {
+            for number in 1..8 {
+                let function = Sbdf::new(self.segment(), bus.number, device, number);
+                self.probe_function(bus, function);
+            }
+        }
+    }
+
+    /// Follows the Next Function Number of each function (PCIe 7.8.8.2).
+    fn follow_ari(&mut self, bus: Bus, ari_of_function_0: u16) {
+        let mut function = Sbdf::from_devfn(self.segment(), bus.number, 0);
+        let mut ari = Some(ari_of_function_0);
+        while let Some(offset) = ari {
+            let next = (self.dword(function, offset + 4) >> 8) as u8;
+            if next == 0 {
+                return;
+            }
+            if next <= function.devfn() {
+                let text = format!("next function number {next:02x} does not lead on");
+                return self.note(function, text);
+            }
+            function = Sbdf::from_devfn(self.segment(), bus.number, next);
+            if !self.probe_function(bus, function) {
+                return self.note(function, "announced as next function, but absent".into());
+            }
+            ari = self.config.extended_capability(function, extended::ARI);
+        }
+    }
+
+    /// Adds `function` if it is there. Returns whether it is.
+    fn probe_function(&mut self, bus: Bus, function: Sbdf) -> bool {
+        match self.config.probe(function) {
+            Probe::Present {
+                vendor_id,
+                device_id,
+            } => self.add_function(function, bus.parent, vendor_id, device_id),
+            Probe::NotReady => {
+                // Function 0 is ready, and the functions of a device get
+                // ready together unless something is wrong.
+                self.leave_out(function, "not ready while its device is".into());
+                false
+            }
+            Probe::Absent => {
+                self.note_absent(bus, function);
+                false
+            }
+        }
+    }
+
+    /// Notes that `function` is not there, if that is for good.
+    ///
+    /// A PCI Express function that is not ready yet answers with Request Retry
+    /// Status (PCIe 2.3.1): who does not answer at all does not exist. But a
+    /// device may not have trained its link yet, or be plugged in later, and
+    /// on a conventional bus it may keep silent for a second after reset
+    /// (PCI 3.0, 4.3.2).
+    fn note_absent(&mut self, bus: Bus, function: Sbdf) {
+        self.note_faults();
+        let is_for_good = match bus.parent {
+            None => true,
+            Some(parent) => {
+                let is_express = matches!(
+                    self.topology.functions[parent].port_type,
+                    Some(PortType::RootPort | PortType::UpstreamPort | PortType::DownstreamPort)
+                );
+                let device_answers = !bus.is_link || function.devfn() != 0;
+                is_express && device_answers && !self.is_hot_plug(parent)
+            }
+        };
+        if is_for_good {
+            self.topology.absent.push(function);
+        }
+    }
+
+    /// Whether devices can come and go below the bridge at `index`, or below
+    /// one above it.
+    fn is_hot_plug(&self, index: usize) -> bool {
+        core::iter::successors(Some(index), |&at| self.topology.functions[at].parent)
+            .filter_map(|at| self.topology.functions[at].bridge)
+            .any(|bridge| bridge.hot_plug)
+    }
+
+    /// Takes a function that answered into the topology. Returns `false`
+    /// where it stopped answering meanwhile.
+    fn add_function(
+        &mut self,
+        sbdf: Sbdf,
+        parent: Option<usize>,
+        vendor_id: u16,
+        device_id: u16,
+    ) -> bool {
+        let Some(anomalies) = self.config.walk(sbdf) else {
+            self.leave_out(
+                sbdf,
+                "stopped answering while its capabilities were read".into(),
+            );
+            return false;
+        };
+        let class = self.dword(sbdf, REVISION);
+        let header = (self.dword(sbdf, CACHE_LINE_SIZE) >> 16) as u8;
+        let Some(lists) = self.config.lists(sbdf) else {
+            self.leave_out(sbdf, "stopped answering while its header was read".into());
+            return false;
+        };
+        let layout = header & header_type::LAYOUT;
+        let mut function = Function {
+            sbdf,
+            host: self.host,
+            parent,
+            vendor_id,
+            device_id,
+            revision: class as u8,
+            class_code: class >> 8,
+            header_type: layout,
+            multi_function: header & header_type::MULTI_FUNCTION != 0,
+            port_type: lists.port_type,
+            capabilities: lists.capabilities.clone(),
+            extended_capabilities: lists.extended_capabilities.clone(),
+            bars: Vec::new(),
+            bridge: None,
+            sriov: None,
+            virtual_function: None,
+            anomalies,
+        };
+        match layout {
+            0 | 2 => {}
+            1 => {
+                function.bridge = Some(BridgeInfo {
+                    primary: sbdf.bus(),
+                    secondary: 0,
+                    subordinate: 0,
+                    io: None,
+                    memory: None,
+                    prefetchable: None,
+                    link_up: None,
+                    hot_plug: false,
+                    ari_forwarding: false,
+                });
+            }
+            other => function.anomalies.push(format!(
+                "header type {other:02x} is not known; only its first 16 bytes are read"
+            )),
+        }
+        self.topology.functions.push(function);
+        self.note_faults();
+        true
+    }
+
+    /// Enables ARI forwarding in the port above a device with ARI. Returns
+    /// whether it is enabled.
+    fn enable_ari_forwarding(&mut self, parent: Option<usize>) -> bool {
+        let Some(index) = parent else {
+            return false;
+        };
+        let port = self.topology.functions[index].sbdf;
+        let Some(base) = self.config.capability(port, capability::EXPRESS) else {
+            return false;
+        };
+        let capabilities = self.dword(port, base + express::DEVICE_CAPABILITIES_2);
+        if capabilities & express::ARI_FORWARDING_SUPPORTED == 0 || capabilities == u32::MAX {
+            return false;
+        }
+        let register = base + express::DEVICE_CONTROL_2;
+        let control = self.dword(port, register) as u16;
+        let mut is_enabled = control & express::ARI_FORWARDING_ENABLE != 0;
+        if !is_enabled && !self.preserve {
+            self.write_word(port, register, control | express::ARI_FORWARDING_ENABLE);
+            is_enabled = true;
+        }
+        if let Some(bridge) = &mut self.topology.functions[index].bridge {
+            bridge.ari_forwarding = is_enabled;
+        }
+        is_enabled
+    }
+
+    /// Reads how many VFs a physical function can have and which routing IDs
+    /// they would take (PCIe 9.3.3). `first` is function 0 of its device.
+    fn read_sr_iov(&mut self, index: usize, first: usize) {
+        let sbdf = self.topology.functions[index].sbdf;
+        let Some(base) = self.config.extended_capability(sbdf, extended::SR_IOV) else {
+            return;
+        };
+        let vfs = self.dword(sbdf, base + sr_iov::INITIAL_VFS);
+        let total_vfs = (vfs >> 16) as u16;
+        // 65535 VFs of 65535 are all ones, too: what counts is whether the
+        // function was forgotten over it.
+        if vfs == u32::MAX && self.config.lists(sbdf).is_none() {
+            return;
+        }
+        let (num_vfs, mut vfs_enabled) = if total_vfs > 0 {
+            self.found_vfs(sbdf, base)
+        } else {
+            (0, false)
+        };
+        if !self.preserve && total_vfs > 0 {
+            let is_lowest = self.topology.functions[first..index]
+                .iter()
+                .all(|other| other.sriov.is_none());
+            let is_ari = is_lowest
+                && self.topology.functions[index].parent.is_some_and(|parent| {
+                    self.topology.functions[parent]
+                        .bridge
+                        .is_some_and(|bridge| bridge.ari_forwarding)
+                });
+            let control = if is_ari {
+                sr_iov::ARI_CAPABLE_HIERARCHY
+            } else {
+                0
+            };
+            // VF Enable stays off; offset and stride hold for these NumVFs.
+            self.write_word(sbdf, base + sr_iov::CONTROL, control);
+            self.write_word(sbdf, base + sr_iov::NUM_VFS, total_vfs);
+            vfs_enabled = false;
+        }
+        let routing = self.dword(sbdf, base + sr_iov::VF_OFFSET);
+        let vf_device = self.dword(sbdf, base + sr_iov::VF_DEVICE_ID);
+        let (first_vf_offset, vf_stride) = (routing as u16, (routing >> 16) as u16);
+        let last_rid = match total_vfs {
+            0 => u32::from(sbdf.routing_id()),
+            count => {
+                u32::from(sbdf.routing_id())
+                    + u32::from(first_vf_offset)
+                    + u32::from(count - 1) * u32::from(vf_stride)
+            }
+        };
+        let last_usable = self.topology.hosts[self.host].0.buses.last;
+        let last_bus = last_rid >> 8;
+        let function = &mut self.topology.functions[index];
+        let overlaps = total_vfs > 0 && first_vf_offset == 0 || total_vfs > 1 && vf_stride == 0;
+        if overlaps {
+            function.anomalies.push(format!(
+                "VF offset {first_vf_offset} and stride {vf_stride} put {total_vfs} VFs on top of each other"
+            ));
+        }
+        let fits = last_bus <= u32::from(last_usable) && !overlaps;
+        if !fits && !overlaps {
+            function.anomalies.push(format!(
+                "{total_vfs} VFs would end on bus {last_bus:#x}, beyond the last bus {last_usable:02x} of the host bridge"
+            ));
+        }
+        function.sriov = Some(SrIovInfo {
+            total_vfs,
+            first_vf_offset,
+            vf_stride,
+            vf_device_id: (vf_device >> 16) as u16,
+            last_bus: if fits { last_bus as u8 } else { sbdf.bus() },
+            num_vfs,
+            vfs_enabled,
+        });
+        self.note_faults();
+    }
+
+    /// The NumVFs of VFs that are enabled, and whether any are.
+    fn found_vfs(&mut self, physical: Sbdf, base: u16) -> (u16, bool) {
+        let mut dword = |at| {
+            let offset = ConfigOffset::new(base + at);
+            self.config.read(physical, offset, Width::Dword)
+        };
+        // SR-IOV Status above it has nothing that a read changes.
+        let control = dword(sr_iov::CONTROL) as u16;
+        if control & sr_iov::VF_ENABLE == 0 || control == u16::MAX {
+            return (0, false);
+        }
+        // Whole, since the Function Dependency Link above it is cached, too.
+        (dword(sr_iov::NUM_VFS) as u16, true)
+    }
+}

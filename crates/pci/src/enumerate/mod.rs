@@ -1,0 +1,173 @@
+//! Finds every function below the host bridges and gives buses their numbers.
+//!
+//! The walk follows the PCI Express and PCI-PCI bridge specifications: it
+//! touches only buses that a bridge announces, only device 0 below a PCI
+//! Express link, and nothing below a link that is down. Bus numbers are given
+//! depth first. A function that is not ready is left and visited again when
+//! all others are done, so that one deadline serves the whole machine.
+//!
+//! A host bridge that is to be preserved is only read.
+
+mod bridge;
+mod device;
+mod slow;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{Anomaly, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
+use crate::time::Clock;
+use slow::Slow;
+
+/// What enumeration may decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanPolicy {
+    /// Bus numbers that a hot-plug capable port gets beyond the ones in use,
+    /// for bridges in what is plugged in later.
+    pub spare_buses: u8,
+    /// Bus numbers that a port gets beyond the ones in use while the device
+    /// below it is not ready and may turn out to be a bridge.
+    pub slow_spare_buses: u8,
+    /// Nanoseconds after which functions that are not ready are given up,
+    /// counted once for the whole scan from its start. PCIe 2.3.1 gives a
+    /// function one second after a reset.
+    pub deadline: u64,
+}
+
+impl Default for ScanPolicy {
+    fn default() -> Self {
+        Self {
+            spare_buses: 1,
+            slow_spare_buses: 4,
+            deadline: 1_000_000_000,
+        }
+    }
+}
+
+/// Enumerates everything below `hosts`.
+///
+/// Every function that answered is known to `config` afterwards, with what
+/// may be cached of it decided. What is wrong is told in the topology; nothing
+/// is an error.
+pub fn enumerate<S: ConfigSpace, C: Clock>(
+    hosts: &[HostBridge],
+    policy: &ScanPolicy,
+    config: &mut S,
+    clock: &mut C,
+) -> Topology {
+    let start = clock.now();
+    let mut scan = Scan {
+        config,
+        policy,
+        topology: Topology::default(),
+        slow: Vec::new(),
+        next_bus: Vec::new(),
+        host: 0,
+        preserve: false,
+    };
+    for (index, host) in hosts.iter().enumerate() {
+        scan.host = index;
+        scan.preserve = host.preserve;
+        let root = host.buses.first;
+        scan.topology.hosts.push((host.clone(), host.buses));
+        scan.next_bus.push(u16::from(root) + 1);
+        scan.scan_bus(Bus {
+            number: root,
+            last: host.buses.last,
+            parent: None,
+            is_link: false,
+        });
+    }
+    scan.wait_for_slow(start, clock);
+    for (host, next) in scan.topology.hosts.iter_mut().zip(&scan.next_bus) {
+        // At most 256, since numbers end with the bus range.
+        host.1 = BusRange {
+            first: host.1.first,
+            last: (next - 1) as u8,
+        };
+    }
+    scan.topology
+}
+
+/// One enumeration under way.
+struct Scan<'a, S> {
+    config: &'a mut S,
+    policy: &'a ScanPolicy,
+    topology: Topology,
+    slow: Vec<Slow>,
+    /// For each host the lowest bus number that is not given away yet.
+    next_bus: Vec<u16>,
+    /// The host that is being scanned.
+    host: usize,
+    /// Whether it is only to be read.
+    preserve: bool,
+}
+
+/// A bus to scan.
+#[derive(Clone, Copy, Debug)]
+struct Bus {
+    number: u8,
+    /// Highest bus number that may be given away below.
+    last: u8,
+    /// The bridge above; `None` on a root bus.
+    parent: Option<usize>,
+    /// Whether it is a PCI Express link, which has one device.
+    is_link: bool,
+}
+
+impl<S: ConfigSpace> Scan<'_, S> {
+    fn segment(&self) -> u16 {
+        self.topology.hosts[self.host].0.segment
+    }
+
+    fn note(&mut self, function: Sbdf, text: String) {
+        self.topology.anomalies.push(Anomaly { function, text });
+    }
+
+    /// Notes that there is a function which cannot be taken in.
+    fn leave_out(&mut self, function: Sbdf, text: String) {
+        self.topology.left_out.push(function);
+        self.note(function, text);
+    }
+
+    fn note_faults(&mut self) {
+        self.topology.note_faults(self.config);
+    }
+
+    /// Scans all devices of a bus, then what is below its bridges.
+    fn scan_bus(&mut self, bus: Bus) {
+        let first = self.topology.functions.len();
+        let devices = if bus.is_link { 0..1 } else { 0..32 };
+        for device in devices {
+            self.scan_device(bus, device);
+        }
+        self.scan_bridges(first, bus.last);
+    }
+
+    /// Scans what is below the bridges among the functions from `first` on.
+    fn scan_bridges(&mut self, first: usize, last_bus: u8) {
+        let functions = &self.topology.functions;
+        let bridges: Vec<usize> = (first..functions.len())
+            .filter(|&index| functions[index].bridge.is_some())
+            .collect();
+        // VFs take buses above that of their PF, which no bridge may get.
+        let last_vf_bus = functions[first..]
+            .iter()
+            .filter_map(|function| function.sriov.map(|sriov| sriov.last_bus))
+            .max();
+        if let Some(last) = last_vf_bus {
+            let next = &mut self.next_bus[self.host];
+            *next = (*next).max(u16::from(last) + 1);
+        }
+        if !self.preserve {
+            // The first one gets new numbers before anything is read below.
+            for &index in bridges.iter().skip(1) {
+                self.close_bridge(index);
+            }
+        }
+        for (done, &index) in bridges.iter().enumerate() {
+            let siblings_left = bridges.len() - done - 1;
+            self.scan_bridge(index, last_bus, siblings_left);
+        }
+    }
+}

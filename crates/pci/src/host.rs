@@ -1,0 +1,159 @@
+//! Host bridges: where a hierarchy starts and what it may use.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{PhysAddr, config_mech};
+
+/// An inclusive range of bus numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusRange {
+    /// Lowest bus number.
+    pub first: u8,
+    /// Highest bus number, not below `first`.
+    pub last: u8,
+}
+
+impl fmt::Display for BusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}-{:02x}", self.first, self.last)
+    }
+}
+
+/// The address space that a window of a host bridge forwards to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WindowKind {
+    /// I/O space.
+    Io,
+    /// Memory space below 4 GiB on the PCI side.
+    Memory32,
+    /// Memory space that may lie above 4 GiB on the PCI side.
+    Memory64,
+}
+
+/// One window of a host bridge, from an entry of its `ranges` property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostWindow {
+    /// The space that the window forwards to.
+    pub kind: WindowKind,
+    /// Whether the tree marks the window as prefetchable.
+    pub prefetchable: bool,
+    /// First address on the PCI side.
+    pub pci_address: u64,
+    /// First address on the CPU side.
+    pub cpu_address: PhysAddr,
+    /// Bytes, not 0.
+    pub size: u64,
+}
+
+/// How one window shows the configuration space of all buses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowShape {
+    /// Binary logarithm of the bytes of a bus, 16 or 20. A function has the
+    /// 256th part of them: all 4 KiB of its configuration space, or only the
+    /// first 256 bytes.
+    pub bus_shift: u32,
+    /// Only device 0 is on the first bus. A controller that is made to look
+    /// like ECAM sends its own requests there whatever device they are for, so
+    /// that one device would answer for 32.
+    pub one_device: bool,
+}
+
+impl WindowShape {
+    /// ECAM (PCIe 7.2.2).
+    pub const ECAM: Self = Self {
+        bus_shift: 20,
+        one_device: false,
+    };
+}
+
+/// How configuration space is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// One window with all of it.
+    Window(WindowShape),
+    /// A Synopsys `DesignWare` root port, whose window shows one function at a
+    /// time.
+    DesignWare {
+        /// Physical address of its registers (DBI).
+        dbi: PhysAddr,
+        /// Physical address of the registers of its translation unit, if they
+        /// are not among the first 4 KiB of the others, as in old cores.
+        atu: Option<PhysAddr>,
+    },
+    /// A Broadcom STB root port: index and data registers, with the window in
+    /// the middle of them.
+    BrcmStb,
+}
+
+impl Mechanism {
+    /// Whether the registers of a controller are in the way, which only answer
+    /// while its clocks run.
+    #[must_use]
+    pub const fn is_controller(self) -> bool {
+        !matches!(self, Self::Window(_))
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Window(shape) if shape.bus_shift == WindowShape::ECAM.bus_shift => "ECAM",
+            Self::Window(_) => "CAM",
+            Self::DesignWare { .. } => "DesignWare port, window",
+            Self::BrcmStb => "Broadcom STB port",
+        })
+    }
+}
+
+/// One host bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostBridge {
+    /// What the machine description calls it, for example `/pcie@10000000`.
+    pub name: String,
+    /// Segment group number (`linux,pci-domain`).
+    pub segment: u16,
+    /// How configuration space is reached.
+    pub mechanism: Mechanism,
+    /// Physical address of the ECAM window, where the configuration space of
+    /// the first bus of `buses` starts; or of the window or the registers that
+    /// `mechanism` has instead.
+    pub ecam_base: PhysAddr,
+    /// Bytes of that window; with ECAM at least 1 MiB a bus.
+    pub ecam_size: u64,
+    /// The buses that the window reaches.
+    pub buses: BusRange,
+    /// What the bridge forwards, in the order of the tree.
+    pub windows: Vec<HostWindow>,
+    /// Bus numbers and BARs are to be left as they are found
+    /// (`linux,pci-probe-only`).
+    pub preserve: bool,
+    /// The driver that Linux has for this host bridge finds everything as it
+    /// was left: it neither resets what is behind it nor changes what reads
+    /// return. Only then may what was captured be used there.
+    pub kept: bool,
+}
+
+impl HostBridge {
+    /// The physical addresses that are accessed to reach configuration space:
+    /// pairs of first address and bytes.
+    #[must_use]
+    pub fn regions(&self) -> Vec<(PhysAddr, u64)> {
+        match self.mechanism {
+            Mechanism::Window(shape) => {
+                let buses = u64::from(self.buses.last - self.buses.first) + 1;
+                alloc::vec![(self.ecam_base, buses << shape.bus_shift)]
+            }
+            Mechanism::DesignWare { dbi, atu } => {
+                let pages = [Some(self.ecam_base), Some(dbi), atu];
+                pages
+                    .into_iter()
+                    .flatten()
+                    .map(|page| (page, config_mech::FUNCTION_SIZE))
+                    .collect()
+            }
+            Mechanism::BrcmStb => alloc::vec![(self.ecam_base, config_mech::BRCM_STB_SIZE)],
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Assignment below one host bridge.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::plan::{Bridge, Placement, Rank, Request, Space};
+use super::pools::Pools;
+use super::size::Sized;
+use super::{AssignPolicy, KINDS, Kind, program};
+use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
+use crate::{Bar, BarKind, ConfigSpace, Function, Topology};
+
+/// The bridges of one host, and where the functions hang.
+struct Tree {
+    /// Indices into [`Topology::functions`], parents first.
+    bridges: Vec<usize>,
+    /// For each function the bridge above, as an index into `bridges`.
+    above: Vec<Option<usize>>,
+}
+
+impl Tree {
+    fn new(topology: &Topology, host: usize) -> Self {
+        let mut bridges = Vec::new();
+        let mut number = vec![None; topology.functions.len()];
+        let mut above = vec![None; topology.functions.len()];
+        for (index, function) in topology.functions.iter().enumerate() {
+            if function.host != host {
+                continue;
+            }
+            above[index] = function.parent.and_then(|parent| number[parent]);
+            if function.bridge.is_some() {
+                number[index] = Some(bridges.len());
+                bridges.push(index);
+            }
+        }
+        Self { bridges, above }
+    }
+
+    /// Whether all bridges from `bridge` up satisfy `test`.
+    fn all_above(&self, mut bridge: Option<usize>, test: impl Fn(usize) -> bool) -> bool {
+        while let Some(index) = bridge {
+            if !test(self.bridges[index]) {
+                return false;
+            }
+            bridge = self.above[self.bridges[index]];
+        }
+        true
+    }
+}
+
+/// A BAR that wants addresses of one space.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    kind: Kind,
+    request: Request,
+    /// Index of the function.
+    function: usize,
+    /// Index of the BAR in [`Function::bars`].
+    bar: usize,
+}
+
+/// What is to be assigned below one host bridge, and from what.
+pub(super) struct HostPlan<'a> {
+    host: usize,
+    sized: &'a [Sized],
+    tree: Tree,
+    pools: Pools,
+    wanted: Vec<Wanted>,
+}
+
+impl<'a> HostPlan<'a> {
+    /// Collects what the functions of `host` want.
+    pub(super) fn new(topology: &Topology, host: usize, sized: &'a [Sized]) -> Self {
+        let mut plan = Self {
+            host,
+            sized,
+            tree: Tree::new(topology, host),
+            pools: Pools::new(topology, host),
+            wanted: Vec::new(),
+        };
+        for (index, function) in topology.functions.iter().enumerate() {
+            if function.host == host {
+                for bar in 0..function.bars.len() {
+                    plan.want(index, function, bar);
+                }
+            }
+        }
+        plan
+    }
+
+    fn want(&mut self, index: usize, function: &Function, number: usize) {
+        let bar = &function.bars[number];
+        let Some(size) = bar.size.filter(|_| !bar.fixed) else {
+            return;
+        };
+        let vfs = function.sriov.map_or(0, |sriov| u64::from(sriov.total_vfs));
+        let (rank, count) = match bar.kind {
+            BarKind::VfMemory32 | BarKind::VfMemory64 => (Rank::VirtualFunctions, vfs),
+            BarKind::Rom => (Rank::Rom, 1),
+            _ => (Rank::Bar, 1),
+        };
+        let bridge = self.tree.above[index];
+        self.wanted.push(Wanted {
+            kind: self.kind_of(bar, bridge),
+            request: Request {
+                bridge,
+                size: size.saturating_mul(count),
+                align: size,
+                rank,
+            },
+            function: index,
+            bar: number,
+        });
+    }
+
+    /// The space that a BAR below `bridge` takes its addresses from. Below a
+    /// bridge only prefetchable memory reaches beyond 32 bits.
+    fn kind_of(&self, bar: &Bar, bridge: Option<usize>) -> Kind {
+        let is_64_bit = matches!(bar.kind, BarKind::Memory64 | BarKind::VfMemory64);
+        let may_be_high = is_64_bit && (bar.prefetchable || bridge.is_none());
+        let sized = self.sized;
+        match bar.kind {
+            BarKind::Io => Kind::Io,
+            _ if may_be_high && self.tree.all_above(bridge, |up| sized[up].prefetchable_64) => {
+                self.pools.high_or_memory()
+            }
+            _ => Kind::Memory,
+        }
+    }
+
+    /// Plans each space, then writes the registers.
+    pub(super) fn carry_out<S: ConfigSpace>(
+        mut self,
+        topology: &mut Topology,
+        policy: &AssignPolicy,
+        config: &mut S,
+    ) {
+        for kind in KINDS {
+            let left = self.plan_space(topology, policy, kind);
+            if kind == Kind::Memory && !self.pools.is_high {
+                // Without memory beyond 4 GiB prefetchable windows share the
+                // rest.
+                self.pools.prefetchable = left.left;
+            }
+        }
+        for (function, sized) in topology.functions.iter_mut().zip(self.sized) {
+            if function.host == self.host {
+                program::write(function, sized, config);
+            }
+        }
+    }
+
+    fn plan_space(&self, topology: &mut Topology, policy: &AssignPolicy, kind: Kind) -> Placement {
+        let bridges: Vec<Bridge> = (0..self.tree.bridges.len())
+            .map(|number| self.bridge(topology, number, kind))
+            .collect();
+        let wanted: Vec<&Wanted> = self.wanted.iter().filter(|bar| bar.kind == kind).collect();
+        let requests: Vec<Request> = wanted.iter().map(|bar| bar.request).collect();
+        let (granule, padding) = match kind {
+            Kind::Io => (IO_GRANULE, policy.hot_plug_io),
+            Kind::Memory => (MEMORY_GRANULE, policy.hot_plug_memory),
+            Kind::Prefetchable => (MEMORY_GRANULE, policy.hot_plug_prefetchable),
+        };
+        let space = Space {
+            bridges: &bridges,
+            requests: &requests,
+            pools: self.pools.of(kind),
+            granule,
+            padding,
+        };
+        let placement = space.place();
+        for (wanted, address) in wanted.iter().zip(&placement.requests) {
+            let function = &mut topology.functions[wanted.function];
+            function.bars[wanted.bar].address = *address;
+            if address.is_none() {
+                let above = wanted.request.bridge;
+                let is_forwarded = above.is_none_or(|bridge| bridges[bridge].has_window);
+                let bar = &function.bars[wanted.bar];
+                let text = describe_loss(bar, wanted.request.size, is_forwarded, &placement);
+                function.anomalies.push(text);
+            }
+        }
+        program::set_windows(topology, &self.tree.bridges, kind, &placement.windows);
+        placement
+    }
+
+    fn bridge(&self, topology: &Topology, number: usize, kind: Kind) -> Bridge {
+        let forwards = |index: usize| {
+            let sized = &self.sized[index];
+            match kind {
+                Kind::Io => sized.io_window,
+                Kind::Memory => true,
+                Kind::Prefetchable if self.pools.is_high => sized.prefetchable_64,
+                Kind::Prefetchable => sized.prefetchable_64 || sized.prefetchable_32,
+            }
+        };
+        let index = self.tree.bridges[number];
+        Bridge {
+            parent: self.tree.above[index],
+            has_window: self.tree.all_above(Some(number), forwards),
+            hot_plug: topology.functions[index]
+                .bridge
+                .is_some_and(|bridge| bridge.hot_plug),
+        }
+    }
+}
+
+/// Why a BAR has no address.
+fn describe_loss(bar: &Bar, size: u64, is_forwarded: bool, placement: &Placement) -> String {
+    let (index, name) = (bar.index, bar.kind.name());
+    if is_forwarded {
+        let left = placement.largest_left();
+        format!(
+            "BAR {index} ({name}, {size:#x} bytes) does not fit and stays disabled; the largest free range is {left:#x} bytes"
+        )
+    } else {
+        format!(
+            "BAR {index} ({name}, {size:#x} bytes) stays disabled; a bridge above it does not forward that space"
+        )
+    }
+}

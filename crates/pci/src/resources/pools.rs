@@ -1,0 +1,110 @@
+//! The addresses that a host bridge has to give.
+
+use alloc::vec::Vec;
+
+use super::Kind;
+use super::plan::Pool;
+use crate::decode::MEMORY_GRANULE;
+use crate::{BarKind, HostBridge, Topology, WindowKind};
+
+/// What the windows of a host bridge leave free, by space.
+pub(super) struct Pools {
+    io: Vec<Pool>,
+    memory: Vec<Pool>,
+    pub(super) prefetchable: Vec<Pool>,
+    /// Whether there is memory beyond 4 GiB, which is what the prefetchable
+    /// windows of bridges are for.
+    pub(super) is_high: bool,
+}
+
+impl Pools {
+    pub(super) fn new(topology: &Topology, host: usize) -> Self {
+        /// Ports below belong to devices that decode them unasked.
+        const FIRST_IO: u64 = 0x1000;
+        /// Bridges decode 16 bits of I/O addresses.
+        const IO_END: u64 = 0x1_0000;
+        const FOUR_GIB: u64 = 1 << 32;
+        /// A BAR at 0 reads as one that has no address.
+        const FIRST_MEMORY: u64 = MEMORY_GRANULE;
+
+        let bridge: &HostBridge = &topology.hosts[host].0;
+        let mut pools = Self {
+            io: Vec::new(),
+            memory: Vec::new(),
+            prefetchable: Vec::new(),
+            is_high: false,
+        };
+        for window in &bridge.windows {
+            let base = window.pci_address;
+            let end = base.saturating_add(window.size);
+            match window.kind {
+                WindowKind::Io => clip(&mut pools.io, base.max(FIRST_IO), end.min(IO_END)),
+                // A prefetchable window may merge reads, which a BAR that is
+                // not prefetchable does not stand.
+                WindowKind::Memory32 | WindowKind::Memory64 if end <= FOUR_GIB => {
+                    if !window.prefetchable {
+                        clip(&mut pools.memory, base.max(FIRST_MEMORY), end);
+                    }
+                }
+                WindowKind::Memory32 => {}
+                WindowKind::Memory64 => clip(&mut pools.prefetchable, base.max(FOUR_GIB), end),
+            }
+        }
+        let fixed = topology
+            .functions
+            .iter()
+            .filter(|function| function.host == host)
+            .flat_map(|function| &function.bars)
+            .filter(|bar| bar.fixed);
+        for bar in fixed {
+            if let (Some(base), Some(size)) = (bar.address, bar.size) {
+                let space = match bar.kind {
+                    BarKind::Io => &mut pools.io,
+                    _ if base < FOUR_GIB => &mut pools.memory,
+                    _ => &mut pools.prefetchable,
+                };
+                cut_out(space, base, base.saturating_add(size));
+            }
+        }
+        for space in [&mut pools.io, &mut pools.memory, &mut pools.prefetchable] {
+            space.sort_by_key(|pool| pool.base);
+        }
+        pools.is_high = !pools.prefetchable.is_empty();
+        pools
+    }
+
+    /// The space for memory beyond 4 GiB, or what stands in for it.
+    pub(super) fn high_or_memory(&self) -> Kind {
+        if self.is_high {
+            Kind::Prefetchable
+        } else {
+            Kind::Memory
+        }
+    }
+
+    pub(super) fn of(&self, kind: Kind) -> &[Pool] {
+        match kind {
+            Kind::Io => &self.io,
+            Kind::Memory => &self.memory,
+            Kind::Prefetchable => &self.prefetchable,
+        }
+    }
+}
+
+fn clip(pools: &mut Vec<Pool>, base: u64, end: u64) {
+    if base < end {
+        pools.push(Pool {
+            base,
+            size: end - base,
+        });
+    }
+}
+
+/// Takes `base..end` out of `pools`.
+fn cut_out(pools: &mut Vec<Pool>, base: u64, end: u64) {
+    for pool in core::mem::take(pools) {
+        let pool_end = pool.base + pool.size;
+        clip(pools, pool.base, pool_end.min(base));
+        clip(pools, pool.base.max(end), pool_end);
+    }
+}

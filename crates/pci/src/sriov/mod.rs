@@ -1,0 +1,235 @@
+//! SR-IOV virtual functions (PCIe 9): they are found by way of their physical
+//! function, since a scan does not see them, and only while they are enabled.
+//!
+//! [`enable_vfs`] sets VF Enable of all physical functions that are to show
+//! their VFs; [`EnabledVfs::wait`] waits once for all of them, so that between
+//! the two there is time for other work. [`EnabledVfs::capture`] takes in and
+//! captures each VF, and clears VF Enable again.
+//!
+//! [`ask_vf_routing`] finds out where VFs would be for other numbers of them,
+//! without enabling any.
+//!
+//! In a host bridge that is to be preserved nothing is written: only VFs that
+//! are enabled already are taken in, and they stay so.
+
+mod find;
+mod insert;
+mod places;
+mod routing;
+mod routing_ids;
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::registers::{extended, sr_iov};
+use super::{Anomaly, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
+use crate::time::Clock;
+use places::Places;
+
+pub use routing::ask_vf_routing;
+pub use routing_ids::{VfIdentity, VfRouting};
+
+/// Nanoseconds from VF Enable to the first access to a VF (PCIe 9.3.3.3.1).
+const ENABLE_TIME: u64 = 100_000_000;
+/// Nanoseconds for which the SR-IOV capability may not be read after VF Enable
+/// was cleared (PCIe 9.3.3.3.1).
+const DISABLE_TIME: u64 = 1_000_000_000;
+
+/// Which VFs a physical function is to show that no word of its own names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VfScope {
+    /// None.
+    Off,
+    /// Those that were found enabled.
+    #[default]
+    Found,
+    /// All that it can have.
+    All,
+}
+
+/// Which VFs are to be captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VfPolicy {
+    /// What holds for all physical functions that are not listed.
+    pub scope: VfScope,
+    /// Physical functions and how many VFs each is to show.
+    pub listed: Vec<(Sbdf, u16)>,
+    /// Leave VFs enabled that were enabled to be captured.
+    pub keep: bool,
+}
+
+/// VFs that are enabled and not taken in yet.
+#[derive(Debug)]
+pub struct EnabledVfs {
+    groups: Vec<Group>,
+    /// When VF Enable was last set; `None` where it always was.
+    enabled_at: Option<u64>,
+    keep: bool,
+}
+
+/// The VFs of one physical function.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    /// Index of the physical function in the topology.
+    physical: usize,
+    routing: VfRouting,
+    /// Whether VF Enable was set here.
+    is_ours: bool,
+}
+
+/// Enables the VFs that `policy` wants, as far as each has a place of its own.
+/// `topology` must have bus numbers. What is not done is told in it.
+///
+/// Returns `None` where no VF is enabled.
+pub fn enable_vfs<S: ConfigSpace, C: Clock>(
+    topology: &mut Topology,
+    policy: &VfPolicy,
+    config: &mut S,
+    clock: &mut C,
+) -> Option<EnabledVfs> {
+    for &(sbdf, _) in &policy.listed {
+        let is_there = |f: &super::Function| f.sbdf == sbdf && f.sriov.is_some();
+        if !topology.functions.iter().any(is_there) {
+            topology.anomalies.push(Anomaly {
+                function: sbdf,
+                text: "VFs were asked for, but no physical function is there".into(),
+            });
+        }
+    }
+    let wanted: Vec<(usize, u16)> = (0..topology.functions.len())
+        .filter_map(|index| Some((index, wanted(topology, index, policy)?)))
+        .collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    let mut places = Places::new(topology);
+    let mut groups = Vec::new();
+    let mut enabled_at = None;
+    for (index, num_vfs) in wanted {
+        let function = &topology.functions[index];
+        let is_preserved = topology.hosts[function.host].0.preserve;
+        let was_enabled = function.sriov.is_some_and(|sriov| sriov.vfs_enabled);
+        let result = if was_enabled {
+            routing_of(topology, index, num_vfs, config)
+                .and_then(|routing| places.check(topology, index, routing).map(|()| routing))
+        } else if is_preserved {
+            Err(format!(
+                "{num_vfs} VFs were asked for, but are not enabled, and nothing may be written"
+            ))
+        } else {
+            enable(topology, index, num_vfs, config, &mut places)
+        };
+        match result {
+            Ok(routing) => {
+                places.take(topology, index, routing);
+                if !was_enabled {
+                    enabled_at = Some(clock.now());
+                }
+                if let Some(sriov) = &mut topology.functions[index].sriov {
+                    sriov.num_vfs = num_vfs;
+                    sriov.vfs_enabled = true;
+                }
+                groups.push(Group {
+                    physical: index,
+                    routing,
+                    is_ours: !was_enabled,
+                });
+            }
+            Err(text) => {
+                if let Some(sriov) = &mut topology.functions[index].sriov {
+                    sriov.num_vfs = 0;
+                }
+                topology.functions[index].anomalies.push(text);
+            }
+        }
+    }
+    topology.note_faults(config);
+    (!groups.is_empty()).then_some(EnabledVfs {
+        groups,
+        enabled_at,
+        keep: policy.keep,
+    })
+}
+
+/// How many VFs the function at `index` is to show; `None` for none.
+fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u16> {
+    let function = &mut topology.functions[index];
+    let sriov = function.sriov?;
+    let listed = policy
+        .listed
+        .iter()
+        .rfind(|(sbdf, _)| *sbdf == function.sbdf);
+    let count = match (listed, policy.scope) {
+        // What is enabled in a preserved host bridge is not for us to change.
+        (Some(_), _) | (None, VfScope::All) if sriov.vfs_enabled => sriov.num_vfs,
+        (Some(&(_, count)), _) => count,
+        (None, VfScope::Off) => 0,
+        (None, VfScope::Found) => sriov.num_vfs,
+        (None, VfScope::All) if topology.hosts[function.host].0.preserve => 0,
+        (None, VfScope::All) => sriov.total_vfs,
+    };
+    if count > sriov.total_vfs {
+        function.anomalies.push(format!(
+            "{count} VFs are more than the {} that it can have",
+            sriov.total_vfs
+        ));
+    }
+    let count = count.min(sriov.total_vfs);
+    (count > 0).then_some(count)
+}
+
+/// Where the VFs of the function at `index` are while NumVFs is `num_vfs`.
+fn routing_of<S: ConfigSpace>(
+    topology: &Topology,
+    index: usize,
+    num_vfs: u16,
+    config: &mut S,
+) -> Result<VfRouting, alloc::string::String> {
+    let sbdf = topology.functions[index].sbdf;
+    let base = config
+        .extended_capability(sbdf, extended::SR_IOV)
+        .ok_or("its VFs cannot be found: it does not answer any more")?;
+    let offset = ConfigOffset::new(base + sr_iov::VF_OFFSET);
+    let value = config.read(sbdf, offset, Width::Dword);
+    Ok(VfRouting {
+        num_vfs,
+        offset: value as u16,
+        stride: (value >> 16) as u16,
+    })
+}
+
+/// Sets NumVFs and VF Enable of the function at `index`, unless its VFs would
+/// get into the way of others.
+fn enable<S: ConfigSpace>(
+    topology: &Topology,
+    index: usize,
+    num_vfs: u16,
+    config: &mut S,
+    places: &mut Places,
+) -> Result<VfRouting, alloc::string::String> {
+    let function = &topology.functions[index];
+    let sbdf = function.sbdf;
+    let total = function.sriov.map_or(0, |sriov| sriov.total_vfs);
+    let base = config
+        .extended_capability(sbdf, extended::SR_IOV)
+        .ok_or("its VFs are not enabled: it does not answer any more")?;
+    let write = |config: &mut S, at: u16, value: u16| {
+        let offset = ConfigOffset::new(base + at);
+        config.write(sbdf, offset, Width::Word, u32::from(value));
+    };
+    // Enumeration has left TotalVFs there.
+    if num_vfs != total {
+        write(config, sr_iov::NUM_VFS, num_vfs);
+    }
+    let routing = routing_of(topology, index, num_vfs, config)?;
+    if let Err(text) = places.check(topology, index, routing) {
+        if num_vfs != total {
+            write(config, sr_iov::NUM_VFS, total);
+        }
+        return Err(text);
+    }
+    let offset = ConfigOffset::new(base + sr_iov::CONTROL);
+    let control = config.read(sbdf, offset, Width::Word) as u16;
+    write(config, sr_iov::CONTROL, control | sr_iov::VF_ENABLE);
+    Ok(routing)
+}

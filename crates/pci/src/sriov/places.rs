@@ -1,0 +1,79 @@
+//! Which routing IDs are taken.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+
+use crate::{Sbdf, Topology, VfRouting};
+
+/// The functions that there are, those about to be included.
+pub(super) struct Places {
+    taken: BTreeSet<Sbdf>,
+}
+
+impl Places {
+    pub(super) fn new(topology: &Topology) -> Self {
+        let functions = topology.functions.iter().map(|function| function.sbdf);
+        let left_out = topology.left_out.iter().copied();
+        Self {
+            taken: functions.chain(left_out).collect(),
+        }
+    }
+
+    /// Whether the VFs of the function at `index` all have a place that is
+    /// reserved for them and free; a sentence where they have not.
+    pub(super) fn check(
+        &self,
+        topology: &Topology,
+        index: usize,
+        routing: VfRouting,
+    ) -> Result<(), String> {
+        let function = &topology.functions[index];
+        let sbdf = function.sbdf;
+        let VfRouting {
+            num_vfs,
+            offset,
+            stride,
+        } = routing;
+        if offset == 0 || stride == 0 && num_vfs > 1 {
+            return Err(format!(
+                "its VFs are left out: offset {offset} and stride {stride} put {num_vfs} of them on top of each other"
+            ));
+        }
+        let reserved = match function.sriov {
+            // Who enabled them has found buses for them.
+            Some(sriov) if sriov.vfs_enabled => topology.hosts[function.host].0.buses.last,
+            Some(sriov) => sriov.last_bus,
+            None => sbdf.bus(),
+        };
+        let last = routing.routing_id(sbdf, num_vfs) >> 8;
+        if last > u32::from(reserved) {
+            return Err(format!(
+                "its VFs are left out: the last of {num_vfs} would be on bus {last:#x}, beyond bus {reserved:02x}"
+            ));
+        }
+        for number in 1..=num_vfs {
+            let place = place(sbdf, routing, number);
+            if self.taken.contains(&place) {
+                return Err(format!(
+                    "its VFs are left out: VF {number} of {num_vfs} would be at {place}, where there is another function"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the places of the VFs of the function at `index`.
+    pub(super) fn take(&mut self, topology: &Topology, index: usize, routing: VfRouting) {
+        let sbdf = topology.functions[index].sbdf;
+        let places = (1..=routing.num_vfs).map(|number| place(sbdf, routing, number));
+        self.taken.extend(places);
+    }
+}
+
+/// Where VF `number` of `physical` is, which [`Places::check`] found to have a
+/// routing ID.
+pub(super) fn place(physical: Sbdf, routing: VfRouting, number: u16) -> Sbdf {
+    let routing_id = routing.routing_id(physical, number);
+    Sbdf::from_routing_id(physical.segment(), routing_id as u16)
+}

@@ -1,0 +1,69 @@
+//! Where VFs would be for every NumVFs.
+//!
+//! First VF Offset and VF Stride may depend on NumVFs (PCIe 9.3.3.9 and
+//! 9.3.3.10), and Linux asks for each value in turn to know which buses to keep
+//! free. Nothing but asking tells for sure. Who asks here spares all kernels of
+//! a chain from it.
+
+use crate::registers::{extended, sr_iov};
+use crate::{ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
+
+/// Most values of NumVFs that are written to all functions together: what is
+/// known of each takes memory, and a device may claim 65,535.
+const MOST_ASKED: u32 = 1 << 14;
+
+/// Writes each valid NumVFs to the physical functions that have no VFs enabled
+/// and reads where their VFs would be, which `config` remembers; at the end
+/// NumVFs is as it was. Two accesses for each VF that there can be.
+///
+/// No VF is enabled, and nothing is written in host bridges that are to be
+/// preserved. A function whose VFs move with NumVFs is left after `most_runs`
+/// different answers; what is found is true all the same.
+///
+/// VF Enable must not have been cleared in the last second (PCIe 9.3.3.3.1).
+pub fn ask_vf_routing<S: ConfigSpace>(topology: &Topology, most_runs: usize, config: &mut S) {
+    let mut left = MOST_ASKED;
+    for function in &topology.functions {
+        let Some(sriov) = function.sriov else {
+            continue;
+        };
+        if sriov.vfs_enabled || topology.hosts[function.host].0.preserve {
+            continue;
+        }
+        let Some(less) = left.checked_sub(sriov.total_vfs.into()) else {
+            continue;
+        };
+        left = less;
+        ask(function.sbdf, sriov.total_vfs, most_runs, config);
+    }
+}
+
+fn ask<S: ConfigSpace>(function: Sbdf, total_vfs: u16, most_runs: usize, config: &mut S) {
+    let Some(base) = config.extended_capability(function, extended::SR_IOV) else {
+        return;
+    };
+    let num_vfs = ConfigOffset::new(base + sr_iov::NUM_VFS);
+    let places = ConfigOffset::new(base + sr_iov::VF_OFFSET);
+    // Enumeration has left TotalVFs there and read what belongs to it.
+    let mut last = config.read(function, places, Width::Dword);
+    let mut runs = 1;
+    for count in (1..total_vfs).rev() {
+        config.write(function, num_vfs, Width::Word, count.into());
+        let found = config.read(function, places, Width::Dword);
+        // A function that stopped answering is not known any more.
+        if config.lists(function).is_none() {
+            return;
+        }
+        runs += usize::from(found != last);
+        last = found;
+        if runs > most_runs {
+            break;
+        }
+    }
+    if total_vfs > 1 {
+        config.write(function, num_vfs, Width::Word, total_vfs.into());
+        config.read(function, places, Width::Dword);
+        // What is written is not cached before it was read.
+        config.read(function, num_vfs, Width::Word);
+    }
+}

@@ -1,0 +1,304 @@
+//! What enumeration finds.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{BusRange, ConfigAccess, HostBridge, Sbdf};
+
+/// A capability in the first 256 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Capability ID.
+    pub id: u8,
+    /// Where it starts, 0x40 to 0xfc.
+    pub offset: u8,
+}
+
+/// An extended capability, from 0x100 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtendedCapability {
+    /// Extended capability ID.
+    pub id: u16,
+    /// Capability version, 0 to 15.
+    pub version: u8,
+    /// Where it starts, 0x100 to 0xffc.
+    pub offset: u16,
+}
+
+/// Device/Port Type of the PCI Express capability (PCIe 7.5.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortType {
+    /// PCI Express endpoint.
+    Endpoint,
+    /// Legacy PCI Express endpoint.
+    LegacyEndpoint,
+    /// Root port.
+    RootPort,
+    /// Upstream port of a switch.
+    UpstreamPort,
+    /// Downstream port of a switch.
+    DownstreamPort,
+    /// PCI Express to PCI or PCI-X bridge.
+    PcieToPciBridge,
+    /// PCI or PCI-X to PCI Express bridge.
+    PciToPcieBridge,
+    /// Root complex integrated endpoint.
+    RootComplexIntegratedEndpoint,
+    /// Root complex event collector.
+    RootComplexEventCollector,
+    /// A value that the specification does not define.
+    Reserved(u8),
+}
+
+impl PortType {
+    /// Decodes the PCI Express Capabilities register (PCIe 7.5.3.2), whose
+    /// bits 7:4 tell it.
+    #[must_use]
+    pub const fn from_flags(flags: u16) -> Self {
+        match (flags >> 4) as u8 & 0xf {
+            0x0 => Self::Endpoint,
+            0x1 => Self::LegacyEndpoint,
+            0x4 => Self::RootPort,
+            0x5 => Self::UpstreamPort,
+            0x6 => Self::DownstreamPort,
+            0x7 => Self::PcieToPciBridge,
+            0x8 => Self::PciToPcieBridge,
+            0x9 => Self::RootComplexIntegratedEndpoint,
+            0xa => Self::RootComplexEventCollector,
+            other => Self::Reserved(other),
+        }
+    }
+
+    /// A name as it is used in reports: words with hyphens.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::LegacyEndpoint => "legacy-endpoint",
+            Self::RootPort => "root-port",
+            Self::UpstreamPort => "upstream-port",
+            Self::DownstreamPort => "downstream-port",
+            Self::PcieToPciBridge => "pcie-to-pci-bridge",
+            Self::PciToPcieBridge => "pci-to-pcie-bridge",
+            Self::RootComplexIntegratedEndpoint => "root-complex-integrated-endpoint",
+            Self::RootComplexEventCollector => "root-complex-event-collector",
+            Self::Reserved(_) => "reserved",
+        }
+    }
+}
+
+/// What kind of address space a BAR asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BarKind {
+    /// I/O space.
+    Io,
+    /// Memory, 32-bit address.
+    Memory32,
+    /// Memory, 64-bit address: two consecutive registers.
+    Memory64,
+    /// Expansion ROM.
+    Rom,
+    /// SR-IOV VF memory, 32-bit address.
+    VfMemory32,
+    /// SR-IOV VF memory, 64-bit address.
+    VfMemory64,
+}
+
+impl BarKind {
+    /// A name as it is used in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Memory32 => "mem32",
+            Self::Memory64 => "mem64",
+            Self::Rom => "rom",
+            Self::VfMemory32 => "vf-mem32",
+            Self::VfMemory64 => "vf-mem64",
+        }
+    }
+}
+
+/// One implemented base address register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Which one, as Linux numbers resources: 0 to 5 for the BARs, 6 for the
+    /// expansion ROM, 7 to 12 for the VF BARs.
+    pub index: u8,
+    /// What it asks for.
+    pub kind: BarKind,
+    /// Whether the memory is prefetchable.
+    pub prefetchable: bool,
+    /// Fixed by Enhanced Allocation: has no writable register.
+    pub fixed: bool,
+    /// Address on the PCI side, or `None` where it has none and is disabled.
+    pub address: Option<u64>,
+    /// Bytes, a power of two unless fixed; for a VF BAR the bytes of one VF.
+    /// `None` where it is not known, since finding it out takes writes.
+    pub size: Option<u64>,
+}
+
+/// A forwarding window of a PCI-PCI bridge: an inclusive address range on the
+/// PCI side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgeWindow {
+    /// First address.
+    pub base: u64,
+    /// Last address, not below `base`.
+    pub limit: u64,
+}
+
+/// What a function with a type 1 header has more than others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgeInfo {
+    /// Bus that the bridge is on.
+    pub primary: u8,
+    /// Bus directly below it.
+    pub secondary: u8,
+    /// Highest bus below it.
+    pub subordinate: u8,
+    /// I/O window, if open.
+    pub io: Option<BridgeWindow>,
+    /// Memory window, if open.
+    pub memory: Option<BridgeWindow>,
+    /// Prefetchable memory window, if open.
+    pub prefetchable: Option<BridgeWindow>,
+    /// Whether the link below the port is up; `None` where the port has none
+    /// or cannot tell.
+    pub link_up: Option<bool>,
+    /// Whether devices can come and go below (a hot-plug capable slot).
+    pub hot_plug: bool,
+    /// Whether ARI forwarding is enabled.
+    pub ari_forwarding: bool,
+}
+
+/// What the SR-IOV capability of a physical function says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SrIovInfo {
+    /// TotalVFs.
+    pub total_vfs: u16,
+    /// First VF Offset for NumVFs = TotalVFs.
+    pub first_vf_offset: u16,
+    /// VF Stride for NumVFs = TotalVFs.
+    pub vf_stride: u16,
+    /// VF Device ID.
+    pub vf_device_id: u16,
+    /// Highest bus that a VF of this function can be on.
+    pub last_bus: u8,
+    /// NumVFs with which VFs were found enabled, or with which they were
+    /// enabled later to be captured; 0 where they never were.
+    pub num_vfs: u16,
+    /// Whether VF Enable is set in the end.
+    pub vfs_enabled: bool,
+}
+
+/// What makes a function a virtual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtualInfo {
+    /// Index in [`Topology::functions`] of its physical function, which comes
+    /// before it.
+    pub physical: usize,
+    /// Its number, from 1 to NumVFs.
+    pub number: u16,
+}
+
+/// Something about a function or a bus that is not as it should be. Reads as
+/// a sentence and carries the numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anomaly {
+    /// Where it was seen.
+    pub function: Sbdf,
+    /// What was seen.
+    pub text: String,
+}
+
+impl fmt::Display for Anomaly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.function, self.text)
+    }
+}
+
+/// One function that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its address.
+    pub sbdf: Sbdf,
+    /// Index of its host bridge in [`Topology::hosts`].
+    pub host: usize,
+    /// Index in [`Topology::functions`] of the bridge above it; `None` on a
+    /// root bus. A parent always has a lower index than its children.
+    pub parent: Option<usize>,
+    /// Vendor ID.
+    pub vendor_id: u16,
+    /// Device ID.
+    pub device_id: u16,
+    /// Revision ID.
+    pub revision: u8,
+    /// Class code: base class, sub-class and interface in 24 bits.
+    pub class_code: u32,
+    /// Header layout: 0 endpoint, 1 bridge, 2 CardBus, others unknown.
+    pub header_type: u8,
+    /// Multi-Function bit of the Header Type register.
+    pub multi_function: bool,
+    /// PCI Express device/port type, if it is a PCI Express function.
+    pub port_type: Option<PortType>,
+    /// Capabilities in list order.
+    pub capabilities: Vec<Capability>,
+    /// Extended capabilities in list order.
+    pub extended_capabilities: Vec<ExtendedCapability>,
+    /// Implemented BARs by index.
+    pub bars: Vec<Bar>,
+    /// Bus numbers and windows of a bridge.
+    pub bridge: Option<BridgeInfo>,
+    /// SR-IOV, if it is a physical function.
+    pub sriov: Option<SrIovInfo>,
+    /// Which VF of which function it is, if it is a virtual one. Its IDs are
+    /// the Vendor ID and the VF Device ID of that function.
+    pub virtual_function: Option<VirtualInfo>,
+    /// What is not as it should be.
+    pub anomalies: Vec<String>,
+}
+
+/// All host bridges and functions of a machine, in the order in which they
+/// were found (depth first).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// The host bridges, each with the buses that are in use below it.
+    pub hosts: Vec<(HostBridge, BusRange)>,
+    /// All functions. A bridge comes before what is below it.
+    pub functions: Vec<Function>,
+    /// What is not as it should be and belongs to no function that answered.
+    pub anomalies: Vec<Anomaly>,
+    /// Functions that are there but could not be taken in; an anomaly tells
+    /// why.
+    pub left_out: Vec<Sbdf>,
+    /// Functions that were asked for, did not answer, and will not as long as
+    /// the machine is on: see [`enumerate`](super::enumerate()).
+    pub absent: Vec<Sbdf>,
+}
+
+impl Topology {
+    /// Notes the accesses that the machine refused since the last call, with
+    /// the function that they went to.
+    pub fn note_faults(&mut self, config: &mut impl ConfigAccess) {
+        while let Some(fault) = config.take_fault() {
+            let text = format!(
+                "access to offset {} ended in an external abort and reads as all ones",
+                fault.offset
+            );
+            let known = self
+                .functions
+                .iter_mut()
+                .rfind(|function| function.sbdf == fault.function);
+            match known {
+                Some(function) => function.anomalies.push(text),
+                None => self.anomalies.push(Anomaly {
+                    function: fault.function,
+                    text,
+                }),
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! From the cache to what a handover is written from.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{BlockInput, CapabilityRecord, MaskRecord, RoutingRecord, VirtualRecord};
+use warmbus_pci::registers::{COMMAND, extended, sr_iov};
+use warmbus_pci::{Sbdf, Topology, VfRouting};
+use warmbus_pcsc::{Block, Cached};
+
+/// What a handover says of each function of a cache.
+#[derive(Debug)]
+pub struct Gathered<'a> {
+    functions: Vec<Function<'a>>,
+}
+
+#[derive(Debug)]
+struct Function<'a> {
+    sbdf: Sbdf,
+    block: &'a Block,
+    masks: Vec<MaskRecord>,
+    capabilities: Vec<CapabilityRecord>,
+    capabilities_complete: bool,
+    routing: Vec<RoutingRecord>,
+    synthesised: Vec<(u16, u16)>,
+}
+
+impl<'a> Gathered<'a> {
+    /// Gathers everything that `config` has cached, ascending by function, but
+    /// for what is below a host bridge where Linux does not find it as it was
+    /// ([`HostBridge::kept`](warmbus_pci::HostBridge::kept)).
+    /// `topology` tells of which functions the capability lists are sound.
+    #[must_use]
+    pub fn new<A: warmbus_pci::ConfigAccess>(config: &'a Cached<A>, topology: &Topology) -> Self {
+        let mut sound: Vec<Sbdf> = topology
+            .functions
+            .iter()
+            .filter(|function| function.anomalies.is_empty())
+            .map(|function| function.sbdf)
+            .collect();
+        Sbdf::sort(&mut sound);
+        let used = captured_routings(config);
+        let mut hierarchy = Hierarchy::default();
+        let mut lost: Vec<Sbdf> = topology
+            .functions
+            .iter()
+            .filter(|function| {
+                let host = topology.hosts.get(function.host);
+                host.is_some_and(|(host, _)| !host.kept)
+            })
+            .map(|function| function.sbdf)
+            .collect();
+        Sbdf::sort(&mut lost);
+        let functions = config
+            .blocks()
+            .filter(|(sbdf, _)| lost.binary_search(sbdf).is_err())
+            .map(|(sbdf, block)| Function {
+                sbdf,
+                block,
+                masks: masks(block),
+                capabilities: capabilities(block),
+                capabilities_complete: sound.binary_search(&sbdf).is_ok(),
+                routing: match block.virtual_function() {
+                    Some(vf) => {
+                        let ari = hierarchy.of(vf.physical, config);
+                        alloc::vec![record(vf.routing, ari, true)]
+                    }
+                    None => routings(sbdf, block, config, &used, &mut hierarchy),
+                },
+                synthesised: block.synthesised(),
+            })
+            .collect();
+        Self { functions }
+    }
+
+    /// The blocks of a handover, in the order that [`build`](super::build())
+    /// wants.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<BlockInput<'_>> {
+        self.functions
+            .iter()
+            .map(|function| BlockInput {
+                sbdf: function.sbdf,
+                size: function.block.size(),
+                data: function.block.data(),
+                cacheable: function.block.cacheable_bitmap(),
+                cached: function.block.cached_bitmap(),
+                masks: &function.masks,
+                capabilities: &function.capabilities,
+                capabilities_complete: function.capabilities_complete,
+                routing: &function.routing,
+                virtual_function: function.block.virtual_function().map(|vf| VirtualRecord {
+                    physical: vf.physical.routing_id(),
+                    number: vf.number,
+                    disabled: function.block.is_disabled(),
+                    synthesised: &function.synthesised,
+                }),
+            })
+            .collect()
+    }
+}
+
+/// The NumVFs with which the VFs of each physical function were captured.
+fn captured_routings<A: warmbus_pci::ConfigAccess>(config: &Cached<A>) -> BTreeMap<Sbdf, u16> {
+    let vfs = config
+        .blocks()
+        .filter_map(|(_, block)| block.virtual_function());
+    vfs.map(|vf| (vf.physical, vf.routing.num_vfs)).collect()
+}
+
+/// ARI Capable Hierarchy of devices: the bit of the lowest-numbered physical
+/// function of a device holds for all of them (PCIe 9.3.3.3.5).
+#[derive(Default)]
+struct Hierarchy {
+    /// The bus that was looked at last, and its bit.
+    last: Option<((u16, u8), bool)>,
+}
+
+impl Hierarchy {
+    fn of<A: warmbus_pci::ConfigAccess>(&mut self, physical: Sbdf, config: &Cached<A>) -> bool {
+        let bus = (physical.segment(), physical.bus());
+        if let Some((_, ari)) = self.last.filter(|(last, _)| *last == bus) {
+            return ari;
+        }
+        let first = Sbdf::from_devfn(bus.0, bus.1, 0);
+        let ari = config
+            .blocks_from(first)
+            .take_while(|(sbdf, _)| (sbdf.segment(), sbdf.bus()) == bus)
+            .find_map(|(_, block)| {
+                let at = block.extended_capability(extended::SR_IOV)?;
+                block.word(at + sr_iov::CONTROL)
+            })
+            .is_some_and(|control| control & sr_iov::ARI_CAPABLE_HIERARCHY != 0);
+        self.last = Some((bus, ari));
+        ari
+    }
+}
+
+/// What is known of the places of the VFs of a physical function.
+fn routings<A: warmbus_pci::ConfigAccess>(
+    sbdf: Sbdf,
+    block: &Block,
+    config: &Cached<A>,
+    used: &BTreeMap<Sbdf, u16>,
+    hierarchy: &mut Hierarchy,
+) -> Vec<RoutingRecord> {
+    let mut records: Vec<RoutingRecord> = Vec::new();
+    for routing in block.vf_routing() {
+        let captured = used.get(&sbdf) == Some(&routing.num_vfs);
+        let next = record(routing, hierarchy.of(sbdf, config), captured);
+        match records.last_mut() {
+            Some(last) if continues(last, &next) => last.last = next.last,
+            _ => records.push(next),
+        }
+    }
+    records
+}
+
+/// Whether `next` only goes on with what `last` says.
+fn continues(last: &RoutingRecord, next: &RoutingRecord) -> bool {
+    !last.captured
+        && !next.captured
+        && last.last.checked_add(1) == Some(next.first)
+        && (last.offset, last.stride) == (next.offset, next.stride)
+}
+
+fn record(routing: VfRouting, ari: bool, captured: bool) -> RoutingRecord {
+    RoutingRecord {
+        first: routing.num_vfs,
+        last: routing.num_vfs,
+        offset: routing.offset,
+        stride: routing.stride,
+        ari,
+        captured,
+    }
+}
+
+/// The masks of a function, ascending.
+fn masks(block: &Block) -> Vec<MaskRecord> {
+    let mut masks: Vec<MaskRecord> = block
+        .write_masks()
+        .iter()
+        .map(|mask| MaskRecord {
+            offset: mask.offset,
+            writable: mask.writable,
+            fixed: mask.fixed,
+            value: None,
+        })
+        .collect();
+    masks.extend(block.fixed_bits().iter().map(|found| MaskRecord {
+        offset: found.offset,
+        writable: match found.offset {
+            COMMAND => u32::from(block.writable_command_bits()),
+            _ => 0,
+        },
+        fixed: found.bits,
+        value: Some(found.value),
+    }));
+    masks.sort_by_key(|mask| mask.offset);
+    masks
+}
+
+fn capabilities(block: &Block) -> Vec<CapabilityRecord> {
+    let conventional = block
+        .capabilities()
+        .iter()
+        .map(|capability| CapabilityRecord {
+            id: u16::from(capability.id),
+            offset: u16::from(capability.offset),
+            version: 0,
+        });
+    let extended = block
+        .extended_capabilities()
+        .iter()
+        .map(|capability| CapabilityRecord {
+            id: capability.id,
+            offset: capability.offset,
+            version: capability.version,
+        });
+    conventional.chain(extended).collect()
+}

@@ -1,0 +1,241 @@
+//! The caching access layer.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::block::{Block, State};
+use super::infer::infer;
+use super::{Statistics, VENDOR_NOT_READY, is_valid_id, read_ids};
+use warmbus_pci::registers;
+use warmbus_pci::{
+    AccessFault, ByFunction, CapabilityLists, ConfigAccess, ConfigOffset, ConfigSpace,
+    KnownRegisters, Probe, Sbdf, VfIdentity, Width,
+};
+
+/// A cache in front of a [`ConfigAccess`].
+///
+/// It is transparent: reads and writes return and do what they would do
+/// without it. A function is known from the first successful read of its
+/// Vendor ID on; what of it is cached beyond the fixed part of the header is
+/// decided by [`Cached::infer`]. A write drops what it changes, or keeps it
+/// where the writable bits of the register are known.
+///
+/// Everything takes `&mut self`, so that no fill can run beside a write.
+#[derive(Debug)]
+pub struct Cached<A> {
+    pub(super) access: A,
+    pub(super) blocks: ByFunction<Block>,
+    pub(super) statistics: Statistics,
+}
+
+impl<A: ConfigAccess> Cached<A> {
+    /// An empty cache in front of `access`.
+    pub fn new(access: A) -> Self {
+        Self {
+            access,
+            blocks: ByFunction::new(),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// What is behind the cache.
+    pub fn access(&self) -> &A {
+        &self.access
+    }
+
+    /// What is behind the cache. What is written there is not seen by it.
+    pub fn access_mut(&mut self) -> &mut A {
+        &mut self.access
+    }
+
+    /// What the cache did so far.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// What is cached of `function`.
+    pub fn block(&self, function: Sbdf) -> Option<&Block> {
+        self.blocks.get(function)
+    }
+
+    /// All functions of which something is cached, by address.
+    pub fn blocks(&self) -> impl Iterator<Item = (Sbdf, &Block)> {
+        self.blocks.range(..)
+    }
+
+    /// The functions from `first` on, by address.
+    pub fn blocks_from(&self, first: Sbdf) -> impl Iterator<Item = (Sbdf, &Block)> {
+        self.blocks.range(first..)
+    }
+
+    /// Walks the capability lists of `function` and decides which of its
+    /// bytes may be cached. What the walk reads is kept.
+    ///
+    /// Returns what is wrong with the lists, as sentences, or `None` where
+    /// the function is not known or stopped answering; it is forgotten then.
+    pub fn infer(&mut self, function: Sbdf) -> Option<Vec<String>> {
+        // A virtual function is of the vendor of its physical one.
+        let known_as = self
+            .blocks
+            .get(function)?
+            .virtual_function()
+            .map_or(function, |vf| vf.physical);
+        let vendor_id = self.blocks.get(known_as)?.word(registers::VENDOR_ID)?;
+        let block = self.blocks.get_mut(function)?;
+        let is_virtual = block.virtual_function().is_some();
+        let found = infer(
+            &mut self.access,
+            function,
+            vendor_id,
+            is_virtual,
+            |offset| block.dword(offset),
+        );
+        if found.vanished {
+            self.forget(function);
+            return None;
+        }
+        block.classify(&found.canvas);
+        block.set_lists(found.lists);
+        for (offset, value) in found.seen {
+            block.store(ConfigOffset::new(offset), Width::Dword, value);
+        }
+        Some(found.anomalies)
+    }
+
+    /// Drops everything that is known of `function`.
+    pub(super) fn forget(&mut self, function: Sbdf) {
+        if let Some(block) = self.blocks.remove(function) {
+            self.statistics.invalidations += u64::from(block.cached_bytes());
+        }
+    }
+
+    /// Reads from the hardware and keeps what may be kept.
+    fn fill(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        let value = self.access.read(function, offset, width);
+        let reads_ids = offset.get() == registers::VENDOR_ID && width != Width::Byte;
+        if reads_ids && !self.is_virtual(function) {
+            self.identify(function, width, value);
+        }
+        let Some(block) = self.blocks.get_mut(function) else {
+            return value;
+        };
+        let is_virtual = block.virtual_function().is_some();
+        if is_virtual && block.state == State::Reset && value != width.ones() {
+            block.state = State::Ready;
+        }
+        if block.state != State::Ready {
+            return value;
+        }
+        // Ones may be a register's value or no answer at all.
+        if value == width.ones()
+            && !block.expects_ones(offset)
+            && !super::answers(&mut self.access, function, is_virtual)
+        {
+            self.forget(function);
+            return value;
+        }
+        block.store(offset, width, value);
+        value
+    }
+
+    /// Whether `function` is known as a virtual one, which has no IDs.
+    fn is_virtual(&self, function: Sbdf) -> bool {
+        let block = self.blocks.get(function);
+        block.is_some_and(|block| block.virtual_function().is_some())
+    }
+
+    /// Follows what a read of the Vendor ID from hardware says.
+    fn identify(&mut self, function: Sbdf, width: Width, value: u32) {
+        let ids = match width {
+            Width::Dword => value,
+            // The Device ID is needed to know a function again.
+            _ if is_valid_id(value) => read_ids(&mut self.access, function),
+            _ => value,
+        };
+        if !is_valid_id(ids) {
+            if ids & 0xffff != VENDOR_NOT_READY {
+                self.forget(function);
+            }
+            return;
+        }
+        let known = self
+            .blocks
+            .get(function)
+            .and_then(|block| block.dword(registers::VENDOR_ID));
+        if known.is_some_and(|known| known != ids) {
+            self.forget(function);
+        }
+        let block = self.blocks.get_or_insert_with(function, Block::new);
+        block.state = State::Ready;
+        block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
+    }
+}
+
+impl<A: ConfigAccess> ConfigAccess for Cached<A> {
+    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        let Some(block) = self.blocks.get(function) else {
+            self.statistics.uncacheable += 1;
+            return self.fill(function, offset, width);
+        };
+        if block.state == State::Ready {
+            if let Some(value) = block.lookup(offset, width) {
+                self.statistics.hits += 1;
+                return value;
+            }
+            if block.is_all_cacheable(offset, width) {
+                self.statistics.misses += 1;
+                return self.fill(function, offset, width);
+            }
+        }
+        self.statistics.uncacheable += 1;
+        self.fill(function, offset, width)
+    }
+
+    fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
+        self.statistics.writes += 1;
+        // Before the write, so that nothing stale can be read while it runs.
+        self.apply_write(function, offset, width, value);
+        self.access.write(function, offset, width, value);
+    }
+
+    fn take_fault(&mut self) -> Option<AccessFault> {
+        self.access.take_fault()
+    }
+}
+
+impl<A: ConfigAccess> ConfigSpace for Cached<A> {
+    fn walk(&mut self, function: Sbdf) -> Option<Vec<String>> {
+        self.infer(function)
+    }
+
+    fn lists(&self, function: Sbdf) -> Option<&CapabilityLists> {
+        self.blocks.get(function).map(Block::lists)
+    }
+
+    fn read_hardware(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        self.access.read(function, offset, width)
+    }
+
+    fn invalidate_register(&mut self, function: Sbdf, offset: u16) {
+        if let Some(block) = self.blocks.get_mut(function) {
+            block.forget_masks(offset, offset + 4);
+            for byte in offset..offset + 4 {
+                self.statistics.invalidations += u64::from(block.drop_byte(byte));
+            }
+        }
+    }
+
+    fn probe_vf(&mut self, function: Sbdf, identity: VfIdentity) -> Probe {
+        self.add_vf(function, identity)
+    }
+
+    fn disable_vfs(&mut self, physical: Sbdf, vfs: &mut dyn Iterator<Item = Sbdf>) {
+        self.keep_disabled(physical, vfs);
+    }
+}
+
+impl<A> KnownRegisters for Cached<A> {
+    fn known(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<u32> {
+        self.blocks.get(function)?.lookup(offset, width)
+    }
+}

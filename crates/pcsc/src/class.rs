@@ -1,0 +1,273 @@
+//! What is known about each byte of a function's configuration space.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use warmbus_pci::ConfigOffset;
+
+/// How a byte of configuration space behaves, which decides what a cache may
+/// do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing names it: passed through, never read on the cache's own
+    /// initiative. A write to it may change anything in the function.
+    Unknown,
+    /// A constant of the function.
+    Static,
+    /// Changes only because software wrote it, at once, or by a reset.
+    Software,
+    /// Changes on its own. Reading it does no harm, keeping it does.
+    Volatile,
+    /// Reading it has an effect: never read on the cache's own initiative.
+    SideEffect,
+    /// Named, but not worth or not safe keeping: passed through.
+    Pass,
+}
+
+impl Class {
+    /// Whether the cache may keep the byte.
+    #[must_use]
+    pub const fn is_cacheable(self) -> bool {
+        matches!(self, Self::Static | Self::Software)
+    }
+
+    /// Whether the cache may read the byte without being asked.
+    #[must_use]
+    pub const fn is_readable(self) -> bool {
+        matches!(self, Self::Static | Self::Software | Self::Volatile)
+    }
+}
+
+/// The event beside writes and resets that makes a kept byte stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// None.
+    None,
+    /// The number of interrupt messages changed (Interrupt Message Number).
+    Messages,
+    /// Common Clock Configuration changed (exit latencies).
+    CommonClock,
+    /// The link left or entered `DL_Up`.
+    Link,
+    /// NumVFs, VF Enable or ARI changed (VF offset and stride).
+    VfRouting,
+    /// System Page Size or the VF BAR size changed (VF BARs).
+    VfPageSize,
+    /// Not an event but a condition: Expansion ROM Validation moves the upper
+    /// seven bits on its own, so that a byte with any of them set is not kept.
+    RomValidation,
+}
+
+/// What a write to a byte does beyond changing that byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Start of the built-in self test.
+    Bist,
+    /// Primary, secondary and subordinate bus number of a bridge.
+    BusNumbers,
+    /// Bridge Control: secondary bus reset.
+    BridgeControl,
+    /// Power Management Control/Status: power state.
+    PowerState,
+    /// MSI or MSI-X Message Control.
+    MessageControl,
+    /// Advanced Features control: function level reset.
+    AdvancedFeatures,
+    /// Device Control: function level reset.
+    DeviceControl,
+    /// Link Control: common clock, retrain, link disable.
+    LinkControl,
+    /// Slot Control: power, and a command that takes its time.
+    SlotControl,
+    /// Device Control 2: ARI forwarding.
+    DeviceControl2,
+    /// SR-IOV Control: VF Enable, ARI capable hierarchy.
+    SrIovControl,
+    /// NumVFs.
+    NumVfs,
+    /// System Page Size or VF Resizable BAR.
+    VfPageSize,
+    /// Resizable BAR control.
+    ResizableBar,
+    /// DPC Control: software trigger.
+    DpcControl,
+    /// Moves other registers or the routing of the functions below.
+    Rerouting,
+    /// Locks or hides registers of this function.
+    Locking,
+}
+
+/// Class, tag and effect of one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// How it behaves.
+    pub(super) class: Class,
+    /// What else makes it stale.
+    pub(super) tag: Tag,
+    /// What writing it does.
+    pub(super) effect: Effect,
+}
+
+impl Cell {
+    /// A byte that nothing names.
+    pub(super) const UNKNOWN: Self = Self::of(Class::Unknown);
+
+    /// A byte of `class` without tag and effect.
+    #[must_use]
+    pub(super) const fn of(class: Class) -> Self {
+        Self {
+            class,
+            tag: Tag::None,
+            effect: Effect::None,
+        }
+    }
+}
+
+/// Bytes of a line of a [`Canvas`].
+const LINE: usize = 64;
+
+/// The cells of a configuration space while structure after structure is painted
+/// into it. Nothing names most of a space, of which there are no lines.
+pub(super) struct Canvas {
+    size: u16,
+    /// The place of each line of the space in `lines`, plus 1.
+    places: [u8; ConfigOffset::END as usize / LINE],
+    lines: Vec<[Cell; LINE]>,
+}
+
+impl Canvas {
+    /// A space of `size` bytes, 256 or 4096, of which nothing is known.
+    #[must_use]
+    pub(super) const fn new(size: u16) -> Self {
+        Self {
+            size,
+            places: [0; ConfigOffset::END as usize / LINE],
+            lines: Vec::new(),
+        }
+    }
+
+    /// Bytes of the space.
+    #[must_use]
+    pub(super) const fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Makes `cell` of all bytes from `first` up to before `end` that the space
+    /// has.
+    pub(super) fn paint(&mut self, first: u16, end: u16, cell: Cell) {
+        let end = usize::from(end.min(self.size));
+        let mut at = usize::from(first);
+        while at < end {
+            let stop = end.min((at / LINE + 1) * LINE);
+            let length = stop - at;
+            let start = at % LINE;
+            self.line(at / LINE)[start..start + length].fill(cell);
+            at = stop;
+        }
+    }
+
+    fn line(&mut self, number: usize) -> &mut [Cell; LINE] {
+        let place = &mut self.places[number];
+        if *place == 0 {
+            self.lines.push([Cell::UNKNOWN; LINE]);
+            // There are at most 64.
+            *place = self.lines.len() as u8;
+        }
+        &mut self.lines[usize::from(*place) - 1]
+    }
+
+    /// The cells as runs of equal ones.
+    #[must_use]
+    pub(super) fn pack(&self) -> ClassMap {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut add = |start, cell| {
+            if runs.last().is_none_or(|run| run.cell != cell) {
+                runs.push(Run { start, cell });
+            }
+        };
+        let mut start = 0;
+        while start < self.size {
+            match self.places[usize::from(start) / LINE] {
+                0 => add(start, Cell::UNKNOWN),
+                place => {
+                    let mut at = start;
+                    for cells in self.lines[usize::from(place) - 1].chunk_by(Cell::eq) {
+                        add(at, cells[0]);
+                        at += cells.len() as u16;
+                    }
+                }
+            }
+            start += LINE as u16;
+        }
+        ClassMap {
+            runs: runs.into_boxed_slice(),
+        }
+    }
+}
+
+/// The first byte of a run of equal bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    start: u16,
+    cell: Cell,
+}
+
+/// The cells of a whole configuration space, as runs of equal bytes: a
+/// function has some dozens of registers, not thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClassMap {
+    /// Sorted by start; the first starts at 0.
+    runs: Box<[Run]>,
+}
+
+impl ClassMap {
+    /// The cell of the byte at `offset`.
+    #[must_use]
+    pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
+        let after = self.runs.partition_point(|run| run.start <= offset.get());
+        after
+            .checked_sub(1)
+            .map_or(Cell::UNKNOWN, |index| self.runs[index].cell)
+    }
+
+    /// The runs of equal cells as (first byte, first byte after, cell), up to
+    /// the offset `end`.
+    pub(super) fn runs(&self, end: u16) -> impl Iterator<Item = (u16, u16, Cell)> + '_ {
+        self.runs.iter().enumerate().map(move |(index, run)| {
+            let next = self.runs.get(index + 1).map_or(end, |next| next.start);
+            (run.start, next, run.cell)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_map_answers_as_it_was_painted() {
+        let [constant, volatile] = [Class::Static, Class::Volatile].map(Cell::of);
+        // Over the end of a line, over each other, and past the end of the space.
+        let strokes = [(4, 6, constant), (60, 200, volatile), (100, 101, constant)];
+        for size in [256, 4096] {
+            let mut canvas = Canvas::new(size);
+            let mut cells = alloc::vec![Cell::UNKNOWN; usize::from(size)];
+            for (first, end, cell) in strokes {
+                canvas.paint(first, end, cell);
+                cells[usize::from(first)..usize::from(end)].fill(cell);
+            }
+            canvas.paint(size - 1, u16::MAX, constant);
+            cells[usize::from(size) - 1] = constant;
+            let map = canvas.pack();
+            for (offset, cell) in (0..).zip(&cells) {
+                assert_eq!(map.cell(ConfigOffset::new(offset)), *cell);
+            }
+            let runs: Vec<_> = map.runs(size).map(|(start, end, _)| (start, end)).collect();
+            let ends = [0, 4, 6, 60, 100, 101, 200, size - 1, size];
+            let expected: Vec<_> = ends.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_eq!(runs, expected);
+        }
+    }
+}

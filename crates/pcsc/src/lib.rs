@@ -1,0 +1,68 @@
+//! The PCI configuration space cache (PCSC).
+//!
+//! [`Cached`] stands in front of a [`ConfigAccess`] and keeps, for each
+//! function, the bytes that may be kept. Which ones may is decided by tables
+//! of rules, one a structure, against which both capability lists are walked.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod bitmap;
+mod block;
+mod cached;
+mod capture;
+mod class;
+mod effects;
+mod fixed;
+mod infer;
+mod masks;
+pub mod names;
+mod rules;
+mod statistics;
+mod take_in;
+mod virtual_function;
+
+pub use block::Block;
+pub use cached::Cached;
+pub use capture::{Difference, SelfCheck};
+pub use class::{Class, Effect, Tag};
+pub use fixed::FixedBits;
+pub use masks::WriteMask;
+pub use statistics::Statistics;
+
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, VENDOR_NOT_READY, Width, registers};
+
+/// Reads Vendor and Device ID from the hardware.
+fn read_ids<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
+    access.read(
+        function,
+        ConfigOffset::new(registers::VENDOR_ID),
+        Width::Dword,
+    )
+}
+
+/// Whether `function` answers now: tells a register full of ones from a read
+/// that nobody completed. A virtual function has no IDs, but the class code of
+/// its physical function (PCIe 9.3.4.1), which is never all ones.
+fn answers<A: ConfigAccess>(access: &mut A, function: Sbdf, is_virtual: bool) -> bool {
+    if is_virtual {
+        read_class(access, function) != u32::MAX
+    } else {
+        is_valid_id(read_ids(access, function))
+    }
+}
+
+/// Reads Revision ID and Class Code from the hardware.
+fn read_class<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
+    access.read(
+        function,
+        ConfigOffset::new(registers::REVISION),
+        Width::Dword,
+    )
+}
+
+/// Whether `ids` is what a function that is there and ready returns.
+fn is_valid_id(ids: u32) -> bool {
+    !matches!(ids & 0xffff, 0xffff | 0x0000 | VENDOR_NOT_READY)
+}

@@ -1,0 +1,92 @@
+//! What a kernel that ran before hands over to the one that comes next.
+
+use alloc::vec::Vec;
+
+use log::{info, warn};
+use warmbus_kho::{Incoming, IncomingError, Inherited, scratch_areas};
+use warmbus_machine::{Machine, Region, subtract};
+use warmbus_memory::MemoryRange;
+
+use crate::heap;
+use crate::physical::Physical;
+
+/// Bytes of heap for each entry of the map of preserved memory: a quarter of
+/// it is used for them at most.
+const HEAP_OF_ENTRY: usize = 256;
+
+/// The handover of an earlier kernel, which may not be there.
+#[derive(Default)]
+pub(crate) struct Earlier {
+    place: Option<(MemoryRange, MemoryRange)>,
+    /// Memory that nobody may write to.
+    pub(crate) held: Vec<Region>,
+    /// What a new handover is built upon; why that cannot be, if there is one
+    /// and it has to be passed on as it is.
+    pub(crate) incoming: Option<Result<Incoming, IncomingError>>,
+}
+
+impl Earlier {
+    /// Holds all memory but the scratch areas of the handover at `place`, root
+    /// tree and array: nobody has put anything there that is to stay.
+    pub(crate) fn close(
+        place: Option<(MemoryRange, MemoryRange)>,
+        machine: &Machine,
+        memory: &Physical,
+    ) -> Self {
+        let scratch = place.map(|(_, array)| scratch_areas(memory, array));
+        let held = match &scratch {
+            Some(Ok(areas)) => subtract(&machine.memory, areas.iter().copied().map(region)),
+            // Linux will not be able to follow it either.
+            Some(Err(_)) | None => Vec::new(),
+        };
+        Self {
+            place,
+            held,
+            incoming: None,
+        }
+    }
+
+    /// Reads it, and holds no more than needs to be where that is known.
+    pub(crate) fn follow(&mut self, memory: &Physical) {
+        let Some((root, array)) = self.place else {
+            return;
+        };
+        let most = heap::usage().size / HEAP_OF_ENTRY;
+        let read = Incoming::read(memory, root, array, most);
+        match &read {
+            Ok(incoming) => {
+                info!(
+                    "an earlier kernel keeps {} entries of memory",
+                    incoming.entries.len()
+                );
+                self.held = incoming.held.iter().copied().map(region).collect();
+            }
+            Err(error) => warn!("what an earlier kernel hands over is passed on: {error}"),
+        }
+        self.incoming = Some(read);
+    }
+
+    /// The handover, if it can be built upon.
+    pub(crate) const fn followed(&self) -> Option<&Incoming> {
+        match &self.incoming {
+            Some(Ok(incoming)) => Some(incoming),
+            Some(Err(_)) | None => None,
+        }
+    }
+
+    /// What goes on in a new handover.
+    pub(crate) fn inherited(&self) -> Inherited<'_> {
+        self.followed()
+            .map_or_else(Inherited::default, |incoming| Inherited {
+                subtrees: &incoming.subtrees,
+                entries: &incoming.entries,
+            })
+    }
+}
+
+const fn region(range: MemoryRange) -> Region {
+    Region {
+        base: range.start,
+        size: range.size,
+    }
+}

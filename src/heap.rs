@@ -1,0 +1,216 @@
+//! The heap: a small one inside the image from the first moment, and a large
+//! one in the memory of the machine once that is known. Small pieces of both
+//! are kept by [`Small`].
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+
+use linked_list_allocator::Heap;
+use spin::Mutex;
+use warmbus_machine::{Machine, Region};
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PhysAddr;
+use warmbus_paging::size_class::SizeClass;
+
+use crate::small::Small;
+
+/// Bytes of the heap inside the image: enough to read a device tree.
+const EARLY_SIZE: usize = 256 << 10;
+/// Most bytes that the large heap takes; 4096 functions need half of it.
+const MAX_SIZE: u64 = 64 << 20;
+/// Most bytes that the heap of a second start takes.
+const NEAR_SIZE: u64 = 4 << 20;
+/// A machine with less than this to spare keeps the small heap only.
+const MIN_SIZE: u64 = 1 << 20;
+const ALIGNMENT: u64 = 1 << 16;
+/// More than the heap writes into the free memory behind an allocation.
+const HOLE: usize = 64;
+
+#[repr(align(16))]
+struct Early(UnsafeCell<[MaybeUninit<u8>; EARLY_SIZE]>);
+
+// SAFETY: only `start` looks inside, which runs once on one CPU.
+unsafe impl Sync for Early {}
+
+static EARLY: Early = Early(UnsafeCell::new([MaybeUninit::uninit(); EARLY_SIZE]));
+
+/// Bytes of heap.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// In use now.
+    pub(crate) used: usize,
+    /// In use when most was.
+    pub(crate) peak: usize,
+    /// That there are.
+    pub(crate) size: usize,
+}
+
+struct Heaps {
+    large: Heap,
+    early: Heap,
+    peak: usize,
+    /// Bytes of the large heap, from its start, that may have been written.
+    touched: usize,
+}
+
+impl Heaps {
+    /// Takes memory from the large heap, or from the early one where that is
+    /// not there yet or full.
+    fn take(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let memory = self
+            .large
+            .allocate_first_fit(layout)
+            .or_else(|()| self.early.allocate_first_fit(layout))
+            .ok()?;
+        self.peak = self.peak.max(self.used());
+        if let Some(offset) = memory.addr().get().checked_sub(self.large.bottom().addr())
+            && offset < self.large.size()
+        {
+            let end = offset + layout.size() + HOLE;
+            self.touched = self.touched.max(end.min(self.large.size()));
+        }
+        Some(memory)
+    }
+
+    /// Bytes of both heaps in use, free small pieces among them.
+    fn used(&self) -> usize {
+        self.large.used() + self.early.used()
+    }
+
+    fn touched_range(&self) -> MemoryRange {
+        let bottom = PhysAddr(self.large.bottom().addr() as u64);
+        MemoryRange::new(bottom, self.touched as u64)
+    }
+}
+
+/// The heaps, and the small pieces in front of them.
+struct Memory {
+    small: Small,
+    heaps: Heaps,
+}
+
+struct Allocator(Mutex<Memory>);
+
+#[global_allocator]
+static MEMORY: Allocator = Allocator(Mutex::new(Memory {
+    small: Small::new(),
+    heaps: Heaps {
+        large: Heap::empty(),
+        early: Heap::empty(),
+        peak: 0,
+        touched: 0,
+    },
+}));
+
+// SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
+// the layout, and so does `Small` with what it took from there. The layout
+// tells which of them it was, and the address which heap.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Memory { small, heaps } = &mut *self.0.lock();
+        let memory = match SizeClass::of(layout) {
+            Some(class) => small.take(class, |layout| heaps.take(layout)),
+            None => heaps.take(layout),
+        };
+        memory.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let Memory { small, heaps } = &mut *self.0.lock();
+        let Some(memory) = NonNull::new(pointer) else {
+            return;
+        };
+        if let Some(class) = SizeClass::of(layout) {
+            // SAFETY: the caller gives back what `alloc` gave with this layout.
+            return unsafe { small.give(memory, class) };
+        }
+        let early = heaps.early.bottom()..heaps.early.top();
+        let heap = if early.contains(&pointer) {
+            &mut heaps.early
+        } else {
+            &mut heaps.large
+        };
+        // SAFETY: as above, and the address tells from which heap it was.
+        unsafe { heap.deallocate(memory, layout) };
+    }
+}
+
+/// Starts the small heap. Nothing may be allocated before.
+///
+/// # Safety
+///
+/// To be called once.
+pub(crate) unsafe fn start() {
+    // SAFETY: by the contract of this function this is the only reference.
+    let memory: &'static mut [MaybeUninit<u8>] = unsafe { &mut *EARLY.0.get() };
+    MEMORY.0.lock().heaps.early.init_from_slice(memory);
+}
+
+/// Chooses the memory for the large heap: the end of the largest free range,
+/// at most a quarter of it. `None` where that is too little to be worth it.
+pub(crate) fn choose(machine: &Machine, taken: &[Region]) -> Option<Region> {
+    let free = machine.free_memory(taken);
+    let largest = free.into_iter().max_by_key(|region| region.size)?;
+    let size = (largest.size / 4).min(MAX_SIZE) & !(ALIGNMENT - 1);
+    let base = (largest.last().0 - (size.max(1) - 1)) & !(ALIGNMENT - 1);
+    (size >= MIN_SIZE && base >= largest.base.0).then_some(Region {
+        base: PhysAddr(base),
+        size,
+    })
+}
+
+/// Chooses the memory for the heap of a second start: right behind the image,
+/// where there is memory for certain, and no more than it takes to start a
+/// kernel. `None` where that is too little to be worth it.
+pub(crate) fn choose_near(machine: &Machine, image: Region, taken: &[Region]) -> Option<Region> {
+    let end = image.last().0 + 1;
+    let free = machine.free_memory(taken);
+    let behind = free.into_iter().find(|region| region.base.0 == end)?;
+    let size = (behind.size / 4).min(NEAR_SIZE) & !(ALIGNMENT - 1);
+    (size >= MIN_SIZE).then_some(Region {
+        base: behind.base,
+        size,
+    })
+}
+
+/// Adds the large heap.
+///
+/// # Safety
+///
+/// To be called once; `region` must be mapped as writable memory, free, and
+/// not used for anything else from now on.
+pub(crate) unsafe fn grow(region: Region) {
+    let bottom = ptr::with_exposed_provenance_mut(region.base.0 as usize);
+    let large = &mut MEMORY.0.lock().heaps.large;
+    // SAFETY: by the contract of this function.
+    unsafe { large.init(bottom, region.size as usize) };
+}
+
+/// The part of the large heap that may have been written to.
+pub(crate) fn touched() -> MemoryRange {
+    MEMORY.0.lock().heaps.touched_range()
+}
+
+/// The same, where somebody may have broken off in the middle of an
+/// allocation.
+///
+/// # Safety
+///
+/// Whoever was allocating must never go on.
+pub(crate) unsafe fn seize() -> MemoryRange {
+    // SAFETY: by the contract of this function.
+    unsafe { MEMORY.0.force_unlock() };
+    touched()
+}
+
+/// What is in use.
+pub(crate) fn usage() -> Usage {
+    let heaps = &MEMORY.0.lock().heaps;
+    Usage {
+        used: heaps.used(),
+        peak: heaps.peak,
+        size: heaps.large.size() + heaps.early.size(),
+    }
+}

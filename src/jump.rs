@@ -1,0 +1,102 @@
+//! From the firmware to the kernel, by the arm64 boot protocol
+//! (`Documentation/arch/arm64/booting.rst`).
+
+use core::arch::asm;
+
+use warmbus_memory::MemoryRange;
+
+use crate::image::Image;
+use crate::mmu::{self, SCTLR_ON};
+
+/// Writes what the caches hold of `range` to memory and drops it, so that it
+/// is there for whoever looks with the caches off, and cannot come back over
+/// what they write.
+///
+/// The range must be mapped.
+pub(crate) fn clean(range: MemoryRange) {
+    if range.size == 0 {
+        return;
+    }
+    // SAFETY: maintenance to the point of coherency changes nothing that a
+    // program can see; the rounds end with the range.
+    unsafe {
+        asm!(
+            "mrs {line}, ctr_el0",
+            "ubfx {line}, {line}, #16, #4",
+            "lsl {line}, {four}, {line}",
+            "sub {mask}, {line}, #1",
+            "bic {at}, {at}, {mask}",
+            "2:",
+            "dc civac, {at}",
+            "add {at}, {at}, {line}",
+            "cmp {at}, {end}",
+            "b.lo 2b",
+            "dsb sy",
+            line = out(reg) _,
+            mask = out(reg) _,
+            four = in(reg) 4_u64,
+            at = inout(reg) range.start.0 => _,
+            end = in(reg) range.end(),
+            options(nostack),
+        );
+    }
+}
+
+/// Turns MMU and caches off and enters the kernel at the exception level that
+/// the firmware was entered at.
+///
+/// # Safety
+///
+/// `kernel` must be the entry of an arm64 kernel and `tree` the address of a
+/// device tree, both clean to the point of coherency.
+pub(crate) unsafe fn enter(kernel: u64, tree: u64, image: &Image) -> ! {
+    // SAFETY: the image is mapped to itself, so that the code goes on where it
+    // is when the MMU is off. From then on no memory is touched: everything is
+    // in registers. What the caches still hold of the image, this stack
+    // included, is written back then, before Linux uses that memory. The rest
+    // is the contract of this function.
+    unsafe {
+        asm!(
+            "msr daifset, #0xf",
+            "dsb sy",
+            "cbz x7, 2f",
+            "mrs x9, sctlr_el2",
+            "bic x9, x9, x8",
+            "msr sctlr_el2, x9",
+            "isb",
+            "tlbi alle2",
+            "b 3f",
+            "2:",
+            "mrs x9, sctlr_el1",
+            "bic x9, x9, x8",
+            "msr sctlr_el1, x9",
+            "isb",
+            "tlbi vmalle1",
+            "3:",
+            "mrs x9, ctr_el0",
+            "ubfx x9, x9, #16, #4",
+            "mov x10, #4",
+            "lsl x9, x10, x9",
+            "4:",
+            "dc civac, x5",
+            "add x5, x5, x9",
+            "cmp x5, x6",
+            "b.lo 4b",
+            "ic iallu",
+            "dsb sy",
+            "isb",
+            "msr spsel, #1",
+            "mov x1, xzr",
+            "mov x2, xzr",
+            "mov x3, xzr",
+            "br x4",
+            in("x0") tree,
+            in("x4") kernel,
+            in("x5") image.start,
+            in("x6") image.end,
+            in("x7") u64::from(mmu::at_el2()),
+            in("x8") SCTLR_ON,
+            options(noreturn, nostack),
+        );
+    }
+}

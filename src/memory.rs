@@ -1,0 +1,67 @@
+//! The memory of the machine: mapped, and a part of it taken as heap.
+
+use alloc::vec::Vec;
+
+use log::{debug, warn};
+use warmbus_machine::{Machine, Region};
+use warmbus_memory::MemoryRange;
+use warmbus_paging::{PAGE_SIZE, PagingError};
+
+use crate::earlier::Earlier;
+use crate::heap;
+use crate::image::Image;
+use crate::mmu::Mmu;
+use crate::physical::Physical;
+
+/// Maps all memory of `machine` that may be mapped and moves the heap there.
+/// On exit everything but the image, the tree and what the machine reserves
+/// is writable memory; what nobody has taken is returned, with what an earlier
+/// kernel hands over, which is at `handover`.
+pub(crate) fn take(
+    machine: &Machine,
+    image: &Image,
+    tree: Option<Region>,
+    handover: Option<(MemoryRange, MemoryRange)>,
+    mmu: &mut Mmu,
+    is_second_start: bool,
+) -> Result<(Physical, Earlier), PagingError> {
+    let mapped = pages(machine);
+    for region in &mapped {
+        mmu.map_memory(region.base.0, region.size)?;
+        debug!("memory {region}");
+    }
+    let mut taken = alloc::vec![image.region()];
+    taken.extend(tree);
+    // SAFETY: all of it was mapped as memory just now, and what of it is used
+    // otherwise is named; what the heap takes is taken away below.
+    let mut memory = unsafe { Physical::new(mapped, taken) };
+    let mut earlier = Earlier::close(handover, machine, &memory);
+    let mut taken = memory.taken().to_vec();
+    taken.extend_from_slice(&earlier.held);
+    let heap = if is_second_start {
+        heap::choose_near(machine, image.region(), &taken)
+    } else {
+        heap::choose(machine, &taken)
+    };
+    match heap {
+        Some(region) => {
+            // SAFETY: just mapped; not part of the image, the tree or any
+            // reservation; called once in a boot.
+            unsafe { heap::grow(region) };
+            debug!("heap {region}");
+            memory.take(region);
+        }
+        None => warn!("there is too little free memory for a heap of its own"),
+    }
+    earlier.follow(&memory);
+    Ok((memory, earlier))
+}
+
+/// The memory of `machine` that is mapped.
+pub(crate) fn pages(machine: &Machine) -> Vec<Region> {
+    // A page that is only partly memory may hold something that must not be
+    // mapped.
+    let memory = machine.mappable_memory();
+    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
+    memory.into_iter().filter_map(pages).collect()
+}

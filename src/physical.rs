@@ -1,0 +1,122 @@
+//! The memory that belongs to no part of the firmware, by physical address.
+
+use alloc::vec::Vec;
+use core::{fmt, ptr, slice};
+
+use warmbus_machine::Region;
+use warmbus_memory::MemoryRange;
+use warmbus_memory::PhysAddr;
+use warmbus_memory::Source;
+
+/// All memory that is mapped and not in use by the firmware itself: payload,
+/// and the place for what Linux gets.
+///
+/// Who reads borrows it, who writes borrows it alone, as with any slice.
+pub(crate) struct Physical {
+    mapped: Vec<Region>,
+    taken: Vec<Region>,
+}
+
+impl Physical {
+    /// The memory of `mapped` without what is `taken`.
+    ///
+    /// # Safety
+    ///
+    /// To be called once. `mapped` must be mapped as writable memory, but for
+    /// what is in `taken`, for the rest of the boot, and everything in it that
+    /// Rust or the processor uses must be in `taken`, or be taken by
+    /// [`Physical::take`] before it is used.
+    pub(crate) unsafe fn new(mapped: Vec<Region>, taken: Vec<Region>) -> Self {
+        Self { mapped, taken }
+    }
+
+    /// Takes one more range away.
+    pub(crate) fn take(&mut self, region: Region) {
+        self.taken.push(region);
+    }
+
+    /// What the firmware has taken for itself.
+    pub(crate) fn taken(&self) -> &[Region] {
+        &self.taken
+    }
+
+    /// The bytes of `range`.
+    pub(crate) fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotFree> {
+        let start = self.address(range)?;
+        // SAFETY: `address` has checked that it is memory which nobody else
+        // uses, and the borrow keeps `write` away.
+        Ok(unsafe {
+            slice::from_raw_parts(ptr::with_exposed_provenance(start), range.size as usize)
+        })
+    }
+
+    /// The bytes of `range`, to be written to.
+    pub(crate) fn bytes_mut(&mut self, range: MemoryRange) -> Result<&mut [u8], NotFree> {
+        let start = ptr::with_exposed_provenance_mut(self.address(range)?);
+        // SAFETY: `address` has checked that it is memory which nobody else
+        // uses, and the borrow keeps everybody else away.
+        Ok(unsafe { slice::from_raw_parts_mut(start, range.size as usize) })
+    }
+
+    /// The bytes of `from`, and those of `to` to be written to.
+    pub(crate) fn source_and_target(
+        &mut self,
+        from: MemoryRange,
+        to: MemoryRange,
+    ) -> Result<(&[u8], &mut [u8]), NotFree> {
+        let source = ptr::with_exposed_provenance(self.address(from)?);
+        if from.overlaps(to) {
+            return Err(NotFree { range: to });
+        }
+        let target = self.bytes_mut(to)?;
+        // SAFETY: as in `bytes`; the two do not overlap.
+        let source = unsafe { slice::from_raw_parts(source, from.size as usize) };
+        Ok((source, target))
+    }
+
+    /// The address of `range`, if all of it is free memory.
+    fn address(&self, range: MemoryRange) -> Result<usize, NotFree> {
+        let region = Region {
+            base: range.start,
+            size: range.size,
+        };
+        let is_whole = range.size != 0
+            && range.start.0 != 0
+            && range.start.0.checked_add(range.size).is_some()
+            && isize::try_from(range.size).is_ok();
+        let is_mapped =
+            |mapped: &Region| mapped.base <= region.base && region.last() <= mapped.last();
+        if is_whole
+            && self.mapped.iter().any(is_mapped)
+            && !self.taken.iter().any(|taken| taken.overlaps(region))
+        {
+            Ok(range.start.0 as usize)
+        } else {
+            Err(NotFree { range })
+        }
+    }
+}
+
+impl Source for Physical {
+    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
+        self.bytes(MemoryRange::new(address, length)).ok()
+    }
+}
+
+/// A range is not all free memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotFree {
+    range: MemoryRange,
+}
+
+impl fmt::Display for NotFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is not memory, or overlaps memory that is in use",
+            self.range
+        )
+    }
+}
+
+impl core::error::Error for NotFree {}

@@ -1,0 +1,50 @@
+//! The end, of the machine or of one core: power off, or wait for ever.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use aarch64_cpu::asm;
+use smccc::{Hvc, Smc, psci};
+use warmbus_machine::Conduit;
+
+const UNKNOWN: u8 = 0;
+const HVC: u8 = 1;
+const SMC: u8 = 2;
+
+static CONDUIT: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// Sets how PSCI is called, once the device tree has told.
+pub(crate) fn set_conduit(conduit: Option<Conduit>) {
+    let number = match conduit {
+        None => UNKNOWN,
+        Some(Conduit::Hvc) => HVC,
+        Some(Conduit::Smc) => SMC,
+    };
+    CONDUIT.store(number, Ordering::Relaxed);
+}
+
+/// Turns this core off (PSCI `CPU_OFF`), or lets it sleep where that fails.
+pub(crate) fn off_this_core() -> ! {
+    let _failed = match CONDUIT.load(Ordering::Relaxed) {
+        HVC => psci::cpu_off::<Hvc>(),
+        SMC => psci::cpu_off::<Smc>(),
+        _ => Ok(()),
+    };
+    loop {
+        asm::wfi();
+    }
+}
+
+/// Powers the machine off (PSCI `SYSTEM_OFF`). Where there is no PSCI, or it
+/// does not do it, this CPU sleeps: without knowing the conduit a call would
+/// be an exception with nobody to take it.
+pub(crate) fn off() -> ! {
+    // The call returns only if it failed, and then there is nobody to tell.
+    let _failed = match CONDUIT.load(Ordering::Relaxed) {
+        HVC => psci::system_off::<Hvc>(),
+        SMC => psci::system_off::<Smc>(),
+        _ => Ok(()),
+    };
+    loop {
+        asm::wfi();
+    }
+}

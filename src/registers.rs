@@ -1,0 +1,142 @@
+//! The registers through which configuration space is reached.
+//!
+//! Every access is one plain load or store with a register as the address,
+//! the only form that a hypervisor can always emulate.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::arch::global_asm;
+
+use log::warn;
+use warmbus_pci::{Answer, ConfigRead, HostBridge, PhysAddr, Reach, ReachError, Registers, Width};
+
+use crate::mmu::Mmu;
+
+// A fault at one of these instructions sends the CPU to `register_fault` instead,
+// which returns what no access can: all bits of 64 set. The processor reports
+// the abort of a store only if it is synchronous; the barrier gives it time.
+global_asm!(
+    r#"
+.section .text.registers, "ax"
+.global register_start, register_end, register_fault
+.global register_read8, register_read16, register_read32
+.global register_write8, register_write16, register_write32
+register_start:
+register_read8:
+    ldrb    w0, [x0]
+    ret
+register_read16:
+    ldrh    w0, [x0]
+    ret
+register_read32:
+    ldr     w0, [x0]
+    ret
+register_write8:
+    strb    w1, [x0]
+    b       1f
+register_write16:
+    strh    w1, [x0]
+    b       1f
+register_write32:
+    str     w1, [x0]
+1:  dsb     sy
+    mov     x0, xzr
+    ret
+register_end:
+register_fault:
+    mov     x0, #-1
+    ret
+"#
+);
+
+unsafe extern "C" {
+    static register_start: u8;
+    static register_end: u8;
+    static register_fault: u8;
+    fn register_read8(address: usize) -> u64;
+    fn register_read16(address: usize) -> u64;
+    fn register_read32(address: usize) -> u64;
+    fn register_write8(address: usize, value: u32) -> u64;
+    fn register_write16(address: usize, value: u32) -> u64;
+    fn register_write32(address: usize, value: u32) -> u64;
+}
+
+/// What an access returns whose abort was caught.
+const FAULT: u64 = u64::MAX;
+
+/// Where to go on after a synchronous external abort at `instruction`: `None`
+/// where that is not an access to such a register.
+pub(crate) fn fixup(instruction: u64) -> Option<u64> {
+    let address = |symbol: *const u8| symbol.addr() as u64;
+    let accesses = address(&raw const register_start)..address(&raw const register_end);
+    accesses
+        .contains(&instruction)
+        .then(|| address(&raw const register_fault))
+}
+
+/// Registers at the addresses that are mapped.
+pub(crate) struct Mmio(());
+
+/// Opens the way to the functions below `hosts`. A host bridge that cannot be
+/// reached is left out of `hosts`, with a line in the log.
+pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> Reach<Mmio> {
+    let mut reach = Reach::new(Mmio(()));
+    hosts.retain_mut(|host| {
+        let regions = host.regions();
+        let mut regions = regions.into_iter();
+        let mapped = regions.try_for_each(|(base, size)| mmu.map_config_space(base.0, size));
+        let added = mapped
+            .map_err(|error| ReachError::Unmapped(error.to_string()))
+            .and_then(|()| reach.add(host));
+        if let Err(error) = &added {
+            warn!("{} is left out: {error}", host.name);
+        }
+        added.is_ok()
+    });
+    reach
+}
+
+/// Reads beside other cores that do the same, without a note of a fault. Where
+/// one load is not enough for that, the answer is a fault.
+pub(crate) fn read_shared(reach: &Reach<Mmio>, read: ConfigRead) -> Answer {
+    reach
+        .direct_address(read)
+        .and_then(|address| load(address, read.width))
+        .map_or(Answer::Fault, Answer::Value)
+}
+
+/// Reads a register that [`Reach`] gave the address of.
+fn load(address: PhysAddr, width: Width) -> Option<u32> {
+    let address = address.0 as usize;
+    // SAFETY: only `open` makes an `Mmio`, for a `Reach` that keeps to
+    // the regions of its host bridges, which `open` has mapped; aligned; an
+    // abort is caught.
+    let value = unsafe {
+        match width {
+            Width::Byte => register_read8(address),
+            Width::Word => register_read16(address),
+            Width::Dword => register_read32(address),
+        }
+    };
+    (value != FAULT).then_some(value as u32)
+}
+
+impl Registers for Mmio {
+    fn read(&mut self, address: PhysAddr, width: Width) -> Option<u32> {
+        load(address, width)
+    }
+
+    fn write(&mut self, address: PhysAddr, width: Width, value: u32) -> Option<()> {
+        let address = address.0 as usize;
+        // SAFETY: as for a read; registers are not memory, so no reference can
+        // be affected.
+        let outcome = unsafe {
+            match width {
+                Width::Byte => register_write8(address, value),
+                Width::Word => register_write16(address, value),
+                Width::Dword => register_write32(address, value),
+            }
+        };
+        (outcome != FAULT).then_some(())
+    }
+}

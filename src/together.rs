@@ -1,0 +1,98 @@
+//! Capture by several cores: what is still missing in the cache is read ahead,
+//! behind each root port by another core.
+
+use alloc::vec::Vec;
+
+use log::{debug, info};
+use warmbus_boot::options::Options;
+use warmbus_machine::{Conduit, Machine};
+use warmbus_pci::{ReadQueue, Topology, by_root_port};
+
+use crate::cores;
+use crate::pipeline::Config;
+use crate::registers;
+use crate::timer::Timer;
+
+/// More cores than this are not asked for help: a root complex does not serve
+/// more reads at once.
+const MOST: usize = 16;
+/// Nanoseconds that the reads must take on one core for help to be worth it.
+/// Turning a core on and off again takes some hundred microseconds.
+const WORTH_IT: u64 = 2_000_000;
+
+/// The cores that may be asked for help.
+#[derive(Clone, Copy)]
+pub(crate) struct Cores<'a> {
+    affinities: &'a [u64],
+    conduit: Option<Conduit>,
+    /// How many are to work, this one included; `None` for as many as help.
+    wanted: Option<usize>,
+}
+
+impl<'a> Cores<'a> {
+    /// Those of `machine`, as far as `options` want them.
+    pub(crate) fn of(machine: &'a Machine, options: &Options) -> Self {
+        Self {
+            affinities: &machine.psci_cpus,
+            conduit: machine.lifeline.psci,
+            wanted: options.cores.map(usize::from),
+        }
+    }
+}
+
+/// Reads ahead what `config` has not cached yet, if several cores are faster
+/// at it than one, or are asked for.
+pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<'_>, timer: Timer) {
+    let Some(conduit) = cores.conduit else {
+        return;
+    };
+    let wanted = cores.wanted.unwrap_or(MOST).min(MOST);
+    if wanted < 2 || cores.affinities.len() < 2 {
+        return;
+    }
+    // Behind a controller that takes more than a load, one core is enough.
+    let reach = config.access().access().access().access();
+    let queue = ReadQueue::new(by_root_port(topology, |function| {
+        let mut reads = config.missing_reads(function);
+        reads.retain(|&read| reach.direct_address(read).is_some());
+        reads
+    }));
+    let helpers = (queue.lists().min(wanted)).saturating_sub(1);
+    if helpers == 0 || cores.wanted.is_none() && !is_worth_it(config, &queue, timer) {
+        debug!("one core makes the {} reads that are left", queue.reads());
+        return;
+    }
+    let own = cores::own_affinity();
+    let others: Vec<u64> = cores
+        .affinities
+        .iter()
+        .copied()
+        .filter(|&affinity| affinity != own)
+        .take(helpers)
+        .collect();
+    let start = timer.ticks();
+    let ahead = config.access_mut().access_mut();
+    let reach = ahead.access().access();
+    let count = cores::run_together(&others, conduit, timer, &|| {
+        queue.work(|read| registers::read_shared(reach, read));
+    });
+    info!(
+        "{count} cores made {} reads behind {} root ports",
+        queue.reads(),
+        queue.lists()
+    );
+    ahead.access_mut().add(timer.ticks() - start);
+    ahead.supply(queue.into_answers());
+}
+
+/// Whether the reads of `queue` take so long, at the pace of the reads so far,
+/// that other cores are worth their start.
+fn is_worth_it(config: &Config, queue: &ReadQueue, timer: Timer) -> bool {
+    let counts = config.access().counts();
+    let ticks = config.access().access().access().ticks();
+    let so_far = timer.to_nanoseconds(ticks);
+    let each = so_far
+        .checked_div(counts.reads + counts.writes)
+        .unwrap_or(0);
+    each.saturating_mul(queue.reads() as u64) >= WORTH_IT
+}

@@ -1,0 +1,68 @@
+//! The device tree in memory.
+
+use core::ptr;
+
+use warmbus_machine::Region;
+use warmbus_memory::PhysAddr;
+
+/// Most bytes that a device tree may have (arm64 Linux boot protocol).
+const MAX_SIZE: u64 = 2 << 20;
+/// What is looked at where there is no tree, to say so with the numbers.
+const HEADER_SIZE: u64 = 40;
+const MAGIC: u32 = 0xd00d_feed;
+
+/// The device tree that the loader left in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct BootTree {
+    /// Physical address.
+    pub(crate) address: u64,
+    /// Bytes, no more than may be looked at; 0 where there is none.
+    pub(crate) size: u64,
+}
+
+impl BootTree {
+    /// Finds out how large the tree at `address` is.
+    ///
+    /// # Safety
+    ///
+    /// `address` must be 0 or that of memory, with the MMU off.
+    pub(crate) unsafe fn at(address: u64) -> Self {
+        // The boot protocol asks for 8; with the MMU off less would fault.
+        if address == 0 || !address.is_multiple_of(8) {
+            return Self { address, size: 0 };
+        }
+        let word = |index: usize| {
+            let words = ptr::with_exposed_provenance::<u32>(address as usize);
+            // SAFETY: by the contract of this function, and aligned.
+            u32::from_be(unsafe { words.add(index).read_volatile() })
+        };
+        let size = if word(0) == MAGIC {
+            u64::from(word(1)).clamp(HEADER_SIZE, MAX_SIZE)
+        } else {
+            HEADER_SIZE
+        };
+        Self { address, size }
+    }
+
+    /// The bytes of the tree.
+    ///
+    /// # Safety
+    ///
+    /// The tree must be mapped, and nobody may write to it.
+    pub(crate) unsafe fn bytes(&self) -> &'static [u8] {
+        if self.size == 0 {
+            return &[];
+        }
+        let start = ptr::with_exposed_provenance(self.address as usize);
+        // SAFETY: by the contract of this function.
+        unsafe { core::slice::from_raw_parts(start, self.size as usize) }
+    }
+
+    /// The memory it takes; at least a byte.
+    pub(crate) fn region(&self) -> Region {
+        Region {
+            base: PhysAddr(self.address),
+            size: self.size.max(1),
+        }
+    }
+}
