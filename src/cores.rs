@@ -20,7 +20,7 @@ use log::{debug, warn};
 use smccc::psci::{self, AffinityState, LowestAffinityLevel};
 use smccc::{Hvc, Smc};
 use tock_registers::interfaces::Readable;
-use warmbus_machine::Conduit;
+use warmbus_machine::PsciConduit;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_pci::time::Clock;
@@ -173,7 +173,7 @@ struct Core<'a> {
 /// left behind, with all that it may still use.
 pub(crate) fn run_together(
     affinities: &[u64],
-    conduit: Conduit,
+    conduit: PsciConduit,
     timer: Timer,
     work: &(dyn Fn() + Sync),
 ) -> usize {
@@ -200,7 +200,7 @@ pub(crate) fn run_together(
     count + 1
 }
 
-fn turn_on(affinity: u64, conduit: Conduit, work: &(dyn Fn() + Sync)) -> Option<Core<'_>> {
+fn turn_on(affinity: u64, conduit: PsciConduit, work: &(dyn Fn() + Sync)) -> Option<Core<'_>> {
     // One that somebody else uses is not ours.
     if state(affinity, conduit) != Some(AffinityState::Off) {
         return None;
@@ -218,8 +218,8 @@ fn turn_on(affinity: u64, conduit: Conduit, work: &(dyn Fn() + Sync)) -> Option<
     ));
     let entry = (&raw const secondary_entry).addr() as u64;
     let answer = match conduit {
-        Conduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry, address),
-        Conduit::Smc => psci::cpu_on::<Smc>(affinity, entry, address),
+        PsciConduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry, address),
+        PsciConduit::Smc => psci::cpu_on::<Smc>(affinity, entry, address),
     };
     if let Err(error) = answer {
         debug!("core {affinity:#x} is not turned on: PSCI says {error}");
@@ -232,16 +232,16 @@ fn turn_on(affinity: u64, conduit: Conduit, work: &(dyn Fn() + Sync)) -> Option<
     })
 }
 
-fn state(affinity: u64, conduit: Conduit) -> Option<AffinityState> {
+fn state(affinity: u64, conduit: PsciConduit) -> Option<AffinityState> {
     let level = LowestAffinityLevel::All;
     match conduit {
-        Conduit::Hvc => psci::affinity_info::<Hvc>(affinity, level),
-        Conduit::Smc => psci::affinity_info::<Smc>(affinity, level),
+        PsciConduit::Hvc => psci::affinity_info::<Hvc>(affinity, level),
+        PsciConduit::Smc => psci::affinity_info::<Smc>(affinity, level),
     }
     .ok()
 }
 
-fn is_off_soon(affinity: u64, conduit: Conduit, mut timer: Timer) -> bool {
+fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
     (0..PATIENCE / PAUSE).any(|_| {
         let is_off = state(affinity, conduit) == Some(AffinityState::Off);
         if !is_off {

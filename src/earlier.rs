@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use log::{info, warn};
-use warmbus_kho::{Incoming, IncomingError, Inherited, scratch_areas};
+use warmbus_kho::{InheritedState, PreviousHandover, PreviousHandoverError, scratch_areas};
 use warmbus_machine::{Machine, Region, subtract};
 use warmbus_memory::MemoryRange;
 
@@ -22,7 +22,7 @@ pub(crate) struct Earlier {
     pub(crate) held: Vec<Region>,
     /// What a new handover is built upon; why that cannot be, if there is one
     /// and it has to be passed on as it is.
-    pub(crate) incoming: Option<Result<Incoming, IncomingError>>,
+    pub(crate) incoming: Option<Result<PreviousHandover, PreviousHandoverError>>,
 }
 
 impl Earlier {
@@ -52,7 +52,7 @@ impl Earlier {
             return;
         };
         let most = heap::usage().size / HEAP_OF_ENTRY;
-        let read = Incoming::read(memory, root, array, most);
+        let read = PreviousHandover::read(memory, root, array, most);
         match &read {
             Ok(incoming) => {
                 info!(
@@ -67,7 +67,7 @@ impl Earlier {
     }
 
     /// The handover, if it can be built upon.
-    pub(crate) const fn followed(&self) -> Option<&Incoming> {
+    pub(crate) const fn followed(&self) -> Option<&PreviousHandover> {
         match &self.incoming {
             Some(Ok(incoming)) => Some(incoming),
             Some(Err(_)) | None => None,
@@ -75,9 +75,9 @@ impl Earlier {
     }
 
     /// What goes on in a new handover.
-    pub(crate) fn inherited(&self) -> Inherited<'_> {
+    pub(crate) fn inherited(&self) -> InheritedState<'_> {
         self.followed()
-            .map_or_else(Inherited::default, |incoming| Inherited {
+            .map_or_else(InheritedState::default, |incoming| InheritedState {
                 subtrees: &incoming.subtrees,
                 entries: &incoming.entries,
             })

@@ -37,7 +37,7 @@ use log::{LevelFilter, info, warn};
 use warmbus_boot::board::Completed;
 use warmbus_boot::options::Options;
 use warmbus_linux::payload::Payload;
-use warmbus_machine::{Lifeline, Machine, Region};
+use warmbus_machine::{EarlyDevices, Machine, Region};
 
 use crate::uefi::Handoff;
 use chainload::{Linux, Loader};
@@ -130,9 +130,9 @@ fn boot(
 
     // A voice and a way out come first, so that all that follows can fail
     // with a line. Without a readable tree there is neither.
-    let lifeline = Lifeline::from_device_tree(bytes);
-    power::set_conduit(lifeline.psci);
-    let console = lifeline.console.as_ref();
+    let early_devices = EarlyDevices::from_device_tree(bytes);
+    power::set_conduit(early_devices.psci);
+    let console = early_devices.console.as_ref();
     console.map_or(Ok(()), |console| console::open(console, &mut mmu))?;
     logger::start(timer, LevelFilter::Info);
 
@@ -170,10 +170,10 @@ fn boot_from_uefi(
     handoff: &Handoff,
     mut mmu: Mmu,
 ) -> Result<Ending, Box<dyn Error>> {
-    let lifeline = &handoff.machine.lifeline;
-    power::set_conduit(lifeline.psci);
+    let early_devices = &handoff.machine.early_devices;
+    power::set_conduit(early_devices.psci);
     // Without a console the work is the same.
-    let console = lifeline.console.as_ref();
+    let console = early_devices.console.as_ref();
     let opened = console.map_or(Ok(()), |console| console::open(console, &mut mmu));
     let options = Options::from_bootargs(&handoff.command_line);
     logger::start(timer, options.log_level);
@@ -234,7 +234,7 @@ fn carry_on(
     };
     let mut payload = payload?;
     if let Some(Ok(file)) = payload.ramdisk.map(|file| memory.bytes(file.range)) {
-        payload.take_apart(file);
+        payload.split(file);
     }
     let loaded = match payload.kernel.filter(|_| !options.probe_only) {
         None => None,

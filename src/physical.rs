@@ -6,7 +6,7 @@ use core::{fmt, ptr, slice};
 use warmbus_machine::Region;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Source;
+use warmbus_memory::PhysMemRead;
 
 /// All memory that is mapped and not in use by the firmware itself: payload,
 /// and the place for what Linux gets.
@@ -97,7 +97,7 @@ impl Physical {
     }
 }
 
-impl Source for Physical {
+impl PhysMemRead for Physical {
     fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
         self.bytes(MemoryRange::new(address, length)).ok()
     }

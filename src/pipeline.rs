@@ -6,15 +6,15 @@ use alloc::vec::Vec;
 use log::{info, warn};
 use warmbus_boot::capture::{capture_evicted, capture_vfs};
 use warmbus_boot::options::Options;
-use warmbus_boot::unassigned::first_gap;
+use warmbus_boot::unassigned::first_unassigned;
 use warmbus_machine::{Machine, MachineError};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    AccessCounts, AssignPolicy, Counted, HostBridge, Reach, ReadAhead, Sbdf, ScanPolicy, Topology,
-    ask_vf_routing, assign, check, enable_vfs, enumerate,
+    AccessCounts, AssignPolicy, CountingAccess, HostBridge, HostBridgeAccess, PrefetchedAccess,
+    Sbdf, ScanPolicy, Topology, assign, enable_vfs, enumerate, probe_vf_routing, verify_assignment,
 };
-use warmbus_pcsc::{Cached, SelfCheck, Statistics};
-use warmbus_pcsc_format::MOST_ROUTINGS;
+use warmbus_pcsc::{ConfigCache, SelfCheck, Statistics};
+use warmbus_pcsc_format::MAX_ROUTINGS;
 
 use crate::mmu::Mmu;
 use crate::phases::Phases;
@@ -24,7 +24,8 @@ use crate::timer::Timer;
 use crate::together::{self, Cores};
 
 /// The way to the hardware: the cache, what is counted, what is timed.
-pub(crate) type Config = Cached<Counted<ReadAhead<Timed<Reach<Mmio>>>>>;
+pub(crate) type Config =
+    ConfigCache<CountingAccess<PrefetchedAccess<Timed<HostBridgeAccess<Mmio>>>>>;
 
 /// What the pipeline has made.
 pub(crate) struct Outcome {
@@ -34,7 +35,7 @@ pub(crate) struct Outcome {
     pub(crate) accesses: AccessCounts,
     pub(crate) statistics: Statistics,
     /// Reads of the cacheable dword that was read most often.
-    pub(crate) most_reads: u8,
+    pub(crate) max_reads: u8,
     /// Dwords with a cacheable byte.
     pub(crate) cacheable_dwords: u64,
     pub(crate) self_check: Option<SelfCheck>,
@@ -52,7 +53,7 @@ pub(crate) fn open(
     machine: &Machine,
     options: &Options,
     mmu: &mut Mmu,
-) -> Result<(Vec<HostBridge>, Reach<Mmio>), MachineError> {
+) -> Result<(Vec<HostBridge>, HostBridgeAccess<Mmio>), MachineError> {
     let mut hosts = machine.host_bridges()?.to_vec();
     // A controller whose clocks stand still may never answer, and nothing in
     // the tree tells whether they do.
@@ -68,7 +69,7 @@ pub(crate) fn open(
     });
     let reach = registers::open(&mut hosts, mmu);
     if hosts.is_empty() {
-        let refused = machine.refused_hosts + machine.hosts.len();
+        let refused = machine.unusable_host_bridges + machine.hosts.len();
         return Err(MachineError::NoHostBridge { refused });
     }
     for host in &mut hosts {
@@ -82,11 +83,13 @@ pub(crate) fn run(
     hosts: &[HostBridge],
     options: &Options,
     cores: Cores<'_>,
-    reach: Reach<Mmio>,
+    reach: HostBridgeAccess<Mmio>,
     timer: Timer,
     phases: &mut Phases,
 ) -> Outcome {
-    let mut config = Cached::new(Counted::new(ReadAhead::new(Timed::new(reach, timer))));
+    let mut config = ConfigCache::new(CountingAccess::new(PrefetchedAccess::new(Timed::new(
+        reach, timer,
+    ))));
     let mut policy = ScanPolicy::default();
     if let Some(buses) = options.hotplug_buses {
         policy.spare_buses = buses;
@@ -126,7 +129,7 @@ pub(crate) fn run(
         })
     });
     let found = run_phase(phases, "check", &mut config, |config| {
-        check(&topology, config)
+        verify_assignment(&topology, config)
     });
     let failure = found.first().map(|anomaly| {
         alloc::format!(
@@ -134,18 +137,18 @@ pub(crate) fn run(
             found.len()
         )
     });
-    let gap = first_gap(&topology).map(|gap| alloc::format!("{gap}"));
+    let gap = first_unassigned(&topology).map(|gap| alloc::format!("{gap}"));
     topology.anomalies.extend(found);
     let mut accesses = config.access().counts();
     accesses.reads += config.access().access().dropped();
     let statistics = config.statistics();
-    let (most_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
+    let (max_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
     if options.verify {
         settle(settled_at, timer);
     }
     let self_check = options
         .verify
-        .then(|| run_phase(phases, "self-check", &mut config, Cached::self_check));
+        .then(|| run_phase(phases, "self-check", &mut config, ConfigCache::self_check));
     let failure = failure.or_else(|| {
         let differences = &self_check.as_ref()?.differences;
         let first = differences.first()?;
@@ -163,7 +166,7 @@ pub(crate) fn run(
         config,
         accesses,
         statistics,
-        most_reads,
+        max_reads,
         cacheable_dwords,
         self_check,
         failure,
@@ -178,7 +181,7 @@ pub(crate) fn ask_routing(outcome: &mut Outcome, timer: Timer, phases: &mut Phas
     let before = outcome.config.access().counts();
     let topology = &outcome.topology;
     run_phase(phases, "vf-routing", &mut outcome.config, |config| {
-        ask_vf_routing(topology, MOST_ROUTINGS, config);
+        probe_vf_routing(topology, MAX_ROUTINGS, config);
     });
     let after = outcome.config.access().counts();
     outcome.accesses.reads += after.reads - before.reads;
@@ -199,7 +202,7 @@ fn reads_of_cacheable_dwords(config: &Config) -> (u8, u64) {
     let mut count = 0;
     for (function, block) in config.blocks() {
         for dword in block.cacheable_dwords() {
-            most = most.max(config.access().reads_of_dword(function, dword));
+            most = most.max(config.access().dword_read_count(function, dword));
             count += 1;
         }
     }

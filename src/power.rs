@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use aarch64_cpu::asm;
 use smccc::{Hvc, Smc, psci};
-use warmbus_machine::Conduit;
+use warmbus_machine::PsciConduit;
 
 const UNKNOWN: u8 = 0;
 const HVC: u8 = 1;
@@ -13,11 +13,11 @@ const SMC: u8 = 2;
 static CONDUIT: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Sets how PSCI is called, once the device tree has told.
-pub(crate) fn set_conduit(conduit: Option<Conduit>) {
+pub(crate) fn set_conduit(conduit: Option<PsciConduit>) {
     let number = match conduit {
         None => UNKNOWN,
-        Some(Conduit::Hvc) => HVC,
-        Some(Conduit::Smc) => SMC,
+        Some(PsciConduit::Hvc) => HVC,
+        Some(PsciConduit::Smc) => SMC,
     };
     CONDUIT.store(number, Ordering::Relaxed);
 }

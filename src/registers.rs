@@ -8,7 +8,10 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 
 use log::warn;
-use warmbus_pci::{Answer, ConfigRead, HostBridge, PhysAddr, Reach, ReachError, Registers, Width};
+use warmbus_pci::{
+    ConfigRead, HostBridge, HostBridgeAccess, HostBridgeError, PhysAddr, ReadResult, Registers,
+    Width,
+};
 
 use crate::mmu::Mmu;
 
@@ -79,14 +82,14 @@ pub(crate) struct Mmio(());
 
 /// Opens the way to the functions below `hosts`. A host bridge that cannot be
 /// reached is left out of `hosts`, with a line in the log.
-pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> Reach<Mmio> {
-    let mut reach = Reach::new(Mmio(()));
+pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> HostBridgeAccess<Mmio> {
+    let mut reach = HostBridgeAccess::new(Mmio(()));
     hosts.retain_mut(|host| {
         let regions = host.regions();
         let mut regions = regions.into_iter();
         let mapped = regions.try_for_each(|(base, size)| mmu.map_config_space(base.0, size));
         let added = mapped
-            .map_err(|error| ReachError::Unmapped(error.to_string()))
+            .map_err(|error| HostBridgeError::Unmapped(error.to_string()))
             .and_then(|()| reach.add(host));
         if let Err(error) = &added {
             warn!("{} is left out: {error}", host.name);
@@ -98,17 +101,17 @@ pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> Reach<Mmio> {
 
 /// Reads beside other cores that do the same, without a note of a fault. Where
 /// one load is not enough for that, the answer is a fault.
-pub(crate) fn read_shared(reach: &Reach<Mmio>, read: ConfigRead) -> Answer {
+pub(crate) fn read_shared(reach: &HostBridgeAccess<Mmio>, read: ConfigRead) -> ReadResult {
     reach
         .direct_address(read)
         .and_then(|address| load(address, read.width))
-        .map_or(Answer::Fault, Answer::Value)
+        .map_or(ReadResult::Fault, ReadResult::Value)
 }
 
-/// Reads a register that [`Reach`] gave the address of.
+/// Reads a register that [`HostBridgeAccess`] gave the address of.
 fn load(address: PhysAddr, width: Width) -> Option<u32> {
     let address = address.0 as usize;
-    // SAFETY: only `open` makes an `Mmio`, for a `Reach` that keeps to
+    // SAFETY: only `open` makes an `Mmio`, for a `HostBridgeAccess` that keeps to
     // the regions of its host bridges, which `open` has mapped; aligned; an
     // abort is caught.
     let value = unsafe {

@@ -138,7 +138,7 @@ fn facts<'a>(
             reads: outcome.accesses.reads,
             writes: outcome.accesses.writes,
             absent_probes: outcome.accesses.absent_probes,
-            most_reads_of_one_dword: u64::from(outcome.most_reads),
+            most_reads_of_one_dword: u64::from(outcome.max_reads),
             read_backs: outcome.accesses.read_backs,
             cacheable_dwords: outcome.cacheable_dwords,
         },

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use log::{debug, info};
 use warmbus_boot::options::Options;
-use warmbus_machine::{Conduit, Machine};
-use warmbus_pci::{ReadQueue, Topology, by_root_port};
+use warmbus_machine::{Machine, PsciConduit};
+use warmbus_pci::{ReadBatches, Topology, group_reads_by_root_port};
 
 use crate::cores;
 use crate::pipeline::Config;
@@ -15,7 +15,7 @@ use crate::timer::Timer;
 
 /// More cores than this are not asked for help: a root complex does not serve
 /// more reads at once.
-const MOST: usize = 16;
+const MAX: usize = 16;
 /// Nanoseconds that the reads must take on one core for help to be worth it.
 /// Turning a core on and off again takes some hundred microseconds.
 const WORTH_IT: u64 = 2_000_000;
@@ -24,7 +24,7 @@ const WORTH_IT: u64 = 2_000_000;
 #[derive(Clone, Copy)]
 pub(crate) struct Cores<'a> {
     affinities: &'a [u64],
-    conduit: Option<Conduit>,
+    conduit: Option<PsciConduit>,
     /// How many are to work, this one included; `None` for as many as help.
     wanted: Option<usize>,
 }
@@ -34,7 +34,7 @@ impl<'a> Cores<'a> {
     pub(crate) fn of(machine: &'a Machine, options: &Options) -> Self {
         Self {
             affinities: &machine.psci_cpus,
-            conduit: machine.lifeline.psci,
+            conduit: machine.early_devices.psci,
             wanted: options.cores.map(usize::from),
         }
     }
@@ -46,13 +46,13 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
     let Some(conduit) = cores.conduit else {
         return;
     };
-    let wanted = cores.wanted.unwrap_or(MOST).min(MOST);
+    let wanted = cores.wanted.unwrap_or(MAX).min(MAX);
     if wanted < 2 || cores.affinities.len() < 2 {
         return;
     }
     // Behind a controller that takes more than a load, one core is enough.
     let reach = config.access().access().access().access();
-    let queue = ReadQueue::new(by_root_port(topology, |function| {
+    let queue = ReadBatches::new(group_reads_by_root_port(topology, |function| {
         let mut reads = config.missing_reads(function);
         reads.retain(|&read| reach.direct_address(read).is_some());
         reads
@@ -82,12 +82,12 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
         queue.lists()
     );
     ahead.access_mut().add(timer.ticks() - start);
-    ahead.supply(queue.into_answers());
+    ahead.load(queue.into_results());
 }
 
 /// Whether the reads of `queue` take so long, at the pace of the reads so far,
 /// that other cores are worth their start.
-fn is_worth_it(config: &Config, queue: &ReadQueue, timer: Timer) -> bool {
+fn is_worth_it(config: &Config, queue: &ReadBatches, timer: Timer) -> bool {
     let counts = config.access().counts();
     let ticks = config.access().access().access().ticks();
     let so_far = timer.to_nanoseconds(ticks);

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 
 use kho_reader::Kernel;
 use proptest::prelude::*;
-use warmbus_kho::map::Preserved;
-use warmbus_kho::{Incoming, IncomingError, Inherited, KhoAbi, Subtree};
+use warmbus_kho::preserved_map::Preserved;
+use warmbus_kho::{InheritedState, KhoAbi, PreviousHandover, PreviousHandoverError, Subtree};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::{Buffer, Sink};
+use warmbus_memory::{PhysMemWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
 use warmbus_pcsc_format::{
-    BlockInput, Handover, Layout, Placement, VerifyError, VirtualRecord, build_upon, verify,
+    FunctionRecord, Handover, Layout, Placement, VerifyError, VirtualRecord, build_inheriting,
+    verify,
 };
 
 const BASE: u64 = 0x4000_0000;
@@ -56,16 +57,16 @@ fn subtrees() -> Vec<Subtree> {
 /// Writes a handover of `count` functions at `arena`, the last of which is a
 /// virtual function that does not exist now.
 fn write(
-    memory: &mut Buffer,
+    memory: &mut TestMemory,
     arena: u64,
     count: u8,
     page_size: PageSize,
-    inherited: Inherited<'_>,
+    inherited: InheritedState<'_>,
 ) -> Handover {
     let data = [0x5a; 256];
     let bits = [0; 32];
-    let blocks: Vec<BlockInput<'_>> = (0..count)
-        .map(|device| BlockInput {
+    let blocks: Vec<FunctionRecord<'_>> = (0..count)
+        .map(|device| FunctionRecord {
             sbdf: Sbdf::new(0, device, 0, 0),
             size: data.len() as u16,
             data: &data,
@@ -91,7 +92,7 @@ fn write(
         absent: &[],
         generation: arena,
     };
-    let handover = build_upon(&layout, &placement, inherited, &blocks, memory).unwrap();
+    let handover = build_inheriting(&layout, &placement, inherited, &blocks, memory).unwrap();
     let bytes = memory.get(PhysAddr(arena), layout.size() as usize).unwrap();
     let check =
         |entries: &[Preserved]| verify(&layout, &handover, entries, PhysAddr(arena), bytes, &[]);
@@ -113,9 +114,9 @@ fn write(
 }
 
 /// What a kernel leaves: its own subtrees and memory, and an old cache.
-fn left_by_a_kernel(page_size: PageSize, size: usize) -> (Buffer, Handover) {
-    let mut memory = Buffer::new(PhysAddr(BASE), size);
-    let inherited = Inherited {
+fn left_by_a_kernel(page_size: PageSize, size: usize) -> (TestMemory, Handover) {
+    let mut memory = TestMemory::new(PhysAddr(BASE), size);
+    let inherited = InheritedState {
         subtrees: &subtrees(),
         entries: &others(),
     };
@@ -123,12 +124,15 @@ fn left_by_a_kernel(page_size: PageSize, size: usize) -> (Buffer, Handover) {
     (memory, handover)
 }
 
-fn read(memory: &Buffer, handover: &Handover) -> Result<Incoming, IncomingError> {
-    Incoming::read(memory, handover.root, handover.scratch, 2000)
+fn read(
+    memory: &TestMemory,
+    handover: &Handover,
+) -> Result<PreviousHandover, PreviousHandoverError> {
+    PreviousHandover::read(memory, handover.root, handover.scratch, 2000)
 }
 
 /// Address and order of everything that a kernel would preserve.
-fn preserved(memory: &Buffer, handover: &Handover, page_size: PageSize) -> BTreeMap<u64, u32> {
+fn preserved(memory: &TestMemory, handover: &Handover, page_size: PageSize) -> BTreeMap<u64, u32> {
     let kernel = Kernel::readers("kho-v4", page_size.shift())[0];
     let pair = |range: MemoryRange| (range.start.0, range.size);
     let received = kernel.receive(memory, pair(handover.root), pair(handover.scratch));
@@ -156,7 +160,7 @@ fn a_second_handover_keeps_what_the_first_one_kept_but_for_its_cache() {
         expected.sort_unstable();
         assert_eq!(kept, expected);
 
-        let inherited = Inherited {
+        let inherited = InheritedState {
             subtrees: &incoming.subtrees,
             entries: &kept,
         };
@@ -210,8 +214,8 @@ fn all_that_is_preserved_or_still_read_is_held() {
                 address: PhysAddr(OTHERS + number * 2 * page),
             })
             .collect();
-        let mut memory = Buffer::new(PhysAddr(BASE), SIZE);
-        let inherited = Inherited {
+        let mut memory = TestMemory::new(PhysAddr(BASE), SIZE);
+        let inherited = InheritedState {
             subtrees: &[],
             entries: &scattered,
         };
@@ -238,10 +242,10 @@ fn all_that_is_preserved_or_still_read_is_held() {
             handover.scratch.size
         ));
 
-        let read = |most| Incoming::read(&memory, handover.root, handover.scratch, most);
+        let read = |most| PreviousHandover::read(&memory, handover.root, handover.scratch, most);
         assert!(read(handover.entries).is_ok());
         let most = handover.entries - 1;
-        assert_eq!(read(most), Err(IncomingError::TooMany { most }));
+        assert_eq!(read(most), Err(PreviousHandoverError::TooMany { most }));
     }
 }
 
@@ -249,7 +253,7 @@ fn all_that_is_preserved_or_still_read_is_held() {
 fn what_is_no_handover_is_refused_with_its_reason() {
     let (memory, handover) = left_by_a_kernel(PageSize::K4, 0x8_0000);
     let refused = |root, array| {
-        let error = Incoming::read(&memory, root, array, 100).unwrap_err();
+        let error = PreviousHandover::read(&memory, root, array, 100).unwrap_err();
         error.to_string()
     };
     let odd = MemoryRange::new(handover.root.start, 0x3000);
@@ -284,8 +288,8 @@ fn an_old_cache_gives_back_nothing_that_somebody_else_points_to() {
         name: "other".into(),
         properties: vec![("preserved-data".into(), index.0.to_le_bytes().to_vec())],
     }];
-    let mut memory = Buffer::new(PhysAddr(BASE), SIZE);
-    let inherited = Inherited {
+    let mut memory = TestMemory::new(PhysAddr(BASE), SIZE);
+    let inherited = InheritedState {
         subtrees: &subtrees,
         entries: &others(),
     };
@@ -309,8 +313,8 @@ fn blocks_of_any_size_at_any_address_are_taken() {
         // 16 GiB, which some kernels preserve as one block.
         let large = entry(34 - page_size.shift(), 0x80_0000_0000);
         let last = entry(0, (1 << 52) - page_size.bytes());
-        let mut memory = Buffer::new(PhysAddr(BASE), SIZE);
-        let inherited = Inherited {
+        let mut memory = TestMemory::new(PhysAddr(BASE), SIZE);
+        let inherited = InheritedState {
             subtrees: &[],
             entries: &[large, last],
         };
@@ -331,7 +335,7 @@ fn a_map_that_leads_to_itself_comes_to_an_end() {
         let error = read(&memory, &handover).unwrap_err();
         assert_eq!(
             error,
-            IncomingError::Map {
+            PreviousHandoverError::Map {
                 page: PhysAddr(map)
             }
         );
@@ -339,7 +343,7 @@ fn a_map_that_leads_to_itself_comes_to_an_end() {
 }
 
 /// The address of the map, the only page of it that the root tree names.
-fn map_of(memory: &Buffer, handover: &Handover, page_size: PageSize) -> u64 {
+fn map_of(memory: &TestMemory, handover: &Handover, page_size: PageSize) -> u64 {
     let root = memory.get(handover.root.start, 4096).unwrap();
     let kernel = Kernel::readers("kho-v4", page_size.shift())[0];
     let pair = |range: MemoryRange| (range.start.0, range.size);
@@ -359,7 +363,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 1..17),
     ) {
         let (mut memory, handover) = left_by_a_kernel(PageSize::K4, 0x8_0000);
-        warmbus_memory::Sink::write(&mut memory, PhysAddr(BASE + at), &bytes);
+        warmbus_memory::PhysMemWrite::write(&mut memory, PhysAddr(BASE + at), &bytes);
         if let Ok(incoming) = read(&memory, &handover) {
             prop_assert!(incoming.entries.len() <= 2000 && incoming.held.len() <= 512);
         }

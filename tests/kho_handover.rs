@@ -11,10 +11,10 @@ use warmbus_fabric::chance;
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::{Buffer, Sink};
+use warmbus_memory::{PhysMemWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
 use warmbus_pcsc_format::{
-    BlockInput, BuildError, CapabilityRecord, Handover, Layout, MaskRecord, Placement,
+    BuildError, CapabilityRecord, FunctionRecord, Handover, Layout, MaskRecord, Placement,
     RoutingRecord, VerifyError, VirtualRecord, build, verify as verify_memory,
 };
 
@@ -71,10 +71,10 @@ fn functions(count: usize) -> Vec<Function> {
         .collect()
 }
 
-fn inputs(functions: &[Function]) -> Vec<BlockInput<'_>> {
+fn inputs(functions: &[Function]) -> Vec<FunctionRecord<'_>> {
     functions
         .iter()
-        .map(|function| BlockInput {
+        .map(|function| FunctionRecord {
             sbdf: function.sbdf,
             size: function.size,
             data: &function.data,
@@ -109,9 +109,9 @@ fn hand_over(
     abi: KhoAbi,
     page_size: PageSize,
     arena: u64,
-) -> (Buffer, Handover) {
+) -> (TestMemory, Handover) {
     let layout = Layout::new(functions.len(), abi, page_size).unwrap();
-    let mut memory = Buffer::new(PhysAddr(arena), layout.size() as usize);
+    let mut memory = TestMemory::new(PhysAddr(arena), layout.size() as usize);
     let placement = Placement {
         arena: PhysAddr(arena),
         scratch: &SCRATCH,
@@ -133,7 +133,7 @@ fn padded(bytes: &[u8], size: usize) -> Vec<u8> {
 }
 
 /// Everything that a kernel and its consumers can find out about a handover.
-fn verify(functions: &[Function], memory: &Buffer, handover: &Handover, kernel: Kernel) {
+fn verify(functions: &[Function], memory: &TestMemory, handover: &Handover, kernel: Kernel) {
     let scratch = pair(handover.scratch);
     let received = kernel
         .receive(memory, pair(handover.root), scratch)
@@ -415,7 +415,7 @@ fn tables_that_do_not_fit_are_cut_and_the_block_says_so() {
 fn mistakes_in_the_input_are_named_and_nothing_is_written() {
     let good = functions(3);
     let layout = Layout::new(3, KhoAbi::V4, PageSize::K4).unwrap();
-    let attempt = |change: &dyn Fn(&mut Vec<BlockInput<'_>>, &mut Placement<'_>)| {
+    let attempt = |change: &dyn Fn(&mut Vec<FunctionRecord<'_>>, &mut Placement<'_>)| {
         let mut blocks = inputs(&good);
         let mut placement = Placement {
             arena: PhysAddr(0x4000_0000),
@@ -424,7 +424,7 @@ fn mistakes_in_the_input_are_named_and_nothing_is_written() {
             generation: 0,
         };
         change(&mut blocks, &mut placement);
-        let mut memory = Buffer::new(placement.arena, layout.size() as usize);
+        let mut memory = TestMemory::new(placement.arena, layout.size() as usize);
         let error = build(&layout, &placement, &blocks, &mut memory).unwrap_err();
         assert!(memory.bytes().iter().all(|byte| *byte == 0xa5));
         error
@@ -459,7 +459,7 @@ struct Counter {
     zeroed: u64,
 }
 
-impl Sink for Counter {
+impl PhysMemWrite for Counter {
     fn write(&mut self, _: PhysAddr, bytes: &[u8]) {
         self.calls += 1;
         self.written += bytes.len() as u64;
@@ -610,7 +610,7 @@ fn vfs_that_do_not_exist_now_are_in_the_index_only_and_tell_when_they_hold() {
         });
     }
     let layout = Layout::new(blocks.len(), KhoAbi::V4, PageSize::K4).unwrap();
-    let mut memory = Buffer::new(PhysAddr(0x6000_0000), layout.size() as usize);
+    let mut memory = TestMemory::new(PhysAddr(0x6000_0000), layout.size() as usize);
     let placement = Placement {
         arena: PhysAddr(0x6000_0000),
         scratch: &SCRATCH,

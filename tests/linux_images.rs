@@ -10,7 +10,7 @@ use warmbus_fabric::chance;
 use warmbus_kho::KhoAbi;
 use warmbus_linux::detect::{detect, page_size};
 use warmbus_linux::image::ImageHeader;
-use warmbus_linux::unpack::{Packed, UnpackError};
+use warmbus_linux::unpack::{KernelFormat, UnpackError};
 use warmbus_memory::PageSize;
 
 /// A kernel image of a few MiB that compresses somewhat.
@@ -54,8 +54,8 @@ fn what_gzip_packs_comes_out_whole() {
     let image = image();
     for level in ["-1", "-9"] {
         let file = gzip(&[level, "-c"], &image);
-        let packed = Packed::recognise(&file).unwrap();
-        assert!(matches!(packed, Packed::Gzip(_)));
+        let packed = KernelFormat::detect(&file).unwrap();
+        assert!(matches!(packed, KernelFormat::Gzip(_)));
         assert_eq!(packed.unpack(64 << 20).unwrap(), image);
         assert_eq!(packed.unpack(image.len()).unwrap(), image);
         let mut room = vec![0; image.len() + 5];
@@ -71,12 +71,12 @@ fn what_gzip_packs_comes_out_whole() {
 fn too_little_room_is_told_and_not_overrun() {
     let image = image();
     let file = gzip(&["-c"], &image);
-    let packed = Packed::recognise(&file).unwrap();
+    let packed = KernelFormat::detect(&file).unwrap();
     let limit = image.len() - 1;
     assert_eq!(packed.unpack(limit), Err(UnpackError::TooLarge { limit }));
     let error = packed.unpack_into(&mut vec![0; limit]).unwrap_err();
     assert_eq!(error, UnpackError::TooLarge { limit });
-    let plain = Packed::recognise(&image).unwrap();
+    let plain = KernelFormat::detect(&image).unwrap();
     assert_eq!(plain.unpack(limit), Err(UnpackError::TooLarge { limit }));
     assert_eq!(
         plain.unpack_into(&mut [0; 9]),
@@ -96,10 +96,10 @@ fn optional_fields_of_the_gzip_header_are_skipped() {
     let crc = crc32fast::hash(&file) as u16;
     file.extend_from_slice(&crc.to_le_bytes());
     file.extend_from_slice(&plain[10..]);
-    assert_eq!(Packed::Gzip(&file).unpack(8 << 20).unwrap(), image);
+    assert_eq!(KernelFormat::Gzip(&file).unpack(8 << 20).unwrap(), image);
     file[16] ^= 1;
     assert!(matches!(
-        Packed::Gzip(&file).unpack(8 << 20),
+        KernelFormat::Gzip(&file).unpack(8 << 20),
         Err(UnpackError::GzipHeader { .. })
     ));
 }
@@ -112,12 +112,12 @@ fn damage_is_named() {
     let damaged = |at: usize| {
         let mut file = file.clone();
         file[at] ^= 0x10;
-        Packed::Gzip(&file).unpack(8 << 20).unwrap_err()
+        KernelFormat::Gzip(&file).unpack(8 << 20).unwrap_err()
     };
     assert!(matches!(damaged(end - 8), UnpackError::Crc { .. }));
     assert!(matches!(damaged(end - 4), UnpackError::Size { .. }));
     assert!(matches!(damaged(2), UnpackError::GzipHeader { .. }));
-    let unpack = |file: &[u8]| Packed::Gzip(file).unpack(8 << 20);
+    let unpack = |file: &[u8]| KernelFormat::Gzip(file).unpack(8 << 20);
     assert_eq!(unpack(&file[..end - 1]), Err(UnpackError::Truncated));
     assert_eq!(unpack(&file[..end / 2]), Err(UnpackError::Truncated));
     assert_eq!(unpack(&file[..9]), Err(UnpackError::Truncated));
@@ -148,17 +148,23 @@ fn an_efi_zboot_file_is_taken_apart_if_it_is_gzip() {
     let image = image();
     let file = zboot(b"gzip", &gzip(&["-c"], &image));
     assert_eq!(
-        Packed::recognise(&file).unwrap().unpack(8 << 20).unwrap(),
+        KernelFormat::detect(&file)
+            .unwrap()
+            .unpack(8 << 20)
+            .unwrap(),
         image
     );
-    let error = Packed::recognise(&zboot(b"zstd", b"payload")).unwrap_err();
+    let error = KernelFormat::detect(&zboot(b"zstd", b"payload")).unwrap_err();
     assert!(error.to_string().contains("'zstd'"));
     let mut far = file.clone();
     far[8..12].fill(0xff);
-    assert_eq!(Packed::recognise(&far), Err(UnpackError::Truncated));
-    assert_eq!(Packed::recognise(&file[..40]), Err(UnpackError::Truncated));
+    assert_eq!(KernelFormat::detect(&far), Err(UnpackError::Truncated));
+    assert_eq!(
+        KernelFormat::detect(&file[..40]),
+        Err(UnpackError::Truncated)
+    );
     let bare = zboot(b"gzip", b"no gzip here");
-    assert_eq!(Packed::recognise(&bare), Err(UnpackError::Corrupt));
+    assert_eq!(KernelFormat::detect(&bare), Err(UnpackError::Corrupt));
 }
 
 proptest! {
@@ -186,7 +192,7 @@ proptest! {
         }
         let _ = ImageHeader::parse(&file);
         let _ = detect(&file);
-        if let Ok(packed @ Packed::Gzip(_)) = Packed::recognise(&file) {
+        if let Ok(packed @ KernelFormat::Gzip(_)) = KernelFormat::detect(&file) {
             let _ = packed.peek(&mut [0; 64]);
             if let Ok(unpacked) = packed.unpack(1 << 20) {
                 prop_assert_eq!(&unpacked, image);
@@ -209,7 +215,10 @@ fn kernels_in_the_folder_are_recognised_by_what_they_are_named() {
             continue;
         }
         let file = std::fs::read(&path).unwrap();
-        let unpacked = Packed::recognise(&file).unwrap().unpack(256 << 20).unwrap();
+        let unpacked = KernelFormat::detect(&file)
+            .unwrap()
+            .unpack(256 << 20)
+            .unwrap();
         let header = ImageHeader::parse(&unpacked).unwrap();
         header.check_file(unpacked.len() as u64).unwrap();
         let started = std::time::Instant::now();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use warmbus_fabric::chance;
 use warmbus_kho::KhoAbi;
 use warmbus_linux::memory::{
-    HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanError, PlanFault, PlanRequest,
+    HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanError, PlanRequest, PlanViolation,
     RamRegion, ReservedRegion, ScratchNeeds,
 };
 use warmbus_memory::MemoryRange;
@@ -253,7 +253,7 @@ fn what_does_not_fit_is_named() {
 
 #[test]
 fn the_check_notices_every_kind_of_fault() {
-    use PlanFault::{
+    use PlanViolation::{
         Alignment, NoLowScratch, NotInRam, Overlap, Presence, Size, Split, TooMuchScratch, Window,
     };
     let mut machine = Machine::new(&[(0x4000_0000, 2 * GIB), (0x10_0000_0000, 40 * GIB)]);

@@ -13,11 +13,11 @@ use warmbus_linux::detect;
 use warmbus_linux::image::ImageHeader;
 use warmbus_linux::memory::MemoryPlan;
 use warmbus_machine::Source;
+use warmbus_memory::MappedRange;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::Window;
 use warmbus_pci::VfScope;
-use warmbus_pcsc_format::{Gathered, Handover, Layout, Placement};
+use warmbus_pcsc_format::{Handover, HandoverRecords, Layout, Placement};
 
 use super::place::range_of;
 use super::{Loader, Why};
@@ -106,7 +106,7 @@ impl Loader<'_> {
         let vfs = &self.options.vfs;
         let is_off = vfs.scope == VfScope::Off && vfs.listed.is_empty();
         let image = self.memory.bytes(kernel);
-        !is_off && image.is_ok_and(detect::reads_extension)
+        !is_off && image.is_ok_and(detect::supports_pcsc_extension)
     }
 
     /// Builds the handover in memory.
@@ -137,7 +137,7 @@ impl Loader<'_> {
         }
         let arena = plan.arena.ok_or("it has no place")?;
         let outcome = &*wanted.outcome;
-        let gathered = Gathered::new(&outcome.config, &outcome.topology);
+        let gathered = HandoverRecords::new(&outcome.config, &outcome.topology);
         let blocks = gathered.blocks();
         if blocks.is_empty() && outcome.config.blocks().next().is_some() {
             return Err("Linux finds no function as it was captured".into());
@@ -161,9 +161,14 @@ impl Loader<'_> {
             told
         });
         let arena = MemoryRange::new(arena.start, layout.size());
-        let mut memory = Window::new(arena.start, self.memory.bytes_mut(arena)?);
-        let handover =
-            warmbus_pcsc_format::build_upon(&layout, &placement, inherited, &blocks, &mut memory)?;
+        let mut memory = MappedRange::new(arena.start, self.memory.bytes_mut(arena)?);
+        let handover = warmbus_pcsc_format::build_inheriting(
+            &layout,
+            &placement,
+            inherited,
+            &blocks,
+            &mut memory,
+        )?;
         debug!("handover {handover:?}");
         Ok(Handed {
             handover,
@@ -181,9 +186,9 @@ impl Loader<'_> {
         }
         // What is not assigned here has to be by Linux, which is told to for
         // all host bridges or for none.
-        let hosts = self.machine.hosts.len() + self.machine.refused_hosts;
-        let left_out = hosts - outcome.topology.hosts.len();
-        let refused = (left_out != 0).then(|| format!("{left_out} host bridges are left out"));
+        let hosts = self.machine.hosts.len() + self.machine.unusable_host_bridges;
+        let excluded = hosts - outcome.topology.hosts.len();
+        let refused = (excluded != 0).then(|| format!("{excluded} host bridges are left out"));
         let mut hosts = outcome.topology.hosts.iter().map(|(host, _)| host);
         let reset = hosts.find(|host| !host.kept).map(|host| {
             format!(

@@ -19,7 +19,7 @@ use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
 use warmbus_linux::image::{HEADER_SIZE, ImageHeader};
 use warmbus_linux::memory::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload, PayloadError};
-use warmbus_linux::unpack::Packed;
+use warmbus_linux::unpack::KernelFormat;
 use warmbus_machine::Machine;
 use warmbus_memory::MemoryRange;
 
@@ -121,7 +121,7 @@ impl Loader<'_> {
     fn header(&self) -> Result<ImageHeader, Why> {
         let file = self.memory.bytes(self.kernel.range)?;
         let mut start = [0; HEADER_SIZE];
-        let count = Packed::recognise(file)?.peek(&mut start)?;
+        let count = KernelFormat::detect(file)?.peek(&mut start)?;
         Ok(ImageHeader::parse(&start[..count])?)
     }
 
@@ -131,7 +131,7 @@ impl Loader<'_> {
         let (file, room) = self
             .memory
             .source_and_target(self.kernel.range, plan.kernel)?;
-        let size = Packed::recognise(file)?.unpack_into(room)?;
+        let size = KernelFormat::detect(file)?.unpack_into(room)?;
         if let (Some(module), Some(place)) = (self.payload.ramdisk, plan.initrd)
             && module.range != place
         {

@@ -9,7 +9,7 @@ use uefi::data_types::CString16;
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Handle, Status};
 use warmbus_linux::image::{HEADER_SIZE, ImageHeader};
-use warmbus_linux::unpack::Packed;
+use warmbus_linux::unpack::KernelFormat;
 use warmbus_memory::MemoryRange;
 
 use super::Why;
@@ -108,8 +108,8 @@ impl Kernel {
 
 /// The kernel in `file`, unpacked into pages of its own, if it is packed.
 fn unpack(file: &Pages) -> Result<Option<Pages>, Why> {
-    let packed = Packed::recognise(file.bytes())?;
-    let Packed::Gzip(_) = packed else {
+    let packed = KernelFormat::detect(file.bytes())?;
+    let KernelFormat::Gzip(_) = packed else {
         return Ok(None);
     };
     let mut start = [0; HEADER_SIZE];

@@ -1,20 +1,20 @@
 //! Machines whose configuration spaces are cached.
 
 use warmbus_fabric::Fabric;
-use warmbus_pci::{AssignPolicy, ScanPolicy, Topology, assign, check, enumerate};
-use warmbus_pcsc::Cached;
+use warmbus_pci::{AssignPolicy, ScanPolicy, Topology, assign, enumerate, verify_assignment};
+use warmbus_pcsc::ConfigCache;
 
 /// Enumerates, assigns and captures `fabric`, which must go without a fault.
-pub(crate) fn captured(fabric: Fabric) -> (Cached<Fabric>, Topology) {
+pub(crate) fn captured(fabric: Fabric) -> (ConfigCache<Fabric>, Topology) {
     let hosts = fabric.host_bridges();
     let mut clock = fabric.clock();
-    let mut config = Cached::new(fabric);
+    let mut config = ConfigCache::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     assign(&mut topology, &AssignPolicy::default(), &mut config);
     for function in &topology.functions {
         config.capture(function.sbdf);
     }
-    assert_eq!(check(&topology, &config), []);
+    assert_eq!(verify_assignment(&topology, &config), []);
     assert_eq!(config.self_check().differences, []);
     // Nothing was read that must not be.
     assert_eq!(config.access().log().violations(), []);

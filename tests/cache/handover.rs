@@ -1,13 +1,13 @@
 //! What a handover says of a function must be true of the function itself.
 
-use warmbus_boot::unassigned::first_gap;
+use warmbus_boot::unassigned::first_unassigned;
 use warmbus_fabric::{Fabric, FunctionModel, SrIovModel, devices, topologies};
 use warmbus_pci::{
     AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
     enumerate,
 };
-use warmbus_pcsc::Cached;
-use warmbus_pcsc_format::Gathered;
+use warmbus_pcsc::ConfigCache;
+use warmbus_pcsc_format::HandoverRecords;
 
 use crate::common::captured;
 
@@ -23,7 +23,7 @@ fn machines() -> [Fabric; 3] {
 fn masks_foretell_what_the_hardware_returns_after_a_write_of_ones() {
     for fabric in machines() {
         let (mut config, topology) = captured(fabric);
-        let gathered = Gathered::new(&config, &topology);
+        let gathered = HandoverRecords::new(&config, &topology);
         let mut foretold = Vec::new();
         for block in gathered.blocks() {
             for mask in block.masks {
@@ -54,7 +54,7 @@ fn masks_foretell_what_the_hardware_returns_after_a_write_of_ones() {
 fn every_capability_is_where_the_handover_says() {
     for fabric in machines() {
         let (mut config, topology) = captured(fabric);
-        let gathered = Gathered::new(&config, &topology);
+        let gathered = HandoverRecords::new(&config, &topology);
         let blocks = gathered.blocks();
         assert_eq!(blocks.len(), topology.functions.len());
         assert!(blocks.iter().all(|block| block.capabilities_complete));
@@ -82,10 +82,10 @@ fn gap(fabric: Fabric, change: impl Fn(&mut HostBridge)) -> Option<String> {
     let mut hosts = fabric.host_bridges();
     hosts.iter_mut().for_each(change);
     let mut clock = fabric.clock();
-    let mut config = Cached::new(fabric);
+    let mut config = ConfigCache::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     assign(&mut topology, &AssignPolicy::default(), &mut config);
-    first_gap(&topology).map(|gap| gap.to_string())
+    first_unassigned(&topology).map(|gap| gap.to_string())
 }
 
 #[test]

@@ -18,7 +18,7 @@ use warmbus_fabric::{
 };
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
 use crate::common::captured;
 
@@ -109,7 +109,7 @@ impl Machine for Published {
     }
 }
 
-impl Machine for Cached<Fabric> {
+impl Machine for ConfigCache<Fabric> {
     fn hardware(&mut self) -> &mut Fabric {
         self.access_mut()
     }
@@ -122,7 +122,7 @@ struct Case {
 }
 
 /// Where the structures of the endpoint are.
-struct Offsets(Cached<Fabric>);
+struct Offsets(ConfigCache<Fabric>);
 
 impl Offsets {
     fn standard(&self, id: u8) -> u16 {
@@ -467,7 +467,7 @@ fn a_write_in_the_middle_of_a_fill_is_not_lost() {
     // Ours: an access takes the cache for itself until it is through.
     let came = Rc::new(Cell::new(false));
     let refused = Rc::new(Cell::new(false));
-    let cache: Rc<RefCell<Option<Cached<Slow>>>> = Rc::default();
+    let cache: Rc<RefCell<Option<ConfigCache<Slow>>>> = Rc::default();
     let other = (cache.clone(), refused.clone());
     let meanwhile = Rc::new(move || {
         let (cache, refused) = &other;
@@ -484,7 +484,7 @@ fn a_write_in_the_middle_of_a_fill_is_not_lost() {
         meanwhile,
         came: came.clone(),
     };
-    cache.replace(Some(Cached::new(slow)));
+    cache.replace(Some(ConfigCache::new(slow)));
     let ours = |value: Option<u32>| {
         let mut cache = cache.borrow_mut();
         let cache = cache.as_mut().expect("it is there");

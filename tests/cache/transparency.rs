@@ -6,7 +6,7 @@ use warmbus_fabric::plan::plan;
 use warmbus_fabric::{Fabric, MILLISECOND, chance, topologies};
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
-use warmbus_pcsc::{Block, Cached};
+use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 use crate::common::captured;
 
@@ -77,7 +77,7 @@ struct Registers {
 }
 
 impl Registers {
-    fn of(function: Sbdf, block: &Block) -> Self {
+    fn of(function: Sbdf, block: &FunctionCache) -> Self {
         let mut decisive = vec![0x04, 0x0c];
         if block.header_type() == 1 {
             decisive.extend([0x18, 0x3c]);
@@ -193,7 +193,7 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
 #[test]
 fn a_write_to_a_function_that_was_never_walked_is_seen() {
     const CACHE_LINE_SIZE: ConfigOffset = ConfigOffset::new(0x0c);
-    let mut cached = Cached::new(topologies::small());
+    let mut cached = ConfigCache::new(topologies::small());
     let function = Sbdf::from_devfn(0, 0, 8);
     cached.probe(function);
     cached.read(function, CACHE_LINE_SIZE, Width::Byte);

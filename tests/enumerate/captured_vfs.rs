@@ -7,10 +7,10 @@ use warmbus_fabric::{
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
     AssignPolicy, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width, assign,
-    check, enable_vfs, enumerate,
+    enable_vfs, enumerate, verify_assignment,
 };
-use warmbus_pcsc::Cached;
-use warmbus_pcsc_format::{Gathered, RoutingRecord};
+use warmbus_pcsc::ConfigCache;
+use warmbus_pcsc_format::{HandoverRecords, RoutingRecord};
 
 use crate::{Machine, at, endpoint, handover, machine, root_port};
 
@@ -26,7 +26,7 @@ pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine
     for host in &mut hosts {
         host.preserve = preserve;
     }
-    let mut config = Cached::new(fabric);
+    let mut config = ConfigCache::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
     let vfs = enable_vfs(&mut topology, policy, &mut config, &mut clock);
@@ -125,7 +125,7 @@ fn all_vfs_are_captured_and_disabled_again() {
     let mut machine = boot(fabric, &ALL, false);
     assert_eq!(machine.vfs().len(), 254);
     assert_eq!(machine.complaints(), [""; 0]);
-    assert_eq!(check(&machine.topology, &machine.config), []);
+    assert_eq!(verify_assignment(&machine.topology, &machine.config), []);
     assert_eq!(machine.config.self_check().differences, []);
     // Nobody was asked too early, and nothing twice.
     let log = machine.fabric().log();
@@ -204,7 +204,7 @@ fn the_handover_says_under_which_conditions_a_vf_holds() {
         ..VfPolicy::default()
     };
     let machine = boot(fabric, &policy, false);
-    let gathered = Gathered::new(&machine.config, &machine.topology);
+    let gathered = HandoverRecords::new(&machine.config, &machine.topology);
     let blocks = gathered.blocks();
     // The port forwards ARI, so that the device was told.
     let record = |num_vfs, captured| RoutingRecord {
@@ -302,7 +302,10 @@ fn vfs_without_a_place_are_left_out_and_told() {
             "{told:?}"
         );
         assert_eq!(
-            machine.config.block(sbdf).map(warmbus_pcsc::Block::size),
+            machine
+                .config
+                .block(sbdf)
+                .map(warmbus_pcsc::FunctionCache::size),
             Some(4096)
         );
     }

@@ -1,18 +1,18 @@
 //! The checker of finished assignments finds what is wrong with one.
 
 use warmbus_fabric::topologies;
-use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width, check};
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width, verify_assignment};
 
 use crate::{Machine, at, boot};
 
 /// What the checker says after `value` was written to a dword.
 fn complaints_after(function: Sbdf, offset: u16, value: u32) -> Vec<String> {
     let mut machine: Machine = boot(topologies::small());
-    assert_eq!(check(&machine.topology, &machine.config), []);
+    assert_eq!(verify_assignment(&machine.topology, &machine.config), []);
     let offset = ConfigOffset::new(offset);
     machine.config.write(function, offset, Width::Dword, value);
     machine.config.capture(function);
-    check(&machine.topology, &machine.config)
+    verify_assignment(&machine.topology, &machine.config)
         .iter()
         .map(ToString::to_string)
         .collect()

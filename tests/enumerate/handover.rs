@@ -6,15 +6,15 @@
 mod kho_reader;
 
 use warmbus_boot::report::{self, CachedBytes, Facts, Report};
-use warmbus_boot::unassigned::first_gap;
+use warmbus_boot::unassigned::first_unassigned;
 use warmbus_fabric::Fabric;
 use warmbus_kho::KhoAbi;
-use warmbus_memory::Buffer;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_pci::{PhysAddr, Topology, check};
-use warmbus_pcsc::Cached;
-use warmbus_pcsc_format::{BlockInput, Gathered, Layout, Placement};
+use warmbus_memory::TestMemory;
+use warmbus_pci::{PhysAddr, Topology, verify_assignment};
+use warmbus_pcsc::ConfigCache;
+use warmbus_pcsc_format::{FunctionRecord, HandoverRecords, Layout, Placement};
 
 use kho_reader::{Kernel, pcsc};
 
@@ -36,11 +36,11 @@ const SCRATCH: [MemoryRange; 1] = [MemoryRange::new(PhysAddr(0x8000_0000), 0x100
 
 /// Decides as the firmware does, and proves that what is handed over is what
 /// is cached.
-pub(crate) fn decide(topology: &Topology, config: &Cached<Fabric>) -> Start {
-    if let Some(found) = check(topology, config).first() {
+pub(crate) fn decide(topology: &Topology, config: &ConfigCache<Fabric>) -> Start {
+    if let Some(found) = verify_assignment(topology, config).first() {
         return Start::Plain(found.to_string());
     }
-    match first_gap(topology).map(|gap| gap.to_string()) {
+    match first_unassigned(topology).map(|gap| gap.to_string()) {
         None => {
             hand_over(topology, config, KhoAbi::V4, "kho-v4");
             Start::Keeping
@@ -53,8 +53,13 @@ pub(crate) fn decide(topology: &Topology, config: &Cached<Fabric>) -> Start {
 }
 
 /// Writes the handover and reads it with other eyes.
-fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version: &'static str) {
-    let gathered = Gathered::new(config, topology);
+fn hand_over(
+    topology: &Topology,
+    config: &ConfigCache<Fabric>,
+    abi: KhoAbi,
+    version: &'static str,
+) {
+    let gathered = HandoverRecords::new(config, topology);
     let blocks = gathered.blocks();
     let layout = Layout::new(blocks.len(), abi, PageSize::K4).expect("they fit");
     let placement = Placement {
@@ -63,7 +68,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version:
         generation: 1,
         absent: &[],
     };
-    let mut memory = Buffer::new(ARENA, layout.size() as usize);
+    let mut memory = TestMemory::new(ARENA, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)
         .expect("it is written");
     let in_use = [("scratch memory", SCRATCH[0])];
@@ -83,7 +88,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version:
     let index = pcsc::Index::open(&later, tree).expect("it can be read");
     assert_eq!(index.len(), config.blocks().count());
     // Virtual functions that do not exist now are in the index only.
-    let exists = |block: &BlockInput<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
+    let exists = |block: &FunctionRecord<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
     let existing = blocks.iter().filter(|block| exists(block)).count();
     assert_eq!(restored.len(), existing);
     for (function, block) in config.blocks() {
@@ -114,7 +119,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>, abi: KhoAbi, version:
 
 /// The report on the machine: it names every function, and everything that was
 /// found to be wrong.
-pub(crate) fn report(topology: &Topology, config: &Cached<Fabric>, complaints: &[String]) {
+pub(crate) fn report(topology: &Topology, config: &ConfigCache<Fabric>, complaints: &[String]) {
     let cached = |function| {
         let block = config.block(function)?;
         Some(CachedBytes {

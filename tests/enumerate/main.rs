@@ -21,16 +21,16 @@ use handover::Start;
 use warmbus_boot::capture::capture_evicted;
 use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 use warmbus_pci::{
-    AssignOutcome, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
-    Topology, assign, check, enumerate,
+    AssignCounts, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
+    Topology, assign, enumerate, verify_assignment,
 };
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
 /// What is left after all stages.
 struct Machine {
     topology: Topology,
-    config: Cached<Fabric>,
-    outcome: AssignOutcome,
+    config: ConfigCache<Fabric>,
+    outcome: AssignCounts,
     start: Start,
 }
 
@@ -43,7 +43,7 @@ fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridg
     let mut clock = fabric.clock();
     let mut hosts = fabric.host_bridges();
     hosts.iter_mut().for_each(change);
-    let mut config = Cached::new(fabric);
+    let mut config = ConfigCache::new(fabric);
     let mut topology = enumerate(&hosts, policy, &mut config, &mut clock);
     let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
     for function in &topology.functions {
@@ -101,7 +101,7 @@ impl Machine {
         };
         assert_eq!(texts(fabric.log().violations()), [""; 0]);
         assert_eq!(fabric.misrouted(), [""; 0]);
-        let found = check(&self.topology, &self.config);
+        let found = verify_assignment(&self.topology, &self.config);
         assert_eq!(found, []);
         for function in &self.topology.functions {
             let block = self.config.block(function.sbdf);

@@ -5,26 +5,26 @@ use std::thread;
 
 use warmbus_fabric::{Fabric, topologies};
 use warmbus_pci::{
-    AccessFault, Answer, AssignPolicy, ConfigAccess, ConfigOffset, ReadAhead, ReadQueue, Sbdf,
-    ScanPolicy, Topology, Width, assign, by_root_port, enumerate,
+    AccessFault, AssignPolicy, ConfigAccess, ConfigOffset, PrefetchedAccess, ReadBatches,
+    ReadResult, Sbdf, ScanPolicy, Topology, Width, assign, enumerate, group_reads_by_root_port,
 };
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
-type Ahead = ReadAhead<Fabric>;
+type Ahead = PrefetchedAccess<Fabric>;
 
 /// Everything up to the capture.
-fn prepared(fabric: Fabric) -> (Cached<Ahead>, Topology) {
+fn prepared(fabric: Fabric) -> (ConfigCache<Ahead>, Topology) {
     let hosts = fabric.host_bridges();
     let mut clock = fabric.clock();
-    let mut config = Cached::new(ReadAhead::new(fabric));
+    let mut config = ConfigCache::new(PrefetchedAccess::new(fabric));
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     assign(&mut topology, &AssignPolicy::default(), &mut config);
     (config, topology)
 }
 
 /// Makes the missing reads by `cores` threads.
-fn read_ahead(config: &mut Cached<Ahead>, topology: &Topology, cores: usize) -> usize {
-    let queue = ReadQueue::new(by_root_port(topology, |function| {
+fn read_ahead(config: &mut ConfigCache<Ahead>, topology: &Topology, cores: usize) -> usize {
+    let queue = ReadBatches::new(group_reads_by_root_port(topology, |function| {
         config.missing_reads(function)
     }));
     let reads = queue.reads();
@@ -35,8 +35,8 @@ fn read_ahead(config: &mut Cached<Ahead>, topology: &Topology, cores: usize) -> 
             let mut fabric = fabric.lock().expect("no thread panics");
             let value = fabric.read(read.function, read.offset, read.width);
             match fabric.take_fault() {
-                Some(_) => Answer::Fault,
-                None => Answer::Value(value),
+                Some(_) => ReadResult::Fault,
+                None => ReadResult::Value(value),
             }
         });
     };
@@ -45,11 +45,11 @@ fn read_ahead(config: &mut Cached<Ahead>, topology: &Topology, cores: usize) -> 
             scope.spawn(read_one);
         }
     });
-    config.access_mut().supply(queue.into_answers());
+    config.access_mut().load(queue.into_results());
     reads
 }
 
-fn capture(config: &mut Cached<Ahead>, topology: &Topology) {
+fn capture(config: &mut ConfigCache<Ahead>, topology: &Topology) {
     let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
     functions.sort_unstable();
     for function in functions {
@@ -59,7 +59,7 @@ fn capture(config: &mut Cached<Ahead>, topology: &Topology) {
 }
 
 /// All that is cached, as bytes.
-fn contents(config: &Cached<Ahead>) -> Vec<(Sbdf, Vec<u8>, Vec<u8>)> {
+fn contents(config: &ConfigCache<Ahead>) -> Vec<(Sbdf, Vec<u8>, Vec<u8>)> {
     config
         .blocks()
         .map(|(function, block)| (function, block.data().into(), block.cached_bitmap().into()))
@@ -98,7 +98,7 @@ fn several_cores_capture_the_same_bytes_with_the_same_reads_as_one() {
 #[test]
 fn functions_behind_one_root_port_are_read_by_one_core() {
     let (config, topology) = prepared(topologies::switch());
-    let lists = by_root_port(&topology, |function| config.missing_reads(function));
+    let lists = group_reads_by_root_port(&topology, |function| config.missing_reads(function));
     for list in &lists {
         let mut roots: Vec<usize> = list
             .iter()
@@ -130,19 +130,19 @@ fn a_fault_on_another_core_is_told_and_costs_only_its_function() {
         .find(|reads| reads.len() > 3)
         .expect("something is missing");
     let bad = missing[1];
-    let queue = ReadQueue::new(by_root_port(&topology, |function| {
+    let queue = ReadBatches::new(group_reads_by_root_port(&topology, |function| {
         config.missing_reads(function)
     }));
     let all = queue.reads();
     let fabric = Mutex::new(config.access_mut().access_mut());
     queue.work(|read| {
         if read == bad {
-            return Answer::Fault;
+            return ReadResult::Fault;
         }
         let mut fabric = fabric.lock().expect("no thread panics");
-        Answer::Value(fabric.read(read.function, read.offset, read.width))
+        ReadResult::Value(fabric.read(read.function, read.offset, read.width))
     });
-    let answers = queue.into_answers();
+    let answers = queue.into_results();
     let of_bad = answers
         .iter()
         .filter(|(read, _)| read.function == bad.function);
@@ -150,7 +150,7 @@ fn a_fault_on_another_core_is_told_and_costs_only_its_function() {
     assert_eq!(answers.len(), all - (missing.len() - 2));
 
     let ahead = config.access_mut();
-    ahead.supply(answers);
+    ahead.load(answers);
     for read in &missing[..2] {
         let value = ahead.read(read.function, read.offset, read.width);
         assert_eq!(value == read.width.ones(), *read == bad);

@@ -3,8 +3,8 @@
 use warmbus_fabric::{
     Access, BridgeWindows, ExpressModel, Fabric, FunctionModel, SrIovModel, VfLayout,
 };
-use warmbus_pci::{PortType, Sbdf, VfPolicy, Width, ask_vf_routing};
-use warmbus_pcsc_format::{Gathered, MOST_ROUTINGS, RoutingRecord};
+use warmbus_pci::{PortType, Sbdf, VfPolicy, Width, probe_vf_routing};
+use warmbus_pcsc_format::{HandoverRecords, MAX_ROUTINGS, RoutingRecord};
 
 use crate::captured_vfs::{a_vf, boot};
 use crate::{Machine, at, endpoint, machine, root_port};
@@ -34,12 +34,12 @@ impl Machine {
         let log = self.config.access_mut().log_mut();
         log.clear();
         log.record();
-        ask_vf_routing(&self.topology, MOST_ROUTINGS, &mut self.config);
+        probe_vf_routing(&self.topology, MAX_ROUTINGS, &mut self.config);
         self.fabric().log().entries().to_vec()
     }
 
     fn routing(&self, sbdf: Sbdf) -> Vec<RoutingRecord> {
-        let gathered = Gathered::new(&self.config, &self.topology);
+        let gathered = HandoverRecords::new(&self.config, &self.topology);
         let blocks = gathered.blocks();
         let block = blocks.iter().find(|block| block.sbdf == sbdf).unwrap();
         block.routing.to_vec()
@@ -132,7 +132,7 @@ fn a_function_is_not_asked_for_more_than_can_be_handed_over() {
     let (fabric, sbdf) = physical(200, |num_vfs, _| (num_vfs, 1), true);
     let mut machine = boot(fabric, &VfPolicy::default(), false);
     let accesses = machine.ask();
-    assert!(accesses.len() <= 2 * (MOST_ROUTINGS + 2), "{accesses:?}");
+    assert!(accesses.len() <= 2 * (MAX_ROUTINGS + 2), "{accesses:?}");
     for record in machine.routing(sbdf) {
         assert_eq!((record.first, record.last), (record.offset, record.offset));
     }

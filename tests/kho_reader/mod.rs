@@ -8,8 +8,8 @@ pub(crate) mod pcsc;
 
 use std::collections::BTreeMap;
 
-use warmbus_memory::Buffer;
 use warmbus_memory::PhysAddr;
+use warmbus_memory::TestMemory;
 
 /// A property of a tree: its raw bytes.
 pub(crate) type Properties = BTreeMap<String, Vec<u8>>;
@@ -39,7 +39,7 @@ pub(crate) enum Map {
 #[derive(Debug)]
 pub(crate) struct Received<'a> {
     kernel: Kernel,
-    memory: &'a Buffer,
+    memory: &'a TestMemory,
     root: Vec<u8>,
     /// Address and size of each scratch area.
     pub(crate) scratch: Vec<(u64, u64)>,
@@ -93,7 +93,7 @@ impl Kernel {
     /// What happens before the allocator runs.
     pub(crate) fn receive<'a>(
         &self,
-        memory: &'a Buffer,
+        memory: &'a TestMemory,
         fdt: (u64, u64),
         scratch: (u64, u64),
     ) -> Result<Received<'a>, String> {
@@ -238,12 +238,12 @@ impl Received<'_> {
 
     /// The memory after the page allocator has used every page that is free:
     /// all but the preserved ones and the scratch array.
-    pub(crate) fn under_pressure(&self, array: (u64, u64)) -> Buffer {
+    pub(crate) fn under_pressure(&self, array: (u64, u64)) -> TestMemory {
         let base = self.memory.base().0;
-        let mut after = Buffer::new(self.memory.base(), self.memory.bytes().len());
+        let mut after = TestMemory::new(self.memory.base(), self.memory.bytes().len());
         let mut keep = |at: u64, size: u64| {
             let bytes = self.memory.get(PhysAddr(at), size as usize).unwrap();
-            warmbus_memory::Sink::write(&mut after, PhysAddr(at), bytes);
+            warmbus_memory::PhysMemWrite::write(&mut after, PhysAddr(at), bytes);
         };
         for (&address, order) in &self.preserved {
             assert!(address >= base);

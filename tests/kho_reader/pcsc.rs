@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{le64, native_u64, node};
-use warmbus_memory::Buffer;
 use warmbus_memory::PhysAddr;
+use warmbus_memory::TestMemory;
 
 /// Segment, bus, device, function.
 pub(crate) type Address = (u16, u8, u8, u8);
@@ -22,7 +22,7 @@ pub(crate) struct Restored {
 /// Looks up every function as the published consumer does: node by node, with
 /// the shape of a `scanf("dev_%04x_%02x_%02x_%x")`.
 pub(crate) fn consume(
-    memory: &Buffer,
+    memory: &TestMemory,
     tree: &[u8],
 ) -> Result<BTreeMap<Address, (u64, Restored)>, String> {
     let (root, _) = node(tree, &[])?;
@@ -81,7 +81,7 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub(crate) fn open(memory: &'a Buffer, tree: &[u8]) -> Result<Self, String> {
+    pub(crate) fn open(memory: &'a TestMemory, tree: &[u8]) -> Result<Self, String> {
         let (root, _) = node(tree, &[])?;
         if root.get("warmbus,version").map(Vec::as_slice) != Some(&1_u32.to_le_bytes()) {
             return Err("another version of the extension".into());

@@ -1,7 +1,9 @@
 //! A Broadcom STB port: index and data, and a fabric behind them.
 
 use warmbus_fabric::Fabric;
-use warmbus_pci::{ConfigAccess, ConfigOffset, Mechanism, PhysAddr, Reach, Registers, Sbdf, Width};
+use warmbus_pci::{
+    ConfigAccess, ConfigOffset, HostBridgeAccess, Mechanism, PhysAddr, Registers, Sbdf, Width,
+};
 
 use crate::{ROOT, bare, compare, host, machine, walk};
 
@@ -85,7 +87,7 @@ fn everything_is_found_as_it_is_and_the_index_is_put_back() {
     let before = model.clone();
     let mut host = host(&model.fabric, Mechanism::BrcmStb, BASE, SIZE);
     {
-        let mut reach = Reach::new(&mut model);
+        let mut reach = HostBridgeAccess::new(&mut model);
         reach.add(&mut host).unwrap();
         compare(&mut reach, &before.fabric);
         // The device on the link does not answer for others.
@@ -108,7 +110,7 @@ fn without_a_link_only_the_port_itself_is_found() {
         model.status = status;
         let fabric = model.fabric.clone();
         let mut host = host(&fabric, Mechanism::BrcmStb, BASE, SIZE);
-        let mut reach = Reach::new(&mut model);
+        let mut reach = HostBridgeAccess::new(&mut model);
         reach.add(&mut host).unwrap();
         let found = walk(&[host], reach, &fabric);
         let found: Vec<_> = found.functions.iter().map(|f| f.sbdf).collect();
@@ -123,7 +125,9 @@ fn a_bridge_in_reset_is_not_touched() {
         let mut model = Model::new();
         model.reset = reset;
         let mut host = host(&model.fabric, Mechanism::BrcmStb, BASE, SIZE);
-        let error = Reach::new(&mut model).add(&mut host).unwrap_err();
+        let error = HostBridgeAccess::new(&mut model)
+            .add(&mut host)
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(

@@ -2,7 +2,8 @@
 
 use warmbus_fabric::Fabric;
 use warmbus_pci::{
-    ConfigAccess, ConfigOffset, Mechanism, PhysAddr, Reach, ReachError, Registers, Sbdf, Width,
+    ConfigAccess, ConfigOffset, HostBridgeAccess, HostBridgeError, Mechanism, PhysAddr, Registers,
+    Sbdf, Width,
 };
 
 use crate::{ROOT, bare, compare, host, machine, walk};
@@ -171,7 +172,7 @@ fn through(mut model: Model) -> Model {
     );
     let expected = bare(&model.fabric);
     {
-        let mut reach = Reach::new(&mut model);
+        let mut reach = HostBridgeAccess::new(&mut model);
         reach.add(&mut host).unwrap();
         compare(&mut reach, &before.fabric);
         let found = walk(&[host], reach, &before.fabric);
@@ -218,7 +219,7 @@ fn without_a_link_nothing_behind_the_port_is_touched() {
             model.link = link;
             let fabric = model.fabric.clone();
             let mut host = host(&fabric, mechanism(unrolled), WINDOW, WINDOW_SIZE);
-            let mut reach = Reach::new(&mut model);
+            let mut reach = HostBridgeAccess::new(&mut model);
             reach.add(&mut host).unwrap();
             let found = walk(&[host], reach, &fabric);
             let found: Vec<_> = found.functions.iter().map(|f| f.sbdf).collect();
@@ -235,13 +236,13 @@ fn bus_numbers_are_those_that_the_loader_gave_not_those_of_the_tree() {
     let mut host = host(&model.fabric, mechanism(true), WINDOW, WINDOW_SIZE);
     host.buses.first = 0x30;
     host.buses.last = 0x3f;
-    Reach::new(&mut model).add(&mut host).unwrap();
+    HostBridgeAccess::new(&mut model).add(&mut host).unwrap();
     assert_eq!((host.buses.first, host.buses.last), (0, 7));
 
     // Not numbered at all: the port alone.
     let root = model.root();
     model.fabric.poke(root, 0x18, Width::Dword, 0);
-    Reach::new(&mut model).add(&mut host).unwrap();
+    HostBridgeAccess::new(&mut model).add(&mut host).unwrap();
     assert_eq!((host.buses.first, host.buses.last), (0, 0));
 }
 
@@ -257,10 +258,10 @@ fn what_was_not_set_up_as_a_root_port_is_refused() {
         }
     }
     let mut host = host(&machine(), mechanism(true), WINDOW, WINDOW_SIZE);
-    let error = Reach::new(Endpoint).add(&mut host).unwrap_err();
+    let error = HostBridgeAccess::new(Endpoint).add(&mut host).unwrap_err();
     assert_eq!(
         error,
-        ReachError::NotRootPort {
+        HostBridgeError::NotRootPort {
             address: PhysAddr(DBI + 0x0c),
             value: 0
         }

@@ -7,11 +7,11 @@ mod windows;
 
 use warmbus_fabric::{Fabric, devices};
 use warmbus_pci::{
-    AssignPolicy, Function, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf, ScanPolicy,
-    Topology, Width, assign, enumerate,
+    AssignPolicy, Function, HostBridge, HostBridgeAccess, Mechanism, PhysAddr, Registers, Sbdf,
+    ScanPolicy, Topology, Width, assign, enumerate,
 };
 use warmbus_pci::{ConfigAccess, ConfigOffset};
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
 const ROOT: Sbdf = Sbdf::new(0, 0, 0, 0);
 
@@ -29,7 +29,7 @@ fn machine() -> Fabric {
     let mut hosts = fabric.host_bridges();
     hosts[0].preserve = false;
     let mut clock = fabric.clock();
-    let mut config = Cached::new(fabric);
+    let mut config = ConfigCache::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     assign(&mut topology, &AssignPolicy::default(), &mut config);
     assert_eq!(topology.functions.len(), 6);
@@ -52,7 +52,7 @@ fn host(fabric: &Fabric, mechanism: Mechanism, window: u64, size: u64) -> HostBr
 
 /// Walks without writing and captures everything.
 fn walk<A: ConfigAccess>(hosts: &[HostBridge], access: A, fabric: &Fabric) -> Topology {
-    let mut config = Cached::new(access);
+    let mut config = ConfigCache::new(access);
     let mut clock = fabric.clock();
     let mut topology = enumerate(hosts, &ScanPolicy::default(), &mut config, &mut clock);
     for function in &topology.functions {
@@ -72,7 +72,7 @@ fn bare(fabric: &Fabric) -> Vec<Function> {
 
 /// Reads every dword of every function of `fabric` through `reach` and compares
 /// it with what the fabric itself answers.
-fn compare<R: Registers>(reach: &mut Reach<R>, fabric: &Fabric) {
+fn compare<R: Registers>(reach: &mut HostBridgeAccess<R>, fabric: &Fabric) {
     let mut fabric = fabric.clone();
     for function in bare(&fabric) {
         for offset in (0..0x200).step_by(4).map(ConfigOffset::new) {

@@ -2,8 +2,8 @@
 
 use warmbus_fabric::Fabric;
 use warmbus_pci::{
-    BusRange, ConfigAccess, ConfigOffset, HostBridge, Mechanism, PhysAddr, Reach, Registers, Sbdf,
-    Width, WindowShape,
+    BusRange, CamLayout, ConfigAccess, ConfigOffset, HostBridge, HostBridgeAccess, Mechanism,
+    PhysAddr, Registers, Sbdf, Width,
 };
 
 /// Answers every read with the address that was asked for.
@@ -23,7 +23,7 @@ impl Registers for Echo {
     }
 }
 
-fn host(shape: WindowShape, first: u8) -> HostBridge {
+fn host(shape: CamLayout, first: u8) -> HostBridge {
     HostBridge {
         mechanism: Mechanism::Window(shape),
         ecam_base: PhysAddr(0x4000_0000),
@@ -31,8 +31,8 @@ fn host(shape: WindowShape, first: u8) -> HostBridge {
     }
 }
 
-fn reach(shape: WindowShape, first: u8) -> Reach<Echo> {
-    let mut reach = Reach::new(Echo {
+fn reach(shape: CamLayout, first: u8) -> HostBridgeAccess<Echo> {
+    let mut reach = HostBridgeAccess::new(Echo {
         written: Vec::new(),
         refused: None,
     });
@@ -40,7 +40,7 @@ fn reach(shape: WindowShape, first: u8) -> Reach<Echo> {
     reach
 }
 
-fn read(reach: &mut Reach<Echo>, bus: u8, device: u8, function: u8, offset: u16) -> u32 {
+fn read(reach: &mut HostBridgeAccess<Echo>, bus: u8, device: u8, function: u8, offset: u16) -> u32 {
     let function = Sbdf::new(3, bus, device, function);
     reach.read(function, ConfigOffset::new(offset), Width::Dword)
 }
@@ -49,7 +49,7 @@ const NOTHING: u32 = u32::MAX;
 
 #[test]
 fn ecam_has_4_kib_a_function_from_the_first_bus_on() {
-    let mut reach = reach(WindowShape::ECAM, 0x10);
+    let mut reach = reach(CamLayout::ECAM, 0x10);
     assert_eq!(read(&mut reach, 0x10, 0, 0, 0), 0x4000_0000);
     assert_eq!(read(&mut reach, 0x12, 3, 5, 0xabc), 0x4021_dabc);
     assert_eq!(read(&mut reach, 0x0f, 0, 0, 0), NOTHING);
@@ -61,9 +61,9 @@ fn ecam_has_4_kib_a_function_from_the_first_bus_on() {
 
 #[test]
 fn cam_has_256_bytes_a_function_and_nothing_after_them() {
-    let cam = WindowShape {
+    let cam = CamLayout {
         bus_shift: 16,
-        one_device: false,
+        single_device_on_root_bus: false,
     };
     let mut reach = reach(cam, 0);
     assert_eq!(read(&mut reach, 0, 31, 7, 0xfc), 0x4000_fffc);
@@ -75,9 +75,9 @@ fn cam_has_256_bytes_a_function_and_nothing_after_them() {
 
 #[test]
 fn where_one_device_would_answer_for_all_only_the_first_is_asked() {
-    let shape = WindowShape {
-        one_device: true,
-        ..WindowShape::ECAM
+    let shape = CamLayout {
+        single_device_on_root_bus: true,
+        ..CamLayout::ECAM
     };
     let mut reach = reach(shape, 4);
     assert_eq!(read(&mut reach, 4, 0, 7, 0), 0x4000_7000);
@@ -88,7 +88,7 @@ fn where_one_device_would_answer_for_all_only_the_first_is_asked() {
         written: Vec::new(),
         refused: None,
     };
-    let mut reach = Reach::new(&mut echo);
+    let mut reach = HostBridgeAccess::new(&mut echo);
     reach.add(&mut host(shape, 4)).unwrap();
     let offset = ConfigOffset::new(4);
     reach.write(Sbdf::new(3, 4, 1, 0), offset, Width::Word, 7);
@@ -99,11 +99,11 @@ fn where_one_device_would_answer_for_all_only_the_first_is_asked() {
 
 #[test]
 fn a_refused_access_reads_as_ones_and_is_told_once() {
-    let mut reach = Reach::new(Echo {
+    let mut reach = HostBridgeAccess::new(Echo {
         written: Vec::new(),
         refused: Some(0x4010_0008),
     });
-    reach.add(&mut host(WindowShape::ECAM, 0)).unwrap();
+    reach.add(&mut host(CamLayout::ECAM, 0)).unwrap();
     assert_eq!(read(&mut reach, 1, 0, 0, 8), NOTHING);
     let fault = reach.take_fault().unwrap();
     assert_eq!((fault.function.bus(), fault.offset.get()), (1, 8));
@@ -112,8 +112,8 @@ fn a_refused_access_reads_as_ones_and_is_told_once() {
 
 #[test]
 fn two_bridges_never_share_a_bus() {
-    let mut reach = reach(WindowShape::ECAM, 0);
-    let error = reach.add(&mut host(WindowShape::ECAM, 0x7e)).unwrap_err();
+    let mut reach = reach(CamLayout::ECAM, 0);
+    let error = reach.add(&mut host(CamLayout::ECAM, 0x7e)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "its loader numbered its buses 7e-7e, and buses 00-7e of segment 0003 belong to another host bridge"

@@ -8,8 +8,8 @@
 
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::Probe;
-use warmbus_pci::{Recorded, Sbdf};
-use warmbus_pcsc::Cached;
+use warmbus_pci::{DumpedConfigSpace, Sbdf};
+use warmbus_pcsc::ConfigCache;
 
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::scratch;
@@ -152,7 +152,7 @@ fn the_walk_stops_where_lspci_stops_and_says_so() {
             assert_eq!(listed.offset, beyond, "{}", case.name);
         }
 
-        let mut cache = Cached::new(Recorded::parse(&dump).expect(case.name));
+        let mut cache = ConfigCache::new(DumpedConfigSpace::parse(&dump).expect(case.name));
         assert!(matches!(cache.probe(sbdf), Probe::Present { .. }));
         let anomalies = cache.infer(sbdf).expect(case.name);
         let block = cache.block(sbdf).expect(case.name);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use warmbus_fabric::chance;
-use warmbus_pci::{Recorded, Sbdf};
+use warmbus_pci::{DumpedConfigSpace, Sbdf};
 
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::{bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};
@@ -147,7 +147,7 @@ proptest! {
             text[at] = replacement;
         }
         // What is accepted is whole: no byte went missing or to another place.
-        if let Ok(recorded) = Recorded::parse(&text.concat()) {
+        if let Ok(recorded) = DumpedConfigSpace::parse(&text.concat()) {
             for function in recorded.functions() {
                 let bytes = recorded.bytes(function).unwrap_or_default();
                 prop_assert!([64, 128, 256, 4096].contains(&bytes.len()));

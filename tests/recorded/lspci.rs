@@ -209,7 +209,7 @@ const EXTENDED: &[(u16, &str)] = &[
     (0x07, "Root Complex Event Collector"),
     (0x08, "Multi-Function Virtual Channel"),
     (0x09, "Virtual Channel"),
-    (0x0a, "Root Complex Register Block"),
+    (0x0a, "Root Complex Register FunctionCache"),
     (0x0b, "Vendor Specific Information:"),
     (0x0d, "Access Control Services"),
     (0x0e, "Alternative Routing-ID Interpretation"),

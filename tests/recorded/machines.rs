@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use warmbus_boot::report::{self, CachedBytes};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    BusRange, ConfigOffset, Counted, Function, HostBridge, Mechanism, PhysAddr, Recorded, Sbdf,
-    ScanPolicy, Topology, WindowShape, enumerate,
+    BusRange, CamLayout, ConfigOffset, CountingAccess, DumpedConfigSpace, Function, HostBridge,
+    Mechanism, PhysAddr, Sbdf, ScanPolicy, Topology, enumerate,
 };
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
 use super::lspci::lspci;
 use super::{Dump, corpus, scratch};
@@ -36,7 +36,7 @@ fn buses_below(space: &[u8]) -> Option<(u8, u8)> {
 }
 
 /// A host bridge for every bus that no bridge leads to.
-fn hosts(recorded: &Recorded) -> Vec<HostBridge> {
+fn hosts(recorded: &DumpedConfigSpace) -> Vec<HostBridge> {
     let mut segments: BTreeMap<u16, (BTreeSet<u8>, BTreeSet<u8>)> = BTreeMap::new();
     for sbdf in recorded.functions() {
         let (buses, below) = segments.entry(sbdf.segment()).or_default();
@@ -53,7 +53,7 @@ fn hosts(recorded: &Recorded) -> Vec<HostBridge> {
             hosts.push(HostBridge {
                 name: format!("/pcie@{segment:x}{first:02x}"),
                 segment,
-                mechanism: Mechanism::Window(WindowShape::ECAM),
+                mechanism: Mechanism::Window(CamLayout::ECAM),
                 ecam_base: PhysAddr(0),
                 ecam_size: 1 << 28,
                 buses: BusRange { first, last },
@@ -69,7 +69,7 @@ fn hosts(recorded: &Recorded) -> Vec<HostBridge> {
 /// Whether software can get at a function: not where its configuration space
 /// is all ones, where the post left its function 0 out, or where it is a card
 /// behind a CardBus bridge.
-fn is_reachable(recorded: &Recorded, sbdf: Sbdf) -> bool {
+fn is_reachable(recorded: &DumpedConfigSpace, sbdf: Sbdf) -> bool {
     let answers = |sbdf| {
         recorded
             .bytes(sbdf)
@@ -91,8 +91,10 @@ fn is_reachable(recorded: &Recorded, sbdf: Sbdf) -> bool {
 }
 
 /// Everything that is to be read of a machine, read.
-fn read_machine(recorded: &Recorded) -> (Topology, Cached<Counted<Recorded>>) {
-    let mut cache = Cached::new(Counted::new(recorded.clone()));
+fn read_machine(
+    recorded: &DumpedConfigSpace,
+) -> (Topology, ConfigCache<CountingAccess<DumpedConfigSpace>>) {
+    let mut cache = ConfigCache::new(CountingAccess::new(recorded.clone()));
     let topology = enumerate(
         &hosts(recorded),
         &ScanPolicy::default(),
@@ -124,7 +126,7 @@ fn every_function_that_can_be_reached_is_found_without_a_write() {
         for (sbdf, block) in cache.blocks() {
             // A read of all ones is verified by another read of the IDs.
             for offset in (4..block.size()).map(ConfigOffset::new) {
-                let reads = cache.access().reads_of_dword(sbdf, offset);
+                let reads = cache.access().dword_read_count(sbdf, offset);
                 assert!(
                     reads <= 1 || !block.is_cacheable(offset),
                     "{} {sbdf}: {reads} reads of {offset}",

@@ -14,18 +14,18 @@ use std::{env, fs};
 
 use lspci::{Decoded, ids_of};
 use warmbus_boot::report::{self, CachedBytes};
-use warmbus_pci::{Capability, ExtendedCapability, Function, Recorded, Sbdf, Topology};
+use warmbus_pci::{Capability, DumpedConfigSpace, ExtendedCapability, Function, Sbdf, Topology};
 
 /// A dump and what was read from it.
 struct Dump {
     path: PathBuf,
-    recorded: Recorded,
+    recorded: DumpedConfigSpace,
 }
 
 impl Dump {
     fn read(path: PathBuf) -> Self {
         let bytes = fs::read(&path).expect("the dump can be read");
-        let recorded = Recorded::parse(&String::from_utf8_lossy(&bytes))
+        let recorded = DumpedConfigSpace::parse(&String::from_utf8_lossy(&bytes))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { path, recorded }
     }
@@ -50,7 +50,7 @@ fn corpus() -> Vec<Dump> {
     dumps
 }
 
-/// How `lspci -D` prints an address that `Recorded` folded into a segment.
+/// How `lspci -D` prints an address that `DumpedConfigSpace` folded into a segment.
 fn printed_address(function: Sbdf, known: impl Fn(&str) -> bool) -> String {
     let plain = function.to_string();
     if known(&plain) {

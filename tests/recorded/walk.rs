@@ -2,15 +2,15 @@
 
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::Probe;
-use warmbus_pci::{ConfigOffset, Counted, Function, Recorded, Sbdf};
-use warmbus_pcsc::{Block, Cached};
+use warmbus_pci::{ConfigOffset, CountingAccess, DumpedConfigSpace, Function, Sbdf};
+use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 use super::lspci::{Decoded, by_function, differences, lspci};
 use super::{Dump, bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};
 
 /// A cache in front of a dump that knows all of its functions.
-fn cache_of(dump: &Dump) -> Cached<Counted<Recorded>> {
-    let mut cache = Cached::new(Counted::new(dump.recorded.clone()));
+fn cache_of(dump: &Dump) -> ConfigCache<CountingAccess<DumpedConfigSpace>> {
+    let mut cache = ConfigCache::new(CountingAccess::new(dump.recorded.clone()));
     for function in dump.recorded.functions() {
         if matches!(cache.probe(function), Probe::Present { .. }) {
             cache.infer(function);
@@ -20,7 +20,7 @@ fn cache_of(dump: &Dump) -> Cached<Counted<Recorded>> {
 }
 
 /// What enumeration makes of a function that the cache knows.
-fn cached_function(block: &Block, function: Function) -> Function {
+fn cached_function(block: &FunctionCache, function: Function) -> Function {
     Function {
         capabilities: block.capabilities().to_vec(),
         extended_capabilities: block.extended_capabilities().to_vec(),

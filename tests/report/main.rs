@@ -230,7 +230,7 @@ fn a_tree_of_65_functions_stays_within_100_columns() {
         hosts: vec![sample::host()],
         functions,
         anomalies: vec![],
-        left_out: vec![],
+        excluded: vec![],
         absent: vec![],
     };
     let report = Report::new(sample::facts(&topology), &|_| None);

@@ -5,9 +5,9 @@ use warmbus_boot::report::{
     Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
 };
 use warmbus_pci::{
-    Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, Capability, ExtendedCapability,
-    Function, HostBridge, HostWindow, Mechanism, PhysAddr, PortType, Sbdf, SrIovInfo, Topology,
-    WindowKind, WindowShape,
+    Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, CamLayout, Capability,
+    ExtendedCapability, Function, HostBridge, HostWindow, Mechanism, PhysAddr, PortType, Sbdf,
+    SrIovInfo, Topology, WindowKind,
 };
 
 /// A function without anything special.
@@ -92,7 +92,7 @@ pub(crate) fn host() -> (HostBridge, BusRange) {
     let host = HostBridge {
         name: "/pcie@10000000".into(),
         segment: 0,
-        mechanism: Mechanism::Window(WindowShape::ECAM),
+        mechanism: Mechanism::Window(CamLayout::ECAM),
         ecam_base: PhysAddr(0x40_1000_0000),
         ecam_size: 0x1000_0000,
         buses: BusRange {
@@ -233,7 +233,7 @@ pub(crate) fn topology() -> Topology {
             function: Sbdf::new(0, 0, 3, 0),
             text: "the function did not become ready within 1000 ms".into(),
         }],
-        left_out: vec![],
+        excluded: vec![],
         absent: vec![],
     }
 }

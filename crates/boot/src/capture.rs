@@ -2,7 +2,7 @@
 
 use warmbus_pci::time::Clock;
 use warmbus_pci::{ConfigAccess, ConfigSpace, EnabledVfs, Topology};
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
 /// Finds the virtual functions that `vfs` has enabled, captures them, and
 /// disables those again that are not to stay enabled. To be called after
@@ -13,7 +13,7 @@ use warmbus_pcsc::Cached;
 pub fn capture_vfs<A: ConfigAccess, C: Clock>(
     vfs: EnabledVfs,
     topology: &mut Topology,
-    config: &mut Cached<A>,
+    config: &mut ConfigCache<A>,
     clock: &mut C,
 ) -> Option<u64> {
     let found = vfs.find(topology, config, clock);
@@ -26,10 +26,10 @@ pub fn capture_vfs<A: ConfigAccess, C: Clock>(
 /// Captures the functions of `topology` that were evicted from the cache since
 /// they were captured and are still present; what is not present any more
 /// becomes an anomaly.
-pub fn capture_evicted<A: ConfigAccess>(topology: &mut Topology, config: &mut Cached<A>) {
+pub fn capture_evicted<A: ConfigAccess>(topology: &mut Topology, config: &mut ConfigCache<A>) {
     for function in &mut topology.functions {
         let sbdf = function.sbdf;
-        if config.block(sbdf).is_some() || topology.left_out.contains(&sbdf) {
+        if config.block(sbdf).is_some() || topology.excluded.contains(&sbdf) {
             continue;
         }
         if config.is_present(sbdf) {

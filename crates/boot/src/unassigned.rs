@@ -14,10 +14,10 @@ use warmbus_pci::{Anomaly, Bar, BarKind, Function, HostBridge, Topology, WindowK
 /// numbers.
 ///
 /// Meant for a topology that [`assign`](warmbus_pci::assign) went over and in which
-/// [`check`](warmbus_pci::check()) found nothing.
+/// [`check`](warmbus_pci::verify_assignment()) found nothing.
 #[must_use]
-pub fn first_gap(topology: &Topology) -> Option<Anomaly> {
-    if let Some(&function) = topology.left_out.first() {
+pub fn first_unassigned(topology: &Topology) -> Option<Anomaly> {
+    if let Some(&function) = topology.excluded.first() {
         let text = "there is a function that could not be taken in".into();
         return Some(Anomaly { function, text });
     }
@@ -65,8 +65,8 @@ fn gap(function: &Function, host: &HostBridge) -> Option<String> {
     let root = host.buses.first;
     let first = u32::from(root) + u32::from(function.sbdf.bus() != root);
     let hopeless = (first << 8 | u32::from(function.sbdf.devfn())) + distance;
-    let is_hopeless = hopeless >> 8 > u32::from(host.buses.last);
-    (last > u32::from(host.buses.last) && !is_hopeless).then(|| {
+    let can_never_fit = hopeless >> 8 > u32::from(host.buses.last);
+    (last > u32::from(host.buses.last) && !can_never_fit).then(|| {
         format!(
             "the last of {} VFs has no bus number: it would be on bus {last:#x}",
             sriov.total_vfs

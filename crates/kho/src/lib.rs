@@ -11,23 +11,22 @@
 
 extern crate alloc;
 
-mod incoming;
-pub mod map;
-mod map_list;
-pub mod map_radix;
 pub mod native;
-pub mod walk;
+pub mod preserved_map;
+mod previous_handover;
 
 use core::fmt;
 
-pub use incoming::{Incoming, IncomingError, Inherited, Subtree, scratch_areas};
+pub use previous_handover::{
+    InheritedState, PreviousHandover, PreviousHandoverError, Subtree, scratch_areas,
+};
 
 /// An arena lies within one block of this many bytes: Linux 7.3 makes scratch
 /// of every other one.
 pub const ARENA_BLOCK: u64 = 1 << 30;
 
 /// Scratch areas that the array has room for.
-pub const MOST_SCRATCH_AREAS: usize = 256;
+pub const MAX_SCRATCH_AREAS: usize = 256;
 
 /// The subtree that says which kernel was before.
 pub const METADATA: &str = "kexec-metadata";

@@ -14,11 +14,11 @@ const KERNEL: &[u8] = b"warmbus/kernel";
 const TRAILER: &[u8] = b"TRAILER!!!";
 const HEADER_SIZE: usize = 110;
 /// More members than an archive with one file of interest has.
-const MOST_MEMBERS: usize = 64;
+const MAX_MEMBERS: usize = 64;
 
 /// Where the parts of a bundle are, in bytes from its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bundle {
+pub struct KernelInInitrd {
     /// The kernel.
     pub kernel: Range<usize>,
     /// The initrd, if there is one.
@@ -32,14 +32,14 @@ struct Member<'a> {
     next: usize,
 }
 
-impl Bundle {
+impl KernelInInitrd {
     /// Finds the parts of `file`; `None` where it does not start with an
     /// archive that has a kernel and an end.
     #[must_use]
     pub fn find(file: &[u8]) -> Option<Self> {
         let mut kernel = None;
         let mut at = 0;
-        for _ in 0..MOST_MEMBERS {
+        for _ in 0..MAX_MEMBERS {
             let member = member(file, at)?;
             at = member.next;
             if member.name == TRAILER {

@@ -64,7 +64,7 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
 /// It decides only about what is worth finding out: whatever it says, the
 /// handover is one that each kernel can read.
 #[must_use]
-pub fn reads_extension(image: &[u8]) -> bool {
+pub fn supports_pcsc_extension(image: &[u8]) -> bool {
     Finder::new(READER).find_in(image).next().is_some()
 }
 
@@ -248,14 +248,14 @@ mod tests {
 
     #[test]
     fn a_reader_of_the_extension_has_the_name_of_its_property() {
-        assert!(reads_extension(&image(&[b"\0warmbus,version\0"])));
+        assert!(supports_pcsc_extension(&image(&[b"\0warmbus,version\0"])));
         for other in [
             &b"\0warmbus,versions\0"[..],
             b"no warmbus,version\0",
             b"\0warmbus,version",
             b"\0pcsc-v1\0",
         ] {
-            assert!(!reads_extension(&image(&[other])), "{other:?}");
+            assert!(!supports_pcsc_extension(&image(&[other])), "{other:?}");
         }
     }
 

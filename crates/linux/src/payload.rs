@@ -8,7 +8,7 @@ use alloc::string::String;
 use core::fmt;
 use core::ops::Range;
 
-use super::bundle::Bundle;
+use super::bundle::KernelInInitrd;
 use super::devicetree::is_chosen;
 use warmbus_fdt::tokens::{Token, Tree, TreeError, u32_at};
 use warmbus_memory::MemoryRange;
@@ -43,13 +43,13 @@ pub struct Payload<'a> {
 
 impl<'a> Payload<'a> {
     /// Takes the initrd apart where there is no kernel and `file`, which is
-    /// what the initrd holds, has one in front ([`Bundle`]). The initrd is then
+    /// what the initrd holds, has one in front ([`KernelInInitrd`]). The initrd is then
     /// what follows, or the whole file where nothing does.
-    pub fn take_apart(&mut self, file: &[u8]) {
+    pub fn split(&mut self, file: &[u8]) {
         let (Some(ramdisk), None) = (self.ramdisk, self.kernel) else {
             return;
         };
-        let Some(bundle) = Bundle::find(file) else {
+        let Some(bundle) = KernelInInitrd::find(file) else {
             return;
         };
         let module = |part: Range<usize>| Module {

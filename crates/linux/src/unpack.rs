@@ -13,17 +13,17 @@ const FIRST_OUTPUT: usize = 4 << 20;
 
 /// A kernel file, told apart by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packed<'a> {
+pub enum KernelFormat<'a> {
     /// Not packed, or packed in a way that is not known.
     Plain(&'a [u8]),
     /// A gzip file (RFC 1952).
     Gzip(&'a [u8]),
 }
 
-impl<'a> Packed<'a> {
+impl<'a> KernelFormat<'a> {
     /// Tells what `file` is. An EFI zboot file is taken apart; its payload has
     /// to be gzip.
-    pub fn recognise(file: &'a [u8]) -> Result<Self, UnpackError> {
+    pub fn detect(file: &'a [u8]) -> Result<Self, UnpackError> {
         if is_gzip(file) {
             return Ok(Self::Gzip(file));
         }
@@ -112,7 +112,7 @@ fn is_gzip(file: &[u8]) -> bool {
 
 /// The payload of an EFI zboot file: its offset and size stand at 8 and 12,
 /// the name of the compression at 24.
-fn zboot(file: &[u8]) -> Result<Packed<'_>, UnpackError> {
+fn zboot(file: &[u8]) -> Result<KernelFormat<'_>, UnpackError> {
     let word = |at: usize| -> Option<usize> {
         let raw = file.get(at..at + 4)?;
         Some(u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]) as usize)
@@ -128,7 +128,7 @@ fn zboot(file: &[u8]) -> Result<Packed<'_>, UnpackError> {
         .zip(word(12))
         .and_then(|(offset, size)| file.get(offset..offset.checked_add(size)?));
     match payload {
-        Some(payload) if is_gzip(payload) => Ok(Packed::Gzip(payload)),
+        Some(payload) if is_gzip(payload) => Ok(KernelFormat::Gzip(payload)),
         Some(_) => Err(UnpackError::Corrupt),
         None => Err(UnpackError::Truncated),
     }

@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 
 use super::Region;
 use super::cells::{self, AddressError};
-use super::tree::Place;
-use warmbus_pci::{Mechanism, PhysAddr, WindowShape};
+use super::tree::FdtNode;
+use warmbus_pci::{CamLayout, Mechanism, PhysAddr};
 
 /// How the registers of a host bridge are described.
 #[derive(Clone, Copy, Debug)]
 enum Registers {
     /// One window with everything.
-    Window(WindowShape),
+    Window(CamLayout),
     /// A `DesignWare` port: its registers under one of these names, a window
     /// called `config`, and perhaps its translation unit, `atu`.
     DesignWare { dbi: &'static str },
@@ -32,18 +32,18 @@ pub(super) struct Binding {
 }
 
 /// ECAM that a controller imitates.
-const ONE_DEVICE: WindowShape = WindowShape {
-    one_device: true,
-    ..WindowShape::ECAM
+const ONE_DEVICE: CamLayout = CamLayout {
+    single_device_on_root_bus: true,
+    ..CamLayout::ECAM
 };
 
 /// The configuration access mechanism of conventional PCI, in memory.
-const CAM: WindowShape = WindowShape {
+const CAM: CamLayout = CamLayout {
     bus_shift: 16,
-    one_device: false,
+    single_device_on_root_bus: false,
 };
 
-const fn window(compatible: &'static str, shape: WindowShape) -> Binding {
+const fn window(compatible: &'static str, shape: CamLayout) -> Binding {
     Binding {
         compatible,
         registers: Registers::Window(shape),
@@ -66,9 +66,9 @@ const fn controller(compatible: &'static str, registers: Registers) -> Binding {
 const DBI: Registers = Registers::DesignWare { dbi: "dbi" };
 
 static BINDINGS: [Binding; 15] = [
-    window("pci-host-ecam-generic", WindowShape::ECAM),
+    window("pci-host-ecam-generic", CamLayout::ECAM),
     window("pci-host-cam-generic", CAM),
-    window("arm,juno-r1-pcie", WindowShape::ECAM),
+    window("arm,juno-r1-pcie", CamLayout::ECAM),
     window("marvell,armada8k-pcie-ecam", ONE_DEVICE),
     window("socionext,synquacer-pcie-ecam", ONE_DEVICE),
     window("snps,dw-pcie-ecam", ONE_DEVICE),
@@ -76,7 +76,7 @@ static BINDINGS: [Binding; 15] = [
     // chips, Linux sees other values than there are, to be told so.
     Binding {
         compatible: "cavium,pci-host-thunder-ecam",
-        registers: Registers::Window(WindowShape::ECAM),
+        registers: Registers::Window(CamLayout::ECAM),
         fixed: true,
         kept: false,
     },
@@ -113,7 +113,7 @@ impl Binding {
     /// The mechanism of the host bridge at `place`, and its window.
     pub(super) fn mechanism(
         &self,
-        place: &Place<'_, '_>,
+        place: &FdtNode<'_, '_>,
     ) -> Result<(Mechanism, Region), AddressError> {
         let regions = cells::regions(place, "reg")?;
         let first = || regions.first().ok_or(AddressError::Missing("reg")).copied();

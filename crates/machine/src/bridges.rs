@@ -10,7 +10,7 @@ use core::ops::ControlFlow;
 use super::bindings::{Binding, binding};
 use super::cells::{AddressError, Reader};
 use super::memory::at_most;
-use super::tree::{Place, Tree, big_endian_u32};
+use super::tree::{FdtNode, Tree, big_endian_u32};
 use super::windows::{drop_shared_windows, windows};
 use super::{MachineError, Region};
 use warmbus_pci::{BusRange, HostBridge, PhysAddr};
@@ -97,7 +97,7 @@ pub(super) fn bridges(
     memory: &[Region],
     warnings: &mut Vec<String>,
 ) -> Result<Bridges, MachineError> {
-    let chosen = tree.top_property("chosen", "linux,pci-probe-only")?;
+    let chosen = tree.root_child_property("chosen", "linux,pci-probe-only")?;
     let chosen_preserve = chosen.is_some_and(|value| probe_only(value, "/chosen", warnings));
 
     // First everything that a node says for itself, since a segment number
@@ -170,7 +170,7 @@ fn regions(host: &HostBridge) -> impl Iterator<Item = Region> {
 }
 
 fn bridge(
-    place: &Place<'_, '_>,
+    place: &FdtNode<'_, '_>,
     binding: &Binding,
     preserve: bool,
     memory: &[Region],
@@ -231,7 +231,7 @@ pub(super) fn check_place(host: &HostBridge, memory: &[Region]) -> Result<(), Br
     Ok(())
 }
 
-fn bus_range(place: &Place<'_, '_>) -> Result<BusRange, BridgeError> {
+fn bus_range(place: &FdtNode<'_, '_>) -> Result<BusRange, BridgeError> {
     let Some(value) = place.property("bus-range")? else {
         return Ok(BusRange {
             first: 0,

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::tree::{Cells, Place, big_endian_u32};
+use super::tree::{Cells, FdtNode, big_endian_u32};
 use super::{MachineError, Region};
 use warmbus_memory::PhysAddr;
 
@@ -106,7 +106,7 @@ impl fmt::Display for AddressError {
 /// The entries of a property in the form of `reg` (DT 2.3.6), as the bus that
 /// the node is on numbers them.
 pub(super) fn bus_regions(
-    place: &Place<'_, '_>,
+    place: &FdtNode<'_, '_>,
     property: &'static str,
 ) -> Result<Vec<(u64, u64)>, AddressError> {
     let value = place
@@ -135,7 +135,7 @@ pub(super) fn bus_regions(
 /// The entries of `reg` of a node, as the processor sees them. Entries of no
 /// bytes are left out.
 pub(super) fn regions(
-    place: &Place<'_, '_>,
+    place: &FdtNode<'_, '_>,
     property: &'static str,
 ) -> Result<Vec<Region>, AddressError> {
     bus_regions(place, property)?
@@ -152,7 +152,11 @@ pub(super) fn regions(
 
 /// Translates `size` bytes at `address` on the bus that `place` is on into a
 /// CPU physical address, through the `ranges` of all buses above (DT 2.3.8).
-pub(super) fn to_cpu(place: &Place<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
+pub(super) fn to_cpu(
+    place: &FdtNode<'_, '_>,
+    address: u64,
+    size: u64,
+) -> Result<u64, AddressError> {
     let mut address = address;
     let mut bus = place.parent();
     while let Some(here) = bus {
@@ -169,7 +173,7 @@ pub(super) fn to_cpu(place: &Place<'_, '_>, address: u64, size: u64) -> Result<u
 }
 
 /// One step of the translation: from the bus below `bus` to the one above.
-fn through(bus: &Place<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
+fn through(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
     let not_forwarded = || AddressError::NotForwarded {
         address,
         size,
@@ -209,12 +213,12 @@ fn through(bus: &Place<'_, '_>, address: u64, size: u64) -> Result<u64, AddressE
 }
 
 /// Cells on the bus that a node is on.
-pub(super) fn parent_cells(place: &Place<'_, '_>) -> Result<Cells, MachineError> {
+pub(super) fn parent_cells(place: &FdtNode<'_, '_>) -> Result<Cells, MachineError> {
     place.parent().map_or(
         Ok(Cells {
             address: 2,
             size: 1,
         }),
-        Place::cells,
+        FdtNode::cells,
     )
 }

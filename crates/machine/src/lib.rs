@@ -11,8 +11,8 @@ mod acpi;
 mod bindings;
 mod bridges;
 mod cells;
+mod early_devices;
 mod error;
-mod lifeline;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -25,8 +25,8 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 pub use acpi::{AcpiError, Memory as AcpiMemory};
+pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
-pub use lifeline::{Conduit, Console, ConsoleKind, Lifeline};
 pub use memory::{Region, Reservation, ReservationKind, subtract};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
@@ -62,9 +62,9 @@ pub struct Machine {
     pub hosts: Vec<HostBridge>,
     /// How many more host bridges the tree has; a warning says why each is
     /// left out.
-    pub refused_hosts: usize,
+    pub unusable_host_bridges: usize,
     /// Console and power.
-    pub lifeline: Lifeline,
+    pub early_devices: EarlyDevices,
     /// Processors that are there to be used.
     pub cpus: usize,
     /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
@@ -98,8 +98,8 @@ impl Machine {
             memory_nodes,
             reservations,
             hosts: bridges.hosts,
-            refused_hosts: bridges.refused,
-            lifeline: Lifeline::from_device_tree(bytes),
+            unusable_host_bridges: bridges.refused,
+            early_devices: EarlyDevices::from_device_tree(bytes),
             cpus,
             psci_cpus,
             timer_frequency,
@@ -112,7 +112,7 @@ impl Machine {
     pub fn host_bridges(&self) -> Result<&[HostBridge], MachineError> {
         if self.hosts.is_empty() {
             return Err(MachineError::NoHostBridge {
-                refused: self.refused_hosts,
+                refused: self.unusable_host_bridges,
             });
         }
         Ok(&self.hosts)

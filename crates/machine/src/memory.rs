@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::cells::{self, Reader};
-use super::tree::{Place, Tree, text};
+use super::tree::{FdtNode, Tree, text};
 use warmbus_memory::PhysAddr;
 
 /// More memory ranges, and more reservations, than any machine has. What is
@@ -107,7 +107,7 @@ pub(super) fn memory(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(Region, u32)>, MachineError> {
     let mut found: Vec<(u32, Vec<Region>)> = Vec::new();
-    tree.walk_top(&mut |place| {
+    tree.walk_root_children(&mut |place| {
         if place.text("device_type")? == Some("memory") && place.is_okay()? {
             // A crash or guest kernel is told to use less than there is.
             let property = match place.property("linux,usable-memory")? {
@@ -146,7 +146,7 @@ pub(super) fn reservations(
         taken.extend(found.into_iter().map(|region| Reservation { region, kind }));
     };
     let mut initrd = (None, None);
-    tree.walk_top(&mut |place| {
+    tree.walk_root_children(&mut |place| {
         let Some(parent) = place.parent().filter(|parent| parent.parent().is_some()) else {
             let name = place.name()?;
             if name == "chosen" {
@@ -210,7 +210,7 @@ fn one_number(value: &[u8]) -> Option<u64> {
 }
 
 fn take_regions(
-    place: &Place<'_, '_>,
+    place: &FdtNode<'_, '_>,
     property: &'static str,
     found: &mut Vec<Region>,
     warnings: &mut Vec<String>,
@@ -302,6 +302,6 @@ pub fn subtract(regions: &[Region], holes: impl IntoIterator<Item = Region>) -> 
 
 /// The kernel command line that the tree carries.
 pub(super) fn bootargs(tree: &Tree<'_>) -> Result<String, MachineError> {
-    let value = tree.top_property("chosen", "bootargs")?;
+    let value = tree.root_child_property("chosen", "bootargs")?;
     Ok(value.and_then(text).unwrap_or_default().into())
 }

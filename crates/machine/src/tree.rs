@@ -94,14 +94,14 @@ impl<'a> Tree<'a> {
     /// out.
     pub(super) fn walk(
         &self,
-        visit: &mut dyn FnMut(&Place<'_, 'a>) -> Result<ControlFlow<()>, MachineError>,
+        visit: &mut dyn FnMut(&FdtNode<'_, 'a>) -> Result<ControlFlow<()>, MachineError>,
     ) -> Result<(), MachineError> {
         let root = self
             .fdt
             .root()
             .map_err(|error| structure_error("/", error))?;
         descend(
-            &Place {
+            &FdtNode {
                 node: root.as_node(),
                 parent: None,
             },
@@ -112,9 +112,9 @@ impl<'a> Tree<'a> {
 
     /// Shows the nodes directly below the root, and below those of them that
     /// `visit` returns `Continue` for.
-    pub(super) fn walk_top(
+    pub(super) fn walk_root_children(
         &self,
-        visit: &mut dyn FnMut(&Place<'_, 'a>) -> Result<ControlFlow<()>, MachineError>,
+        visit: &mut dyn FnMut(&FdtNode<'_, 'a>) -> Result<ControlFlow<()>, MachineError>,
     ) -> Result<(), MachineError> {
         self.walk(&mut |place| match place.parent {
             None => Ok(ControlFlow::Continue(())),
@@ -123,13 +123,13 @@ impl<'a> Tree<'a> {
     }
 
     /// The value of `property` of the node `/node`.
-    pub(super) fn top_property(
+    pub(super) fn root_child_property(
         &self,
         node: &str,
         property: &str,
     ) -> Result<Option<&'a [u8]>, MachineError> {
         let mut value = None;
-        let walked = self.walk_top(&mut |place| {
+        let walked = self.walk_root_children(&mut |place| {
             if place.name()? == node && value.is_none() {
                 value = place.property(property)?;
             }
@@ -140,9 +140,9 @@ impl<'a> Tree<'a> {
 }
 
 fn descend<'a>(
-    place: &Place<'_, 'a>,
+    place: &FdtNode<'_, 'a>,
     depth: u32,
-    visit: &mut dyn FnMut(&Place<'_, 'a>) -> Result<ControlFlow<()>, MachineError>,
+    visit: &mut dyn FnMut(&FdtNode<'_, 'a>) -> Result<ControlFlow<()>, MachineError>,
 ) -> Result<(), MachineError> {
     if depth > MAX_DEPTH {
         return Err(MachineError::TooDeep { path: place.path() });
@@ -152,7 +152,7 @@ fn descend<'a>(
     }
     let children = place.node.children().map_err(|error| place.error(error))?;
     for child in children.iter() {
-        let child = Place {
+        let child = FdtNode {
             node: child.map_err(|error| place.error(error))?,
             parent: Some(place),
         };
@@ -187,9 +187,9 @@ fn structure_error(path: &str, error: fdt::FdtError) -> MachineError {
 }
 
 /// A node and where it is.
-pub(super) struct Place<'p, 'a> {
+pub(super) struct FdtNode<'p, 'a> {
     node: Node<'a>,
-    parent: Option<&'p Place<'p, 'a>>,
+    parent: Option<&'p FdtNode<'p, 'a>>,
 }
 
 /// Number of 32-bit cells that addresses and sizes below a node have
@@ -200,7 +200,7 @@ pub(super) struct Cells {
     pub(super) size: usize,
 }
 
-impl<'p, 'a> Place<'p, 'a> {
+impl<'p, 'a> FdtNode<'p, 'a> {
     fn error(&self, error: fdt::FdtError) -> MachineError {
         structure_error(&self.path(), error)
     }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::Region;
 use super::cells::{self, AddressError, Reader};
-use super::tree::Place;
+use super::tree::FdtNode;
 use warmbus_pci::{HostBridge, HostWindow, PhysAddr, WindowKind};
 
 /// More windows than any host bridge has. Each is compared with all others.
@@ -15,7 +15,7 @@ const MAX_WINDOWS: usize = 64;
 /// The windows of a bridge, from its `ranges`. One that cannot be used is left
 /// out with a warning.
 pub(super) fn windows(
-    place: &Place<'_, '_>,
+    place: &FdtNode<'_, '_>,
     memory: &[Region],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<HostWindow>, AddressError> {
@@ -67,7 +67,7 @@ pub(super) fn windows(
 
 /// One entry of `ranges`; `None` where it is not a window.
 fn window(
-    place: &Place<'_, '_>,
+    place: &FdtNode<'_, '_>,
     flags: u32,
     pci_address: u64,
     bus_address: u64,

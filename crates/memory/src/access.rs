@@ -9,7 +9,7 @@ use crate::PhysAddr;
 ///
 /// All calls stay inside the arena of the [`Placement`](super::Placement).
 /// Within one handover, a later write replaces an earlier one.
-pub trait Sink {
+pub trait PhysMemWrite {
     /// Writes `bytes` at `address`.
     fn write(&mut self, address: PhysAddr, bytes: &[u8]);
 
@@ -18,12 +18,12 @@ pub trait Sink {
 }
 
 /// Memory that a handover is read from.
-pub trait Source {
+pub trait PhysMemRead {
     /// The `length` bytes at `address`; `None` where they are not all memory.
     fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]>;
 }
 
-impl<S: Sink + ?Sized> Sink for &mut S {
+impl<S: PhysMemWrite + ?Sized> PhysMemWrite for &mut S {
     fn write(&mut self, address: PhysAddr, bytes: &[u8]) {
         (**self).write(address, bytes);
     }
@@ -35,12 +35,12 @@ impl<S: Sink + ?Sized> Sink for &mut S {
 
 /// Memory that is at the physical addresses from a base on.
 #[derive(Debug)]
-pub struct Window<'a> {
+pub struct MappedRange<'a> {
     base: PhysAddr,
     bytes: &'a mut [u8],
 }
 
-impl<'a> Window<'a> {
+impl<'a> MappedRange<'a> {
     /// The memory at `base`, whose bytes are `bytes`.
     pub const fn new(base: PhysAddr, bytes: &'a mut [u8]) -> Self {
         Self { base, bytes }
@@ -52,7 +52,7 @@ impl<'a> Window<'a> {
     }
 }
 
-impl Sink for Window<'_> {
+impl PhysMemWrite for MappedRange<'_> {
     /// # Panics
     ///
     /// If the bytes are not all inside the window.
@@ -72,12 +72,12 @@ impl Sink for Window<'_> {
 ///
 /// It starts filled with `0xa5`, so that a byte that was never written shows.
 #[derive(Clone, Debug)]
-pub struct Buffer {
+pub struct TestMemory {
     base: PhysAddr,
     bytes: Vec<u8>,
 }
 
-impl Buffer {
+impl TestMemory {
     /// The `size` bytes from `base` on.
     #[must_use]
     pub fn new(base: PhysAddr, size: usize) -> Self {
@@ -106,18 +106,18 @@ impl Buffer {
         self.bytes.get(start..start.checked_add(length)?)
     }
 
-    fn window(&mut self) -> Window<'_> {
-        Window::new(self.base, &mut self.bytes)
+    fn window(&mut self) -> MappedRange<'_> {
+        MappedRange::new(self.base, &mut self.bytes)
     }
 }
 
-impl Source for Buffer {
+impl PhysMemRead for TestMemory {
     fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
         self.get(address, usize::try_from(length).ok()?)
     }
 }
 
-impl Sink for Buffer {
+impl PhysMemWrite for TestMemory {
     /// # Panics
     ///
     /// If the bytes are not all inside the buffer.

@@ -10,7 +10,7 @@ mod page_size;
 mod range;
 pub mod search;
 
-pub use access::{Buffer, Sink, Source, Window};
+pub use access::{MappedRange, PhysMemRead, PhysMemWrite, TestMemory};
 pub use address::PhysAddr;
 pub use page_size::PageSize;
 pub use range::MemoryRange;

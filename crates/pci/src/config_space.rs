@@ -3,9 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::by_function::ByFunction;
 use super::capabilities::{CapabilityLists, read_capability_lists};
 use super::registers::{self, extended, sr_iov};
+use super::sbdf_map::SbdfMap;
 use super::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, VfIdentity, Width};
 
 /// What a Vendor ID read returns while a function is not ready and software
@@ -139,7 +139,7 @@ pub trait ConfigSpace: ConfigAccess {
 #[derive(Debug)]
 pub struct PlainConfig<A> {
     access: A,
-    lists: ByFunction<CapabilityLists>,
+    lists: SbdfMap<CapabilityLists>,
 }
 
 impl<A: ConfigAccess> PlainConfig<A> {
@@ -147,7 +147,7 @@ impl<A: ConfigAccess> PlainConfig<A> {
     pub const fn new(access: A) -> Self {
         Self {
             access,
-            lists: ByFunction::new(),
+            lists: SbdfMap::new(),
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) const fn address_bits(kind: BarKind, value: u32) -> u32 {
 
 /// The BARs of a function as its registers say, sizes unknown; a register
 /// that is 0 is taken as not implemented.
-pub(super) fn found_bars(
+pub(super) fn read_bars(
     header_type: u8,
     read: &mut dyn FnMut(u16) -> u32,
     found: &mut dyn FnMut(Bar),
@@ -176,7 +176,7 @@ mod tests {
     fn a_64_bit_bar_takes_two_registers() {
         let mut bars = Vec::new();
         let mut read = registers(&[(0x10, 0x1000_000c), (0x14, 0x80), (0x18, 0xc001)]);
-        found_bars(0, &mut read, &mut |bar| bars.push(bar));
+        read_bars(0, &mut read, &mut |bar| bars.push(bar));
         assert_eq!(bars.len(), 2);
         assert_eq!(bars[0].address, Some(0x80_1000_0000));
         assert!(bars[0].prefetchable);

@@ -49,7 +49,7 @@ pub struct HostWindow {
 
 /// How one window shows the configuration space of all buses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WindowShape {
+pub struct CamLayout {
     /// Binary logarithm of the bytes of a bus, 16 or 20. A function has the
     /// 256th part of them: all 4 KiB of its configuration space, or only the
     /// first 256 bytes.
@@ -57,14 +57,14 @@ pub struct WindowShape {
     /// Only device 0 is on the first bus. A controller that is made to look
     /// like ECAM sends its own requests there whatever device they are for, so
     /// that one device would answer for 32.
-    pub one_device: bool,
+    pub single_device_on_root_bus: bool,
 }
 
-impl WindowShape {
+impl CamLayout {
     /// ECAM (PCIe 7.2.2).
     pub const ECAM: Self = Self {
         bus_shift: 20,
-        one_device: false,
+        single_device_on_root_bus: false,
     };
 }
 
@@ -72,7 +72,7 @@ impl WindowShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
     /// One window with all of it.
-    Window(WindowShape),
+    Window(CamLayout),
     /// A Synopsys `DesignWare` root port, whose window shows one function at a
     /// time.
     DesignWare {
@@ -99,7 +99,7 @@ impl Mechanism {
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Window(shape) if shape.bus_shift == WindowShape::ECAM.bus_shift => "ECAM",
+            Self::Window(shape) if shape.bus_shift == CamLayout::ECAM.bus_shift => "ECAM",
             Self::Window(_) => "CAM",
             Self::DesignWare { .. } => "DesignWare port, window",
             Self::BrcmStb => "Broadcom STB port",

@@ -10,39 +10,43 @@ extern crate alloc;
 
 mod access;
 mod address;
-mod ahead;
-mod by_function;
 mod capabilities;
-mod check;
 mod config_mech;
 mod config_space;
-mod counted;
+mod counting;
 mod decode;
 mod enumerate;
 mod host;
-mod recorded;
+mod lspci;
+mod prefetch;
 pub mod registers;
 mod resources;
+mod sbdf_map;
 mod sriov;
 pub mod time;
 mod topology;
+mod verify;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, Sbdf};
-pub use ahead::{Answer, ConfigRead, ReadAhead, ReadQueue, by_root_port};
-pub use by_function::ByFunction;
 pub use capabilities::{CapabilityLists, FoundLists, read_capability_lists};
-pub use check::{KnownRegisters, check};
-pub use config_mech::{Reach, ReachError, Registers};
+pub use config_mech::{HostBridgeAccess, HostBridgeError, Registers};
 pub use config_space::{ConfigSpace, PlainConfig, Probe, VENDOR_NOT_READY};
-pub use counted::{AccessCounts, Counted};
+pub use counting::{AccessCounts, CountingAccess};
 pub use enumerate::{ScanPolicy, enumerate};
-pub use host::{BusRange, HostBridge, HostWindow, Mechanism, WindowKind, WindowShape};
-pub use recorded::{DumpError, DumpProblem, Recorded};
-pub use resources::{AssignOutcome, AssignPolicy, assign};
-pub use sriov::{EnabledVfs, VfIdentity, VfPolicy, VfRouting, VfScope, ask_vf_routing, enable_vfs};
+pub use host::{BusRange, CamLayout, HostBridge, HostWindow, Mechanism, WindowKind};
+pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace};
+pub use prefetch::{
+    ConfigRead, PrefetchedAccess, ReadBatches, ReadResult, group_reads_by_root_port,
+};
+pub use resources::{AssignCounts, AssignPolicy, assign};
+pub use sbdf_map::SbdfMap;
+pub use sriov::{
+    EnabledVfs, VfIdentity, VfPolicy, VfRouting, VfScope, enable_vfs, probe_vf_routing,
+};
 pub use topology::{
     Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
     PortType, SrIovInfo, Topology, VirtualInfo,
 };
+pub use verify::{KnownRegisters, verify_assignment};
 pub use warmbus_memory::PhysAddr;

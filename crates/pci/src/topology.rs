@@ -273,7 +273,7 @@ pub struct Topology {
     pub anomalies: Vec<Anomaly>,
     /// Functions that are there but could not be taken in; an anomaly tells
     /// why.
-    pub left_out: Vec<Sbdf>,
+    pub excluded: Vec<Sbdf>,
     /// Functions that were asked for, did not answer, and will not as long as
     /// the machine is on: see [`enumerate`](super::enumerate()).
     pub absent: Vec<Sbdf>,

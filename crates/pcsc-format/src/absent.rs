@@ -12,12 +12,12 @@ pub(super) const PROPERTY: &str = "warmbus,absent";
 
 /// Functions that the property has room for. The list makes no claim to be
 /// complete, so that the rest is left out.
-pub(super) const MOST: usize = 512;
+pub(super) const MAX: usize = 512;
 
 /// Bytes of the header.
 const HEADER: usize = 16;
 /// Bytes of the property at most.
-pub(super) const MOST_BYTES: u64 = (HEADER + 4 * MOST) as u64;
+pub(super) const MAX_BYTES: u64 = (HEADER + 4 * MAX) as u64;
 
 const MAGIC: [u8; 4] = *b"WBAB";
 const VERSION: u16 = 1;
@@ -25,12 +25,12 @@ const VERSION: u16 = 1;
 const CRC: usize = 12;
 
 /// The value of the property for `functions`, in any order; the lowest
-/// [`MOST`] of them.
+/// [`MAX`] of them.
 pub(super) fn property(functions: &[Sbdf]) -> Vec<u8> {
     let mut functions = functions.to_vec();
     Sbdf::sort(&mut functions);
     functions.dedup();
-    functions.truncate(MOST);
+    functions.truncate(MAX);
 
     let mut bytes = Vec::with_capacity(HEADER + 4 * functions.len());
     bytes.extend_from_slice(&MAGIC);

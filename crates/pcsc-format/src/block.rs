@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use warmbus_memory::Sink;
+use warmbus_memory::PhysMemWrite;
 use warmbus_pci::{ConfigOffset, PhysAddr, Sbdf};
 
 /// Bytes of a data block, extension included, whatever the page size.
@@ -29,9 +29,9 @@ const MAGIC: [u8; 4] = *b"WBBX";
 const VERSION: u16 = 1;
 
 /// Flag: not all masks fit.
-const MASKS_CUT: u16 = 1;
+const MASKS_TRUNCATED: u16 = 1;
 /// Flag: the capabilities are not complete.
-const CAPABILITIES_CUT: u16 = 2;
+const CAPABILITIES_TRUNCATED: u16 = 2;
 /// Flag: a virtual function.
 const VIRTUAL: u16 = 4;
 /// Flag: a virtual function whose VF Enable is clear.
@@ -53,19 +53,19 @@ const VALUE_GIVEN: u16 = 1;
 
 /// Masks that a block has room for. A function with a type 0 header and SR-IOV
 /// has 13.
-pub const MOST_MASKS: usize = 32;
+pub const MAX_MASKS: usize = 32;
 /// Capabilities that a block has room for.
-pub const MOST_CAPABILITIES: usize = ((BLOCK_SIZE - EXTENSION) as usize
+pub const MAX_CAPABILITIES: usize = ((BLOCK_SIZE - EXTENSION) as usize
     - HEADER
-    - MOST_MASKS * MASK
-    - MOST_ROUTINGS * ROUTING
-    - MOST_RANGES * RANGE)
+    - MAX_MASKS * MASK
+    - MAX_ROUTINGS * ROUTING
+    - MAX_RANGES * RANGE)
     / CAPABILITY;
 /// Routing records that a block has room for; more are left out.
-pub const MOST_ROUTINGS: usize = 16;
+pub const MAX_ROUTINGS: usize = 16;
 /// Ranges of synthesised bytes that a block has room for; a function with more
 /// cannot be handed over.
-pub const MOST_RANGES: usize = 16;
+pub const MAX_RANGES: usize = 16;
 
 /// What is known about writes to a dword of configuration space: a BAR, an
 /// expansion ROM BAR or a window register of a bridge. A bit in neither mask is
@@ -134,13 +134,13 @@ pub struct VirtualRecord<'a> {
     /// Whether VF Enable is clear, so that the block tells of the future.
     pub disabled: bool,
     /// Ranges of bytes that were not read: first offset and length. At most
-    /// [`MOST_RANGES`].
+    /// [`MAX_RANGES`].
     pub synthesised: &'a [(u16, u16)],
 }
 
 /// One function as it goes into a handover.
 #[derive(Clone, Copy, Debug)]
-pub struct BlockInput<'a> {
+pub struct FunctionRecord<'a> {
     /// Its address.
     pub sbdf: Sbdf,
     /// Bytes of its configuration space, 256 or 4096.
@@ -153,24 +153,24 @@ pub struct BlockInput<'a> {
     pub cacheable: &'a [u8],
     /// Bitmap of the bytes that are valid, a subset of `cacheable`.
     pub cached: &'a [u8],
-    /// Size masks, if they are known. More than [`MOST_MASKS`] are cut off,
+    /// Size masks, if they are known. More than [`MAX_MASKS`] are cut off,
     /// which the block tells.
     pub masks: &'a [MaskRecord],
     /// Capabilities in list order, conventional before extended. More than
-    /// [`MOST_CAPABILITIES`] are cut off, which the block tells.
+    /// [`MAX_CAPABILITIES`] are cut off, which the block tells.
     pub capabilities: &'a [CapabilityRecord],
     /// Whether `capabilities` are all that the function has. They are not if
     /// one of its lists could not be followed to the end.
     pub capabilities_complete: bool,
     /// Of a physical function what is known of the places of its VFs, ascending
     /// by NumVFs, of a virtual one the record under which it was captured. Of
-    /// more than [`MOST_ROUTINGS`] those that were not used are left out first.
+    /// more than [`MAX_ROUTINGS`] those that were not used are left out first.
     pub routing: &'a [RoutingRecord],
     /// What makes it a virtual function, if it is one.
     pub virtual_function: Option<VirtualRecord<'a>>,
 }
 
-impl BlockInput<'_> {
+impl FunctionRecord<'_> {
     pub(super) fn check(&self) -> Result<(), BlockError> {
         let function = self.sbdf;
         let (size, given) = (self.size, self.data.len());
@@ -185,7 +185,7 @@ impl BlockInput<'_> {
             });
         }
         let ranges = self.virtual_function.map_or(0, |vf| vf.synthesised.len());
-        if ranges > MOST_RANGES {
+        if ranges > MAX_RANGES {
             return Err(BlockError::Ranges { function, ranges });
         }
         for bitmap in [self.cacheable, self.cached] {
@@ -210,7 +210,7 @@ impl BlockInput<'_> {
 
     /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
     /// in larger pages is not touched. The input has been checked.
-    pub(super) fn write(&self, address: PhysAddr, generation: u64, sink: &mut impl Sink) {
+    pub(super) fn write(&self, address: PhysAddr, generation: u64, sink: &mut impl PhysMemWrite) {
         let mut crc = crc32fast::Hasher::new();
         let bitmap_size = (CACHED - CACHEABLE) as usize;
         part(sink, &mut crc, address, self.data, CACHEABLE as usize);
@@ -228,14 +228,14 @@ impl BlockInput<'_> {
 
     /// Fills in the extension but for its CRC and returns the bytes used.
     fn extend(&self, extension: &mut [u8], generation: u64) -> usize {
-        let masks = &self.masks[..self.masks.len().min(MOST_MASKS)];
-        let capabilities = &self.capabilities[..self.capabilities.len().min(MOST_CAPABILITIES)];
+        let masks = &self.masks[..self.masks.len().min(MAX_MASKS)];
+        let capabilities = &self.capabilities[..self.capabilities.len().min(MAX_CAPABILITIES)];
         let mut flags = 0;
         if masks.len() < self.masks.len() {
-            flags |= MASKS_CUT;
+            flags |= MASKS_TRUNCATED;
         }
         if capabilities.len() < self.capabilities.len() || !self.capabilities_complete {
-            flags |= CAPABILITIES_CUT;
+            flags |= CAPABILITIES_TRUNCATED;
         }
         let routings = self.routings();
         let ranges = self.virtual_function.map_or(&[][..], |vf| vf.synthesised);
@@ -330,14 +330,14 @@ impl BlockInput<'_> {
 
     /// The routing records that there is room for, ascending by NumVFs.
     fn routings(&self) -> Vec<RoutingRecord> {
-        let mut left_out = self.routing.len().saturating_sub(MOST_ROUTINGS);
+        let mut excluded = self.routing.len().saturating_sub(MAX_ROUTINGS);
         let mut kept = self.routing.to_vec();
         kept.retain(|record| {
-            let is_left_out = left_out > 0 && !record.captured;
-            left_out -= usize::from(is_left_out);
+            let is_left_out = excluded > 0 && !record.captured;
+            excluded -= usize::from(is_left_out);
             !is_left_out
         });
-        kept.truncate(MOST_ROUTINGS);
+        kept.truncate(MAX_ROUTINGS);
         kept
     }
 }
@@ -345,7 +345,7 @@ impl BlockInput<'_> {
 /// Writes `bytes` at `address`, fills up with zeros to `size` and takes all of
 /// it into the CRC.
 fn part(
-    sink: &mut impl Sink,
+    sink: &mut impl PhysMemWrite,
     crc: &mut crc32fast::Hasher,
     address: PhysAddr,
     bytes: &[u8],
@@ -364,7 +364,7 @@ fn ones(bitmap: &[u8]) -> u16 {
 }
 
 /// Why a function cannot be handed over. Each of these is a mistake in what
-/// filled in the [`BlockInput`].
+/// filled in the [`FunctionRecord`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockError {
     /// The configuration space has another size than 256 or 4096 bytes, or
@@ -423,7 +423,7 @@ impl fmt::Display for BlockError {
             ),
             Self::Ranges { function, ranges } => write!(
                 f,
-                "{function}: {ranges} ranges of bytes that were not read are more than {MOST_RANGES}"
+                "{function}: {ranges} ranges of bytes that were not read are more than {MAX_RANGES}"
             ),
             Self::NotCacheable { function, offset } => write!(
                 f,

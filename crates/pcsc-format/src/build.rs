@@ -9,9 +9,11 @@ use vm_fdt::FdtWriter;
 
 use super::block::BlockError;
 use super::layout::Layout;
-use super::{BlockInput, absent, index};
-use warmbus_kho::{ARENA_BLOCK, Inherited, METADATA, MOST_SCRATCH_AREAS, Subtree, map, native};
-use warmbus_memory::{MemoryRange, PhysAddr, Sink};
+use super::{FunctionRecord, absent, index};
+use warmbus_kho::{
+    ARENA_BLOCK, InheritedState, MAX_SCRATCH_AREAS, METADATA, Subtree, native, preserved_map,
+};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemWrite};
 use warmbus_pci::Sbdf;
 
 /// Version of the cacheability rules that the consumer compares with its own:
@@ -69,20 +71,20 @@ pub struct Handover {
 pub fn build(
     layout: &Layout,
     placement: &Placement<'_>,
-    blocks: &[BlockInput<'_>],
-    sink: &mut impl Sink,
+    blocks: &[FunctionRecord<'_>],
+    sink: &mut impl PhysMemWrite,
 ) -> Result<Handover, BuildError> {
-    build_upon(layout, placement, Inherited::default(), blocks, sink)
+    build_inheriting(layout, placement, InheritedState::default(), blocks, sink)
 }
 
 /// The same on top of an earlier handover, that `layout` has room for
 /// ([`Layout::with_inherited`]).
-pub fn build_upon(
+pub fn build_inheriting(
     layout: &Layout,
     placement: &Placement<'_>,
-    inherited: Inherited<'_>,
-    blocks: &[BlockInput<'_>],
-    sink: &mut impl Sink,
+    inherited: InheritedState<'_>,
+    blocks: &[FunctionRecord<'_>],
+    sink: &mut impl PhysMemWrite,
 ) -> Result<Handover, BuildError> {
     check(layout, placement, blocks)?;
     let at = |offset: u64| PhysAddr(placement.arena.0 + offset);
@@ -111,7 +113,7 @@ pub fn build_upon(
     entries.extend_from_slice(inherited.entries);
     let mut pages = layout.map_pages(placement.arena);
     let map_pages = pages.left();
-    let map = map::write(layout.abi(), layout.page_size(), &entries, &mut pages, sink)
+    let map = preserved_map::write(layout.abi(), layout.page_size(), &entries, &mut pages, sink)
         .ok_or(BuildError::MapTooLarge { pages: map_pages })?;
 
     let metadata = layout.metadata.map(|piece| at(piece.offset));
@@ -149,7 +151,7 @@ pub fn build_upon(
 fn check(
     layout: &Layout,
     placement: &Placement<'_>,
-    blocks: &[BlockInput<'_>],
+    blocks: &[FunctionRecord<'_>],
 ) -> Result<(), BuildError> {
     if blocks.len() as u64 != layout.functions() {
         return Err(BuildError::Count {
@@ -167,7 +169,7 @@ fn check(
         });
     }
     let areas = placement.scratch.len();
-    if areas == 0 || areas > MOST_SCRATCH_AREAS {
+    if areas == 0 || areas > MAX_SCRATCH_AREAS {
         return Err(BuildError::ScratchAreas { areas });
     }
     for block in blocks {
@@ -185,7 +187,12 @@ fn check(
 }
 
 /// Writes `bytes` and zeroes the rest of a run of `run` bytes.
-fn put(sink: &mut impl Sink, address: PhysAddr, bytes: &[u8], run: u64) -> Result<(), BuildError> {
+fn put(
+    sink: &mut impl PhysMemWrite,
+    address: PhysAddr,
+    bytes: &[u8],
+    run: u64,
+) -> Result<(), BuildError> {
     let size = bytes.len() as u64;
     if size > run {
         return Err(BuildError::PieceTooLarge { size, run });
@@ -196,14 +203,14 @@ fn put(sink: &mut impl Sink, address: PhysAddr, bytes: &[u8], run: u64) -> Resul
 }
 
 /// Zeroes what follows the first `used` bytes of a run.
-fn fill(sink: &mut impl Sink, address: PhysAddr, used: u64, run: u64) {
+fn fill(sink: &mut impl PhysMemWrite, address: PhysAddr, used: u64, run: u64) {
     sink.zero(PhysAddr(address.0 + used), run - used);
 }
 
 /// The tree that the `pcsc-v1` consumer walks, with pointers to what it
 /// ignores.
 fn subtree(
-    blocks: &[BlockInput<'_>],
+    blocks: &[FunctionRecord<'_>],
     placement: &Placement<'_>,
     first_block: PhysAddr,
     stride: u64,
@@ -222,7 +229,7 @@ fn subtree(
     }
     // Who does not know the index does not know either under which conditions a
     // block holds whose function does not exist now.
-    let exists = |block: &BlockInput<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
+    let exists = |block: &FunctionRecord<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
     for (number, block) in blocks.iter().enumerate().filter(|(_, block)| exists(block)) {
         let function = block.sbdf;
         let node = tree.begin_node(&format!(
@@ -322,7 +329,7 @@ pub enum BuildError {
         second: Sbdf,
     },
     /// A function cannot be handed over.
-    Block(BlockError),
+    FunctionCache(BlockError),
     /// The preserved-memory map takes more pages than were set aside.
     MapTooLarge {
         /// Pages set aside.
@@ -352,13 +359,13 @@ impl fmt::Display for BuildError {
             ),
             Self::ScratchAreas { areas } => write!(
                 f,
-                "a handover takes 1 to {MOST_SCRATCH_AREAS} scratch areas, not {areas}"
+                "a handover takes 1 to {MAX_SCRATCH_AREAS} scratch areas, not {areas}"
             ),
             Self::Order { first, second } => write!(
                 f,
                 "function {second} comes after {first}, although functions have to ascend"
             ),
-            Self::Block(error) => error.fmt(f),
+            Self::FunctionCache(error) => error.fmt(f),
             Self::MapTooLarge { pages } => write!(
                 f,
                 "the preserved-memory map does not fit into its {pages} pages"
@@ -376,7 +383,7 @@ impl core::error::Error for BuildError {}
 
 impl From<BlockError> for BuildError {
     fn from(error: BlockError) -> Self {
-        Self::Block(error)
+        Self::FunctionCache(error)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! `docs/pcsc-format.md` is the description of the format.
 
-use super::BlockInput;
+use super::FunctionRecord;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Sink;
+use warmbus_memory::PhysMemWrite;
 
 /// Bytes of the header of the index.
 pub(super) const INDEX_HEADER_SIZE: u64 = 64;
@@ -22,12 +22,12 @@ pub(super) const fn size(functions: usize) -> u64 {
 /// Writes the index of `blocks`, which ascend by function, to `address`. Their
 /// data blocks lie from `first` on, `stride` bytes apart.
 pub(super) fn write(
-    blocks: &[BlockInput<'_>],
+    blocks: &[FunctionRecord<'_>],
     first: PhysAddr,
     stride: u64,
     generation: u64,
     address: PhysAddr,
-    sink: &mut impl Sink,
+    sink: &mut impl PhysMemWrite,
 ) {
     let mut header = [0; INDEX_HEADER_SIZE as usize];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);

@@ -7,8 +7,8 @@ use super::absent;
 use super::block::BLOCK_SIZE;
 use super::index::{INDEX_HEADER_SIZE, INDEX_RECORD_SIZE};
 use core::cmp::Reverse;
-use warmbus_kho::map::{Preserved, most_pages, split};
-use warmbus_kho::{ARENA_BLOCK, Inherited, KhoAbi, METADATA, map, map_radix};
+use warmbus_kho::preserved_map::{Preserved, max_pages, split};
+use warmbus_kho::{ARENA_BLOCK, InheritedState, KhoAbi, METADATA, preserved_map};
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
 
@@ -17,7 +17,7 @@ use warmbus_memory::PhysAddr;
 const NODE_SIZE: u64 = 48;
 
 /// More than the subtree takes without its nodes.
-const SUBTREE_FIXED: u64 = 512 + absent::MOST_BYTES;
+const SUBTREE_FIXED: u64 = 512 + absent::MAX_BYTES;
 
 /// Sizes and offsets in the arena for a number of functions.
 ///
@@ -101,14 +101,14 @@ impl Layout {
     }
 
     /// The same with room for what goes on from an earlier handover.
-    pub fn with_inherited(mut self, inherited: Inherited<'_>) -> Result<Self, LayoutError> {
+    pub fn with_inherited(mut self, inherited: InheritedState<'_>) -> Result<Self, LayoutError> {
         // Who handed over to us has said already who it is.
         if inherited.subtrees.iter().any(|tree| tree.name == METADATA) {
             self.metadata = None;
             self.place();
         }
         if !inherited.entries.is_empty() {
-            self.map_pages += map_radix::pages(self.page_size, inherited.entries);
+            self.map_pages += preserved_map::radix::pages(self.page_size, inherited.entries);
         }
         if self.size() > ARENA_BLOCK {
             return Err(LayoutError {
@@ -140,7 +140,7 @@ impl Layout {
         self.preserved_size = offset;
         self.scratch.offset = offset;
         self.map = offset + self.scratch.size();
-        self.map_pages = most_pages(self.abi, self.page_size, self.extents().into_iter());
+        self.map_pages = max_pages(self.abi, self.page_size, self.extents().into_iter());
     }
 
     /// The orders of all preserved blocks, each with the bytes from the first
@@ -185,8 +185,12 @@ impl Layout {
         entries
     }
 
-    pub(super) fn map_pages(&self, base: PhysAddr) -> map::Pages {
-        map::Pages::new(PhysAddr(base.0 + self.map), self.map_pages, self.page_size)
+    pub(super) fn map_pages(&self, base: PhysAddr) -> preserved_map::PageAllocator {
+        preserved_map::PageAllocator::new(
+            PhysAddr(base.0 + self.map),
+            self.map_pages,
+            self.page_size,
+        )
     }
 
     /// Bytes of the arena.

@@ -7,15 +7,15 @@ extern crate alloc;
 mod absent;
 pub mod block;
 pub mod build;
-pub mod gather;
+pub mod export;
 mod index;
 pub mod layout;
 pub mod verify;
 
 pub use block::{
-    BlockInput, CapabilityRecord, MOST_ROUTINGS, MaskRecord, RoutingRecord, VirtualRecord,
+    CapabilityRecord, FunctionRecord, MAX_ROUTINGS, MaskRecord, RoutingRecord, VirtualRecord,
 };
-pub use build::{BuildError, Handover, Placement, build, build_upon};
-pub use gather::Gathered;
+pub use build::{BuildError, Handover, Placement, build, build_inheriting};
+pub use export::HandoverRecords;
 pub use layout::{Layout, LayoutError};
 pub use verify::{VerifyError, verify};

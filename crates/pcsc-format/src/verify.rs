@@ -8,8 +8,8 @@ use core::fmt;
 
 use super::block::BLOCK_SIZE;
 use super::{Handover, Layout};
-use warmbus_kho::walk::{self, Arena, MapFault, each_property, number, u64_at};
-use warmbus_kho::{KhoAbi, map};
+use warmbus_kho::preserved_map::read::{self, Arena, MapFault, each_property, number, u64_at};
+use warmbus_kho::{KhoAbi, preserved_map};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
@@ -39,7 +39,7 @@ const RECORD_BLOCK: usize = 8;
 pub fn verify(
     layout: &Layout,
     handover: &Handover,
-    inherited: &[map::Preserved],
+    inherited: &[preserved_map::Preserved],
     base: PhysAddr,
     arena: &[u8],
     in_use: &[(&'static str, MemoryRange)],
@@ -65,7 +65,7 @@ pub fn verify(
     }
 
     let (map, page_size) = (PhysAddr(root.map), layout.page_size());
-    let map = walk::entries(&arena, layout.abi(), page_size, map, handover.entries);
+    let map = read::entries(&arena, layout.abi(), page_size, map, handover.entries);
     let map = map.map_err(VerifyError::map)?;
     let (preserved, others) = map
         .entries

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::block::{Block, State};
-use super::cached::Cached;
+use super::config_cache::ConfigCache;
+use super::function_cache::{FunctionCache, State};
 use warmbus_pci::{ConfigAccess, ConfigOffset, ConfigRead, Sbdf, Width};
 
 /// A cached byte that the hardware no longer returns.
@@ -30,7 +30,7 @@ pub struct SelfCheck {
     pub differences: Vec<Difference>,
 }
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// The reads that [`Self::capture`] would make of `function`, in its order.
     pub fn missing_reads(&self, function: Sbdf) -> Vec<ConfigRead> {
         let Some(block) = self.blocks.get(function) else {
@@ -108,7 +108,7 @@ impl<A: ConfigAccess> Cached<A> {
 /// Adds to `accesses` what reads the `wanted` bytes of one dword: a single
 /// access, unless a byte between them must not be read.
 fn plan(
-    block: &Block,
+    block: &FunctionCache,
     dword: u16,
     accesses: &mut Vec<(ConfigOffset, Width)>,
     wanted: impl Fn(ConfigOffset) -> bool,
@@ -122,7 +122,7 @@ fn plan(
     }
     let halves = [dword, dword + 2].map(|half| needs(half, Width::Word));
     // Bits of a status that are for good come along for nothing.
-    let is_whole = halves == [true, true] || halves[0] && block.lacks_fixed_bits(dword);
+    let is_whole = halves == [true, true] || halves[0] && block.misses_constant_bits(dword);
     if is_whole && is_readable(dword, Width::Dword) {
         accesses.push((ConfigOffset::new(dword), Width::Dword));
         return;

@@ -4,7 +4,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::class::{Canvas, Cell, Class};
+use super::byte_class::{ByteClass, ByteRule, ByteRuleMap};
 use super::rules::{self, Facts, Shape};
 use warmbus_pci::registers::{self, capability, express};
 use warmbus_pci::{
@@ -14,7 +14,7 @@ use warmbus_pci::{
 /// What the walk of one function found.
 pub(super) struct Inference {
     /// Class of every byte.
-    pub(super) canvas: Canvas,
+    pub(super) canvas: ByteRuleMap,
     /// Every dword that was read, to be kept as far as it may be.
     pub(super) seen: Vec<(u16, u32)>,
     /// Where the capabilities are.
@@ -43,7 +43,7 @@ pub(super) fn infer<A: ConfigAccess>(
         is_virtual,
         known,
         out: Inference {
-            canvas: Canvas::new(ConfigOffset::CONVENTIONAL_END),
+            canvas: ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END),
             seen: Vec::new(),
             lists: CapabilityLists::default(),
             anomalies: Vec::new(),
@@ -142,7 +142,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
     }
 
     fn classify(&mut self, facts: Facts, size: u16) {
-        let mut canvas = Canvas::new(size);
+        let mut canvas = ByteRuleMap::new(size);
         let mut paint_from = |walk: &mut Self, start: u16, end: u16, rule: &RuleFn| {
             let mut structure = Structure {
                 walk,
@@ -182,13 +182,13 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
         if size == ConfigOffset::END && self.out.lists.extended_capabilities.is_empty() {
             // Every search of the extended list reads this zero again.
             let first = registers::EXTENDED_CAPABILITIES;
-            canvas.paint(first, first + 4, Cell::of(Class::Static));
+            canvas.paint(first, first + 4, ByteRule::of(ByteClass::Static));
         }
         self.out.canvas = canvas;
     }
 }
 
-type RuleFn<'a> = dyn Fn(&mut dyn Shape, &mut dyn FnMut(u16, u16, Cell)) + 'a;
+type RuleFn<'a> = dyn Fn(&mut dyn Shape, &mut dyn FnMut(u16, u16, ByteRule)) + 'a;
 
 /// One structure as the rules see it.
 struct Structure<'w, 'a, A, K> {

@@ -1,6 +1,6 @@
 //! The PCI configuration space cache (PCSC).
 //!
-//! [`Cached`] stands in front of a [`ConfigAccess`] and keeps, for each
+//! [`ConfigCache`] stands in front of a [`ConfigAccess`] and keeps, for each
 //! function, the bytes that may be kept. Which ones may is decided by tables
 //! of rules, one a structure, against which both capability lists are walked.
 #![no_std]
@@ -9,25 +9,25 @@
 extern crate alloc;
 
 mod bitmap;
-mod block;
-mod cached;
+mod byte_class;
 mod capture;
-mod class;
-mod effects;
-mod fixed;
+mod config_cache;
+mod constant_bits;
+mod function_cache;
 mod infer;
+mod invalidate;
 mod masks;
 pub mod names;
 mod rules;
 mod statistics;
-mod take_in;
+mod vf;
 mod virtual_function;
 
-pub use block::Block;
-pub use cached::Cached;
+pub use byte_class::{ByteClass, InvalidatedBy, WriteEffect};
 pub use capture::{Difference, SelfCheck};
-pub use class::{Class, Effect, Tag};
-pub use fixed::FixedBits;
+pub use config_cache::ConfigCache;
+pub use constant_bits::ConstantBits;
+pub use function_cache::FunctionCache;
 pub use masks::WriteMask;
 pub use statistics::Statistics;
 

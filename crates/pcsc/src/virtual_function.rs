@@ -4,8 +4,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::block::Block;
-use super::class::Tag;
+use super::byte_class::InvalidatedBy;
+use super::function_cache::FunctionCache;
 use warmbus_pci::registers::{extended, sr_iov};
 use warmbus_pci::{ConfigOffset, VfIdentity, VfRouting};
 
@@ -75,7 +75,7 @@ impl Routing {
     }
 }
 
-impl Block {
+impl FunctionCache {
     /// Where the register `at` of the SR-IOV capability is, if there is one.
     pub(super) fn sr_iov_register(&self, at: u16) -> Option<u16> {
         Some(self.extended_capability(extended::SR_IOV)? + at)
@@ -110,7 +110,7 @@ impl Block {
     /// it. What is known for that number is kept, everything else dropped.
     /// Returns how many cached bytes were dropped.
     pub(super) fn write_num_vfs(&mut self, num_vfs: Option<u16>) -> u64 {
-        let dropped = self.drop_where(|cell| cell.tag == Tag::VfRouting);
+        let dropped = self.drop_where(|cell| cell.tag == InvalidatedBy::VfRouting);
         let control = self
             .sr_iov_register(sr_iov::CONTROL)
             .and_then(|register| self.word(register));

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use warmbus_pci::{
-    AccessFault, BusRange, HostBridge, HostWindow, Mechanism, PhysAddr, Width, WindowKind,
-    WindowShape,
+    AccessFault, BusRange, CamLayout, HostBridge, HostWindow, Mechanism, PhysAddr, Width,
+    WindowKind,
 };
 
 use crate::clock::{MICROSECOND, SimulatedClock};
@@ -110,7 +110,7 @@ impl Fabric {
         HostBridge {
             name: format!("/pcie{segment}-{:02x}", buses.first),
             segment,
-            mechanism: Mechanism::Window(WindowShape::ECAM),
+            mechanism: Mechanism::Window(CamLayout::ECAM),
             ecam_base: PhysAddr(0x40_1000_0000 + offset + (u64::from(buses.first) << 20)),
             ecam_size: count << 20,
             buses,

@@ -261,7 +261,7 @@ impl AccessLog {
         self.entries().iter().map(address).collect()
     }
 
-    /// Recorded reads that completed, by function, VF and offset of the dword.
+    /// DumpedConfigSpace reads that completed, by function, VF and offset of the dword.
     pub fn reads_by_dword(&self) -> BTreeMap<(NodeId, Option<u16>, u16), u32> {
         let mut counts = BTreeMap::new();
         for access in self.entries().iter().filter(|a| !a.write) {
@@ -273,7 +273,7 @@ impl AccessLog {
         counts
     }
 
-    /// Recorded reads of the dword of `node` that holds `offset`.
+    /// DumpedConfigSpace reads of the dword of `node` that holds `offset`.
     pub fn reads_of(&self, node: NodeId, offset: u16) -> u32 {
         let reads = self.reads_by_dword();
         reads.get(&(node, None, offset & !3)).copied().unwrap_or(0)

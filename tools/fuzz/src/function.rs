@@ -2,12 +2,12 @@
 
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 use warmbus_pci::{ConfigSpace, Probe};
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 
 /// More reads than walk, capture and check of one function can take: each of
 /// its dwords in up to four pieces, twice, and the questions whether it is
 /// still there.
-const MOST_READS: u32 = 4 * 4096;
+const MAX_READS: u32 = 4 * 4096;
 
 /// The function that answers.
 const FUNCTION: Sbdf = Sbdf::new(0, 0, 0, 0);
@@ -20,7 +20,7 @@ struct Registers {
 impl ConfigAccess for Registers {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         self.reads += 1;
-        assert!(self.reads < MOST_READS, "the walk does not end");
+        assert!(self.reads < MAX_READS, "the walk does not end");
         if function != FUNCTION {
             return width.ones();
         }
@@ -42,7 +42,7 @@ impl ConfigAccess for Registers {
 pub fn function(data: &[u8]) {
     let mut bytes = data[..data.len().min(4096)].to_vec();
     bytes.resize(4096, 0);
-    let mut cached = Cached::new(Registers { bytes, reads: 0 });
+    let mut cached = ConfigCache::new(Registers { bytes, reads: 0 });
     if !matches!(cached.probe(FUNCTION), Probe::Present { .. }) {
         return;
     }

@@ -4,12 +4,12 @@ use std::sync::LazyLock;
 
 use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::inspect;
-use warmbus_kho::{Incoming, KhoAbi};
+use warmbus_kho::{KhoAbi, PreviousHandover};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::{Buffer, Sink};
+use warmbus_memory::{PhysMemWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
-use warmbus_pcsc_format::{BlockInput, Handover, Layout, Placement};
+use warmbus_pcsc_format::{FunctionRecord, Handover, Layout, Placement};
 
 const BASE: PhysAddr = PhysAddr(0x6000_0000);
 
@@ -17,13 +17,13 @@ const BASE: PhysAddr = PhysAddr(0x6000_0000);
 struct Sound {
     layout: Layout,
     handover: Handover,
-    memory: Buffer,
+    memory: TestMemory,
 }
 
 fn make(abi: KhoAbi) -> Sound {
     let data: Vec<u8> = (0..=255).collect();
     let all = [0xff; 32];
-    let block = BlockInput {
+    let block = FunctionRecord {
         sbdf: Sbdf::new(0, 1, 0, 0),
         size: 256,
         data: &data,
@@ -42,7 +42,7 @@ fn make(abi: KhoAbi) -> Sound {
         generation: 1,
         absent: &[],
     };
-    let mut memory = Buffer::new(BASE, layout.size() as usize);
+    let mut memory = TestMemory::new(BASE, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &[block], &mut memory)
         .expect("it is written");
     Sound {
@@ -75,11 +75,11 @@ pub fn handover(data: &[u8]) {
     if let Ok(capture) = &capture {
         let _ = inspect::run(capture, None, true);
     }
-    let mut memory = Buffer::new(BASE, data.len());
+    let mut memory = TestMemory::new(BASE, data.len());
     memory.write(BASE, data);
     for sound in SOUND.iter() {
         let (root, array) = (sound.handover.root, sound.handover.scratch);
-        if let Ok(incoming) = Incoming::read(&memory, root, array, 64) {
+        if let Ok(incoming) = PreviousHandover::read(&memory, root, array, 64) {
             let held = |start| {
                 let page = MemoryRange::new(start, root.size);
                 incoming.held.iter().any(|range| range.contains(page))

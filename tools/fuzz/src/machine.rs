@@ -1,14 +1,16 @@
 //! A machine that is made up from the bytes.
 
-use warmbus_boot::unassigned::first_gap;
+use warmbus_boot::unassigned::first_unassigned;
 use warmbus_fabric::{Fabric, Violation, random};
 use warmbus_kho::KhoAbi;
-use warmbus_memory::Buffer;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_pci::{AssignPolicy, PhysAddr, ScanPolicy, Topology, assign, check, enumerate};
-use warmbus_pcsc::Cached;
-use warmbus_pcsc_format::{Gathered, Layout, Placement};
+use warmbus_memory::TestMemory;
+use warmbus_pci::{
+    AssignPolicy, PhysAddr, ScanPolicy, Topology, assign, enumerate, verify_assignment,
+};
+use warmbus_pcsc::ConfigCache;
+use warmbus_pcsc_format::{HandoverRecords, Layout, Placement};
 
 /// Accesses that one function can cost at the very most, by all stages.
 const ACCESSES: u64 = 20_000;
@@ -22,7 +24,7 @@ pub fn machine(data: &[u8]) {
     let fabric = random::from_bytes(data);
     let hosts = fabric.host_bridges();
     let mut clock = fabric.clock();
-    let mut config = Cached::new(fabric);
+    let mut config = ConfigCache::new(fabric);
     let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
     assign(&mut topology, &AssignPolicy::default(), &mut config);
     for function in &topology.functions {
@@ -40,7 +42,7 @@ pub fn machine(data: &[u8]) {
         );
         assert!(!is_grave, "{violation}");
     }
-    if check(&topology, &config).is_empty() {
+    if verify_assignment(&topology, &config).is_empty() {
         hand_over(&topology, &config);
     }
     // Functions that keep to the rules, and nobody else can answer for.
@@ -54,12 +56,12 @@ pub fn machine(data: &[u8]) {
     assert_eq!(differences, []);
 }
 
-fn hand_over(topology: &Topology, config: &Cached<Fabric>) {
-    let abi = match first_gap(topology) {
+fn hand_over(topology: &Topology, config: &ConfigCache<Fabric>) {
+    let abi = match first_unassigned(topology) {
         None => KhoAbi::V4,
         Some(_) => KhoAbi::V1,
     };
-    let gathered = Gathered::new(config, topology);
+    let gathered = HandoverRecords::new(config, topology);
     let blocks = gathered.blocks();
     let layout = Layout::new(blocks.len(), abi, PageSize::K4).expect("so few fit");
     let base = PhysAddr(0x4000_0000);
@@ -69,7 +71,7 @@ fn hand_over(topology: &Topology, config: &Cached<Fabric>) {
         generation: 1,
         absent: &[],
     };
-    let mut memory = Buffer::new(base, layout.size() as usize);
+    let mut memory = TestMemory::new(base, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)
         .expect("it is written");
     let sound = warmbus_pcsc_format::verify(&layout, &handover, &[], base, memory.bytes(), &[]);

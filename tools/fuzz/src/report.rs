@@ -2,7 +2,7 @@
 
 use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::{diff, inspect, lspci};
-use warmbus_pci::Recorded;
+use warmbus_pci::DumpedConfigSpace;
 
 /// Reads the file and shows all of it.
 ///
@@ -11,7 +11,7 @@ use warmbus_pci::Recorded;
 /// If a function has another size than a dump can give it, or nothing is shown.
 pub fn report(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    if let Ok(recorded) = Recorded::parse(&text) {
+    if let Ok(recorded) = DumpedConfigSpace::parse(&text) {
         for function in recorded.functions() {
             let bytes = recorded.bytes(function).unwrap_or_default();
             assert!([64, 128, 256, 4096].contains(&bytes.len()));

@@ -3,7 +3,7 @@
 use warmbus_boot::options::Options;
 use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
 use warmbus_linux::payload::Payload;
-use warmbus_machine::{Lifeline, Machine};
+use warmbus_machine::{EarlyDevices, Machine};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
@@ -25,7 +25,7 @@ const CHOSEN: Chosen<'static> = Chosen {
 ///
 /// If anything of that is not so.
 pub fn tree(data: &[u8]) {
-    let _ = Lifeline::from_device_tree(data);
+    let _ = EarlyDevices::from_device_tree(data);
     if let Ok(machine) = Machine::from_device_tree(data) {
         let _ = machine.host_bridges();
         let _ = machine.free_memory(&machine.mappable_memory());

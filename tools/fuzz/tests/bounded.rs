@@ -8,7 +8,7 @@ use std::path::Path;
 use warmbus_fabric::chance;
 use warmbus_fuzz::mutate::{Series, mutate};
 use warmbus_fuzz::{TARGETS, Target, sound_handover};
-use warmbus_pci::Recorded;
+use warmbus_pci::DumpedConfigSpace;
 
 /// Mutations of each target in an ordinary run.
 const USUAL: u32 = 500;
@@ -40,7 +40,7 @@ fn recorded() -> Vec<Vec<u8>> {
     let mut spaces = BTreeSet::new();
     for file in fs::read_dir(directory).expect("there are dumps") {
         let text = fs::read_to_string(file.expect("it can be listed").path());
-        if let Ok(dump) = Recorded::parse(&text.expect("it can be read")) {
+        if let Ok(dump) = DumpedConfigSpace::parse(&text.expect("it can be read")) {
             let known = dump.functions().filter_map(|function| dump.bytes(function));
             spaces.extend(known.map(<[u8]>::to_vec));
         }

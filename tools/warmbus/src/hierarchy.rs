@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
 use warmbus_pci::registers::{extended, header_type, sr_iov, status};
 use warmbus_pci::{
-    AssignPolicy, BridgeInfo, BusRange, ConfigAccess, ConfigOffset, Function, HostBridge,
-    Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, WindowShape, assign,
+    AssignPolicy, BridgeInfo, BusRange, CamLayout, ConfigAccess, ConfigOffset, Function,
+    HostBridge, Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, assign,
 };
 use warmbus_pci::{ConfigSpace, Probe, VfIdentity};
 use warmbus_pcsc::names::{Layout, RegisterMap};
-use warmbus_pcsc::{Block, Cached};
+use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 use crate::input::{Capture, Space, VirtualFunction};
 
@@ -80,7 +80,7 @@ impl ConfigAccess for Shadow {
 /// The functions of a capture.
 #[derive(Debug)]
 pub struct Hierarchy {
-    cache: Cached<Shadow>,
+    cache: ConfigCache<Shadow>,
     names: BTreeMap<Sbdf, RegisterMap>,
     topology: Topology,
 }
@@ -89,7 +89,7 @@ impl Hierarchy {
     /// Walks the functions of `capture`.
     #[must_use]
     pub fn new(capture: &Capture) -> Self {
-        let mut cache = Cached::new(Shadow::new(&capture.spaces));
+        let mut cache = ConfigCache::new(Shadow::new(&capture.spaces));
         let mut names = BTreeMap::new();
         let mut found = BTreeMap::new();
         for (&sbdf, space) in &capture.spaces {
@@ -133,7 +133,7 @@ impl Hierarchy {
 
     /// What the cache makes of a function; `None` where its ID is not valid.
     #[must_use]
-    pub fn block(&self, sbdf: Sbdf) -> Option<&Block> {
+    pub fn block(&self, sbdf: Sbdf) -> Option<&FunctionCache> {
         self.cache.block(sbdf)
     }
 
@@ -190,17 +190,22 @@ impl Hierarchy {
     }
 }
 
-fn name_registers(block: Option<&Block>, space: &Space) -> RegisterMap {
+fn name_registers(block: Option<&FunctionCache>, space: &Space) -> RegisterMap {
     RegisterMap::new(&Layout {
-        header_type: block.map_or(header_type::LAYOUT, Block::header_type),
-        capabilities: block.map_or(&[], Block::capabilities),
-        extended_capabilities: block.map_or(&[], Block::extended_capabilities),
+        header_type: block.map_or(header_type::LAYOUT, FunctionCache::header_type),
+        capabilities: block.map_or(&[], FunctionCache::capabilities),
+        extended_capabilities: block.map_or(&[], FunctionCache::extended_capabilities),
         bytes: &space.bytes,
     })
 }
 
 /// A function as its bytes tell it, without BARs and without its place.
-fn describe(sbdf: Sbdf, block: Option<&Block>, space: &Space, anomalies: Vec<String>) -> Function {
+fn describe(
+    sbdf: Sbdf,
+    block: Option<&FunctionCache>,
+    space: &Space,
+    anomalies: Vec<String>,
+) -> Function {
     let byte = |offset: u16| space.byte(offset).unwrap_or(0);
     let word = |offset: u16| u16::from_le_bytes([byte(offset), byte(offset + 1)]);
     let layout = byte(0x0e) & header_type::LAYOUT;
@@ -214,7 +219,7 @@ fn describe(sbdf: Sbdf, block: Option<&Block>, space: &Space, anomalies: Vec<Str
         class_code: u32::from_le_bytes([byte(9), byte(10), byte(11), 0]),
         header_type: layout,
         multi_function: byte(0x0e) & header_type::MULTI_FUNCTION != 0,
-        port_type: block.and_then(Block::port_type),
+        port_type: block.and_then(FunctionCache::port_type),
         capabilities: block.map_or_else(Vec::new, |block| block.capabilities().to_vec()),
         extended_capabilities: block
             .map_or_else(Vec::new, |block| block.extended_capabilities().to_vec()),
@@ -260,7 +265,7 @@ fn note_virtual_functions(topology: &mut Topology, capture: &Capture) {
 
 /// Takes in a virtual function by way of its physical one, which is there
 /// already: its number is lower.
-fn probe_vf(cache: &mut Cached<Shadow>, sbdf: Sbdf, vf: VirtualFunction) -> Probe {
+fn probe_vf(cache: &mut ConfigCache<Shadow>, sbdf: Sbdf, vf: VirtualFunction) -> Probe {
     let sr_iov = cache
         .block(vf.physical)
         .and_then(|block| block.extended_capability(extended::SR_IOV));
@@ -336,7 +341,7 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
             HostBridge {
                 name: format!("root bus {first:02x}"),
                 segment,
-                mechanism: Mechanism::Window(WindowShape::ECAM),
+                mechanism: Mechanism::Window(CamLayout::ECAM),
                 ecam_base: PhysAddr(0),
                 ecam_size: 0,
                 buses: BusRange { first, last },

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use warmbus_boot::report::{self, Report};
 use warmbus_pci::{ConfigOffset, Sbdf};
 use warmbus_pcsc::names::{Register, RegisterMap};
-use warmbus_pcsc::{Block, Class};
+use warmbus_pcsc::{ByteClass, FunctionCache};
 use warmbus_pcsc_format::MaskRecord;
 
 use crate::Verdict;
@@ -17,7 +17,7 @@ use crate::input::{Capture, Space};
 /// A register of a function as it was captured.
 struct Row<'a> {
     register: Register,
-    class: Class,
+    class: ByteClass,
     /// What is known of its bytes.
     bytes: Vec<Option<u8>>,
     /// What is known about writes to its dword.
@@ -208,22 +208,22 @@ fn rows<'a>(hierarchy: &'a Hierarchy, sbdf: Sbdf, space: &'a Space) -> Vec<Row<'
     rows
 }
 
-fn class(block: Option<&Block>, offset: u16) -> Class {
-    block.map_or(Class::Unknown, |block| {
+fn class(block: Option<&FunctionCache>, offset: u16) -> ByteClass {
+    block.map_or(ByteClass::Unknown, |block| {
         block.class(ConfigOffset::new(offset))
     })
 }
 
 /// A word for a class.
 #[must_use]
-pub fn class_name(class: Class) -> &'static str {
+pub fn class_name(class: ByteClass) -> &'static str {
     match class {
-        Class::Unknown => "unknown",
-        Class::Static => "static",
-        Class::Software => "software",
-        Class::Volatile => "volatile",
-        Class::SideEffect => "side-effect",
-        Class::Pass => "pass",
+        ByteClass::Unknown => "unknown",
+        ByteClass::Static => "static",
+        ByteClass::Software => "software",
+        ByteClass::Volatile => "volatile",
+        ByteClass::SideEffect => "side-effect",
+        ByteClass::Pass => "pass",
     }
 }
 

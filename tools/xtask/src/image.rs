@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use warmbus_kho::KhoAbi;
 use warmbus_linux::detect;
 use warmbus_linux::image::ImageHeader;
-use warmbus_linux::unpack::Packed;
+use warmbus_linux::unpack::KernelFormat;
 use warmbus_memory::PageSize;
 
 use crate::Refusal;
@@ -50,7 +50,7 @@ pub fn facts(file: &Path) -> Result<KernelFacts> {
 }
 
 fn read(bytes: &[u8]) -> Result<KernelFacts, String> {
-    let packed = Packed::recognise(bytes).map_err(|error| error.to_string())?;
+    let packed = KernelFormat::detect(bytes).map_err(|error| error.to_string())?;
     let image = packed.unpack(LIMIT).map_err(|error| error.to_string())?;
     let header = ImageHeader::parse(&image).map_err(|error| error.to_string())?;
     Ok(KernelFacts {

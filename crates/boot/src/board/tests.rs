@@ -69,7 +69,7 @@ fn a_tree_without_host_bridge_and_console_gets_those_of_its_board() {
         .map(|window| window.cpu_address.0)
         .collect();
     assert_eq!(windows, [0x7fff_0000, 0x8000_0000, 0x1_0000_0000]);
-    let console = machine.lifeline.console.unwrap();
+    let console = machine.early_devices.console.unwrap();
     assert_eq!(
         (console.kind, console.base),
         (ConsoleKind::Pl011, PhysAddr(0x6000_0000))

@@ -8,7 +8,7 @@ use super::model::{
     Function, HostBridge, HostWindow, Machine, Phase, Report, SCHEMA, SelfCheck, SrIov, Subsystem,
     VirtualFunction, Window,
 };
-use warmbus_pci::{Mechanism, Sbdf, Topology, WindowKind, WindowShape};
+use warmbus_pci::{CamLayout, Mechanism, Sbdf, Topology, WindowKind};
 
 /// What the cache holds of one function.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,7 @@ impl Report {
 
 fn host_bridge((host, in_use): &(warmbus_pci::HostBridge, warmbus_pci::BusRange)) -> HostBridge {
     let window = match host.mechanism {
-        Mechanism::Window(shape) if shape.bus_shift == WindowShape::ECAM.bus_shift => {
+        Mechanism::Window(shape) if shape.bus_shift == CamLayout::ECAM.bus_shift => {
             (host.ecam_base.0, host.ecam_size)
         }
         _ => (0, 0),

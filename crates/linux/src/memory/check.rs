@@ -12,7 +12,7 @@ use warmbus_memory::PhysAddr;
 
 /// What is wrong with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlanFault {
+pub enum PlanViolation {
     /// A piece is not all in RAM.
     NotInRam(&'static str, MemoryRange),
     /// A piece overlaps something.
@@ -33,7 +33,7 @@ pub enum PlanFault {
     Presence(&'static str),
 }
 
-impl fmt::Display for PlanFault {
+impl fmt::Display for PlanViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInRam(what, at) => write!(f, "the {what} at {at} is not all in RAM"),
@@ -55,12 +55,12 @@ impl fmt::Display for PlanFault {
     }
 }
 
-impl core::error::Error for PlanFault {}
+impl core::error::Error for PlanViolation {}
 
 impl MemoryPlan {
     /// Checks that everything `request` asks for has a place that satisfies
     /// Linux, and that no two things share one.
-    pub fn check(&self, request: &PlanRequest<'_>) -> Result<(), PlanFault> {
+    pub fn check(&self, request: &PlanRequest<'_>) -> Result<(), PlanViolation> {
         let mut pieces: Vec<(&'static str, MemoryRange)> =
             alloc::vec![("kernel", self.kernel), ("device tree", self.tree)];
         pieces.extend(self.initrd.map(|range| ("initrd", range)));
@@ -71,7 +71,7 @@ impl MemoryPlan {
 
         for (number, &(what, range)) in pieces.iter().enumerate() {
             if range.start.0.checked_add(range.size).is_none() {
-                return Err(PlanFault::Size(what, range));
+                return Err(PlanViolation::Size(what, range));
             }
             in_ram(what, range, request)?;
             // What an earlier kernel has put into its scratch areas is its own
@@ -93,26 +93,26 @@ impl MemoryPlan {
         self.check_handover(request)
     }
 
-    fn check_boot(&self, request: &PlanRequest<'_>) -> Result<(), PlanFault> {
+    fn check_boot(&self, request: &PlanRequest<'_>) -> Result<(), PlanViolation> {
         let kernel = self.kernel;
         if kernel.size != request.kernel.image_size {
-            return Err(PlanFault::Size("kernel", kernel));
+            return Err(PlanViolation::Size("kernel", kernel));
         }
         let base = kernel.start.0.checked_sub(request.kernel.text_offset);
         if !base.is_some_and(|base| base.is_multiple_of(KERNEL_ALIGN)) {
-            return Err(PlanFault::Alignment("kernel", kernel));
+            return Err(PlanViolation::Alignment("kernel", kernel));
         }
         if self.tree.size != request.tree_size || self.tree.size > LARGEST_TREE {
-            return Err(PlanFault::Size("device tree", self.tree));
+            return Err(PlanViolation::Size("device tree", self.tree));
         }
         if !self.tree.start.0.is_multiple_of(8) {
-            return Err(PlanFault::Alignment("device tree", self.tree));
+            return Err(PlanViolation::Alignment("device tree", self.tree));
         }
         // Linux maps the 2 MiB around the tree.
         let block = self.tree.start.0 / LARGEST_TREE * LARGEST_TREE;
         let around = MemoryRange::new(PhysAddr(block), LARGEST_TREE);
         if !around.contains(self.tree) {
-            return Err(PlanFault::Alignment("device tree", self.tree));
+            return Err(PlanViolation::Alignment("device tree", self.tree));
         }
         in_ram("device tree", around, request)?;
         for reserved in request.reserved {
@@ -124,13 +124,13 @@ impl MemoryPlan {
             (None, None) => {}
             (Some(initrd), Some(needs)) => {
                 if initrd.size != needs.loaded.size {
-                    return Err(PlanFault::Size("initrd", initrd));
+                    return Err(PlanViolation::Size("initrd", initrd));
                 }
                 let first = kernel.start.0.min(initrd.start.0);
                 let last = kernel.end().max(initrd.end());
                 let window = first - first % INITRD_WINDOW_ALIGN;
                 if last - window > INITRD_WINDOW {
-                    return Err(PlanFault::Window(kernel, initrd));
+                    return Err(PlanViolation::Window(kernel, initrd));
                 }
                 for other in [kernel, self.tree].into_iter().chain(self.arena) {
                     apart("packed initrd", needs.loaded, other)?;
@@ -139,24 +139,24 @@ impl MemoryPlan {
                     apart("initrd", initrd, needs.loaded)?;
                 }
             }
-            _ => return Err(PlanFault::Presence("initrd")),
+            _ => return Err(PlanViolation::Presence("initrd")),
         }
         Ok(())
     }
 
-    fn check_handover(&self, request: &PlanRequest<'_>) -> Result<(), PlanFault> {
+    fn check_handover(&self, request: &PlanRequest<'_>) -> Result<(), PlanViolation> {
         let (arena, needs) = match (self.arena, &request.handover) {
             (None, None) if self.scratch.is_empty() => return Ok(()),
             (Some(arena), Some(needs)) if !self.scratch.is_empty() => (arena, needs),
-            _ => return Err(PlanFault::Presence("handover")),
+            _ => return Err(PlanViolation::Presence("handover")),
         };
         if arena.size != needs.arena_size {
-            return Err(PlanFault::Size("handover", arena));
+            return Err(PlanViolation::Size("handover", arena));
         }
         if !arena.start.0.is_multiple_of(needs.arena_align)
             || !arena.start.0.is_multiple_of(needs.page_size.bytes())
         {
-            return Err(PlanFault::Alignment("handover", arena));
+            return Err(PlanViolation::Alignment("handover", arena));
         }
         let in_one_node = request
             .ram
@@ -164,11 +164,11 @@ impl MemoryPlan {
             .any(|region| region.range.contains(arena));
         let gib = 1 << 30;
         if !in_one_node || arena.start.0 / gib != (arena.end() - 1) / gib {
-            return Err(PlanFault::Split(arena));
+            return Err(PlanViolation::Split(arena));
         }
         if !request.scratch.is_empty() {
             let same = self.scratch == request.scratch;
-            return same.then_some(()).ok_or(PlanFault::Presence("scratch"));
+            return same.then_some(()).ok_or(PlanViolation::Presence("scratch"));
         }
         // What Linux rounds its scratch to: 4, 32 or 512 MiB.
         let align: u64 = match needs.page_size {
@@ -178,21 +178,21 @@ impl MemoryPlan {
         };
         for area in &self.scratch {
             if area.size == 0 || !area.size.is_multiple_of(align) {
-                return Err(PlanFault::Size("scratch area", *area));
+                return Err(PlanViolation::Size("scratch area", *area));
             }
             if !area.start.0.is_multiple_of(align) {
-                return Err(PlanFault::Alignment("scratch area", *area));
+                return Err(PlanViolation::Alignment("scratch area", *area));
             }
         }
         let low = MemoryRange::new(PhysAddr(0), LOW_MEMORY_END);
         if request.ram.iter().any(|region| region.range.overlaps(low))
             && !self.scratch.iter().any(|area| low.contains(*area))
         {
-            return Err(PlanFault::NoLowScratch);
+            return Err(PlanViolation::NoLowScratch);
         }
         let ram: u64 = request.ram.iter().map(|region| region.range.size).sum();
         if self.scratch.iter().map(|area| area.size).sum::<u64>() > ram / 2 {
-            return Err(PlanFault::TooMuchScratch);
+            return Err(PlanViolation::TooMuchScratch);
         }
         Ok(())
     }
@@ -203,22 +203,22 @@ fn in_ram(
     what: &'static str,
     range: MemoryRange,
     request: &PlanRequest<'_>,
-) -> Result<(), PlanFault> {
+) -> Result<(), PlanViolation> {
     let mut reached = range.start.0;
     while reached < range.end() {
         let region = request
             .ram
             .iter()
             .find(|region| region.range.start.0 <= reached && reached < region.range.end())
-            .ok_or(PlanFault::NotInRam(what, range))?;
+            .ok_or(PlanViolation::NotInRam(what, range))?;
         reached = region.range.end();
     }
     Ok(())
 }
 
-fn apart(what: &'static str, range: MemoryRange, other: MemoryRange) -> Result<(), PlanFault> {
+fn apart(what: &'static str, range: MemoryRange, other: MemoryRange) -> Result<(), PlanViolation> {
     if range.overlaps(other) {
-        return Err(PlanFault::Overlap(what, range, other));
+        return Err(PlanViolation::Overlap(what, range, other));
     }
     Ok(())
 }

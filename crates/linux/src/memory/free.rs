@@ -14,11 +14,11 @@ pub(super) enum From {
 
 /// Free intervals, ascending, none empty, none touching another.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FreeList {
+pub(super) struct FreeRanges {
     spans: Vec<Span>,
 }
 
-impl FreeList {
+impl FreeRanges {
     /// The union of `spans`.
     pub(super) fn new(spans: impl Iterator<Item = Span>) -> Self {
         let mut sorted: Vec<Span> = spans.filter(|span| span.0 < span.1).collect();
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn removing_splits_and_finding_respects_alignment_and_window() {
-        let mut free = FreeList::new([(0x1000, 0x5000), (0x5000, 0x9000), (7, 7)].into_iter());
+        let mut free = FreeRanges::new([(0x1000, 0x5000), (0x5000, 0x9000), (7, 7)].into_iter());
         assert_eq!(free.spans, vec![(0x1000, 0x9000)]);
         free.remove((0x3000, 0x4800));
         assert_eq!(free.spans, vec![(0x1000, 0x3000), (0x4800, 0x9000)]);

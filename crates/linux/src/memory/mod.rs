@@ -11,7 +11,7 @@ mod free;
 mod plan;
 mod scratch;
 
-pub use check::PlanFault;
+pub use check::PlanViolation;
 pub use error::PlanError;
 pub use plan::MemoryPlan;
 pub use scratch::ScratchNeeds;

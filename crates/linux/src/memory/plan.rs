@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::error::PlanError;
-use super::free::{FreeList, From, Span};
+use super::free::{FreeRanges, From, Span};
 use super::{
     HandoverNeeds, INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LARGEST_TREE, LOW_MEMORY_END,
     MemoryRange, PlanRequest, scratch,
@@ -75,9 +75,9 @@ struct Area {
 struct Search<'a> {
     request: &'a PlanRequest<'a>,
     /// RAM that is not reserved.
-    usable: FreeList,
+    usable: FreeRanges,
     /// What of it can be written before the jump.
-    writable: FreeList,
+    writable: FreeRanges,
     ram_bytes: u64,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Search<'a> {
             });
         }
         let regions = request.ram.iter().map(|region| span(region.range));
-        let mut usable = FreeList::new(regions);
+        let mut usable = FreeRanges::new(regions);
         let ram_bytes = usable.total();
         for reserved in request.reserved {
             usable.remove(page_span(reserved.range));
@@ -305,7 +305,7 @@ impl<'a> Search<'a> {
             .unwrap_or(u64::MAX)
     }
 
-    fn kernel_places(&self, free: &FreeList, window: Span) -> impl Iterator<Item = u64> + use<> {
+    fn kernel_places(&self, free: &FreeRanges, window: Span) -> impl Iterator<Item = u64> + use<> {
         free.candidates(self.kernel_size(), KERNEL_ALIGN, window)
             .into_iter()
             .rev()
@@ -320,7 +320,7 @@ impl<'a> Search<'a> {
     /// Places what is left: the tree and the arena.
     fn finish(
         &self,
-        mut free: FreeList,
+        mut free: FreeRanges,
         kernel_base: u64,
         initrd: Option<MemoryRange>,
         areas: &[MemoryRange],
@@ -355,7 +355,7 @@ impl<'a> Search<'a> {
 
     /// A place for the arena: in one block of 1 GiB and one region of RAM,
     /// which is in one node; in low memory if possible.
-    fn arena(&self, free: &FreeList, handover: &HandoverNeeds) -> Result<MemoryRange, PlanError> {
+    fn arena(&self, free: &FreeRanges, handover: &HandoverNeeds) -> Result<MemoryRange, PlanError> {
         let (size, align) = (handover.arena_size, handover.arena_align);
         for zone in [LOW, ALL] {
             for region in self.request.ram.iter().rev() {

@@ -2,7 +2,7 @@
 //! Table).
 
 use super::bytes::{u8_at, u64_at};
-use crate::lifeline::{Console, ConsoleKind};
+use crate::early_devices::{Console, ConsoleKind};
 use warmbus_memory::PhysAddr;
 
 /// Interface type, and the address of the registers in a Generic Address

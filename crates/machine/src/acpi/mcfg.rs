@@ -9,13 +9,13 @@ use super::scopes::RootBus;
 use super::tables::{HEADER_SIZE, Tables};
 use crate::Region;
 use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
-use warmbus_pci::{BusRange, HostBridge, Mechanism, PhysAddr, WindowShape};
+use warmbus_pci::{BusRange, CamLayout, HostBridge, Mechanism, PhysAddr};
 
 /// Bytes between the header and the first entry.
 const RESERVED: usize = 8;
 const ENTRY_SIZE: usize = 16;
 /// Bytes of ECAM that one bus takes (PCIe 7.2.2).
-const BUS_SIZE: u64 = 1 << WindowShape::ECAM.bus_shift;
+const BUS_SIZE: u64 = 1 << CamLayout::ECAM.bus_shift;
 
 /// The host bridges of the MCFG, in its order. An entry with several root
 /// buses of `roots` becomes one host bridge for each.
@@ -99,7 +99,7 @@ fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
             Ok(HostBridge {
                 name,
                 segment,
-                mechanism: Mechanism::Window(WindowShape::ECAM),
+                mechanism: Mechanism::Window(CamLayout::ECAM),
                 ecam_base: PhysAddr(ecam),
                 ecam_size: (u64::from(end - start) + 1) * BUS_SIZE,
                 buses: BusRange {

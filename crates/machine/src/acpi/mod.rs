@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 pub use tables::{AcpiError, Memory};
 
-use super::lifeline::{Conduit, Lifeline};
+use super::early_devices::{EarlyDevices, PsciConduit};
 use super::memory::Region;
 use super::uefi::MemoryMap;
 use super::{Machine, Source};
@@ -46,8 +46,8 @@ impl Machine {
             memory_nodes: Vec::new(),
             reservations: Vec::new(),
             hosts: bridges.hosts,
-            refused_hosts: bridges.refused,
-            lifeline: Lifeline {
+            unusable_host_bridges: bridges.refused,
+            early_devices: EarlyDevices {
                 console: tables.get(*b"SPCR").and_then(console::console),
                 psci: tables.get(*b"FACP").and_then(conduit),
             },
@@ -66,16 +66,16 @@ impl Machine {
 }
 
 /// How PSCI is called (ACPI 5.2.9.4, ARM Architecture Boot Flags).
-fn conduit(fadt: &[u8]) -> Option<Conduit> {
+fn conduit(fadt: &[u8]) -> Option<PsciConduit> {
     const BOOT_FLAGS: usize = 129;
     const COMPLIANT: u16 = 1;
     const USE_HVC: u16 = 1 << 1;
 
     let flags = u16_at(fadt, BOOT_FLAGS)?;
     (flags & COMPLIANT != 0).then_some(if flags & USE_HVC != 0 {
-        Conduit::Hvc
+        PsciConduit::Hvc
     } else {
-        Conduit::Smc
+        PsciConduit::Smc
     })
 }
 
@@ -98,7 +98,7 @@ fn affinities(srat: &[u8]) -> Vec<(Region, u32)> {
     const MEMORY: u8 = 1;
     const ENABLED: u32 = 1;
     /// More ranges than any machine has.
-    const MOST: usize = 1024;
+    const MAX: usize = 1024;
 
     let affinity = |structure: &[u8]| {
         let node = u32_at(structure, 2)?;
@@ -116,6 +116,6 @@ fn affinities(srat: &[u8]) -> Vec<(Region, u32)> {
     bytes::structures(srat, HEADER_SIZE + 12)
         .filter(|&(kind, _)| kind == MEMORY)
         .filter_map(|(_, structure)| affinity(structure))
-        .take(MOST)
+        .take(MAX)
         .collect()
 }

@@ -91,7 +91,7 @@ fn the_tables_of_a_machine_say_what_its_device_tree_says() {
     assert_eq!(acpi.source, Source::Acpi);
     assert_eq!(acpi.warnings, [""; 0]);
     assert_eq!(acpi.model.as_deref(), Some("BOCHS BXPC"));
-    assert_eq!((acpi.hosts.len(), acpi.refused_hosts), (1, 0));
+    assert_eq!((acpi.hosts.len(), acpi.unusable_host_bridges), (1, 0));
     let (ours, theirs) = (&acpi.hosts[0], &tree.hosts[0]);
     assert_eq!(ours.name, "acpi 0000:00");
     assert_eq!(
@@ -99,10 +99,10 @@ fn the_tables_of_a_machine_say_what_its_device_tree_says() {
         (0, theirs.buses, theirs.ecam_base, theirs.ecam_size)
     );
     assert!(ours.preserve && ours.windows.is_empty());
-    assert_eq!(acpi.lifeline.psci, tree.lifeline.psci);
+    assert_eq!(acpi.early_devices.psci, tree.early_devices.psci);
     let (ours, theirs) = (
-        acpi.lifeline.console.unwrap(),
-        tree.lifeline.console.unwrap(),
+        acpi.early_devices.console.unwrap(),
+        tree.early_devices.console.unwrap(),
     );
     assert_eq!((ours.kind, ours.base), (theirs.kind, theirs.base));
     assert_eq!(acpi.cpus, 1);
@@ -254,7 +254,7 @@ fn host_bridges_that_cannot_be_are_left_out_with_the_reason() {
         .map(|host| (host.segment, host.ecam_base.0))
         .collect();
     assert_eq!(hosts, [(0, 0x40_1000_0000), (6, 0x60_0100_0000)]);
-    assert_eq!(machine.refused_hosts, 6);
+    assert_eq!(machine.unusable_host_bridges, 6);
     for (warning, why) in machine.warnings.iter().zip([
         "overlaps",
         "already belong to acpi 0000:00",
@@ -275,8 +275,8 @@ fn a_damaged_table_costs_what_it_describes_and_a_sentence_says_so() {
             &b"MCFG"[..],
             (|machine| machine.hosts.is_empty()) as fn(&Machine) -> bool,
         ),
-        (b"SPCR", |machine| machine.lifeline.console.is_none()),
-        (b"FACP", |machine| machine.lifeline.psci.is_none()),
+        (b"SPCR", |machine| machine.early_devices.console.is_none()),
+        (b"FACP", |machine| machine.early_devices.psci.is_none()),
         (b"APIC", |machine| machine.cpus == 0),
     ] {
         let mut tables = Tables::new(SWITCH);

@@ -53,8 +53,8 @@ fn a_damaged_tree_still_gives_the_console_that_comes_before_the_damage() {
     let error = Machine::from_device_tree(&tree).unwrap_err();
     assert!(matches!(error, MachineError::Structure { .. }), "{error}");
     assert_eq!(
-        Lifeline::from_device_tree(&tree),
-        Lifeline::from_device_tree(QEMU)
+        EarlyDevices::from_device_tree(&tree),
+        EarlyDevices::from_device_tree(QEMU)
     );
 }
 

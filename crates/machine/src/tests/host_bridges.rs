@@ -8,15 +8,15 @@ const HOST_BRIDGES: &[u8] =
 #[test]
 fn every_kind_of_host_bridge_is_known_by_its_name() {
     let machine = machine(HOST_BRIDGES);
-    let one_device = WindowShape {
-        one_device: true,
-        ..WindowShape::ECAM
+    let single_device_on_root_bus = CamLayout {
+        single_device_on_root_bus: true,
+        ..CamLayout::ECAM
     };
-    let cam = WindowShape {
+    let cam = CamLayout {
         bus_shift: 16,
-        one_device: false,
+        single_device_on_root_bus: false,
     };
-    let ecam = Mechanism::Window(WindowShape::ECAM);
+    let ecam = Mechanism::Window(CamLayout::ECAM);
     let port = |dbi, atu: u64| Mechanism::DesignWare {
         dbi: PhysAddr(dbi),
         atu: (atu != 0).then_some(PhysAddr(atu)),
@@ -26,14 +26,14 @@ fn every_kind_of_host_bridge_is_known_by_its_name() {
         ("/pcie@40000000", ecam, 0x4000_0000, false, true),
         (
             "/pcie@60000000",
-            Mechanism::Window(one_device),
+            Mechanism::Window(single_device_on_root_bus),
             0x6000_0000,
             false,
             true,
         ),
         (
             "/pcie@e0008000",
-            Mechanism::Window(one_device),
+            Mechanism::Window(single_device_on_root_bus),
             0xe000_0000,
             false,
             true,
@@ -106,5 +106,5 @@ fn the_first_name_that_is_known_counts() {
     let machine = machine(&generic_first);
     let host = &machine.hosts[1];
     assert_eq!(host.name, "/pcie@60000000");
-    assert_eq!(host.mechanism, Mechanism::Window(WindowShape::ECAM));
+    assert_eq!(host.mechanism, Mechanism::Window(CamLayout::ECAM));
 }

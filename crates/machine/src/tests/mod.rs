@@ -6,7 +6,7 @@ use super::*;
 use alloc::string::ToString;
 use alloc::{format, vec};
 
-use warmbus_pci::{BusRange, HostWindow, Mechanism, PhysAddr, WindowKind, WindowShape};
+use warmbus_pci::{BusRange, CamLayout, HostWindow, Mechanism, PhysAddr, WindowKind};
 
 const QEMU: &[u8] = include_bytes!("../../../../tests/fixtures/device-trees/qemu-virt.dtb");
 const QEMU_LOW: &[u8] =
@@ -68,8 +68,8 @@ fn the_tree_of_qemu_is_read_completely() {
     assert_eq!(machine.bootargs, "");
     assert_eq!(machine.timer_frequency, None);
     assert_eq!(
-        machine.lifeline,
-        Lifeline {
+        machine.early_devices,
+        EarlyDevices {
             console: Some(Console {
                 path: "/pl011@9000000".into(),
                 kind: ConsoleKind::Pl011,
@@ -78,7 +78,7 @@ fn the_tree_of_qemu_is_read_completely() {
                 register_shift: 2,
                 access_width: 4,
             }),
-            psci: Some(Conduit::Hvc),
+            psci: Some(PsciConduit::Hvc),
         }
     );
     assert_eq!(
@@ -86,7 +86,7 @@ fn the_tree_of_qemu_is_read_completely() {
         [HostBridge {
             name: "/pcie@10000000".into(),
             segment: 0,
-            mechanism: Mechanism::Window(WindowShape::ECAM),
+            mechanism: Mechanism::Window(CamLayout::ECAM),
             ecam_base: PhysAddr(0x40_1000_0000),
             ecam_size: 0x1000_0000,
             buses: BusRange {
@@ -123,7 +123,7 @@ fn qemu_without_high_memory_has_its_ecam_below_four_gigabytes() {
 #[test]
 fn addresses_are_translated_through_all_buses() {
     let machine = machine(SOC);
-    let console = machine.lifeline.console.unwrap();
+    let console = machine.early_devices.console.unwrap();
     assert_eq!(console.path, "/soc/peripherals@80000000/serial@1000");
     assert_eq!(console.base, PhysAddr(0x1_8000_1000));
     assert_eq!(console.kind, ConsoleKind::Ns16550);
@@ -248,7 +248,7 @@ fn memory_reservations_and_modules_are_all_found() {
     );
     assert_eq!(machine.psci_cpus, [0x8_0000_0100]);
     assert_eq!(machine.model.as_deref(), Some("Test SoC"));
-    assert_eq!(machine.lifeline.psci, Some(Conduit::Smc));
+    assert_eq!(machine.early_devices.psci, Some(PsciConduit::Smc));
     assert_eq!(machine.bootargs, "console=ttyS0 warmbus.loglevel=debug");
 }
 
@@ -276,7 +276,7 @@ fn only_whole_pages_of_a_region_count() {
 fn a_bridge_that_cannot_be_used_is_left_out_with_its_reason() {
     let machine = machine(BAD_BRIDGES);
     assert_eq!(machine.hosts.len(), 1);
-    assert_eq!(machine.refused_hosts, 11);
+    assert_eq!(machine.unusable_host_bridges, 11);
     assert_eq!(machine.hosts[0].windows.len(), 1);
     assert!(!machine.hosts[0].preserve);
     let expected = [
@@ -314,14 +314,14 @@ fn a_tree_without_host_bridge_is_a_machine_without_host_bridges() {
 #[test]
 fn consoles_are_found_by_path_and_by_alias_with_their_register_layout() {
     let second = replaced(SOC, b"serial0:115200n8", b"serial1\0\0\0\0\0\0\0\0\0");
-    let console = Lifeline::from_device_tree(&second).console.unwrap();
+    let console = EarlyDevices::from_device_tree(&second).console.unwrap();
     assert_eq!(console.path, "/soc/serial@f0000000");
     assert_eq!(console.base, PhysAddr(0x5_1000_0000));
     assert_eq!((console.register_shift, console.access_width), (0, 1));
 
     let by_path = replaced(SOC, b"serial0:115200n8", b"/soc/serial:1\0\0\0");
     assert_eq!(
-        Lifeline::from_device_tree(&by_path).console.as_ref(),
+        EarlyDevices::from_device_tree(&by_path).console.as_ref(),
         Some(&console)
     );
     for nowhere in [
@@ -332,7 +332,7 @@ fn consoles_are_found_by_path_and_by_alias_with_their_register_layout() {
     ] {
         let tree = replaced(SOC, b"serial0:", nowhere);
         let tree = replaced(&tree, b"115200n8", &[0; 8]);
-        assert_eq!(Lifeline::from_device_tree(&tree).console, None);
+        assert_eq!(EarlyDevices::from_device_tree(&tree).console, None);
     }
 }
 

@@ -5,7 +5,7 @@
 //! request may be sent while there is no link: the processor would be told of
 //! an error, or nothing at all.
 
-use super::{Answer, Place, ReachError, Registers, buses_of_port};
+use super::{HostBridgeError, ReadResult, RegisterLocation, Registers, buses_of_port};
 use crate::{BusRange, PhysAddr, Sbdf, Width};
 
 const MISC_STATUS: u64 = 0x4068;
@@ -37,25 +37,26 @@ impl BrcmStb {
     pub(super) fn open(
         registers: &mut impl Registers,
         base: PhysAddr,
-    ) -> Result<(Self, BusRange), ReachError> {
+    ) -> Result<(Self, BusRange), HostBridgeError> {
         let mut read = |offset: u64| {
             let address = PhysAddr(base.0 + offset);
             let value = registers.read(address, Width::Dword);
             value
                 .map(|value| (address, value))
-                .ok_or(ReachError::Silent { address })
+                .ok_or(HostBridgeError::NoResponse { address })
         };
         let (address, value) = read(SOFTWARE_RESET)?;
         if value & RESET != 0 {
-            return Err(ReachError::InReset { address, value });
+            return Err(HostBridgeError::InReset { address, value });
         }
         let (address, value) = read(MISC_STATUS)?;
         if value & STATUS_ROOT_COMPLEX == 0 {
-            return Err(ReachError::NotRootPort { address, value });
+            return Err(HostBridgeError::NotRootPort { address, value });
         }
-        let (buses, secondary) = buses_of_port(registers, base).ok_or(ReachError::Silent {
-            address: PhysAddr(base.0 + 0x18),
-        })?;
+        let (buses, secondary) =
+            buses_of_port(registers, base).ok_or(HostBridgeError::NoResponse {
+                address: PhysAddr(base.0 + 0x18),
+            })?;
         let port = Self {
             base,
             root_bus: buses.first,
@@ -87,26 +88,26 @@ impl BrcmStb {
         registers: &mut impl Registers,
         function: Sbdf,
         offset: u16,
-    ) -> Place {
+    ) -> RegisterLocation {
         let offset = u64::from(offset);
         if function.bus() == self.root_bus {
             return match function.devfn() {
-                0 => Place::At(PhysAddr(self.base.0 + offset)),
-                _ => Place::Nowhere,
+                0 => RegisterLocation::At(PhysAddr(self.base.0 + offset)),
+                _ => RegisterLocation::Nowhere,
             };
         }
         // One device is on the link, whatever number it is called by.
         if function.bus() == self.secondary && function.device() != 0 {
-            return Place::Nowhere;
+            return RegisterLocation::Nowhere;
         }
         match registers.read(PhysAddr(self.base.0 + MISC_STATUS), Width::Dword) {
             Some(status) if status & STATUS_LINK == STATUS_LINK => {}
-            Some(_) => return Place::Nowhere,
-            None => return Place::Fault,
+            Some(_) => return RegisterLocation::Nowhere,
+            None => return RegisterLocation::Fault,
         }
         match self.aim(registers, function) {
-            Some(()) => Place::At(PhysAddr(self.base.0 + CONFIG_DATA + offset)),
-            None => Place::Fault,
+            Some(()) => RegisterLocation::At(PhysAddr(self.base.0 + CONFIG_DATA + offset)),
+            None => RegisterLocation::Fault,
         }
     }
 
@@ -116,7 +117,7 @@ impl BrcmStb {
         function: Sbdf,
         offset: u16,
         width: Width,
-    ) -> Answer {
+    ) -> ReadResult {
         self.address(registers, function, offset)
             .read(registers, width)
     }

@@ -8,7 +8,7 @@
 //! Cores before 4.80 show one region at a time, chosen by a viewport register;
 //! later ones have all regions side by side ("unrolled").
 
-use super::{Answer, Place, ReachError, Registers, buses_of_port};
+use super::{HostBridgeError, ReadResult, RegisterLocation, Registers, buses_of_port};
 use crate::{BusRange, PhysAddr, Sbdf, Width};
 
 /// Port logic: the state of the link.
@@ -91,16 +91,16 @@ impl DesignWare {
         window: PhysAddr,
         dbi: PhysAddr,
         atu: Option<PhysAddr>,
-    ) -> Result<(Self, BusRange), ReachError> {
+    ) -> Result<(Self, BusRange), HostBridgeError> {
         let mut read = |offset: u64| {
             let address = PhysAddr(dbi.0 + offset);
             let value = registers.read(address, Width::Dword);
-            value.ok_or(ReachError::Silent { address })
+            value.ok_or(HostBridgeError::NoResponse { address })
         };
         // The header type in bits 23:16: 1 is a bridge.
         let header = read(0x0c)?;
         if header >> 16 & 0x7f != 1 {
-            return Err(ReachError::NotRootPort {
+            return Err(HostBridgeError::NotRootPort {
                 address: PhysAddr(dbi.0 + 0x0c),
                 value: header,
             });
@@ -111,13 +111,14 @@ impl DesignWare {
             (u32::MAX, Some(base)) => Layout::Unrolled { base },
             (u32::MAX, None) => {
                 let address = PhysAddr(dbi.0 + VIEWPORT);
-                return Err(ReachError::Silent { address });
+                return Err(HostBridgeError::NoResponse { address });
             }
             _ => Layout::Viewport,
         };
-        let (buses, secondary) = buses_of_port(registers, dbi).ok_or(ReachError::Silent {
-            address: PhysAddr(dbi.0 + 0x18),
-        })?;
+        let (buses, secondary) =
+            buses_of_port(registers, dbi).ok_or(HostBridgeError::NoResponse {
+                address: PhysAddr(dbi.0 + 0x18),
+            })?;
         let port = Self {
             dbi,
             window,
@@ -230,22 +231,22 @@ impl DesignWare {
         registers: &mut impl Registers,
         function: Sbdf,
         offset: u16,
-    ) -> Place {
+    ) -> RegisterLocation {
         if function.bus() == self.root_bus {
             return match function.devfn() {
-                0 => Place::At(PhysAddr(self.dbi.0 + u64::from(offset))),
-                _ => Place::Nowhere,
+                0 => RegisterLocation::At(PhysAddr(self.dbi.0 + u64::from(offset))),
+                _ => RegisterLocation::Nowhere,
             };
         }
         // Without a link a request may never be answered.
         match self.link_is_up(registers) {
             Some(true) => {}
-            Some(false) => return Place::Nowhere,
-            None => return Place::Fault,
+            Some(false) => return RegisterLocation::Nowhere,
+            None => return RegisterLocation::Fault,
         }
         match self.aim(registers, function) {
-            Some(()) => Place::At(PhysAddr(self.window.0 + u64::from(offset))),
-            None => Place::Fault,
+            Some(()) => RegisterLocation::At(PhysAddr(self.window.0 + u64::from(offset))),
+            None => RegisterLocation::Fault,
         }
     }
 
@@ -257,10 +258,12 @@ impl DesignWare {
         function: Sbdf,
         offset: u16,
         width: Width,
-    ) -> Answer {
+    ) -> ReadResult {
         let dword = self.address(registers, function, offset & !3);
         match dword.read(registers, Width::Dword) {
-            Answer::Value(value) => Answer::Value(value >> (8 * (offset & 3)) & width.ones()),
+            ReadResult::Value(value) => {
+                ReadResult::Value(value >> (8 * (offset & 3)) & width.ones())
+            }
             other => other,
         }
     }

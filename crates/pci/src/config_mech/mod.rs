@@ -51,7 +51,7 @@ impl<R: Registers + ?Sized> Registers for &mut R {
 
 /// A way to reach the functions below one host bridge.
 #[derive(Debug)]
-enum Way {
+enum Route {
     Window(Window),
     DesignWare(DesignWare),
     BrcmStb(BrcmStb),
@@ -61,11 +61,11 @@ enum Way {
 struct Host {
     segment: u16,
     buses: BusRange,
-    way: Way,
+    way: Route,
 }
 
 impl Host {
-    fn leads_to(&self, function: Sbdf) -> bool {
+    fn covers_bus(&self, function: Sbdf) -> bool {
         self.segment == function.segment()
             && (self.buses.first..=self.buses.last).contains(&function.bus())
     }
@@ -76,13 +76,13 @@ impl Host {
 /// When it is dropped, every register of a controller that was written to
 /// reach a function holds again what it held before.
 #[derive(Debug)]
-pub struct Reach<R: Registers> {
+pub struct HostBridgeAccess<R: Registers> {
     registers: R,
     hosts: Vec<Host>,
     faults: VecDeque<AccessFault>,
 }
 
-impl<R: Registers> Reach<R> {
+impl<R: Registers> HostBridgeAccess<R> {
     /// No host bridge yet.
     pub const fn new(registers: R) -> Self {
         Self {
@@ -96,19 +96,19 @@ impl<R: Registers> Reach<R> {
     ///
     /// Where a loader has numbered the buses of a controller, which need not
     /// be as the tree has them, `host` gets the numbers that are in use.
-    pub fn add(&mut self, host: &mut HostBridge) -> Result<(), ReachError> {
+    pub fn add(&mut self, host: &mut HostBridge) -> Result<(), HostBridgeError> {
         let registers = &mut self.registers;
         let way = match host.mechanism {
-            Mechanism::Window(shape) => Way::Window(Window::new(host, shape)),
+            Mechanism::Window(shape) => Route::Window(Window::new(host, shape)),
             Mechanism::DesignWare { dbi, atu } => {
                 let (way, buses) = DesignWare::open(registers, host.ecam_base, dbi, atu)?;
                 host.buses = buses;
-                Way::DesignWare(way)
+                Route::DesignWare(way)
             }
             Mechanism::BrcmStb => {
                 let (way, buses) = BrcmStb::open(registers, host.ecam_base)?;
                 host.buses = buses;
-                Way::BrcmStb(way)
+                Route::BrcmStb(way)
             }
         };
         let (segment, buses) = (host.segment, host.buses);
@@ -118,7 +118,7 @@ impl<R: Registers> Reach<R> {
                 && buses.first <= other.buses.last
         };
         if let Some(other) = self.hosts.iter().find(taken) {
-            return Err(ReachError::SameBuses {
+            return Err(HostBridgeError::SameBuses {
                 segment,
                 buses,
                 other: other.buses,
@@ -137,19 +137,22 @@ impl<R: Registers> Reach<R> {
     /// nothing can be there.
     pub fn direct_address(&self, read: ConfigRead) -> Option<PhysAddr> {
         let function = read.function;
-        let host = self.hosts.iter().find(|host| host.leads_to(function))?;
+        let host = self.hosts.iter().find(|host| host.covers_bus(function))?;
         let aligned = read.offset.get() & !(read.width.bytes() - 1);
         match &host.way {
-            Way::Window(window) => match window.address(function, aligned) {
-                Place::At(address) => Some(address),
-                Place::Nowhere | Place::Fault => None,
+            Route::Window(window) => match window.address(function, aligned) {
+                RegisterLocation::At(address) => Some(address),
+                RegisterLocation::Nowhere | RegisterLocation::Fault => None,
             },
-            Way::DesignWare(_) | Way::BrcmStb(_) => None,
+            Route::DesignWare(_) | Route::BrcmStb(_) => None,
         }
     }
 
-    fn host(&mut self, function: Sbdf) -> Option<(&mut R, &mut Way)> {
-        let host = self.hosts.iter_mut().find(|host| host.leads_to(function))?;
+    fn host(&mut self, function: Sbdf) -> Option<(&mut R, &mut Route)> {
+        let host = self
+            .hosts
+            .iter_mut()
+            .find(|host| host.covers_bus(function))?;
         Some((&mut self.registers, &mut host.way))
     }
 
@@ -160,21 +163,21 @@ impl<R: Registers> Reach<R> {
     }
 }
 
-impl<R: Registers> ConfigAccess for Reach<R> {
+impl<R: Registers> ConfigAccess for HostBridgeAccess<R> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let Some((registers, way)) = self.host(function) else {
             return width.ones();
         };
         let aligned = offset.get() & !(width.bytes() - 1);
         let answer = match way {
-            Way::Window(window) => window.read(registers, function, aligned, width),
-            Way::DesignWare(port) => port.read(registers, function, aligned, width),
-            Way::BrcmStb(port) => port.read(registers, function, aligned, width),
+            Route::Window(window) => window.read(registers, function, aligned, width),
+            Route::DesignWare(port) => port.read(registers, function, aligned, width),
+            Route::BrcmStb(port) => port.read(registers, function, aligned, width),
         };
         match answer {
-            Answer::Value(value) => value & width.ones(),
-            Answer::Nobody => width.ones(),
-            Answer::Fault => {
+            ReadResult::Value(value) => value & width.ones(),
+            ReadResult::Unclaimed => width.ones(),
+            ReadResult::Fault => {
                 self.note(function, offset);
                 width.ones()
             }
@@ -187,14 +190,14 @@ impl<R: Registers> ConfigAccess for Reach<R> {
         };
         let aligned = offset.get() & !(width.bytes() - 1);
         let place = match way {
-            Way::Window(window) => window.address(function, aligned),
-            Way::DesignWare(port) => port.address(registers, function, aligned),
-            Way::BrcmStb(port) => port.address(registers, function, aligned),
+            Route::Window(window) => window.address(function, aligned),
+            Route::DesignWare(port) => port.address(registers, function, aligned),
+            Route::BrcmStb(port) => port.address(registers, function, aligned),
         };
         let done = match place {
-            Place::At(address) => registers.write(address, width, value).is_some(),
-            Place::Nowhere => true,
-            Place::Fault => false,
+            RegisterLocation::At(address) => registers.write(address, width, value).is_some(),
+            RegisterLocation::Nowhere => true,
+            RegisterLocation::Fault => false,
         };
         if !done {
             self.note(function, offset);
@@ -206,13 +209,13 @@ impl<R: Registers> ConfigAccess for Reach<R> {
     }
 }
 
-impl<R: Registers> Drop for Reach<R> {
+impl<R: Registers> Drop for HostBridgeAccess<R> {
     fn drop(&mut self) {
         for host in &mut self.hosts {
             match &mut host.way {
-                Way::Window(_) => {}
-                Way::DesignWare(port) => port.restore(&mut self.registers),
-                Way::BrcmStb(port) => port.restore(&mut self.registers),
+                Route::Window(_) => {}
+                Route::DesignWare(port) => port.restore(&mut self.registers),
+                Route::BrcmStb(port) => port.restore(&mut self.registers),
             }
         }
     }
@@ -220,7 +223,7 @@ impl<R: Registers> Drop for Reach<R> {
 
 /// Where a register of a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum RegisterLocation {
     At(PhysAddr),
     /// Nothing can be there.
     Nowhere,
@@ -228,23 +231,23 @@ enum Place {
     Fault,
 }
 
-impl Place {
-    fn read(self, registers: &mut impl Registers, width: Width) -> Answer {
+impl RegisterLocation {
+    fn read(self, registers: &mut impl Registers, width: Width) -> ReadResult {
         match self {
             Self::At(address) => registers
                 .read(address, width)
-                .map_or(Answer::Fault, Answer::Value),
-            Self::Nowhere => Answer::Nobody,
-            Self::Fault => Answer::Fault,
+                .map_or(ReadResult::Fault, ReadResult::Value),
+            Self::Nowhere => ReadResult::Unclaimed,
+            Self::Fault => ReadResult::Fault,
         }
     }
 }
 
 /// What came of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum ReadResult {
     Value(u32),
-    Nobody,
+    Unclaimed,
     Fault,
 }
 
@@ -263,9 +266,9 @@ fn buses_of_port(registers: &mut impl Registers, port: PhysAddr) -> Option<(BusR
 
 /// Why the functions below a host bridge cannot be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReachError {
+pub enum HostBridgeError {
     /// A register does not answer.
-    Silent {
+    NoResponse {
         /// Which one.
         address: PhysAddr,
     },
@@ -296,10 +299,10 @@ pub enum ReachError {
     Unmapped(String),
 }
 
-impl fmt::Display for ReachError {
+impl fmt::Display for HostBridgeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent { address } => write!(f, "its register at {address} does not answer"),
+            Self::NoResponse { address } => write!(f, "its register at {address} does not answer"),
             Self::InReset { address, value } => write!(
                 f,
                 "its controller is in reset, as the register at {address} says with {value:#010x}"
@@ -321,4 +324,4 @@ impl fmt::Display for ReachError {
     }
 }
 
-impl core::error::Error for ReachError {}
+impl core::error::Error for HostBridgeError {}

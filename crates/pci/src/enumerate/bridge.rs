@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::slow::Slow;
+use super::not_ready::PendingDevice;
 use super::{Bus, Scan};
 use crate::registers::{BUS_NUMBERS, SUBORDINATE_BUS, capability, express};
 use crate::{ConfigOffset, ConfigSpace, PortType, Sbdf, Width};
@@ -45,15 +45,15 @@ impl Numbers {
 
 impl<S: ConfigSpace> Scan<'_, S> {
     /// Numbers the buses below the bridge at `index` and scans them.
-    /// `siblings_left` bridges on the same bus still need a number each.
-    pub(super) fn scan_bridge(&mut self, index: usize, last_bus: u8, siblings_left: usize) {
+    /// `bridges_left_on_bus` bridges on the same bus still need a number each.
+    pub(super) fn scan_bridge(&mut self, index: usize, last_bus: u8, bridges_left_on_bus: usize) {
         self.read_slot(index);
         let link = self.link(index);
         let secondary = if self.preserve {
-            self.found_numbers(index, last_bus)
+            self.accept_bus_numbers(index, last_bus)
         } else {
             self.enable_rrs_visibility(index);
-            self.give_numbers(index, last_bus)
+            self.assign_bus_numbers(index, last_bus)
         };
         let Some((secondary, last_bus)) = secondary else {
             self.note_faults();
@@ -68,12 +68,12 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let slow_before = self.slow.len();
         match link {
             Link::Down => {}
-            Link::Training => self.slow.push(Slow::function(self.host, bus, 0)),
+            Link::Training => self.slow.push(PendingDevice::function(self.host, bus, 0)),
             Link::Up | Link::Unknown => self.scan_bus(bus),
         }
         if !self.preserve {
             let has_slow = self.slow.len() > slow_before;
-            self.close_numbers(index, last_bus, has_slow, siblings_left);
+            self.finalize_subordinate(index, last_bus, has_slow, bridges_left_on_bus);
         }
         self.note_faults();
     }
@@ -204,10 +204,10 @@ impl<S: ConfigSpace> Scan<'_, S> {
 
     /// Takes the numbers of a bridge as they are. Returns the secondary bus
     /// and the last one below, if what they say can be.
-    fn found_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
+    fn accept_bus_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
         let port = self.topology.functions[index].sbdf;
         let found = Numbers::from_dword(self.dword(port, BUS_NUMBERS));
-        self.set_numbers(index, found);
+        self.record_bus_numbers(index, found);
         if found.secondary == 0 && found.subordinate == 0 {
             return None;
         }
@@ -241,7 +241,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         Some((found.secondary, found.subordinate))
     }
 
-    fn set_numbers(&mut self, index: usize, numbers: Numbers) {
+    fn record_bus_numbers(&mut self, index: usize, numbers: Numbers) {
         if let Some(bridge) = &mut self.topology.functions[index].bridge {
             bridge.primary = numbers.primary;
             bridge.secondary = numbers.secondary;
@@ -261,7 +261,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// Takes away the bus numbers that a loader has given to a bridge: they may
     /// be the ones that a bridge beside it is about to get, and two bridges
     /// that lead to the same bus answer in each other's place.
-    pub(super) fn close_bridge(&mut self, index: usize) {
+    pub(super) fn clear_bus_numbers(&mut self, index: usize) {
         let port = self.topology.functions[index].sbdf;
         let found = self.dword(port, BUS_NUMBERS);
         let numbers = Numbers::from_dword(found);
@@ -274,7 +274,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// Gives a bridge its primary and secondary number, and everything up to
     /// `last_bus` for now. Returns the secondary bus and the last one that may
     /// be given away below.
-    fn give_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
+    fn assign_bus_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
         let port = self.topology.functions[index].sbdf;
         let next = self.next_bus[self.host];
         let fixed = self.fixed_numbers(port);
@@ -319,18 +319,18 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 found.subordinate
             );
             self.topology.functions[index].anomalies.push(text);
-            self.set_numbers(index, found);
-            self.look_for_a_loop(index);
+            self.record_bus_numbers(index, found);
+            self.detect_loop(index);
             return None;
         }
-        self.set_numbers(index, wanted);
+        self.record_bus_numbers(index, wanted);
         Some((secondary, last))
     }
 
     /// Looks whether a bridge above the one at `index`, whose numbers did not
     /// stick, has lost its own: then it is the same bridge, reached again
     /// through itself.
-    fn look_for_a_loop(&mut self, index: usize) {
+    fn detect_loop(&mut self, index: usize) {
         let mut next = self.topology.functions[index].parent;
         while let Some(above) = next {
             let function = &self.topology.functions[above];
@@ -346,7 +346,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             });
             if !is_same {
                 self.config.invalidate_register(port, BUS_NUMBERS);
-                self.leave_out(
+                self.exclude(
                     port,
                     "its bus numbers were overwritten from below: the bridges form a loop".into(),
                 );
@@ -356,7 +356,13 @@ impl<S: ConfigSpace> Scan<'_, S> {
 
     /// Writes the final subordinate number: the highest one in use below,
     /// and spare ones where devices may come later.
-    fn close_numbers(&mut self, index: usize, last_bus: u8, has_slow: bool, siblings_left: usize) {
+    fn finalize_subordinate(
+        &mut self,
+        index: usize,
+        last_bus: u8,
+        has_slow: bool,
+        bridges_left_on_bus: usize,
+    ) {
         let port = self.topology.functions[index].sbdf;
         let Some(bridge) = self.topology.functions[index].bridge else {
             return;
@@ -375,7 +381,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             };
             // The bridges beside this one come first.
             let free = u16::from(last_bus) - used.min(u16::from(last_bus));
-            let spare = wanted.min(free.saturating_sub(siblings_left as u16));
+            let spare = wanted.min(free.saturating_sub(bridges_left_on_bus as u16));
             (used + spare).min(u16::from(last_bus)) as u8
         };
         self.next_bus[self.host] = u16::from(subordinate) + 1;
@@ -387,7 +393,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 u32::from(subordinate),
             );
         }
-        self.set_numbers(
+        self.record_bus_numbers(
             index,
             Numbers {
                 primary: bridge.primary,

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::slow::Slow;
+use super::not_ready::PendingDevice;
 use super::{Bus, Scan};
 use crate::registers::{
     CACHE_LINE_SIZE, REVISION, capability, express, extended, header_type, sr_iov,
@@ -34,7 +34,9 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
         match self.config.probe(function) {
             Probe::Absent => self.note_absent(bus, function),
-            Probe::NotReady => self.slow.push(Slow::function(self.host, bus, device)),
+            Probe::NotReady => self
+                .slow
+                .push(PendingDevice::function(self.host, bus, device)),
             Probe::Present {
                 vendor_id,
                 device_id,
@@ -98,7 +100,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             Probe::NotReady => {
                 // Function 0 is ready, and the functions of a device get
                 // ready together unless something is wrong.
-                self.leave_out(function, "not ready while its device is".into());
+                self.exclude(function, "not ready while its device is".into());
                 false
             }
             Probe::Absent => {
@@ -151,7 +153,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         device_id: u16,
     ) -> bool {
         let Some(anomalies) = self.config.walk(sbdf) else {
-            self.leave_out(
+            self.exclude(
                 sbdf,
                 "stopped answering while its capabilities were read".into(),
             );
@@ -160,7 +162,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let class = self.dword(sbdf, REVISION);
         let header = (self.dword(sbdf, CACHE_LINE_SIZE) >> 16) as u8;
         let Some(lists) = self.config.lists(sbdf) else {
-            self.leave_out(sbdf, "stopped answering while its header was read".into());
+            self.exclude(sbdf, "stopped answering while its header was read".into());
             return false;
         };
         let layout = header & header_type::LAYOUT;

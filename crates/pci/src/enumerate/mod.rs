@@ -10,14 +10,14 @@
 
 mod bridge;
 mod device;
-mod slow;
+mod not_ready;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Anomaly, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
 use crate::time::Clock;
-use slow::Slow;
+use not_ready::PendingDevice;
 
 /// What enumeration may decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
             is_link: false,
         });
     }
-    scan.wait_for_slow(start, clock);
+    scan.retry_pending(start, clock);
     for (host, next) in scan.topology.hosts.iter_mut().zip(&scan.next_bus) {
         // At most 256, since numbers end with the bus range.
         host.1 = BusRange {
@@ -94,7 +94,7 @@ struct Scan<'a, S> {
     config: &'a mut S,
     policy: &'a ScanPolicy,
     topology: Topology,
-    slow: Vec<Slow>,
+    slow: Vec<PendingDevice>,
     /// For each host the lowest bus number that is not given away yet.
     next_bus: Vec<u16>,
     /// The host that is being scanned.
@@ -125,8 +125,8 @@ impl<S: ConfigSpace> Scan<'_, S> {
     }
 
     /// Notes that there is a function which cannot be taken in.
-    fn leave_out(&mut self, function: Sbdf, text: String) {
-        self.topology.left_out.push(function);
+    fn exclude(&mut self, function: Sbdf, text: String) {
+        self.topology.excluded.push(function);
         self.note(function, text);
     }
 
@@ -162,12 +162,12 @@ impl<S: ConfigSpace> Scan<'_, S> {
         if !self.preserve {
             // The first one gets new numbers before anything is read below.
             for &index in bridges.iter().skip(1) {
-                self.close_bridge(index);
+                self.clear_bus_numbers(index);
             }
         }
         for (done, &index) in bridges.iter().enumerate() {
-            let siblings_left = bridges.len() - done - 1;
-            self.scan_bridge(index, last_bus, siblings_left);
+            let bridges_left_on_bus = bridges.len() - done - 1;
+            self.scan_bridge(index, last_bus, bridges_left_on_bus);
         }
     }
 }

@@ -5,9 +5,9 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::plan::{Bridge, Placement, Rank, Request, Space};
-use super::pools::Pools;
-use super::size::Sized;
+use super::plan::{AddressSpace, Bridge, Placement, Priority, Request};
+use super::pools::Apertures;
+use super::size::ProbedResources;
 use super::{AssignPolicy, KINDS, Kind, program};
 use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
 use crate::{Bar, BarKind, ConfigSpace, Function, Topology};
@@ -52,7 +52,7 @@ impl Tree {
 
 /// A BAR that wants addresses of one space.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct BarRequest {
     kind: Kind,
     request: Request,
     /// Index of the function.
@@ -62,22 +62,22 @@ struct Wanted {
 }
 
 /// What is to be assigned below one host bridge, and from what.
-pub(super) struct HostPlan<'a> {
+pub(super) struct HostAssignment<'a> {
     host: usize,
-    sized: &'a [Sized],
+    sized: &'a [ProbedResources],
     tree: Tree,
-    pools: Pools,
-    wanted: Vec<Wanted>,
+    pools: Apertures,
+    wanted: Vec<BarRequest>,
 }
 
-impl<'a> HostPlan<'a> {
+impl<'a> HostAssignment<'a> {
     /// Collects what the functions of `host` want.
-    pub(super) fn new(topology: &Topology, host: usize, sized: &'a [Sized]) -> Self {
+    pub(super) fn new(topology: &Topology, host: usize, sized: &'a [ProbedResources]) -> Self {
         let mut plan = Self {
             host,
             sized,
             tree: Tree::new(topology, host),
-            pools: Pools::new(topology, host),
+            pools: Apertures::new(topology, host),
             wanted: Vec::new(),
         };
         for (index, function) in topology.functions.iter().enumerate() {
@@ -97,12 +97,12 @@ impl<'a> HostPlan<'a> {
         };
         let vfs = function.sriov.map_or(0, |sriov| u64::from(sriov.total_vfs));
         let (rank, count) = match bar.kind {
-            BarKind::VfMemory32 | BarKind::VfMemory64 => (Rank::VirtualFunctions, vfs),
-            BarKind::Rom => (Rank::Rom, 1),
-            _ => (Rank::Bar, 1),
+            BarKind::VfMemory32 | BarKind::VfMemory64 => (Priority::VirtualFunctions, vfs),
+            BarKind::Rom => (Priority::Rom, 1),
+            _ => (Priority::Bar, 1),
         };
         let bridge = self.tree.above[index];
-        self.wanted.push(Wanted {
+        self.wanted.push(BarRequest {
             kind: self.kind_of(bar, bridge),
             request: Request {
                 bridge,
@@ -124,7 +124,7 @@ impl<'a> HostPlan<'a> {
         match bar.kind {
             BarKind::Io => Kind::Io,
             _ if may_be_high && self.tree.all_above(bridge, |up| sized[up].prefetchable_64) => {
-                self.pools.high_or_memory()
+                self.pools.prefetchable_or_memory()
             }
             _ => Kind::Memory,
         }
@@ -156,14 +156,14 @@ impl<'a> HostPlan<'a> {
         let bridges: Vec<Bridge> = (0..self.tree.bridges.len())
             .map(|number| self.bridge(topology, number, kind))
             .collect();
-        let wanted: Vec<&Wanted> = self.wanted.iter().filter(|bar| bar.kind == kind).collect();
+        let wanted: Vec<&BarRequest> = self.wanted.iter().filter(|bar| bar.kind == kind).collect();
         let requests: Vec<Request> = wanted.iter().map(|bar| bar.request).collect();
         let (granule, padding) = match kind {
             Kind::Io => (IO_GRANULE, policy.hot_plug_io),
             Kind::Memory => (MEMORY_GRANULE, policy.hot_plug_memory),
             Kind::Prefetchable => (MEMORY_GRANULE, policy.hot_plug_prefetchable),
         };
-        let space = Space {
+        let space = AddressSpace {
             bridges: &bridges,
             requests: &requests,
             pools: self.pools.of(kind),
@@ -178,7 +178,7 @@ impl<'a> HostPlan<'a> {
                 let above = wanted.request.bridge;
                 let is_forwarded = above.is_none_or(|bridge| bridges[bridge].has_window);
                 let bar = &function.bars[wanted.bar];
-                let text = describe_loss(bar, wanted.request.size, is_forwarded, &placement);
+                let text = describe_unplaced(bar, wanted.request.size, is_forwarded, &placement);
                 function.anomalies.push(text);
             }
         }
@@ -208,7 +208,7 @@ impl<'a> HostPlan<'a> {
 }
 
 /// Why a BAR has no address.
-fn describe_loss(bar: &Bar, size: u64, is_forwarded: bool, placement: &Placement) -> String {
+fn describe_unplaced(bar: &Bar, size: u64, is_forwarded: bool, placement: &Placement) -> String {
     let (index, name) = (bar.index, bar.kind.name());
     if is_forwarded {
         let left = placement.largest_left();

@@ -15,10 +15,10 @@ mod size;
 
 use alloc::vec::Vec;
 
-use super::decode::{found_bars, windows};
+use super::decode::{read_bars, windows};
 use super::{ConfigOffset, ConfigSpace, Topology, Width};
-use host::HostPlan;
-use size::{Sized, Sizer};
+use host::HostAssignment;
+use size::{ProbedResources, ResourceProbe};
 
 /// What assignment may decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Default for AssignPolicy {
 
 /// How assignment ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AssignOutcome {
+pub struct AssignCounts {
     /// BARs that have an address.
     pub assigned: usize,
     /// BARs that did not fit and are disabled.
@@ -57,19 +57,19 @@ pub fn assign<S: ConfigSpace>(
     topology: &mut Topology,
     policy: &AssignPolicy,
     config: &mut S,
-) -> AssignOutcome {
-    let found: Vec<Sized> = (0..topology.functions.len())
+) -> AssignCounts {
+    let found: Vec<ProbedResources> = (0..topology.functions.len())
         .map(|index| size_function(topology, index, config))
         .collect();
     for host in 0..topology.hosts.len() {
         if topology.hosts[host].0.preserve {
             read_found(topology, host, config);
         } else {
-            HostPlan::new(topology, host, &found).carry_out(topology, policy, config);
+            HostAssignment::new(topology, host, &found).carry_out(topology, policy, config);
         }
     }
     topology.note_faults(config);
-    let mut outcome = AssignOutcome::default();
+    let mut outcome = AssignCounts::default();
     for bar in topology.functions.iter().flat_map(|one| &one.bars) {
         if bar.address.is_some() {
             outcome.assigned += 1;
@@ -80,19 +80,23 @@ pub fn assign<S: ConfigSpace>(
     outcome
 }
 
-fn size_function<S: ConfigSpace>(topology: &mut Topology, index: usize, config: &mut S) -> Sized {
+fn size_function<S: ConfigSpace>(
+    topology: &mut Topology,
+    index: usize,
+    config: &mut S,
+) -> ProbedResources {
     let function = &mut topology.functions[index];
     if topology.hosts[function.host].0.preserve {
-        return Sized::default();
+        return ProbedResources::default();
     }
     let total_vfs = function.sriov.map_or(0, |sriov| sriov.total_vfs);
     let found = config.is_present(function.sbdf).then(|| {
-        let sizer = Sizer {
+        let sizer = ResourceProbe {
             config,
             function: function.sbdf,
             header_type: function.header_type,
             class_code: function.class_code,
-            out: Sized::default(),
+            out: ProbedResources::default(),
         };
         sizer.run(total_vfs)
     });
@@ -100,8 +104,8 @@ fn size_function<S: ConfigSpace>(topology: &mut Topology, index: usize, config: 
     let Some(mut found) = found.filter(|_| config.is_present(function.sbdf)) else {
         let text = "stopped answering while its BARs were sized";
         function.anomalies.push(text.into());
-        topology.left_out.push(function.sbdf);
-        return Sized::default();
+        topology.excluded.push(function.sbdf);
+        return ProbedResources::default();
     };
     function.bars.clone_from(&found.bars);
     function.anomalies.append(&mut found.anomalies);
@@ -114,7 +118,7 @@ fn read_found<S: ConfigSpace>(topology: &mut Topology, host: usize, config: &mut
         let sbdf = function.sbdf;
         let mut read = |offset| config.read(sbdf, ConfigOffset::new(offset), Width::Dword);
         let bars = &mut function.bars;
-        found_bars(function.header_type, &mut read, &mut |bar| bars.push(bar));
+        read_bars(function.header_type, &mut read, &mut |bar| bars.push(bar));
         if let Some(bridge) = &mut function.bridge {
             let found = windows(&mut read);
             bridge.io = found.io;

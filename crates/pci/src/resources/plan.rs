@@ -10,7 +10,7 @@ use core::cmp::Reverse;
 /// Something that wants addresses: a BAR, or the VF BARs of all VFs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// The bridge right above, an index into [`Space::bridges`]; `None` on a
+    /// The bridge right above, an index into [`AddressSpace::bridges`]; `None` on a
     /// root bus.
     pub(super) bridge: Option<usize>,
     /// Bytes, not 0.
@@ -18,12 +18,12 @@ pub(super) struct Request {
     /// Alignment in bytes, a power of two.
     pub(super) align: u64,
     /// Who goes first when not all fit: the lowest.
-    pub(super) rank: Rank,
+    pub(super) rank: Priority,
 }
 
 /// How much is lost when something gets no addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(super) enum Priority {
     /// VF BARs: the physical function works without.
     VirtualFunctions,
     /// Expansion ROM.
@@ -45,7 +45,7 @@ pub(super) struct Bridge {
 
 /// A range of addresses that is free below the host bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pool {
+pub(super) struct Aperture {
     /// First address.
     pub(super) base: u64,
     /// Bytes.
@@ -54,11 +54,11 @@ pub(super) struct Pool {
 
 /// One address space of one host bridge.
 #[derive(Clone, Debug)]
-pub(super) struct Space<'a> {
+pub(super) struct AddressSpace<'a> {
     pub(super) bridges: &'a [Bridge],
     pub(super) requests: &'a [Request],
     /// Sorted by address, disjoint.
-    pub(super) pools: &'a [Pool],
+    pub(super) pools: &'a [Aperture],
     /// Granularity of a bridge window in bytes, a power of two.
     pub(super) granule: u64,
     /// Bytes that a hot-plug capable port gets at least.
@@ -73,7 +73,7 @@ pub(super) struct Placement {
     /// First address and bytes of each bridge's window; `None` where closed.
     pub(super) windows: Vec<Option<(u64, u64)>>,
     /// What is left of the pools.
-    pub(super) left: Vec<Pool>,
+    pub(super) left: Vec<Aperture>,
 }
 
 impl Placement {
@@ -85,7 +85,7 @@ impl Placement {
 
 /// What is placed in one attempt.
 #[derive(Clone, Debug)]
-struct Choice {
+struct Attempt {
     keep: Vec<bool>,
     /// The first so many bridges get a window even with nothing below.
     windows: usize,
@@ -95,14 +95,14 @@ struct Choice {
 
 /// A thing to place: how large, how aligned, and what it is.
 #[derive(Clone, Copy, Debug)]
-struct Item {
+struct Node {
     size: u64,
     align: u64,
-    what: What,
+    what: NodeKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum NodeKind {
     Request(usize),
     Window(usize),
 }
@@ -113,29 +113,29 @@ struct Layout {
     windows: Vec<(u64, u64)>,
     request_offsets: Vec<u64>,
     window_offsets: Vec<u64>,
-    root: Vec<Item>,
+    root: Vec<Node>,
 }
 
-impl Space<'_> {
+impl AddressSpace<'_> {
     /// Places as much as fits: first what devices ask for, then a window for
     /// every bridge, then room for what may be plugged in.
     pub(super) fn place(&self) -> Placement {
         let bridges = self.bridges.len();
-        let mut choice = Choice {
+        let mut choice = Attempt {
             keep: vec![true; self.requests.len()],
             windows: 0,
             padded: 0,
         };
         self.drop_until_it_fits(&mut choice);
         choice.windows = largest(bridges, |windows| {
-            let attempt = Choice {
+            let attempt = Attempt {
                 windows,
                 ..choice.clone()
             };
             self.attempt(&attempt).is_some()
         });
         choice.padded = largest(bridges, |padded| {
-            let attempt = Choice {
+            let attempt = Attempt {
                 padded,
                 ..choice.clone()
             };
@@ -150,7 +150,7 @@ impl Space<'_> {
 
     /// Gives up requests, lowest rank and largest first, until the rest fits,
     /// then takes back what still finds room.
-    fn drop_until_it_fits(&self, choice: &mut Choice) {
+    fn drop_until_it_fits(&self, choice: &mut Attempt) {
         /// Attempts to take something back, each a whole placement.
         const SECOND_CHANCES: usize = 64;
 
@@ -192,16 +192,16 @@ impl Space<'_> {
     }
 
     /// Places everything in `choice`, or nothing.
-    fn attempt(&self, choice: &Choice) -> Option<Placement> {
-        let layout = self.sizes_up(choice);
-        let mut pools: Vec<Pool> = self.pools.to_vec();
+    fn attempt(&self, choice: &Attempt) -> Option<Placement> {
+        let layout = self.size_subtrees(choice);
+        let mut pools: Vec<Aperture> = self.pools.to_vec();
         let mut bases = vec![None; self.requests.len()];
         let mut windows = vec![None; self.bridges.len()];
         for item in &layout.root {
             let base = pools.iter_mut().find_map(|pool| take(pool, item))?;
             match item.what {
-                What::Request(index) => bases[index] = Some(base),
-                What::Window(index) => windows[index] = Some((base, item.size)),
+                NodeKind::Request(index) => bases[index] = Some(base),
+                NodeKind::Window(index) => windows[index] = Some((base, item.size)),
             }
         }
         // Addresses down: a parent comes before its children.
@@ -228,20 +228,20 @@ impl Space<'_> {
     }
 
     /// The size of every window from what is below it.
-    fn sizes_up(&self, choice: &Choice) -> Layout {
+    fn size_subtrees(&self, choice: &Attempt) -> Layout {
         let mut layout = Layout {
             windows: vec![(0, 1); self.bridges.len()],
             request_offsets: vec![0; self.requests.len()],
             window_offsets: vec![0; self.bridges.len()],
             root: Vec::new(),
         };
-        let mut below: Vec<Vec<Item>> = vec![Vec::new(); self.bridges.len()];
+        let mut below: Vec<Vec<Node>> = vec![Vec::new(); self.bridges.len()];
         for (index, request) in self.requests.iter().enumerate() {
             if choice.keep[index] {
-                let item = Item {
+                let item = Node {
                     size: request.size,
                     align: request.align,
-                    what: What::Request(index),
+                    what: NodeKind::Request(index),
                 };
                 match request.bridge {
                     Some(bridge) => below[bridge].push(item),
@@ -260,8 +260,8 @@ impl Space<'_> {
             for item in &items {
                 let offset = align_up(cursor, item.align);
                 match item.what {
-                    What::Request(request) => layout.request_offsets[request] = offset,
-                    What::Window(window) => layout.window_offsets[window] = offset,
+                    NodeKind::Request(request) => layout.request_offsets[request] = offset,
+                    NodeKind::Window(window) => layout.window_offsets[window] = offset,
                 }
                 cursor = offset.saturating_add(item.size);
                 align = align.max(item.align);
@@ -275,10 +275,10 @@ impl Space<'_> {
             let size = align_up(cursor, self.granule);
             layout.windows[index] = (size, align);
             if size > 0 {
-                let item = Item {
+                let item = Node {
                     size,
                     align,
-                    what: What::Window(index),
+                    what: NodeKind::Window(index),
                 };
                 match bridge.parent {
                     Some(parent) => below[parent].push(item),
@@ -292,12 +292,12 @@ impl Space<'_> {
 }
 
 /// Largest alignment first leaves the smallest holes.
-fn sort_for_packing(items: &mut [Item]) {
+fn sort_for_packing(items: &mut [Node]) {
     items.sort_by_key(|item| Reverse((item.align, item.size)));
 }
 
 /// Takes the first place in `pool` where `item` fits.
-fn take(pool: &mut Pool, item: &Item) -> Option<u64> {
+fn take(pool: &mut Aperture, item: &Node) -> Option<u64> {
     let base = align_up(pool.base, item.align);
     let used = (base - pool.base).checked_add(item.size)?;
     pool.size = pool.size.checked_sub(used)?;
@@ -346,12 +346,16 @@ mod tests {
             bridge,
             size,
             align: size,
-            rank: Rank::Bar,
+            rank: Priority::Bar,
         }
     }
 
-    fn space<'a>(bridges: &'a [Bridge], requests: &'a [Request], pools: &'a [Pool]) -> Space<'a> {
-        Space {
+    fn space<'a>(
+        bridges: &'a [Bridge],
+        requests: &'a [Request],
+        pools: &'a [Aperture],
+    ) -> AddressSpace<'a> {
+        AddressSpace {
             bridges,
             requests,
             pools,
@@ -368,7 +372,7 @@ mod tests {
             bar(Some(0), 0x80_0000),
             bar(None, 0x1000),
         ];
-        let pools = [Pool {
+        let pools = [Aperture {
             base: 0x1000_0000,
             size: 0x2000_0000,
         }];
@@ -382,7 +386,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_left_out_and_the_rest_is_placed() {
         let requests = [bar(None, 0x4000_0000), bar(None, 0x1000)];
-        let pools = [Pool {
+        let pools = [Aperture {
             base: 0x1000_0000,
             size: 0x100_0000,
         }];
@@ -394,11 +398,11 @@ mod tests {
     #[test]
     fn vf_bars_give_way_before_bars_do() {
         let vfs = Request {
-            rank: Rank::VirtualFunctions,
+            rank: Priority::VirtualFunctions,
             ..bar(None, 0x80_0000)
         };
         let requests = [bar(None, 0x80_0000), vfs, bar(None, 0x40_0000)];
-        let pools = [Pool {
+        let pools = [Aperture {
             base: 0x1000_0000,
             size: 0x100_0000,
         }];
@@ -410,7 +414,7 @@ mod tests {
     #[test]
     fn empty_ports_get_windows_in_order_while_there_is_room() {
         let bridges = [PORT; 4];
-        let pools = [Pool {
+        let pools = [Aperture {
             base: 0x1000_0000,
             size: 0x30_0000,
         }];
@@ -426,7 +430,7 @@ mod tests {
             ..PORT
         }];
         let requests = [bar(Some(0), 0x1000)];
-        let pools = [Pool {
+        let pools = [Aperture {
             base: 0x1000_0000,
             size: 0x100_0000,
         }];
@@ -446,7 +450,7 @@ mod tests {
             bar(Some(0), 1 << 63),
             bar(Some(0), 0x1000),
         ];
-        let pools = [Pool {
+        let pools = [Aperture {
             base: 0x1000_0000,
             size: 0x100_0000,
         }];

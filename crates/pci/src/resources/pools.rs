@@ -3,21 +3,21 @@
 use alloc::vec::Vec;
 
 use super::Kind;
-use super::plan::Pool;
+use super::plan::Aperture;
 use crate::decode::MEMORY_GRANULE;
 use crate::{BarKind, HostBridge, Topology, WindowKind};
 
 /// What the windows of a host bridge leave free, by space.
-pub(super) struct Pools {
-    io: Vec<Pool>,
-    memory: Vec<Pool>,
-    pub(super) prefetchable: Vec<Pool>,
+pub(super) struct Apertures {
+    io: Vec<Aperture>,
+    memory: Vec<Aperture>,
+    pub(super) prefetchable: Vec<Aperture>,
     /// Whether there is memory beyond 4 GiB, which is what the prefetchable
     /// windows of bridges are for.
     pub(super) is_high: bool,
 }
 
-impl Pools {
+impl Apertures {
     pub(super) fn new(topology: &Topology, host: usize) -> Self {
         /// Ports below belong to devices that decode them unasked.
         const FIRST_IO: u64 = 0x1000;
@@ -63,7 +63,7 @@ impl Pools {
                     _ if base < FOUR_GIB => &mut pools.memory,
                     _ => &mut pools.prefetchable,
                 };
-                cut_out(space, base, base.saturating_add(size));
+                reserve(space, base, base.saturating_add(size));
             }
         }
         for space in [&mut pools.io, &mut pools.memory, &mut pools.prefetchable] {
@@ -74,7 +74,7 @@ impl Pools {
     }
 
     /// The space for memory beyond 4 GiB, or what stands in for it.
-    pub(super) fn high_or_memory(&self) -> Kind {
+    pub(super) fn prefetchable_or_memory(&self) -> Kind {
         if self.is_high {
             Kind::Prefetchable
         } else {
@@ -82,7 +82,7 @@ impl Pools {
         }
     }
 
-    pub(super) fn of(&self, kind: Kind) -> &[Pool] {
+    pub(super) fn of(&self, kind: Kind) -> &[Aperture] {
         match kind {
             Kind::Io => &self.io,
             Kind::Memory => &self.memory,
@@ -91,9 +91,9 @@ impl Pools {
     }
 }
 
-fn clip(pools: &mut Vec<Pool>, base: u64, end: u64) {
+fn clip(pools: &mut Vec<Aperture>, base: u64, end: u64) {
     if base < end {
-        pools.push(Pool {
+        pools.push(Aperture {
             base,
             size: end - base,
         });
@@ -101,7 +101,7 @@ fn clip(pools: &mut Vec<Pool>, base: u64, end: u64) {
 }
 
 /// Takes `base..end` out of `pools`.
-fn cut_out(pools: &mut Vec<Pool>, base: u64, end: u64) {
+fn reserve(pools: &mut Vec<Aperture>, base: u64, end: u64) {
     for pool in core::mem::take(pools) {
         let pool_end = pool.base + pool.size;
         clip(pools, pool.base, pool_end.min(base));

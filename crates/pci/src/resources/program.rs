@@ -3,7 +3,7 @@
 use alloc::format;
 
 use super::Kind;
-use super::size::{FIRST_VF_INDEX, ROM_INDEX, Sized};
+use super::size::{FIRST_VF_INDEX, ProbedResources, ROM_INDEX};
 use crate::decode::rom_register;
 use crate::registers::{
     BAR0, COMMAND, IO_BASE, MEMORY_BASE, PREFETCHABLE_BASE, PREFETCHABLE_BASE_UPPER,
@@ -36,7 +36,11 @@ pub(super) fn set_windows(
 
 /// Writes the addresses of one function, then turns on the decoding of the
 /// spaces in which all its BARs have one.
-pub(super) fn write<S: ConfigSpace>(function: &mut Function, sized: &Sized, config: &mut S) {
+pub(super) fn write<S: ConfigSpace>(
+    function: &mut Function,
+    sized: &ProbedResources,
+    config: &mut S,
+) {
     let mut out = Writer {
         config,
         function: function.sbdf,
@@ -124,7 +128,7 @@ impl<S: ConfigSpace> Writer<'_, S> {
 
     /// Writes the windows of a bridge and reads back those that may be
     /// hardwired; the read is the one that fills the cache.
-    fn windows(&mut self, function: &mut Function, sized: &Sized) {
+    fn windows(&mut self, function: &mut Function, sized: &ProbedResources) {
         let Some(bridge) = function.bridge else {
             return;
         };

@@ -18,7 +18,7 @@ pub(super) const FIRST_VF_INDEX: u8 = 7;
 
 /// What the sizing of one function found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sized {
+pub(super) struct ProbedResources {
     pub(super) bars: Vec<Bar>,
     /// The bridge forwards I/O.
     pub(super) io_window: bool,
@@ -30,20 +30,20 @@ pub(super) struct Sized {
 }
 
 /// Sizes one function through the cache.
-pub(super) struct Sizer<'a, S> {
+pub(super) struct ResourceProbe<'a, S> {
     pub(super) config: &'a mut S,
     pub(super) function: Sbdf,
     pub(super) header_type: u8,
     pub(super) class_code: u32,
-    pub(super) out: Sized,
+    pub(super) out: ProbedResources,
 }
 
-impl<S: ConfigSpace> Sizer<'_, S> {
-    pub(super) fn run(mut self, total_vfs: u16) -> Sized {
+impl<S: ConfigSpace> ResourceProbe<'_, S> {
+    pub(super) fn run(mut self, total_vfs: u16) -> ProbedResources {
         if self.header_type > 1 || self.is_host_bridge() {
             return self.out;
         }
-        self.turn_decode_off();
+        self.disable_decode();
         let fixed = self.enhanced_allocation();
         let count = bar_count(self.header_type);
         self.size_bars(BAR0, count, 0, &fixed);
@@ -84,7 +84,7 @@ impl<S: ConfigSpace> Sizer<'_, S> {
             .write(self.function, ConfigOffset::new(offset), width, value);
     }
 
-    fn turn_decode_off(&mut self) {
+    fn disable_decode(&mut self) {
         const ACTIVE: u16 = command::IO | command::MEMORY | command::BUS_MASTER;
         // Command is cached, Status beside it never is.
         let value =
@@ -105,7 +105,7 @@ impl<S: ConfigSpace> Sizer<'_, S> {
             if fixed.iter().any(|bar| bar.index == index) || self.is_legacy_ide(index) {
                 continue;
             }
-            let mask = self.ones_read_back(register, u32::MAX);
+            let mask = self.probe_writable_bits(register, u32::MAX);
             if mask == 0 || mask == u32::MAX {
                 continue;
             }
@@ -122,7 +122,7 @@ impl<S: ConfigSpace> Sizer<'_, S> {
                     self.refuse(register, text);
                     continue;
                 }
-                let upper = self.ones_read_back(register + 4, u32::MAX);
+                let upper = self.probe_writable_bits(register + 4, u32::MAX);
                 address_mask |= u64::from(upper) << 32;
                 number += 1;
             } else {
@@ -172,7 +172,7 @@ impl<S: ConfigSpace> Sizer<'_, S> {
 
     fn size_rom(&mut self, register: u16) {
         // The enable bit stays off.
-        let mask = self.ones_read_back(register, 0xffff_f800);
+        let mask = self.probe_writable_bits(register, 0xffff_f800);
         let address = address_bits(BarKind::Rom, mask);
         if address == 0 || mask == u32::MAX {
             return;
@@ -192,7 +192,7 @@ impl<S: ConfigSpace> Sizer<'_, S> {
         });
     }
 
-    fn ones_read_back(&mut self, register: u16, ones: u32) -> u32 {
+    fn probe_writable_bits(&mut self, register: u16, ones: u32) -> u32 {
         self.write(register, Width::Dword, ones);
         self.dword(register)
     }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::places::place;
-use super::{DISABLE_TIME, ENABLE_TIME, EnabledVfs, Group, insert};
+use super::{DISABLE_TIME, ENABLE_TIME, EnabledPf, EnabledVfs, insert};
 use crate::registers::REVISION;
 use crate::time::Clock;
 use crate::{
@@ -23,7 +23,7 @@ const ROUNDS: u32 = 24;
 
 /// A VF that did not answer yet.
 #[derive(Clone, Copy)]
-struct Silent {
+struct Unresponsive {
     group: usize,
     number: u16,
 }
@@ -68,7 +68,7 @@ impl EnabledVfs {
         let mut silent = Vec::new();
         for (index, group) in self.groups.iter().enumerate() {
             for number in 1..=group.routing.num_vfs {
-                let vf = Silent {
+                let vf = Unresponsive {
                     group: index,
                     number,
                 };
@@ -98,7 +98,7 @@ impl EnabledVfs {
                 is_silent
             });
         }
-        self.tell_silent(&silent, topology);
+        self.report_unresponsive(&silent, topology);
         found.sort_by_key(|function| {
             let vf = function.virtual_function;
             vf.map_or((0, 0), |vf| (vf.physical, vf.number))
@@ -107,7 +107,7 @@ impl EnabledVfs {
     }
 
     /// Tells once for each physical function which VFs did not answer.
-    fn tell_silent(&self, silent: &[Silent], topology: &mut Topology) {
+    fn report_unresponsive(&self, silent: &[Unresponsive], topology: &mut Topology) {
         for of_group in silent.chunk_by(|vf, next| vf.group == next.group) {
             let (group, first) = (&self.groups[of_group[0].group], of_group[0].number);
             let count = of_group.len();
@@ -147,7 +147,7 @@ impl EnabledVfs {
     }
 }
 
-impl Group {
+impl EnabledPf {
     /// Takes VF `number` into the cache; `None` where it does not answer.
     fn take_in<S: ConfigSpace>(
         &self,

@@ -6,7 +6,7 @@
 //! the two there is time for other work. [`EnabledVfs::capture`] takes in and
 //! captures each VF, and clears VF Enable again.
 //!
-//! [`ask_vf_routing`] finds out where VFs would be for other numbers of them,
+//! [`probe_vf_routing`] finds out where VFs would be for other numbers of them,
 //! without enabling any.
 //!
 //! In a host bridge that is to be preserved nothing is written: only VFs that
@@ -24,9 +24,9 @@ use alloc::vec::Vec;
 use super::registers::{extended, sr_iov};
 use super::{Anomaly, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
 use crate::time::Clock;
-use places::Places;
+use places::AllocatedRoutingIds;
 
-pub use routing::ask_vf_routing;
+pub use routing::probe_vf_routing;
 pub use routing_ids::{VfIdentity, VfRouting};
 
 /// Nanoseconds from VF Enable to the first access to a VF (PCIe 9.3.3.3.1).
@@ -61,7 +61,7 @@ pub struct VfPolicy {
 /// VFs that are enabled and not taken in yet.
 #[derive(Debug)]
 pub struct EnabledVfs {
-    groups: Vec<Group>,
+    groups: Vec<EnabledPf>,
     /// When VF Enable was last set; `None` where it always was.
     enabled_at: Option<u64>,
     keep: bool,
@@ -69,7 +69,7 @@ pub struct EnabledVfs {
 
 /// The VFs of one physical function.
 #[derive(Clone, Copy, Debug)]
-struct Group {
+struct EnabledPf {
     /// Index of the physical function in the topology.
     physical: usize,
     routing: VfRouting,
@@ -102,7 +102,7 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
     if wanted.is_empty() {
         return None;
     }
-    let mut places = Places::new(topology);
+    let mut places = AllocatedRoutingIds::new(topology);
     let mut groups = Vec::new();
     let mut enabled_at = None;
     for (index, num_vfs) in wanted {
@@ -129,7 +129,7 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
                     sriov.num_vfs = num_vfs;
                     sriov.vfs_enabled = true;
                 }
-                groups.push(Group {
+                groups.push(EnabledPf {
                     physical: index,
                     routing,
                     is_ours: !was_enabled,
@@ -205,7 +205,7 @@ fn enable<S: ConfigSpace>(
     index: usize,
     num_vfs: u16,
     config: &mut S,
-    places: &mut Places,
+    places: &mut AllocatedRoutingIds,
 ) -> Result<VfRouting, alloc::string::String> {
     let function = &topology.functions[index];
     let sbdf = function.sbdf;

@@ -7,16 +7,16 @@ use alloc::string::String;
 use crate::{Sbdf, Topology, VfRouting};
 
 /// The functions that there are, those about to be included.
-pub(super) struct Places {
+pub(super) struct AllocatedRoutingIds {
     taken: BTreeSet<Sbdf>,
 }
 
-impl Places {
+impl AllocatedRoutingIds {
     pub(super) fn new(topology: &Topology) -> Self {
         let functions = topology.functions.iter().map(|function| function.sbdf);
-        let left_out = topology.left_out.iter().copied();
+        let excluded = topology.excluded.iter().copied();
         Self {
-            taken: functions.chain(left_out).collect(),
+            taken: functions.chain(excluded).collect(),
         }
     }
 
@@ -71,7 +71,7 @@ impl Places {
     }
 }
 
-/// Where VF `number` of `physical` is, which [`Places::check`] found to have a
+/// Where VF `number` of `physical` is, which [`AllocatedRoutingIds::check`] found to have a
 /// routing ID.
 pub(super) fn place(physical: Sbdf, routing: VfRouting, number: u16) -> Sbdf {
     let routing_id = routing.routing_id(physical, number);

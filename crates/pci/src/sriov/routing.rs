@@ -10,19 +10,19 @@ use crate::{ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
 
 /// Most values of NumVFs that are written to all functions together: what is
 /// known of each takes memory, and a device may claim 65,535.
-const MOST_ASKED: u32 = 1 << 14;
+const MAX_ASKED: u32 = 1 << 14;
 
 /// Writes each valid NumVFs to the physical functions that have no VFs enabled
 /// and reads where their VFs would be, which `config` remembers; at the end
 /// NumVFs is as it was. Two accesses for each VF that there can be.
 ///
 /// No VF is enabled, and nothing is written in host bridges that are to be
-/// preserved. A function whose VFs move with NumVFs is left after `most_runs`
+/// preserved. A function whose VFs move with NumVFs is left after `max_runs`
 /// different answers; what is found is true all the same.
 ///
 /// VF Enable must not have been cleared in the last second (PCIe 9.3.3.3.1).
-pub fn ask_vf_routing<S: ConfigSpace>(topology: &Topology, most_runs: usize, config: &mut S) {
-    let mut left = MOST_ASKED;
+pub fn probe_vf_routing<S: ConfigSpace>(topology: &Topology, max_runs: usize, config: &mut S) {
+    let mut left = MAX_ASKED;
     for function in &topology.functions {
         let Some(sriov) = function.sriov else {
             continue;
@@ -34,11 +34,11 @@ pub fn ask_vf_routing<S: ConfigSpace>(topology: &Topology, most_runs: usize, con
             continue;
         };
         left = less;
-        ask(function.sbdf, sriov.total_vfs, most_runs, config);
+        ask(function.sbdf, sriov.total_vfs, max_runs, config);
     }
 }
 
-fn ask<S: ConfigSpace>(function: Sbdf, total_vfs: u16, most_runs: usize, config: &mut S) {
+fn ask<S: ConfigSpace>(function: Sbdf, total_vfs: u16, max_runs: usize, config: &mut S) {
     let Some(base) = config.extended_capability(function, extended::SR_IOV) else {
         return;
     };
@@ -56,7 +56,7 @@ fn ask<S: ConfigSpace>(function: Sbdf, total_vfs: u16, most_runs: usize, config:
         }
         runs += usize::from(found != last);
         last = found;
-        if runs > most_runs {
+        if runs > max_runs {
             break;
         }
     }

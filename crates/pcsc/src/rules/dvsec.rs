@@ -3,13 +3,13 @@
 //! A body is known by vendor and ID; the ones here are those of Compute
 //! Express Link (CXL 3.1, 8.1).
 
-use super::{Cell, Class, Effect, Field, Shape, Tag, st, sw, vo};
+use super::{ByteClass, ByteRule, Field, InvalidatedBy, Shape, WriteEffect, st, sw, vo};
 
 const CXL: u32 = 0x1e98;
 
 /// PCIe 7.9.6: two headers, then the vendor's body.
-pub(super) fn dvsec(shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, Cell)) {
-    paint(4, 6, Cell::of(Class::Static));
+pub(super) fn dvsec(shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, ByteRule)) {
+    paint(4, 6, ByteRule::of(ByteClass::Static));
     let header_1 = shape.dword(4);
     let length = (header_1 >> 20) as u16;
     if header_1 & 0xffff != CXL {
@@ -41,8 +41,8 @@ const DEVICE: &[Field] = &[
     st(0x0a, 2),
     sw(0x0c, 2),
     vo(0x0e, 2),
-    vo(0x10, 4).effect(Effect::Locking),
-    sw(0x14, 2).effect(Effect::Locking),
+    vo(0x10, 4).effect(WriteEffect::Locking),
+    sw(0x14, 2).effect(WriteEffect::Locking),
     st(0x16, 2),
     st(0x18, 4),
     st(0x1c, 4).when(|s| is_ready(s, 0x1c)),
@@ -66,10 +66,10 @@ const NON_CXL_FUNCTION_MAP: &[Field] = &[st(0x0c, 0x20)];
 /// CXL 8.1.5.
 const PORT_EXTENSIONS: &[Field] = &[
     vo(0x0a, 2),
-    sw(0x0c, 2).tag(Tag::Link),
-    sw(0x0e, 2).tag(Tag::Link),
-    sw(0x10, 0x10).tag(Tag::Link),
-    sw(0x20, 8).tag(Tag::Link),
+    sw(0x0c, 2).tag(InvalidatedBy::Link),
+    sw(0x0e, 2).tag(InvalidatedBy::Link),
+    sw(0x10, 0x10).tag(InvalidatedBy::Link),
+    sw(0x20, 8).tag(InvalidatedBy::Link),
 ];
 
 /// CXL 8.1.6.
@@ -80,12 +80,12 @@ const GPF_DEVICE: &[Field] = &[st(0x0a, 2), st(0x0c, 4)];
 
 /// CXL 8.2.1.3: meaningful while the link is a CXL link.
 const FLEX_BUS_PORT: &[Field] = &[
-    st(0x0a, 2).tag(Tag::Link),
-    sw(0x0c, 2).tag(Tag::Link),
+    st(0x0a, 2).tag(InvalidatedBy::Link),
+    sw(0x0c, 2).tag(InvalidatedBy::Link),
     vo(0x0e, 2),
     vo(0x10, 4),
-    st(0x14, 4).tag(Tag::Link),
-    sw(0x18, 4).tag(Tag::Link),
+    st(0x14, 4).tag(InvalidatedBy::Link),
+    sw(0x18, 4).tag(InvalidatedBy::Link),
     vo(0x1c, 4),
 ];
 

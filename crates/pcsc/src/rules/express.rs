@@ -1,6 +1,6 @@
 //! Rules of the PCI Express capability (PCIe 7.5.3).
 
-use super::{Effect, Field, Shape, Tag, st, sw, vo};
+use super::{Field, InvalidatedBy, Shape, WriteEffect, st, sw, vo};
 use warmbus_pci::PortType;
 
 /// Version 1 ends with the last register that the port type needs; version 2
@@ -8,18 +8,20 @@ use warmbus_pci::PortType;
 /// end where the slot registers would start.
 pub(super) const TABLE: &[Field] = &[
     // The Interrupt Message Number follows the number of enabled messages.
-    st(0x02, 2).tag(Tag::Messages),
+    st(0x02, 2).tag(InvalidatedBy::Messages),
     // The Captured Slot Power Limit arrives with the link.
-    st(0x04, 4).tag(Tag::Link),
-    sw(0x08, 2).effect(Effect::DeviceControl),
+    st(0x04, 4).tag(InvalidatedBy::Link),
+    sw(0x08, 2).effect(WriteEffect::DeviceControl),
     vo(0x0a, 2),
-    st(0x0c, 4).tag(Tag::CommonClock).when(has_link_registers),
+    st(0x0c, 4)
+        .tag(InvalidatedBy::CommonClock)
+        .when(has_link_registers),
     sw(0x10, 2)
-        .effect(Effect::LinkControl)
+        .effect(WriteEffect::LinkControl)
         .when(has_link_registers),
     vo(0x12, 2).when(has_link_registers),
     st(0x14, 4).when(has_slot),
-    sw(0x18, 2).effect(Effect::SlotControl).when(has_slot),
+    sw(0x18, 2).effect(WriteEffect::SlotControl).when(has_slot),
     vo(0x1a, 2).when(has_slot),
     sw(0x1c, 2).when(has_root_registers),
     st(0x1e, 2).when(has_root_registers),
@@ -27,8 +29,8 @@ pub(super) const TABLE: &[Field] = &[
     st(0x24, 4).when(is_version_2),
     // Hardware clears LTR Enable of a port whose link goes down.
     sw(0x28, 2)
-        .tag(Tag::Link)
-        .effect(Effect::DeviceControl2)
+        .tag(InvalidatedBy::Link)
+        .effect(WriteEffect::DeviceControl2)
         .when(is_version_2),
     st(0x2a, 2).when(is_version_2),
     st(0x2c, 4).when(|s| is_version_2(s) && has_link(s)),

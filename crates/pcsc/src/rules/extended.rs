@@ -1,6 +1,6 @@
 //! Rules of the extended capabilities, from offset 0x100 on.
 
-use super::{Count, Effect, Field, Shape, Tag, pass, se, st, sw, vo};
+use super::{Count, Field, InvalidatedBy, Shape, WriteEffect, pass, se, st, sw, vo};
 use warmbus_pci::PortType;
 use warmbus_pci::registers::extended as ids;
 
@@ -128,20 +128,20 @@ const ADDRESS_TRANSLATION: &[Field] = &[st(4, 2), sw(6, 2)];
 
 /// PCIe 9.3.3. With VF migration `InitialVFs` moves on its own.
 const SR_IOV: &[Field] = &[
-    st(0x04, 4).tag(Tag::Messages),
-    sw(0x08, 2).effect(Effect::SrIovControl),
+    st(0x04, 4).tag(InvalidatedBy::Messages),
+    sw(0x08, 2).effect(WriteEffect::SrIovControl),
     vo(0x0a, 2),
     st(0x0c, 2).when(|s| s.dword(4) & 1 == 0),
     vo(0x0c, 2).when(|s| s.dword(4) & 1 != 0),
     st(0x0e, 2),
-    sw(0x10, 2).effect(Effect::NumVfs),
+    sw(0x10, 2).effect(WriteEffect::NumVfs),
     st(0x12, 1),
     st(0x13, 1),
-    st(0x14, 4).tag(Tag::VfRouting),
+    st(0x14, 4).tag(InvalidatedBy::VfRouting),
     st(0x18, 4),
     st(0x1c, 4),
-    sw(0x20, 4).effect(Effect::VfPageSize),
-    sw(0x24, 0x18).tag(Tag::VfPageSize),
+    sw(0x20, 4).effect(WriteEffect::VfPageSize),
+    sw(0x24, 0x18).tag(InvalidatedBy::VfPageSize),
     st(0x3c, 4),
 ];
 
@@ -160,14 +160,16 @@ const PAGE_REQUEST: &[Field] = &[sw(4, 2), vo(6, 2), st(8, 4), sw(0x0c, 4)];
 const RESIZABLE_BAR: &[Field] = &[
     st(4, 4).each(8, resizable_bars),
     sw(8, 4)
-        .effect(Effect::ResizableBar)
+        .effect(WriteEffect::ResizableBar)
         .each(8, resizable_bars),
 ];
 
 /// PCIe 9.3.7.4.
 const VF_RESIZABLE_BAR: &[Field] = &[
     st(4, 4).each(8, resizable_bars),
-    sw(8, 4).effect(Effect::VfPageSize).each(8, resizable_bars),
+    sw(8, 4)
+        .effect(WriteEffect::VfPageSize)
+        .each(8, resizable_bars),
 ];
 
 fn resizable_bars(shape: &mut dyn Shape) -> u16 {
@@ -207,7 +209,7 @@ const SECONDARY_PCIE: &[Field] = &[
     vo(4, 1),
     sw(5, 3),
     vo(8, 4),
-    st(0x0c, 2).tag(Tag::Link).each(2, LANES),
+    st(0x0c, 2).tag(InvalidatedBy::Link).each(2, LANES),
 ];
 
 /// Deprecated.
@@ -218,8 +220,8 @@ const CAPABILITY_AND_CONTROL: &[Field] = &[st(4, 2), sw(6, 2)];
 
 /// PCIe 7.9.14: bit 5 announces the root port's PIO registers.
 const DOWNSTREAM_PORT_CONTAINMENT: &[Field] = &[
-    st(4, 2).tag(Tag::Messages),
-    sw(6, 2).effect(Effect::DpcControl),
+    st(4, 2).tag(InvalidatedBy::Messages),
+    sw(6, 2).effect(WriteEffect::DpcControl),
     vo(8, 4),
     vo(0x0c, 4).when(has_pio_registers),
     sw(0x10, 0x10).when(has_pio_registers),
@@ -237,7 +239,7 @@ const PRECISION_TIME: &[Field] = &[st(4, 4), sw(8, 4)];
 
 /// PCIe 7.8.10: reading the queue is looking at its head.
 const FRS_QUEUEING: &[Field] = &[
-    st(4, 4).tag(Tag::Messages),
+    st(4, 4).tag(InvalidatedBy::Messages),
     vo(8, 2),
     sw(0x0a, 2),
     se(0x0c, 4),
@@ -256,14 +258,14 @@ const DATA_LINK_FEATURE: &[Field] = &[st(4, 3), sw(7, 1), vo(8, 4)];
 const PHYSICAL_16_GT: &[Field] = &[
     st(4, 8),
     vo(0x0c, 0x10),
-    st(0x20, 1).tag(Tag::Link).each(1, LANES),
+    st(0x20, 1).tag(InvalidatedBy::Link).each(1, LANES),
 ];
 
 /// PCIe 7.7.7.
 const LANE_MARGINING: &[Field] = &[
     st(4, 2),
     vo(6, 2),
-    sw(8, 2).tag(Tag::Link).each(4, LANES),
+    sw(8, 2).tag(InvalidatedBy::Link).each(4, LANES),
     vo(0x0a, 2).each(4, LANES),
 ];
 
@@ -278,7 +280,7 @@ const PHYSICAL_32_GT: &[Field] = &[
     st(4, 4),
     sw(8, 4),
     vo(0x0c, 0x14),
-    st(0x20, 1).tag(Tag::Link).each(1, LANES),
+    st(0x20, 1).tag(InvalidatedBy::Link).each(1, LANES),
 ];
 
 /// PCIe 7.9.20: the data is the one that the index names.
@@ -287,7 +289,7 @@ const ALTERNATE_PROTOCOL: &[Field] = &[st(4, 4), sw(8, 4), vo(0x0c, 8)];
 /// PCIe 7.9.22: reading the data sends a request to the port below.
 const SYSTEM_FIRMWARE_INTERMEDIARY: &[Field] = &[
     st(4, 2),
-    sw(6, 2).effect(Effect::Rerouting),
+    sw(6, 2).effect(WriteEffect::Rerouting),
     vo(8, 4),
     sw(0x0c, 4),
     se(0x10, 4),
@@ -295,7 +297,7 @@ const SYSTEM_FIRMWARE_INTERMEDIARY: &[Field] = &[
 
 /// PCIe 7.9.24: the mailboxes belong to whoever runs the exchange.
 const DATA_OBJECT_EXCHANGE: &[Field] = &[
-    st(4, 4).tag(Tag::Messages),
+    st(4, 4).tag(InvalidatedBy::Messages),
     pass(8, 4),
     vo(0x0c, 4),
     se(0x10, 8),

@@ -1,6 +1,6 @@
 //! Rules of the configuration headers (PCIe 7.5.1).
 
-use super::{Effect, Field, Tag, st, sw, vo};
+use super::{Field, InvalidatedBy, WriteEffect, st, sw, vo};
 use warmbus_pci::registers::{BIST, INTERRUPT_PIN, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
 
 /// Rules that hold for every header layout.
@@ -20,7 +20,7 @@ const COMMON: &[Field] = &[
     // Start is cleared by hardware, so that only an incapable BIST is constant.
     st(BIST, 1).when(|shape| byte(shape, BIST) & 0x80 == 0),
     vo(BIST, 1)
-        .effect(Effect::Bist)
+        .effect(WriteEffect::Bist)
         .when(|shape| byte(shape, BIST) & 0x80 != 0),
 ];
 
@@ -29,7 +29,7 @@ const TYPE0: &[Field] = &[
     sw(0x10, 0x18),
     st(0x28, 4),
     st(0x2c, 4),
-    sw(ROM_BAR_TYPE0, 1).tag(Tag::RomValidation),
+    sw(ROM_BAR_TYPE0, 1).tag(InvalidatedBy::RomValidation),
     sw(0x31, 3),
     st(0x34, 8),
     sw(0x3c, 1),
@@ -39,21 +39,21 @@ const TYPE0: &[Field] = &[
 /// Type 1: PCI-PCI bridges, root and switch ports.
 const TYPE1: &[Field] = &[
     sw(0x10, 8),
-    sw(0x18, 3).effect(Effect::BusNumbers),
+    sw(0x18, 3).effect(WriteEffect::BusNumbers),
     sw(0x1b, 1),
     sw(0x1c, 2),
     st(0x1e, 1),
     vo(0x1f, 1),
     sw(0x20, 0x14),
     st(0x34, 4),
-    sw(ROM_BAR_TYPE1, 1).tag(Tag::RomValidation),
+    sw(ROM_BAR_TYPE1, 1).tag(InvalidatedBy::RomValidation),
     sw(0x39, 3),
     sw(0x3c, 1),
     st(0x3d, 1),
-    sw(0x3e, 1).effect(Effect::BridgeControl),
+    sw(0x3e, 1).effect(WriteEffect::BridgeControl),
     // Discard Timer Status sets itself on conventional buses.
     sw(0x3f, 1)
-        .effect(Effect::BridgeControl)
+        .effect(WriteEffect::BridgeControl)
         .when(has_pcie_secondary),
     vo(0x3f, 1).when(|shape| !has_pcie_secondary(shape)),
 ];

@@ -1,6 +1,6 @@
 //! Which configuration bytes may be cached: one table a structure.
 //!
-//! A rule names a range of bytes, its [`Class`], and where a structure has
+//! A rule names a range of bytes, its [`ByteClass`], and where a structure has
 //! several shapes the condition under which the range exists. What no rule
 //! names is passed through. The walker and the cache read these tables; no
 //! rule lives anywhere else.
@@ -12,7 +12,7 @@ mod header;
 mod standard;
 mod variable;
 
-use super::class::{Cell, Class, Effect, Tag};
+use super::byte_class::{ByteClass, ByteRule, InvalidatedBy, WriteEffect};
 use warmbus_pci::PortType;
 
 pub(super) use header::header_fields;
@@ -49,28 +49,28 @@ type Count = fn(&mut dyn Shape) -> u16;
 pub(super) struct Field {
     at: u16,
     len: u16,
-    cell: Cell,
+    cell: ByteRule,
     when: Option<Condition>,
     each: Option<(u16, Count)>,
 }
 
 impl Field {
-    const fn new(at: u16, len: u16, class: Class) -> Self {
+    const fn new(at: u16, len: u16, class: ByteClass) -> Self {
         Self {
             at,
             len,
-            cell: Cell::of(class),
+            cell: ByteRule::of(class),
             when: None,
             each: None,
         }
     }
 
-    const fn tag(mut self, tag: Tag) -> Self {
+    const fn tag(mut self, tag: InvalidatedBy) -> Self {
         self.cell.tag = tag;
         self
     }
 
-    const fn effect(mut self, effect: Effect) -> Self {
+    const fn effect(mut self, effect: WriteEffect) -> Self {
         self.cell.effect = effect;
         self
     }
@@ -88,7 +88,7 @@ impl Field {
     }
 
     /// Calls `paint` with every range (start, length) and its cell.
-    pub(super) fn expand(&self, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, Cell)) {
+    pub(super) fn expand(&self, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, ByteRule)) {
         if self.when.is_some_and(|condition| !condition(shape)) {
             return;
         }
@@ -107,33 +107,33 @@ impl Field {
 
 /// Static bytes.
 const fn st(at: u16, len: u16) -> Field {
-    Field::new(at, len, Class::Static)
+    Field::new(at, len, ByteClass::Static)
 }
 
 /// Software-owned bytes.
 const fn sw(at: u16, len: u16) -> Field {
-    Field::new(at, len, Class::Software)
+    Field::new(at, len, ByteClass::Software)
 }
 
 /// Volatile bytes.
 const fn vo(at: u16, len: u16) -> Field {
-    Field::new(at, len, Class::Volatile)
+    Field::new(at, len, ByteClass::Volatile)
 }
 
 /// Bytes whose read has an effect.
 const fn se(at: u16, len: u16) -> Field {
-    Field::new(at, len, Class::SideEffect)
+    Field::new(at, len, ByteClass::SideEffect)
 }
 
 /// Named bytes that are passed through.
 const fn pass(at: u16, len: u16) -> Field {
-    Field::new(at, len, Class::Pass)
+    Field::new(at, len, ByteClass::Pass)
 }
 
 /// Calls `paint` for every range of the capability `id`, its two header bytes
 /// included.
-pub(super) fn standard(id: u8, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, Cell)) {
-    paint(0, 2, Cell::of(Class::Static));
+pub(super) fn standard(id: u8, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, ByteRule)) {
+    paint(0, 2, ByteRule::of(ByteClass::Static));
     for field in standard::table(id) {
         field.expand(shape, paint);
     }
@@ -148,10 +148,10 @@ pub(super) fn standard(id: u8, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16,
 
 /// Calls `paint` for every range of the extended capability `id`, its four
 /// header bytes included.
-pub(super) fn extended(id: u16, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, Cell)) {
+pub(super) fn extended(id: u16, shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, ByteRule)) {
     use warmbus_pci::registers::extended as ids;
 
-    paint(0, 4, Cell::of(Class::Static));
+    paint(0, 4, ByteRule::of(ByteClass::Static));
     for field in extended::table(id) {
         field.expand(shape, paint);
     }

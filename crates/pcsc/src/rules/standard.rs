@@ -1,6 +1,6 @@
 //! Rules of the capabilities in the first 256 bytes.
 
-use super::{Cell, Effect, Field, Shape, express, pass, se, st, sw, vo};
+use super::{ByteRule, Field, Shape, WriteEffect, express, pass, se, st, sw, vo};
 use warmbus_pci::registers::capability as ids;
 
 /// The rules of capability `id`; empty where only its header is known.
@@ -30,7 +30,7 @@ pub(super) fn table(id: u8) -> &'static [Field] {
 /// PCIe 7.5.2. Power State reads the actual state, which follows late.
 const POWER_MANAGEMENT: &[Field] = &[
     st(2, 2),
-    vo(4, 2).effect(Effect::PowerState),
+    vo(4, 2).effect(WriteEffect::PowerState),
     st(6, 1),
     vo(7, 1),
 ];
@@ -47,7 +47,7 @@ const SLOT_IDENTIFICATION: &[Field] = &[st(2, 1), sw(3, 1)];
 /// PCIe 7.7.1: four shapes, by 64-bit address (bit 7) and per-vector masking
 /// (bit 8); bit 9 adds two bytes of message data.
 const MSI: &[Field] = &[
-    sw(2, 2).effect(Effect::MessageControl),
+    sw(2, 2).effect(WriteEffect::MessageControl),
     sw(4, 4),
     sw(0x08, 2).when(|s| !msi(s, MSI_64)),
     sw(0x0a, 2).when(|s| !msi(s, MSI_64) && msi(s, MSI_EXTENDED_DATA)),
@@ -107,7 +107,7 @@ const VENDOR: &[Field] = &[st(2, 1)];
 /// Virtio 1.3, 4.1.4: structures of vendor 1af4 that locate registers in BARs.
 ///
 /// Type 5 is a window into a BAR; reading its data performs the read behind.
-pub(super) fn virtio(shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, Cell)) {
+pub(super) fn virtio(shape: &mut dyn Shape, paint: &mut dyn FnMut(u16, u16, ByteRule)) {
     const VENDOR_ID: u16 = 0x1af4;
 
     if shape.facts().vendor_id != VENDOR_ID {
@@ -137,7 +137,7 @@ const STANDARD_HOT_PLUG: &[Field] = &[sw(2, 1), vo(3, 1), se(4, 4)];
 const BRIDGE_SUBSYSTEM: &[Field] = &[st(2, 6)];
 
 /// PCIe 7.7.2.
-const MSI_X: &[Field] = &[sw(2, 2).effect(Effect::MessageControl), st(4, 8)];
+const MSI_X: &[Field] = &[sw(2, 2).effect(WriteEffect::MessageControl), st(4, 8)];
 
 /// AHCI 1.3.1 2.4: an index and data pair, here only where location is inline.
 const SATA: &[Field] = &[
@@ -154,21 +154,21 @@ fn is_inline(shape: &mut dyn Shape) -> bool {
 /// PCIe 7.9.21.
 const ADVANCED_FEATURES: &[Field] = &[
     st(2, 2),
-    pass(4, 1).effect(Effect::AdvancedFeatures),
+    pass(4, 1).effect(WriteEffect::AdvancedFeatures),
     vo(5, 1),
 ];
 
 /// PCIe 7.8.11: the last dword is the element that the one before selects.
 const FLATTENING_PORTAL: &[Field] = &[
     st(4, 4),
-    sw(8, 0x14).effect(Effect::Rerouting),
+    sw(8, 0x14).effect(WriteEffect::Rerouting),
     sw(0x1c, 4),
     se(0x20, 4),
 ];
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Class, Facts, standard};
+    use super::super::{ByteClass, Facts, standard};
     use super::*;
     use alloc::vec;
     use alloc::vec::Vec;
@@ -188,8 +188,8 @@ mod tests {
         }
     }
 
-    fn classes(id: u8, vendor_id: u16, dwords: &'static [u32], len: usize) -> Vec<Class> {
-        let mut classes = vec![Class::Unknown; len];
+    fn classes(id: u8, vendor_id: u16, dwords: &'static [u32], len: usize) -> Vec<ByteClass> {
+        let mut classes = vec![ByteClass::Unknown; len];
         let mut shape = Given {
             dwords,
             facts: Facts {
@@ -224,7 +224,9 @@ mod tests {
                 _ => &[0x0180_0005],
             };
             let classes = classes(ids::MSI, 0x8086, dwords, 0x18);
-            let found = classes.iter().position(|&class| class == Class::Volatile);
+            let found = classes
+                .iter()
+                .position(|&class| class == ByteClass::Volatile);
             assert_eq!(found, pending, "control {control:#x}");
         }
     }
@@ -233,29 +235,33 @@ mod tests {
     fn extended_message_data_is_named_only_where_it_exists() {
         assert_eq!(
             classes(ids::MSI, 0, &[0x0080_0005], 0x18)[0x0e],
-            Class::Unknown
+            ByteClass::Unknown
         );
         assert_eq!(
             classes(ids::MSI, 0, &[0x0280_0005], 0x18)[0x0e],
-            Class::Software
+            ByteClass::Software
         );
     }
 
     #[test]
     fn the_data_window_of_virtio_is_never_touched() {
         let classes = classes(ids::VENDOR, 0x1af4, &[0x0514_0009], 0x14);
-        assert_eq!(classes[4], Class::Software);
+        assert_eq!(classes[4], ByteClass::Software);
         assert!(
             classes[0x10..]
                 .iter()
-                .all(|&class| class == Class::SideEffect)
+                .all(|&class| class == ByteClass::SideEffect)
         );
     }
 
     #[test]
     fn a_vendor_body_of_anybody_else_is_unknown() {
         let classes = classes(ids::VENDOR, 0x8086, &[0x0514_0009], 0x14);
-        assert_eq!(classes[2], Class::Static);
-        assert!(classes[3..].iter().all(|&class| class == Class::Unknown));
+        assert_eq!(classes[2], ByteClass::Static);
+        assert!(
+            classes[3..]
+                .iter()
+                .all(|&class| class == ByteClass::Unknown)
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! Rules of structures whose layout is computed from their own registers.
 
-use super::{Cell, Class, Effect, Field, Shape, st, sw, vo};
+use super::{ByteClass, ByteRule, Field, Shape, WriteEffect, st, sw, vo};
 use warmbus_pci::registers::extended as ids;
 
-type Paint<'a> = &'a mut dyn FnMut(u16, u16, Cell);
+type Paint<'a> = &'a mut dyn FnMut(u16, u16, ByteRule);
 
 fn expand(fields: &[Field], shape: &mut dyn Shape, paint: Paint<'_>) {
     for field in fields {
@@ -17,37 +17,37 @@ pub(super) fn enhanced_allocation(shape: &mut dyn Shape, paint: Paint<'_>) {
     const WRITABLE: u32 = 1 << 30;
 
     let entries = shape.dword(0) >> 16 & 0x3f;
-    paint(2, 2, Cell::of(Class::Static));
+    paint(2, 2, ByteRule::of(ByteClass::Static));
     let mut at: u16 = 4;
     if shape.facts().header_type == 1 {
         // Fixed secondary and subordinate bus numbers.
-        paint(4, 4, Cell::of(Class::Static));
+        paint(4, 4, ByteRule::of(ByteClass::Static));
         at = 8;
     }
     for _ in 0..entries {
         let header = shape.dword(at);
         let body = (header as u16 & 7) * 4;
         let class = if header & WRITABLE == 0 {
-            Class::Static
+            ByteClass::Static
         } else {
-            Class::Software
+            ByteClass::Software
         };
-        let effect = Effect::Locking;
-        paint(at, 3, Cell::of(Class::Static));
+        let effect = WriteEffect::Locking;
+        paint(at, 3, ByteRule::of(ByteClass::Static));
         paint(
             at + 3,
             1,
-            Cell {
+            ByteRule {
                 effect,
-                ..Cell::of(Class::Software)
+                ..ByteRule::of(ByteClass::Software)
             },
         );
         paint(
             at + 4,
             body,
-            Cell {
+            ByteRule {
                 effect,
-                ..Cell::of(class)
+                ..ByteRule::of(class)
             },
         );
         at += 4 + body;
@@ -80,13 +80,17 @@ pub(super) fn virtual_channel(id: u16, shape: &mut dyn Shape, paint: Paint<'_>) 
             } else {
                 1 << (capability_1 >> 10 & 3)
             };
-            paint(table, phases * entry_bits / 8, Cell::of(Class::Software));
+            paint(
+                table,
+                phases * entry_bits / 8,
+                ByteRule::of(ByteClass::Software),
+            );
         }
     }
     let table = (capability_2 >> 24) as u16 * 16;
     if table != 0 {
         let phases = widest_phases(capability_2, &[(1, 32), (2, 64), (3, 128)]);
-        paint(table, phases / 2, Cell::of(Class::Software));
+        paint(table, phases / 2, ByteRule::of(ByteClass::Software));
     }
 }
 
@@ -107,28 +111,32 @@ pub(super) fn ide(shape: &mut dyn Shape, paint: Paint<'_>) {
     const LINK_STREAMS: u32 = 1 << 0;
     const SELECTIVE_STREAMS: u32 = 1 << 1;
 
-    let locking = |class| Cell {
-        effect: Effect::Locking,
-        ..Cell::of(class)
+    let locking = |class| ByteRule {
+        effect: WriteEffect::Locking,
+        ..ByteRule::of(class)
     };
     let capability = shape.dword(4);
-    paint(4, 4, Cell::of(Class::Static));
-    paint(8, 4, locking(Class::Software));
+    paint(4, 4, ByteRule::of(ByteClass::Static));
+    paint(8, 4, locking(ByteClass::Software));
     let mut at: u16 = 0x0c;
     if capability & LINK_STREAMS != 0 {
         for _ in 0..=(capability >> 13 & 7) {
-            paint(at, 4, locking(Class::Software));
-            paint(at + 4, 4, Cell::of(Class::Volatile));
+            paint(at, 4, locking(ByteClass::Software));
+            paint(at + 4, 4, ByteRule::of(ByteClass::Volatile));
             at += 8;
         }
     }
     if capability & SELECTIVE_STREAMS != 0 {
         for _ in 0..=(capability >> 16 & 0xff) {
             let associations = (shape.dword(at) & 0xf) as u16;
-            paint(at, 4, Cell::of(Class::Static));
-            paint(at + 4, 4, locking(Class::Software));
-            paint(at + 8, 4, Cell::of(Class::Volatile));
-            paint(at + 0x0c, 8 + associations * 0x0c, locking(Class::Software));
+            paint(at, 4, ByteRule::of(ByteClass::Static));
+            paint(at + 4, 4, locking(ByteClass::Software));
+            paint(at + 8, 4, ByteRule::of(ByteClass::Volatile));
+            paint(
+                at + 0x0c,
+                8 + associations * 0x0c,
+                locking(ByteClass::Software),
+            );
             at += 0x14 + associations * 0x0c;
             if at >= 0x1000 {
                 break;

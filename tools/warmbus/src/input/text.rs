@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail, ensure};
 use warmbus_boot::report::{Report, SCHEMA};
-use warmbus_pci::{DumpError, Recorded};
+use warmbus_pci::{DumpError, DumpedConfigSpace};
 use xtask::console::{Event, Reader, Section};
 
 use super::{Capture, Kind, Space};
@@ -81,10 +81,11 @@ fn report(text: &str, before: usize) -> Result<Report> {
 }
 
 fn take_dump(capture: &mut Capture, text: &str, before: usize) -> Result<()> {
-    let recorded = Recorded::parse(text).map_err(|DumpError { line, problem }| DumpError {
-        line: line + before,
-        problem,
-    })?;
+    let recorded =
+        DumpedConfigSpace::parse(text).map_err(|DumpError { line, problem }| DumpError {
+            line: line + before,
+            problem,
+        })?;
     capture.spaces = recorded
         .functions()
         .filter_map(|sbdf| Some((sbdf, Space::whole(recorded.bytes(sbdf)?))))

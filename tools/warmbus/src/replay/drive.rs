@@ -6,7 +6,7 @@ use warmbus_pci::registers::{BUS_NUMBERS, header_type};
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 use warmbus_pci::{ConfigSpace, Probe};
 use warmbus_pcsc::names::{Layout, RegisterMap};
-use warmbus_pcsc::{Block, Cached, Class, Statistics};
+use warmbus_pcsc::{ByteClass, ConfigCache, FunctionCache, Statistics};
 
 use super::Step;
 use super::hardware::Hardware;
@@ -16,7 +16,7 @@ use crate::input::Capture;
 /// Replays `steps` with an empty cache or, if it is to be `warm`, with one that
 /// holds `capture`.
 pub(super) fn replay(steps: &[Step], capture: &Capture, warm: bool) -> Run {
-    let mut cache = Cached::new(Hardware::new(steps, capture));
+    let mut cache = ConfigCache::new(Hardware::new(steps, capture));
     if warm {
         fill(&mut cache, capture);
     }
@@ -44,7 +44,7 @@ pub(super) fn replay(steps: &[Step], capture: &Capture, warm: bool) -> Run {
 }
 
 /// Fills the cache with what was captured and nothing else.
-fn fill(cache: &mut Cached<Hardware>, capture: &Capture) {
+fn fill(cache: &mut ConfigCache<Hardware>, capture: &Capture) {
     for (&function, space) in &capture.spaces {
         if !matches!(cache.probe(function), Probe::Present { .. })
             || cache.infer(function).is_none()
@@ -74,7 +74,7 @@ fn fill(cache: &mut Cached<Hardware>, capture: &Capture) {
 
 /// Lets the cache learn the writable bits of a register the way it always
 /// does: from what is read back after a write.
-fn teach(cache: &mut Cached<Hardware>, function: Sbdf, dword: u16) {
+fn teach(cache: &mut ConfigCache<Hardware>, function: Sbdf, dword: u16) {
     let Some(block) = cache.block(function) else {
         return;
     };
@@ -92,7 +92,7 @@ fn teach(cache: &mut Cached<Hardware>, function: Sbdf, dword: u16) {
 }
 
 struct Driver {
-    cache: Cached<Hardware>,
+    cache: ConfigCache<Hardware>,
     before: Statistics,
     /// The names of each function's registers, with the IDs for which they
     /// hold: another function may get the same address.
@@ -143,8 +143,8 @@ impl Driver {
             }
         } else {
             match class {
-                Some(Class::Volatile) => Outcome::Volatile,
-                Some(Class::SideEffect | Class::Pass) => Outcome::SideEffect,
+                Some(ByteClass::Volatile) => Outcome::Volatile,
+                Some(ByteClass::SideEffect | ByteClass::Pass) => Outcome::SideEffect,
                 Some(_) => Outcome::Unknown,
                 None => Outcome::Reset,
             }
@@ -191,7 +191,7 @@ impl Driver {
             .write(step.function, step.offset, step.width, step.value);
         for (sbdf, bitmap) in before {
             let block = self.cache.block(sbdf);
-            let now = block.map_or(&[][..], Block::cached_bitmap);
+            let now = block.map_or(&[][..], FunctionCache::cached_bitmap);
             if block.is_none() {
                 self.inferred.remove(&sbdf);
             }
@@ -229,16 +229,16 @@ impl Driver {
 
     /// The class that keeps the bytes of an access out of the cache, if one
     /// does.
-    fn worst_class(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<Class> {
+    fn worst_class(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<ByteClass> {
         let block = self.cache.block(function)?;
         let classes = (0..width.bytes()).map(|lane| (offset.add(lane), block));
         classes
             .filter(|(byte, block)| !block.is_cacheable(*byte))
             .map(|(byte, block)| block.class(byte))
             .max_by_key(|class| match class {
-                Class::SideEffect => 3,
-                Class::Pass => 2,
-                Class::Volatile => 1,
+                ByteClass::SideEffect => 3,
+                ByteClass::Pass => 2,
+                ByteClass::Volatile => 1,
                 _ => 0,
             })
     }

@@ -7,16 +7,16 @@ use warmbus_boot::report::{
 };
 use warmbus_fabric::Fabric;
 use warmbus_kho::KhoAbi;
-use warmbus_memory::Buffer;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
+use warmbus_memory::TestMemory;
 use warmbus_pci::{
     AssignPolicy, ConfigAccess, ConfigOffset, PhysAddr, Sbdf, ScanPolicy, Topology, Width, assign,
     enumerate,
 };
-use warmbus_pcsc::Cached;
+use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{
-    BlockInput, CapabilityRecord, Handover, Layout, MaskRecord, Placement, build,
+    CapabilityRecord, FunctionRecord, Handover, Layout, MaskRecord, Placement, build,
 };
 
 /// Where the handover lies.
@@ -24,14 +24,14 @@ pub(crate) const ARENA: u64 = 0x7e00_0000;
 
 pub(crate) struct Machine {
     pub(crate) topology: Topology,
-    pub(crate) config: Cached<Fabric>,
+    pub(crate) config: ConfigCache<Fabric>,
 }
 
 impl Machine {
     pub(crate) fn boot(fabric: Fabric) -> Self {
         let mut clock = fabric.clock();
         let hosts = fabric.host_bridges();
-        let mut config = Cached::new(fabric);
+        let mut config = ConfigCache::new(fabric);
         let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
         assign(&mut topology, &AssignPolicy::default(), &mut config);
         for function in &topology.functions {
@@ -97,7 +97,7 @@ impl Machine {
     }
 
     /// Memory with the handover, as firmware would leave it.
-    pub(crate) fn memory(&self, abi: KhoAbi) -> (Buffer, Handover) {
+    pub(crate) fn memory(&self, abi: KhoAbi) -> (TestMemory, Handover) {
         let parts: Vec<(Sbdf, Vec<MaskRecord>, Vec<CapabilityRecord>)> = self
             .config
             .blocks()
@@ -122,11 +122,11 @@ impl Machine {
                 (sbdf, masks.collect(), standard.chain(extended).collect())
             })
             .collect();
-        let inputs: Vec<BlockInput<'_>> = parts
+        let inputs: Vec<FunctionRecord<'_>> = parts
             .iter()
             .map(|(sbdf, masks, capabilities)| {
                 let block = self.config.block(*sbdf).expect("it is known");
-                BlockInput {
+                FunctionRecord {
                     sbdf: *sbdf,
                     size: block.size(),
                     data: block.data(),
@@ -141,7 +141,7 @@ impl Machine {
             })
             .collect();
         let layout = Layout::new(inputs.len(), abi, PageSize::K4).expect("it fits");
-        let mut memory = Buffer::new(PhysAddr(ARENA), layout.size() as usize);
+        let mut memory = TestMemory::new(PhysAddr(ARENA), layout.size() as usize);
         let placement = Placement {
             arena: PhysAddr(ARENA),
             scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],

@@ -6,8 +6,8 @@ use std::process::Command;
 use warmbus_fabric::topologies;
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::Probe;
-use warmbus_pci::{ConfigOffset, Recorded};
-use warmbus_pcsc::Cached;
+use warmbus_pci::{ConfigOffset, DumpedConfigSpace};
+use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc::names::{Layout, RegisterMap};
 
 use crate::machine::Machine;
@@ -87,7 +87,7 @@ fn header_registers_are_where_setpci_says_and_as_wide() {
 }
 
 /// The first byte of each run of bytes that may be cached but have no name.
-fn nameless(config: &Cached<impl warmbus_pci::ConfigAccess>) -> Vec<String> {
+fn nameless(config: &ConfigCache<impl warmbus_pci::ConfigAccess>) -> Vec<String> {
     let mut found = Vec::new();
     for (sbdf, block) in config.blocks() {
         let map = RegisterMap::new(&Layout {
@@ -116,10 +116,10 @@ fn every_byte_that_may_be_cached_has_a_name() {
     for entry in std::fs::read_dir(corpus).expect("the corpus") {
         let path = entry.expect("the corpus").path();
         let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
-        let Ok(recorded) = Recorded::parse(&text) else {
+        let Ok(recorded) = DumpedConfigSpace::parse(&text) else {
             continue;
         };
-        let mut config = Cached::new(recorded.clone());
+        let mut config = ConfigCache::new(recorded.clone());
         for sbdf in recorded.functions() {
             if matches!(config.probe(sbdf), Probe::Present { .. }) {
                 config.infer(sbdf);

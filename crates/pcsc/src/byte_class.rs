@@ -8,7 +8,7 @@ use warmbus_pci::ConfigOffset;
 /// How a byte of configuration space behaves, which decides what a cache may
 /// do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ByteClass {
     /// Nothing names it: passed through, never read on the cache's own
     /// initiative. A write to it may change anything in the function.
     Unknown,
@@ -24,7 +24,7 @@ pub enum Class {
     Pass,
 }
 
-impl Class {
+impl ByteClass {
     /// Whether the cache may keep the byte.
     #[must_use]
     pub const fn is_cacheable(self) -> bool {
@@ -40,7 +40,7 @@ impl Class {
 
 /// The event beside writes and resets that makes a kept byte stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tag {
+pub enum InvalidatedBy {
     /// None.
     None,
     /// The number of interrupt messages changed (Interrupt Message Number).
@@ -60,7 +60,7 @@ pub enum Tag {
 
 /// What a write to a byte does beyond changing that byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum WriteEffect {
     /// Nothing.
     None,
     /// Start of the built-in self test.
@@ -101,43 +101,43 @@ pub enum Effect {
 
 /// Class, tag and effect of one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cell {
+pub(super) struct ByteRule {
     /// How it behaves.
-    pub(super) class: Class,
+    pub(super) class: ByteClass,
     /// What else makes it stale.
-    pub(super) tag: Tag,
+    pub(super) tag: InvalidatedBy,
     /// What writing it does.
-    pub(super) effect: Effect,
+    pub(super) effect: WriteEffect,
 }
 
-impl Cell {
+impl ByteRule {
     /// A byte that nothing names.
-    pub(super) const UNKNOWN: Self = Self::of(Class::Unknown);
+    pub(super) const UNKNOWN: Self = Self::of(ByteClass::Unknown);
 
     /// A byte of `class` without tag and effect.
     #[must_use]
-    pub(super) const fn of(class: Class) -> Self {
+    pub(super) const fn of(class: ByteClass) -> Self {
         Self {
             class,
-            tag: Tag::None,
-            effect: Effect::None,
+            tag: InvalidatedBy::None,
+            effect: WriteEffect::None,
         }
     }
 }
 
-/// Bytes of a line of a [`Canvas`].
+/// Bytes of a line of a [`ByteRuleMap`].
 const LINE: usize = 64;
 
 /// The cells of a configuration space while structure after structure is painted
 /// into it. Nothing names most of a space, of which there are no lines.
-pub(super) struct Canvas {
+pub(super) struct ByteRuleMap {
     size: u16,
     /// The place of each line of the space in `lines`, plus 1.
     places: [u8; ConfigOffset::END as usize / LINE],
-    lines: Vec<[Cell; LINE]>,
+    lines: Vec<[ByteRule; LINE]>,
 }
 
-impl Canvas {
+impl ByteRuleMap {
     /// A space of `size` bytes, 256 or 4096, of which nothing is known.
     #[must_use]
     pub(super) const fn new(size: u16) -> Self {
@@ -156,7 +156,7 @@ impl Canvas {
 
     /// Makes `cell` of all bytes from `first` up to before `end` that the space
     /// has.
-    pub(super) fn paint(&mut self, first: u16, end: u16, cell: Cell) {
+    pub(super) fn paint(&mut self, first: u16, end: u16, cell: ByteRule) {
         let end = usize::from(end.min(self.size));
         let mut at = usize::from(first);
         while at < end {
@@ -168,10 +168,10 @@ impl Canvas {
         }
     }
 
-    fn line(&mut self, number: usize) -> &mut [Cell; LINE] {
+    fn line(&mut self, number: usize) -> &mut [ByteRule; LINE] {
         let place = &mut self.places[number];
         if *place == 0 {
-            self.lines.push([Cell::UNKNOWN; LINE]);
+            self.lines.push([ByteRule::UNKNOWN; LINE]);
             // There are at most 64.
             *place = self.lines.len() as u8;
         }
@@ -190,10 +190,10 @@ impl Canvas {
         let mut start = 0;
         while start < self.size {
             match self.places[usize::from(start) / LINE] {
-                0 => add(start, Cell::UNKNOWN),
+                0 => add(start, ByteRule::UNKNOWN),
                 place => {
                     let mut at = start;
-                    for cells in self.lines[usize::from(place) - 1].chunk_by(Cell::eq) {
+                    for cells in self.lines[usize::from(place) - 1].chunk_by(ByteRule::eq) {
                         add(at, cells[0]);
                         at += cells.len() as u16;
                     }
@@ -211,7 +211,7 @@ impl Canvas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     start: u16,
-    cell: Cell,
+    cell: ByteRule,
 }
 
 /// The cells of a whole configuration space, as runs of equal bytes: a
@@ -225,16 +225,16 @@ pub(super) struct ClassMap {
 impl ClassMap {
     /// The cell of the byte at `offset`.
     #[must_use]
-    pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
+    pub(super) fn cell(&self, offset: ConfigOffset) -> ByteRule {
         let after = self.runs.partition_point(|run| run.start <= offset.get());
         after
             .checked_sub(1)
-            .map_or(Cell::UNKNOWN, |index| self.runs[index].cell)
+            .map_or(ByteRule::UNKNOWN, |index| self.runs[index].cell)
     }
 
     /// The runs of equal cells as (first byte, first byte after, cell), up to
     /// the offset `end`.
-    pub(super) fn runs(&self, end: u16) -> impl Iterator<Item = (u16, u16, Cell)> + '_ {
+    pub(super) fn runs(&self, end: u16) -> impl Iterator<Item = (u16, u16, ByteRule)> + '_ {
         self.runs.iter().enumerate().map(move |(index, run)| {
             let next = self.runs.get(index + 1).map_or(end, |next| next.start);
             (run.start, next, run.cell)
@@ -248,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_packed_map_answers_as_it_was_painted() {
-        let [constant, volatile] = [Class::Static, Class::Volatile].map(Cell::of);
+        let [constant, volatile] = [ByteClass::Static, ByteClass::Volatile].map(ByteRule::of);
         // Over the end of a line, over each other, and past the end of the space.
         let strokes = [(4, 6, constant), (60, 200, volatile), (100, 101, constant)];
         for size in [256, 4096] {
-            let mut canvas = Canvas::new(size);
-            let mut cells = alloc::vec![Cell::UNKNOWN; usize::from(size)];
+            let mut canvas = ByteRuleMap::new(size);
+            let mut cells = alloc::vec![ByteRule::UNKNOWN; usize::from(size)];
             for (first, end, cell) in strokes {
                 canvas.paint(first, end, cell);
                 cells[usize::from(first)..usize::from(end)].fill(cell);

@@ -3,8 +3,8 @@
 //! A configuration read stalls the core that makes it until the completion is
 //! back, so that one core cannot have two of them under way. Functions behind
 //! different root ports do not wait for each other: their reads are put into
-//! one list a root port, cores take lists from a [`ReadQueue`] until none is
-//! left, and [`ReadAhead`] hands out the values as if they were read now.
+//! one list a root port, cores take lists from a [`ReadBatches`] until none is
+//! left, and [`PrefetchedAccess`] hands out the values as if they were read now.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -27,7 +27,7 @@ pub struct ConfigRead {
 
 /// What came of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ReadResult {
     /// The value, in the low bits.
     Value(u32),
     /// The machine refused the access; it reads as all ones.
@@ -51,12 +51,12 @@ const FAULT: u64 = 1 << 33;
 /// Nobody waits for anybody: a core takes the next list by one atomic
 /// addition. Who made a list and when does not show in the answers.
 #[derive(Debug)]
-pub struct ReadQueue {
+pub struct ReadBatches {
     lists: Vec<List>,
     next: AtomicUsize,
 }
 
-impl ReadQueue {
+impl ReadBatches {
     /// A queue of `lists`. The longest ones are taken first, so that no core
     /// is left alone with one at the end.
     pub fn new(lists: Vec<Vec<ConfigRead>>) -> Self {
@@ -92,7 +92,7 @@ impl ReadQueue {
     ///
     /// After a fault the other reads of the same function are left out: it
     /// is for the one who wants the values to say whether they still matter.
-    pub fn work(&self, read: impl Fn(ConfigRead) -> Answer) {
+    pub fn work(&self, read: impl Fn(ConfigRead) -> ReadResult) {
         while let Some(list) = self.lists.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let mut faulty = None;
             for (&wanted, slot) in list.reads.iter().zip(&list.answers) {
@@ -100,8 +100,8 @@ impl ReadQueue {
                     continue;
                 }
                 let bits = match read(wanted) {
-                    Answer::Value(value) => MADE | u64::from(value),
-                    Answer::Fault => {
+                    ReadResult::Value(value) => MADE | u64::from(value),
+                    ReadResult::Fault => {
                         faulty = Some(wanted.function);
                         MADE | FAULT
                     }
@@ -113,17 +113,17 @@ impl ReadQueue {
 
     /// The reads that were made, by function, those of one function in the
     /// order of its list. To be called when no core works any more.
-    pub fn into_answers(self) -> Vec<(ConfigRead, Answer)> {
-        let mut made: Vec<(ConfigRead, Answer)> = self
+    pub fn into_results(self) -> Vec<(ConfigRead, ReadResult)> {
+        let mut made: Vec<(ConfigRead, ReadResult)> = self
             .lists
             .into_iter()
             .flat_map(|list| list.reads.into_iter().zip(list.answers))
             .filter_map(|(read, slot)| {
                 let bits = slot.load(Ordering::Acquire);
                 let answer = if bits & FAULT == 0 {
-                    Answer::Value(bits as u32)
+                    ReadResult::Value(bits as u32)
                 } else {
-                    Answer::Fault
+                    ReadResult::Fault
                 };
                 (bits & MADE != 0).then_some((read, answer))
             })
@@ -135,7 +135,7 @@ impl ReadQueue {
 
 /// Sorts the reads that `reads` names for each function of `topology` into one
 /// list for each function on a root bus, with all that is behind it.
-pub fn by_root_port(
+pub fn group_reads_by_root_port(
     topology: &Topology,
     mut reads: impl FnMut(Sbdf) -> Vec<ConfigRead>,
 ) -> Vec<Vec<ConfigRead>> {
@@ -160,14 +160,14 @@ pub fn by_root_port(
 /// Each answer is given once, and only while nothing is written: a write drops
 /// all of them, since what it changes is not known here.
 #[derive(Debug)]
-pub struct ReadAhead<A> {
+pub struct PrefetchedAccess<A> {
     access: A,
-    answers: VecDeque<(ConfigRead, Answer)>,
+    answers: VecDeque<(ConfigRead, ReadResult)>,
     faults: VecDeque<AccessFault>,
     dropped: u64,
 }
 
-impl<A: ConfigAccess> ReadAhead<A> {
+impl<A: ConfigAccess> PrefetchedAccess<A> {
     /// Nothing was read ahead yet.
     pub fn new(access: A) -> Self {
         Self {
@@ -188,9 +188,9 @@ impl<A: ConfigAccess> ReadAhead<A> {
         &mut self.access
     }
 
-    /// Takes what was read ahead: as [`ReadQueue::into_answers`] returns it,
+    /// Takes what was read ahead: as [`ReadBatches::into_results`] returns it,
     /// to be asked for in the same order. Answers of earlier are dropped.
-    pub fn supply(&mut self, answers: Vec<(ConfigRead, Answer)>) {
+    pub fn load(&mut self, answers: Vec<(ConfigRead, ReadResult)>) {
         self.drop_answers();
         self.answers = answers.into();
     }
@@ -207,7 +207,7 @@ impl<A: ConfigAccess> ReadAhead<A> {
         self.dropped
     }
 
-    fn take(&mut self, wanted: ConfigRead) -> Option<Answer> {
+    fn take(&mut self, wanted: ConfigRead) -> Option<ReadResult> {
         // A function that stopped answering leaves answers behind.
         while self.answers.front()?.0.function < wanted.function {
             self.answers.pop_front();
@@ -220,7 +220,7 @@ impl<A: ConfigAccess> ReadAhead<A> {
     }
 }
 
-impl<A: ConfigAccess> ConfigAccess for ReadAhead<A> {
+impl<A: ConfigAccess> ConfigAccess for PrefetchedAccess<A> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let wanted = ConfigRead {
             function,
@@ -228,8 +228,8 @@ impl<A: ConfigAccess> ConfigAccess for ReadAhead<A> {
             width,
         };
         match self.take(wanted) {
-            Some(Answer::Value(value)) => value,
-            Some(Answer::Fault) => {
+            Some(ReadResult::Value(value)) => value,
+            Some(ReadResult::Fault) => {
                 self.faults.push_back(AccessFault { function, offset });
                 width.ones()
             }

@@ -4,16 +4,16 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 use super::block_sr_iov;
-use crate::block::State;
-use crate::cached::Cached;
-use crate::class::{Cell, Class, Tag};
+use crate::byte_class::{ByteClass, ByteRule, InvalidatedBy};
+use crate::config_cache::ConfigCache;
+use crate::function_cache::State;
 use warmbus_pci::registers::sr_iov;
 use warmbus_pci::{ConfigAccess, Sbdf};
 
 /// The buses below a bridge: secondary and subordinate.
-pub(super) type Below = Option<(u8, u8)>;
+pub(super) type SubordinateBuses = Option<(u8, u8)>;
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// A reset of `function` alone: what software wrote is gone, and nothing
     /// is served before the function has answered again.
     pub(super) fn reset(&mut self, function: Sbdf) {
@@ -31,20 +31,20 @@ impl<A: ConfigAccess> Cached<A> {
     }
 
     pub(super) fn drop_software(&mut self, function: Sbdf) {
-        self.drop_where(function, |cell| cell.class == Class::Software);
+        self.drop_where(function, |cell| cell.class == ByteClass::Software);
     }
 
-    pub(super) fn drop_tagged(&mut self, function: Sbdf, tag: Tag) {
+    pub(super) fn drop_tagged(&mut self, function: Sbdf, tag: InvalidatedBy) {
         self.drop_where(function, |cell| cell.tag == tag);
     }
 
-    pub(super) fn drop_where(&mut self, function: Sbdf, matches: impl Fn(Cell) -> bool) {
+    pub(super) fn drop_where(&mut self, function: Sbdf, matches: impl Fn(ByteRule) -> bool) {
         if let Some(block) = self.blocks.get_mut(function) {
             self.statistics.invalidations += block.drop_where(matches);
         }
     }
 
-    pub(super) fn drop_tagged_on(&mut self, segment: u16, bus: u8, tag: Tag) {
+    pub(super) fn drop_tagged_on(&mut self, segment: u16, bus: u8, tag: InvalidatedBy) {
         for function in self.on(segment, bus..=bus) {
             self.drop_tagged(function, tag);
         }
@@ -84,19 +84,19 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// Forgets all that can be behind `function` if it is a bridge: buses are
     /// numbered upwards.
-    pub(super) fn forget_behind(&mut self, function: Sbdf) {
+    pub(super) fn evict_all_higher_buses(&mut self, function: Sbdf) {
         if let Some(first) = function.bus().checked_add(1) {
             self.forget_buses(function, first..=u8::MAX);
         }
     }
 
-    pub(super) fn forget_below(&mut self, bridge: Sbdf, below: Below) {
+    pub(super) fn evict_below(&mut self, bridge: Sbdf, below: SubordinateBuses) {
         if let Some((first, last)) = below {
             self.forget_buses(bridge, first..=last);
         }
     }
 
-    pub(super) fn reset_below(&mut self, bridge: Sbdf, below: Below) {
+    pub(super) fn reset_below(&mut self, bridge: Sbdf, below: SubordinateBuses) {
         if let Some((first, last)) = below {
             for function in self.functions_on(bridge, first..=last) {
                 self.function_level_reset(function);

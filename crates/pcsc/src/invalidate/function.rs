@@ -1,16 +1,16 @@
 //! Writes that change more of their own function.
 
 use super::block_sr_iov;
-use super::drops::Below;
+use super::evict::SubordinateBuses;
 use super::write::Write;
-use crate::cached::Cached;
-use crate::class::Tag;
+use crate::byte_class::InvalidatedBy;
+use crate::config_cache::ConfigCache;
 use warmbus_pci::registers::{self, capability, sr_iov};
 use warmbus_pci::{ConfigAccess, Sbdf};
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// Power Management Control/Status (PCIe 7.5.2.2).
-    pub(super) fn change_power(&mut self, write: Write, below: Below) {
+    pub(super) fn on_pmcsr(&mut self, write: Write, below: SubordinateBuses) {
         const D0: u8 = 0;
         const D3_HOT: u8 = 3;
 
@@ -64,7 +64,7 @@ impl<A: ConfigAccess> Cached<A> {
         if write.may_change(register, old, u32::from(sr_iov::ARI_CAPABLE_HIERARCHY)) {
             // The bit lives in one physical function and holds for all of
             // the device.
-            self.drop_tagged_on(function.segment(), function.bus(), Tag::VfRouting);
+            self.drop_tagged_on(function.segment(), function.bus(), InvalidatedBy::VfRouting);
             self.forget_routing_on(function.segment(), function.bus());
         }
         if write.to(register).0 & enable != 0
@@ -88,7 +88,7 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// System Page Size, or the size of a VF BAR: VF BARs and their masks.
     pub(super) fn resize_vf_bars(&mut self, function: Sbdf) {
-        self.drop_tagged(function, Tag::VfPageSize);
+        self.drop_tagged(function, InvalidatedBy::VfPageSize);
         let base = block_sr_iov(self.blocks.get(function));
         if let (Some(base), Some(block)) = (base, self.blocks.get_mut(function)) {
             let first = base + sr_iov::VF_BAR0;
@@ -98,7 +98,7 @@ impl<A: ConfigAccess> Cached<A> {
 
     /// Resizable BAR Control: which BAR does not matter, the others are read
     /// again at little cost.
-    pub(super) fn resize_bars(&mut self, function: Sbdf) {
+    pub(super) fn on_resizable_bar(&mut self, function: Sbdf) {
         if let Some(block) = self.blocks.get_mut(function) {
             let bars = registers::BAR0..registers::BAR0 + 0x18;
             block.forget_masks(bars.start, bars.end);

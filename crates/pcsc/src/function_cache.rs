@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::bitmap::Bitmap;
-use super::class::{Canvas, Cell, Class, ClassMap, Tag};
-use super::fixed::FixedBits;
+use super::byte_class::{ByteClass, ByteRule, ByteRuleMap, ClassMap, InvalidatedBy};
+use super::constant_bits::ConstantBits;
 use super::masks::{Register, WriteMask};
 use super::virtual_function::{self, Routing, VirtualFunction};
 use warmbus_pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1, capability, express};
@@ -36,7 +36,7 @@ struct Probe {
 
 /// Configuration space of one function as far as it is cached.
 #[derive(Clone, Debug)]
-pub struct Block {
+pub struct FunctionCache {
     /// Bytes of the space, of which `data` and the bitmaps hold those up to the
     /// last that may be cached.
     size: u16,
@@ -45,7 +45,7 @@ pub struct Block {
     cached: Bitmap,
     map: ClassMap,
     masks: Vec<WriteMask>,
-    fixed: Vec<FixedBits>,
+    fixed: Vec<ConstantBits>,
     probe: Option<Probe>,
     lists: CapabilityLists,
     pub(super) state: State,
@@ -59,15 +59,15 @@ pub struct Block {
     pub(super) routing: Option<Box<Routing>>,
 }
 
-impl Block {
+impl FunctionCache {
     /// A block that knows only what holds for every header.
     pub(super) fn new() -> Self {
-        let mut canvas = Canvas::new(ConfigOffset::CONVENTIONAL_END);
-        canvas.paint(0x00, 0x0f, Cell::of(Class::Static));
+        let mut canvas = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
+        canvas.paint(0x00, 0x0f, ByteRule::of(ByteClass::Static));
         // COMMAND, Cache Line Size and Latency Timer; STATUS changes by itself.
-        canvas.paint(0x04, 0x06, Cell::of(Class::Software));
-        canvas.paint(0x06, 0x08, Cell::UNKNOWN);
-        canvas.paint(0x0c, 0x0e, Cell::of(Class::Software));
+        canvas.paint(0x04, 0x06, ByteRule::of(ByteClass::Software));
+        canvas.paint(0x06, 0x08, ByteRule::UNKNOWN);
+        canvas.paint(0x0c, 0x0e, ByteRule::of(ByteClass::Software));
         let mut block = Self {
             size: 0,
             data: Vec::new(),
@@ -95,12 +95,12 @@ impl Block {
     /// fixes.
     pub(super) fn of_virtual_function(identity: VfIdentity) -> Self {
         let mut block = Self::new();
-        let mut canvas = Canvas::new(ConfigOffset::CONVENTIONAL_END);
-        canvas.paint(4, 6, Cell::of(Class::Software));
-        canvas.paint(8, 0x0c, Cell::of(Class::Static));
+        let mut canvas = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
+        canvas.paint(4, 6, ByteRule::of(ByteClass::Software));
+        canvas.paint(8, 0x0c, ByteRule::of(ByteClass::Static));
         for (start, values) in virtual_function::FIXED {
             let end = start + values.len() as u16;
-            canvas.paint(*start, end, Cell::of(Class::Static));
+            canvas.paint(*start, end, ByteRule::of(ByteClass::Static));
         }
         block.classify(&canvas);
         for (start, values) in virtual_function::FIXED {
@@ -114,7 +114,7 @@ impl Block {
 
     /// Takes what is on `canvas` as the classes of the whole space. What is cached
     /// and still cacheable stays.
-    pub(super) fn classify(&mut self, canvas: &Canvas) {
+    pub(super) fn classify(&mut self, canvas: &ByteRuleMap) {
         let size = canvas.size();
         let map = canvas.pack();
         let cacheable_runs = || {
@@ -173,7 +173,7 @@ impl Block {
     }
 
     /// How the byte at `offset` behaves.
-    pub fn class(&self, offset: ConfigOffset) -> Class {
+    pub fn class(&self, offset: ConfigOffset) -> ByteClass {
         self.cell(offset).class
     }
 
@@ -274,7 +274,7 @@ impl Block {
 
     /// Bits that are for good in dwords that are not cached as a whole, in no
     /// order.
-    pub fn fixed_bits(&self) -> &[FixedBits] {
+    pub fn constant_bits(&self) -> &[ConstantBits] {
         &self.fixed
     }
 
@@ -285,9 +285,9 @@ impl Block {
 
     /// Whether the dword at `offset` has bits that are for good and not known
     /// yet.
-    pub(super) fn lacks_fixed_bits(&self, offset: u16) -> bool {
+    pub(super) fn misses_constant_bits(&self, offset: u16) -> bool {
         let express = self.capability(registers::capability::EXPRESS);
-        FixedBits::bits_of(offset, express).is_some()
+        ConstantBits::bits_of(offset, express).is_some()
             && self.fixed.iter().all(|known| known.offset != offset)
     }
 
@@ -302,7 +302,7 @@ impl Block {
             .map(|value| value as u16)
     }
 
-    pub(super) fn cell(&self, offset: ConfigOffset) -> Cell {
+    pub(super) fn cell(&self, offset: ConfigOffset) -> ByteRule {
         self.map.cell(offset)
     }
 
@@ -328,9 +328,9 @@ impl Block {
     pub(super) fn store(&mut self, offset: ConfigOffset, width: Width, value: u32) {
         for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
             let value = (value >> shift) as u8;
-            self.follow_buses(byte, value);
+            self.track_bus_numbers(byte, value);
             let moves_on_its_own = value & 0xfe != 0
-                && self.map.cell(ConfigOffset::new(byte)).tag == Tag::RomValidation;
+                && self.map.cell(ConfigOffset::new(byte)).tag == InvalidatedBy::RomValidation;
             if self.cacheable.get(byte) && !moves_on_its_own {
                 self.put(byte, value);
             }
@@ -338,7 +338,7 @@ impl Block {
         if width == Width::Dword {
             self.learn(offset.get(), value);
             let express = self.capability(registers::capability::EXPRESS);
-            if let Some(found) = FixedBits::of(offset.get(), value, express) {
+            if let Some(found) = ConstantBits::of(offset.get(), value, express) {
                 self.fixed.retain(|known| known.offset != found.offset);
                 self.fixed.push(found);
             }
@@ -347,7 +347,7 @@ impl Block {
     }
 
     /// Whether a read of ones at `offset` only answers written ones.
-    pub(super) fn expects_ones(&self, offset: ConfigOffset) -> bool {
+    pub(super) fn is_pending_probe(&self, offset: ConfigOffset) -> bool {
         self.probe
             .is_some_and(|probe| probe.offset == offset.dword().get() && probe.written == u32::MAX)
     }
@@ -364,7 +364,7 @@ impl Block {
         (secondary != 0 && secondary <= subordinate).then_some((secondary, subordinate))
     }
 
-    fn follow_buses(&mut self, byte: u16, value: u8) {
+    fn track_bus_numbers(&mut self, byte: u16, value: u8) {
         if self.lists.header_type == 1 {
             match byte {
                 registers::SECONDARY_BUS => self.buses[0] = value,
@@ -395,7 +395,7 @@ impl Block {
     }
 
     /// Drops every byte whose cell `matches`. Returns how many were cached.
-    pub(super) fn drop_where(&mut self, matches: impl Fn(Cell) -> bool) -> u64 {
+    pub(super) fn drop_where(&mut self, matches: impl Fn(ByteRule) -> bool) -> u64 {
         let mut dropped = 0;
         let doomed: Vec<(u16, u16)> = self
             .map
@@ -439,7 +439,7 @@ impl Block {
                 continue;
             }
             let new = (written >> lane) as u8;
-            self.follow_buses(byte, new);
+            self.track_bus_numbers(byte, new);
             if !self.cached.get(byte) {
                 continue;
             }
@@ -496,7 +496,7 @@ impl Block {
             // A function that has a BAR or window of a space implements the
             // enable bit of that space (PCIe 7.5.1.1.3).
             return self.masks.iter().fold(0, |bits, mask| {
-                bits | match self.space_of(mask) {
+                bits | match self.enable_bit_proved_by(mask) {
                     Some(Space::Io) => u32::from(command::IO),
                     Some(Space::Memory) => u32::from(command::MEMORY),
                     None => 0,
@@ -533,7 +533,7 @@ impl Block {
     }
 
     /// The space whose enable bit the register behind `mask` proves.
-    fn space_of(&self, mask: &WriteMask) -> Option<Space> {
+    fn enable_bit_proved_by(&self, mask: &WriteMask) -> Option<Space> {
         if mask.writable == 0 {
             return None;
         }

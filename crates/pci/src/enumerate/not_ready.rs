@@ -10,13 +10,13 @@ use crate::{ConfigSpace, Sbdf};
 
 /// A device that was not ready, or one behind a link that was not up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slow {
+pub(super) struct PendingDevice {
     host: usize,
     bus: Bus,
     device: u8,
 }
 
-impl Slow {
+impl PendingDevice {
     pub(super) fn function(host: usize, bus: Bus, device: u8) -> Self {
         Self { host, bus, device }
     }
@@ -32,7 +32,7 @@ const ROUNDS: u32 = 64;
 impl<S: ConfigSpace> Scan<'_, S> {
     /// Visits slow devices until all are ready or the deadline, counted from
     /// `start`, has passed.
-    pub(super) fn wait_for_slow<C: Clock>(&mut self, start: u64, clock: &mut C) {
+    pub(super) fn retry_pending<C: Clock>(&mut self, start: u64, clock: &mut C) {
         let mut wait = FIRST_WAIT;
         for _ in 0..ROUNDS {
             let waiting = core::mem::take(&mut self.slow);
@@ -56,11 +56,11 @@ impl<S: ConfigSpace> Scan<'_, S> {
             let function = Sbdf::new(self.segment(), slow.bus.number, slow.device, 0);
             let milliseconds = self.policy.deadline / 1_000_000;
             let text = format!("not ready after {milliseconds} ms, left out");
-            self.leave_out(function, text);
+            self.exclude(function, text);
         }
     }
 
-    fn visit(&mut self, slow: Slow) {
+    fn visit(&mut self, slow: PendingDevice) {
         self.host = slow.host;
         self.preserve = self.topology.hosts[slow.host].0.preserve;
         let mut bus = slow.bus;

@@ -1,10 +1,13 @@
 //! The preserved-memory map: which pages Linux must not hand out.
 
-use super::KhoAbi;
-use super::{map_list, map_radix};
+mod bitmap_list;
+pub mod radix;
+pub mod read;
+
+use crate::KhoAbi;
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Sink;
+use warmbus_memory::PhysMemWrite;
 
 /// One entry of the map: a naturally aligned block of `2^order` pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,13 +42,13 @@ pub fn split(
 }
 
 /// Hands out the pages of the map, one after the other.
-pub struct Pages {
+pub struct PageAllocator {
     next: u64,
     end: u64,
     size: u64,
 }
 
-impl Pages {
+impl PageAllocator {
     pub const fn new(start: PhysAddr, count: u64, page_size: PageSize) -> Self {
         let size = page_size.bytes();
         Self {
@@ -56,7 +59,7 @@ impl Pages {
     }
 
     /// The next page, filled with zeros; `None` if there is none left.
-    pub fn take(&mut self, sink: &mut impl Sink) -> Option<PhysAddr> {
+    pub fn take(&mut self, sink: &mut impl PhysMemWrite) -> Option<PhysAddr> {
         if self.next >= self.end {
             return None;
         }
@@ -74,13 +77,13 @@ impl Pages {
 /// Collects bits that come in ascending order into little-endian u64 words,
 /// so that each word is written once.
 #[derive(Default)]
-pub struct Bits {
+pub struct BitmapWriter {
     word: Option<(PhysAddr, u64)>,
 }
 
-impl Bits {
+impl BitmapWriter {
     /// Sets bit `bit` of the bitmap at `bitmap`.
-    pub fn set(&mut self, bitmap: PhysAddr, bit: u64, sink: &mut impl Sink) {
+    pub fn set(&mut self, bitmap: PhysAddr, bit: u64, sink: &mut impl PhysMemWrite) {
         let at = PhysAddr(bitmap.0 + bit / 64 * 8);
         let mask = 1 << (bit % 64);
         match &mut self.word {
@@ -93,7 +96,7 @@ impl Bits {
     }
 
     /// Writes the last word.
-    pub fn flush(&mut self, sink: &mut impl Sink) {
+    pub fn flush(&mut self, sink: &mut impl PhysMemWrite) {
         if let Some((address, word)) = self.word.take() {
             sink.write(address, &word.to_le_bytes());
         }
@@ -106,33 +109,33 @@ pub fn write(
     abi: KhoAbi,
     page_size: PageSize,
     entries: &[Preserved],
-    pages: &mut Pages,
-    sink: &mut impl Sink,
+    pages: &mut PageAllocator,
+    sink: &mut impl PhysMemWrite,
 ) -> Option<PhysAddr> {
     if abi.has_radix_tree() {
-        map_radix::write(page_size, entries, pages, sink)
+        radix::write(page_size, entries, pages, sink)
     } else {
-        map_list::write(page_size, entries, pages, sink)
+        bitmap_list::write(page_size, entries, pages, sink)
     }
 }
 
 /// An upper bound for the pages of a map whose entries are, for each order,
 /// `count` blocks within `extent` bytes, all in one block of 1 GiB.
-pub fn most_pages(
+pub fn max_pages(
     abi: KhoAbi,
     page_size: PageSize,
     orders: impl Iterator<Item = (u32, u64)>,
 ) -> u64 {
     if abi.has_radix_tree() {
-        map_radix::most_pages(page_size, orders)
+        radix::max_pages(page_size, orders)
     } else {
-        map_list::most_pages(page_size, orders)
+        bitmap_list::max_pages(page_size, orders)
     }
 }
 
 /// How many naturally aligned spans of `2^shift` bytes a range of `extent`
 /// bytes can touch that lies in one block of 1 GiB.
-pub const fn most_spans(extent: u64, shift: u32) -> u64 {
+pub const fn max_spans(extent: u64, shift: u32) -> u64 {
     if shift >= 30 {
         1
     } else {

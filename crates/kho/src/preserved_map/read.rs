@@ -6,13 +6,13 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::KhoAbi;
+use crate::KhoAbi;
 use warmbus_fdt::tokens::{Token, Tree};
 pub use warmbus_memory::ADDRESS_END;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Source;
+use warmbus_memory::PhysMemRead;
 
 /// The memory that a handover is in.
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ impl<'a> Arena<'a> {
     }
 }
 
-impl Source for Arena<'_> {
+impl PhysMemRead for Arena<'_> {
     fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
         self.get(MemoryRange::new(address, length))
     }
@@ -69,7 +69,7 @@ pub fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 }
 
 /// Pages of a map without entries that are read in any case.
-const MOST_EMPTY: usize = 64;
+const MAX_EMPTY: usize = 64;
 
 /// What is wrong with a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub struct Map {
 
 /// Reads the map whose first page is at `first`, with at most `most` entries.
 pub fn entries(
-    memory: &dyn Source,
+    memory: &dyn PhysMemRead,
     abi: KhoAbi,
     page_size: PageSize,
     first: PhysAddr,
@@ -124,7 +124,7 @@ pub fn entries(
 }
 
 struct Walk<'a> {
-    memory: &'a dyn Source,
+    memory: &'a dyn PhysMemRead,
     shift: u32,
     /// Pages of the map that were read. Each is read once, which ends every
     /// circle.
@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
             return Err(fault);
         }
         // A kernel may leave pages without entries, but not many.
-        if self.visited.len() > 2 * self.most + MOST_EMPTY {
+        if self.visited.len() > 2 * self.most + MAX_EMPTY {
             return Err(MapFault::TooMany(self.most));
         }
         self.memory.get(PhysAddr(at), size).ok_or(fault)

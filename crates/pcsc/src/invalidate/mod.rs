@@ -1,20 +1,20 @@
 //! What a write changes beyond the bytes that it writes.
 
 mod bridge;
-mod drops;
+mod evict;
 mod function;
 mod write;
 
 use alloc::vec::Vec;
 
-use super::block::Block;
-use super::cached::Cached;
-use super::class::{Class, Effect, Tag};
+use super::byte_class::{ByteClass, InvalidatedBy, WriteEffect};
+use super::config_cache::ConfigCache;
+use super::function_cache::FunctionCache;
 use warmbus_pci::registers::{self, capability, extended};
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
 use write::Write;
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// Drops what a write to `function` makes stale, in that function and in
     /// others.
     pub(super) fn apply_write(
@@ -29,7 +29,7 @@ impl<A: ConfigAccess> Cached<A> {
             // What the register is nobody knows yet: a reset, a key to others,
             // the bus numbers of a bridge.
             self.forget(function);
-            return self.forget_behind(function);
+            return self.evict_all_higher_buses(function);
         };
         let write = Write {
             function,
@@ -37,13 +37,13 @@ impl<A: ConfigAccess> Cached<A> {
             width,
             value,
         };
-        let mut effects: Vec<(Effect, u16)> = Vec::new();
+        let mut effects: Vec<(WriteEffect, u16)> = Vec::new();
         let mut reaches_unknown = false;
         for byte in offset.get()..offset.get() + width.bytes() {
             let cell = block.cell(ConfigOffset::new(byte));
-            reaches_unknown |= cell.class == Class::Unknown;
+            reaches_unknown |= cell.class == ByteClass::Unknown;
             let is_new = effects.iter().all(|&(effect, _)| effect != cell.effect);
-            if cell.effect != Effect::None && is_new {
+            if cell.effect != WriteEffect::None && is_new {
                 effects.push((cell.effect, byte));
             }
         }
@@ -52,7 +52,7 @@ impl<A: ConfigAccess> Cached<A> {
             let is_endpoint = block.header_type() == 0;
             self.forget(function);
             if !is_endpoint {
-                self.forget_behind(function);
+                self.evict_all_higher_buses(function);
             }
             return;
         }
@@ -65,50 +65,50 @@ impl<A: ConfigAccess> Cached<A> {
     }
 
     /// Applies the effect of a write that reaches the register at `at`.
-    fn apply_effect(&mut self, effect: Effect, at: u16, write: Write) {
+    fn apply_effect(&mut self, effect: WriteEffect, at: u16, write: Write) {
         let function = write.function;
         let Some(block) = self.blocks.get(function) else {
             return;
         };
         let below = block.buses_below();
         match effect {
-            Effect::None => {}
-            Effect::Bist => {
+            WriteEffect::None => {}
+            WriteEffect::Bist => {
                 const START: u32 = 1 << 6;
                 if write.sets(registers::BIST, START) {
                     self.reset(function);
                 }
             }
-            Effect::BusNumbers => self.renumber(write, below),
-            Effect::BridgeControl => self.control_bridge(write, below),
-            Effect::PowerState => self.change_power(write, below),
-            Effect::MessageControl => self.drop_tagged(function, Tag::Messages),
-            Effect::AdvancedFeatures => {
+            WriteEffect::BusNumbers => self.renumber(write, below),
+            WriteEffect::BridgeControl => self.control_bridge(write, below),
+            WriteEffect::PowerState => self.on_pmcsr(write, below),
+            WriteEffect::MessageControl => self.drop_tagged(function, InvalidatedBy::Messages),
+            WriteEffect::AdvancedFeatures => {
                 const INITIATE_FLR: u32 = 1;
                 if write.sets(at, INITIATE_FLR) {
                     self.function_level_reset(function);
                 }
             }
-            Effect::DeviceControl => self.control_device(write),
-            Effect::LinkControl => self.control_link(write, below),
-            Effect::SlotControl => self.control_slot(write, below),
-            Effect::DeviceControl2 => self.control_ari(write, below),
-            Effect::SrIovControl => self.control_sr_iov(write),
-            Effect::NumVfs => self.write_num_vfs(write, at),
-            Effect::VfPageSize => self.resize_vf_bars(function),
-            Effect::ResizableBar => self.resize_bars(function),
-            Effect::DpcControl => self.control_containment(at, write, below),
-            Effect::Rerouting => self.forget_below(function, below),
-            Effect::Locking => self.drop_software(function),
+            WriteEffect::DeviceControl => self.control_device(write),
+            WriteEffect::LinkControl => self.control_link(write, below),
+            WriteEffect::SlotControl => self.control_slot(write, below),
+            WriteEffect::DeviceControl2 => self.on_device_control_2(write, below),
+            WriteEffect::SrIovControl => self.control_sr_iov(write),
+            WriteEffect::NumVfs => self.write_num_vfs(write, at),
+            WriteEffect::VfPageSize => self.resize_vf_bars(function),
+            WriteEffect::ResizableBar => self.on_resizable_bar(function),
+            WriteEffect::DpcControl => self.on_dpc_control(at, write, below),
+            WriteEffect::Rerouting => self.evict_below(function, below),
+            WriteEffect::Locking => self.drop_software(function),
         }
     }
 }
 
 /// A register of the PCI Express capability, which the effect proves.
-fn register_of(block: &Block, at: u16) -> u16 {
+fn register_of(block: &FunctionCache, at: u16) -> u16 {
     block.capability(capability::EXPRESS).unwrap_or(0) + at
 }
 
-fn block_sr_iov(block: Option<&Block>) -> Option<u16> {
+fn block_sr_iov(block: Option<&FunctionCache>) -> Option<u16> {
     block?.extended_capability(extended::SR_IOV)
 }

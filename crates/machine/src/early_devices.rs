@@ -6,7 +6,7 @@ use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::cells;
-use super::tree::{Place, Tree, found, text};
+use super::tree::{FdtNode, Tree, found, text};
 use warmbus_memory::PhysAddr;
 
 /// Register layout of a serial port.
@@ -37,7 +37,7 @@ pub struct Console {
 
 /// How PSCI is called (Arm DEN 0022).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conduit {
+pub enum PsciConduit {
     /// By `HVC`.
     Hvc,
     /// By `SMC`.
@@ -47,14 +47,14 @@ pub enum Conduit {
 /// What a program needs to report and to end. Where the tree is damaged it
 /// holds what comes before the damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lifeline {
+pub struct EarlyDevices {
     /// The console, if the tree names one that is known.
     pub console: Option<Console>,
     /// How PSCI 0.2 or later is called, if there is one.
-    pub psci: Option<Conduit>,
+    pub psci: Option<PsciConduit>,
 }
 
-impl Lifeline {
+impl EarlyDevices {
     /// Reads as much as can be read from a device tree, which may be damaged.
     #[must_use]
     pub fn from_device_tree(bytes: &[u8]) -> Self {
@@ -68,15 +68,15 @@ impl Lifeline {
     }
 }
 
-fn psci(tree: &Tree<'_>) -> Option<Conduit> {
+fn psci(tree: &Tree<'_>) -> Option<PsciConduit> {
     let mut conduit = None;
     let walked = tree.walk(&mut |place| {
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
         let known = place.is_compatible("arm,psci-0.2")? || place.is_compatible("arm,psci-1.0")?;
         if conduit.is_none() && known {
             conduit = match place.text("method")? {
-                Some("hvc") => Some(Conduit::Hvc),
-                Some("smc") => Some(Conduit::Smc),
+                Some("hvc") => Some(PsciConduit::Hvc),
+                Some("smc") => Some(PsciConduit::Smc),
                 _ => None,
             };
         }
@@ -86,8 +86,8 @@ fn psci(tree: &Tree<'_>) -> Option<Conduit> {
 }
 
 fn console(tree: &Tree<'_>) -> Result<Option<Console>, MachineError> {
-    let stdout = match tree.top_property("chosen", "stdout-path") {
-        Ok(None) => tree.top_property("chosen", "linux,stdout-path"),
+    let stdout = match tree.root_child_property("chosen", "stdout-path") {
+        Ok(None) => tree.root_child_property("chosen", "linux,stdout-path"),
         other => other,
     };
     let Some(stdout) = stdout?.and_then(text) else {
@@ -98,7 +98,7 @@ fn console(tree: &Tree<'_>) -> Result<Option<Console>, MachineError> {
     let path = if name.starts_with('/') {
         name
     } else {
-        match tree.top_property("aliases", name)?.and_then(text) {
+        match tree.root_child_property("aliases", name)?.and_then(text) {
             Some(path) => path,
             None => return Ok(None),
         }
@@ -117,7 +117,7 @@ fn console(tree: &Tree<'_>) -> Result<Option<Console>, MachineError> {
 }
 
 /// What is left of `path` at `place`, or `None` where it leads elsewhere.
-fn below<'t>(place: &Place<'_, '_>, path: &'t str) -> Result<Option<&'t str>, MachineError> {
+fn below<'t>(place: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, MachineError> {
     let Some(parent) = place.parent() else {
         return Ok(Some(path.trim_matches('/')));
     };
@@ -132,7 +132,7 @@ fn below<'t>(place: &Place<'_, '_>, path: &'t str) -> Result<Option<&'t str>, Ma
     Ok(matches.then_some(rest))
 }
 
-fn port(place: &Place<'_, '_>) -> Result<Option<Console>, MachineError> {
+fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, MachineError> {
     const PORTS: [(&str, ConsoleKind); 6] = [
         ("arm,pl011", ConsoleKind::Pl011),
         ("arm,sbsa-uart", ConsoleKind::Pl011),

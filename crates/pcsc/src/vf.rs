@@ -3,13 +3,13 @@
 
 use alloc::vec::Vec;
 
-use super::block::{Block, State};
-use super::cached::Cached;
+use super::config_cache::ConfigCache;
+use super::function_cache::{FunctionCache, State};
 use super::{VENDOR_NOT_READY, read_class, read_ids};
 use warmbus_pci::registers::{self, extended, sr_iov};
 use warmbus_pci::{ConfigAccess, ConfigOffset, Probe, Sbdf, VfIdentity, Width};
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// Asks the hardware whether the virtual function at `function`, which is
     /// `identity`, is there, and takes it in if it is.
     ///
@@ -38,7 +38,7 @@ impl<A: ConfigAccess> Cached<A> {
                 Probe::Absent
             };
         }
-        let mut block = Block::of_virtual_function(identity);
+        let mut block = FunctionCache::of_virtual_function(identity);
         block.store(ConfigOffset::new(registers::REVISION), Width::Dword, class);
         self.blocks.insert(function, block);
         Probe::Present {
@@ -65,7 +65,7 @@ impl<A: ConfigAccess> Cached<A> {
             .get(physical)
             .and_then(|block| block.word(register));
         let Some(control) = control else { return };
-        let mut kept: Vec<(Sbdf, Block)> = Vec::new();
+        let mut kept: Vec<(Sbdf, FunctionCache)> = Vec::new();
         for function in vfs {
             if let Some(mut block) = self.blocks.remove(function) {
                 block.state = State::Disabled;

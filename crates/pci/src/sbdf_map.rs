@@ -13,7 +13,7 @@ use super::Sbdf;
 /// found last mostly is the one that is looked for: it is found without a
 /// search, which would take longer the more functions there are.
 #[derive(Debug)]
-pub struct ByFunction<T> {
+pub struct SbdfMap<T> {
     slots: Vec<Slot<T>>,
     /// Where in `slots` the value of each function is.
     places: BTreeMap<Sbdf, usize>,
@@ -37,7 +37,7 @@ impl<T> Slot<T> {
     }
 }
 
-impl<T> ByFunction<T> {
+impl<T> SbdfMap<T> {
     /// No values.
     pub const fn new() -> Self {
         Self {
@@ -136,7 +136,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_what_a_map_does(steps in prop::collection::vec(step(), 0..60)) {
-            let mut values = ByFunction::new();
+            let mut values = SbdfMap::new();
             let mut map = BTreeMap::new();
             for step in steps {
                 match step {

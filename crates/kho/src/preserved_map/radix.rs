@@ -6,14 +6,14 @@
 
 use alloc::vec::Vec;
 
-use super::map::{Bits, Pages, Preserved, most_spans};
+use super::{BitmapWriter, PageAllocator, Preserved, max_spans};
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Sink;
+use warmbus_memory::PhysMemWrite;
 
 /// The shape of the tree for a page size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+struct RadixGeometry {
     page_shift: u32,
     /// Key bits that a table consumes.
     table_bits: u32,
@@ -23,7 +23,7 @@ struct Shape {
     depth: u32,
 }
 
-impl Shape {
+impl RadixGeometry {
     const fn new(page_size: PageSize) -> Self {
         let page_shift = page_size.shift();
         let (table_bits, leaf_bits) = (page_shift - 3, page_shift + 3);
@@ -64,17 +64,17 @@ impl Shape {
 pub fn write(
     page_size: PageSize,
     entries: &[Preserved],
-    pages: &mut Pages,
-    sink: &mut impl Sink,
+    pages: &mut PageAllocator,
+    sink: &mut impl PhysMemWrite,
 ) -> Option<PhysAddr> {
-    let shape = Shape::new(page_size);
+    let shape = RadixGeometry::new(page_size);
     let keys = shape.keys(entries);
 
     let root = pages.take(sink)?;
     // The page on the current path at each level below the root, with the key
     // bits above it: ascending keys never come back to a page they left.
     let mut path: Vec<Option<(u64, PhysAddr)>> = alloc::vec![None; shape.depth as usize - 1];
-    let mut bits = Bits::default();
+    let mut bits = BitmapWriter::default();
     for key in keys {
         let mut node = root;
         for level in (1..shape.depth).rev() {
@@ -97,11 +97,11 @@ pub fn write(
     Some(root)
 }
 
-pub fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
-    let shape = Shape::new(page_size);
+pub fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
+    let shape = RadixGeometry::new(page_size);
     let below_root = orders.map(|(order, extent)| {
         (1..shape.depth)
-            .map(|level| most_spans(extent, shape.below(level) + shape.page_shift + order))
+            .map(|level| max_spans(extent, shape.below(level) + shape.page_shift + order))
             .sum::<u64>()
     });
     1 + below_root.sum::<u64>()
@@ -109,7 +109,7 @@ pub fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>)
 
 /// The pages that a map of `entries` takes.
 pub fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
-    let shape = Shape::new(page_size);
+    let shape = RadixGeometry::new(page_size);
     let keys = shape.keys(entries);
     let below_root = (1..shape.depth).map(|level| {
         let pairs = keys.windows(2);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_depth_of_the_tree_follows_the_page_size() {
-        let depths = PageSize::ALL.map(|page_size| Shape::new(page_size).depth);
+        let depths = PageSize::ALL.map(|page_size| RadixGeometry::new(page_size).depth);
         assert_eq!(depths, [6, 5, 4]);
     }
 
@@ -134,8 +134,8 @@ mod tests {
     fn walk(page_size: PageSize, address: u64, order: u32) -> (Vec<u64>, u64) {
         let base = PhysAddr(0x5000_0000);
         let page = page_size.bytes();
-        let mut memory = warmbus_memory::Buffer::new(base, 8 * page as usize);
-        let mut pages = Pages::new(base, 8, page_size);
+        let mut memory = warmbus_memory::TestMemory::new(base, 8 * page as usize);
+        let mut pages = PageAllocator::new(base, 8, page_size);
         let entry = Preserved {
             order,
             address: PhysAddr(address),
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn keys_carry_their_order_above_the_address() {
         let key = |page_size, address, order| {
-            Shape::new(page_size).key(Preserved {
+            RadixGeometry::new(page_size).key(Preserved {
                 order,
                 address: PhysAddr(address),
             })

@@ -5,10 +5,10 @@
 //! without asking for its alignment. So an entry here covers 4096 blocks and
 //! its bitmap is a whole zeroed page: both readers see the same.
 
-use super::map::{Bits, Pages, Preserved, most_spans};
+use super::{BitmapWriter, PageAllocator, Preserved, max_spans};
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Sink;
+use warmbus_memory::PhysMemWrite;
 
 /// Binary logarithm of the bits of a bitmap that are used.
 const BITS_SHIFT: u32 = 12;
@@ -19,8 +19,8 @@ const RECORD: u64 = 16;
 pub fn write(
     page_size: PageSize,
     entries: &[Preserved],
-    pages: &mut Pages,
-    sink: &mut impl Sink,
+    pages: &mut PageAllocator,
+    sink: &mut impl PhysMemWrite,
 ) -> Option<PhysAddr> {
     let capacity = page_size.bytes() / RECORD - 1;
     let first = pages.take(sink)?;
@@ -28,7 +28,7 @@ pub fn write(
     let mut used = 0;
     let mut order = entries.first().map_or(0, |entry| entry.order);
     let mut span: Option<(u64, PhysAddr)> = None;
-    let mut bits = Bits::default();
+    let mut bits = BitmapWriter::default();
 
     for entry in entries {
         let span_shift = BITS_SHIFT + entry.order + page_size.shift();
@@ -60,15 +60,15 @@ pub fn write(
 }
 
 /// Fills in the order of a chunk and the number of its entries.
-fn close(chunk: PhysAddr, order: u32, used: u64, sink: &mut impl Sink) {
+fn close(chunk: PhysAddr, order: u32, used: u64, sink: &mut impl PhysMemWrite) {
     sink.write(PhysAddr(chunk.0 + 8), &order.to_le_bytes());
     sink.write(PhysAddr(chunk.0 + 12), &(used as u32).to_le_bytes());
 }
 
-pub fn most_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
+pub fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
     let capacity = page_size.bytes() / RECORD - 1;
     let lists = orders.map(|(order, extent)| {
-        let bitmaps = most_spans(extent, BITS_SHIFT + order + page_size.shift());
+        let bitmaps = max_spans(extent, BITS_SHIFT + order + page_size.shift());
         bitmaps + bitmaps.div_ceil(capacity)
     });
     lists.sum::<u64>().max(1)
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    fn words(memory: &warmbus_memory::Buffer, address: u64, count: usize) -> Vec<u64> {
+    fn words(memory: &warmbus_memory::TestMemory, address: u64, count: usize) -> Vec<u64> {
         let bytes = memory.get(PhysAddr(address), count * 8).unwrap();
         bytes
             .chunks(8)
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn an_entry_is_a_bit_of_a_span_of_4096_blocks() {
         let base = PhysAddr(0x5000_0000);
-        let mut memory = warmbus_memory::Buffer::new(base, 0x4000);
-        let mut pages = Pages::new(base, 4, PageSize::K4);
+        let mut memory = warmbus_memory::TestMemory::new(base, 0x4000);
+        let mut pages = PageAllocator::new(base, 4, PageSize::K4);
         let entry = Preserved {
             order: 0,
             address: PhysAddr(0x6700_1000),
@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn every_order_and_every_full_chunk_starts_another_chunk() {
         let base = PhysAddr(0x5000_0000);
-        let mut memory = warmbus_memory::Buffer::new(base, 0x20_0000);
-        let mut pages = Pages::new(base, 0x200, PageSize::K4);
+        let mut memory = warmbus_memory::TestMemory::new(base, 0x20_0000);
+        let mut pages = PageAllocator::new(base, 0x200, PageSize::K4);
         let span = 4096 << 12;
         let entry = |order, number: u64| Preserved {
             order,

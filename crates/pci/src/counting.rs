@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::by_function::ByFunction;
+use super::sbdf_map::SbdfMap;
 use super::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width, registers};
 
 /// Number of hardware accesses by kind.
@@ -79,19 +79,19 @@ impl Dwords {
 
 /// A [`ConfigAccess`] that counts every access.
 #[derive(Debug)]
-pub struct Counted<A> {
+pub struct CountingAccess<A> {
     access: A,
     counts: AccessCounts,
-    reads: ByFunction<Reads>,
+    reads: SbdfMap<Reads>,
 }
 
-impl<A: ConfigAccess> Counted<A> {
+impl<A: ConfigAccess> CountingAccess<A> {
     /// Counts the accesses to `access` from now on.
     pub fn new(access: A) -> Self {
         Self {
             access,
             counts: AccessCounts::default(),
-            reads: ByFunction::new(),
+            reads: SbdfMap::new(),
         }
     }
 
@@ -112,14 +112,14 @@ impl<A: ConfigAccess> Counted<A> {
 
     /// How often the dword at `offset` of `function` was read, reads after a
     /// write to it left out; 255 stands for more.
-    pub fn reads_of_dword(&self, function: Sbdf, offset: ConfigOffset) -> u8 {
+    pub fn dword_read_count(&self, function: Sbdf, offset: ConfigOffset) -> u8 {
         self.reads
             .get(function)
             .map_or(0, |reads| reads.times(offset.get() / 4))
     }
 }
 
-impl<A: ConfigAccess> ConfigAccess for Counted<A> {
+impl<A: ConfigAccess> ConfigAccess for CountingAccess<A> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let value = self.access.read(function, offset, width);
         self.counts.reads += 1;

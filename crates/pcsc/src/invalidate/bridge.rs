@@ -1,20 +1,23 @@
 //! Writes that change what is below a bridge.
 
-use super::drops::Below;
+use super::evict::SubordinateBuses;
 use super::register_of;
 use super::write::Write;
-use crate::block::Block;
-use crate::cached::Cached;
-use crate::class::Tag;
+use crate::byte_class::InvalidatedBy;
+use crate::config_cache::ConfigCache;
+use crate::function_cache::FunctionCache;
 use warmbus_pci::registers::{self, express};
 use warmbus_pci::{ConfigAccess, PortType};
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// Primary, Secondary and Subordinate Bus Number (PCIe 7.5.1.3.1 to 3).
-    pub(super) fn renumber(&mut self, write: Write, below: Below) {
+    pub(super) fn renumber(&mut self, write: Write, below: SubordinateBuses) {
         let (written, value) = write.to(registers::BUS_NUMBERS);
         // As they are, also where they are no range: a part of them may be written.
-        let old = self.blocks.get(write.function).map(Block::bus_numbers);
+        let old = self
+            .blocks
+            .get(write.function)
+            .map(FunctionCache::bus_numbers);
         let [old_first, old_last] = old.unwrap_or_default();
         let choose = |old: u8, shift: u32| {
             if written >> shift & 0xff != 0 {
@@ -33,13 +36,13 @@ impl<A: ConfigAccess> Cached<A> {
         } else {
             // Bus 0 is a root bus, which no bridge leads to.
             self.forget_buses(write.function, first.max(1)..=last);
-            self.forget_below(write.function, below);
+            self.evict_below(write.function, below);
         }
     }
 
     /// Bridge Control (PCIe 7.5.1.3.13): the secondary bus reset lasts while
     /// its bit is set.
-    pub(super) fn control_bridge(&mut self, write: Write, below: Below) {
+    pub(super) fn control_bridge(&mut self, write: Write, below: SubordinateBuses) {
         const SECONDARY_BUS_RESET: u32 = 1 << 6;
 
         let old = self
@@ -51,12 +54,12 @@ impl<A: ConfigAccess> Cached<A> {
         let is_touched = reached & SECONDARY_BUS_RESET != 0;
         if is_touched && (was_set || value & SECONDARY_BUS_RESET != 0) {
             self.reset_below(write.function, below);
-            self.drop_tagged(write.function, Tag::Link);
+            self.drop_tagged(write.function, InvalidatedBy::Link);
         }
     }
 
     /// Link Control (PCIe 7.5.3.7).
-    pub(super) fn control_link(&mut self, write: Write, below: Below) {
+    pub(super) fn control_link(&mut self, write: Write, below: SubordinateBuses) {
         let function = write.function;
         let Some(block) = self.blocks.get(function) else {
             return;
@@ -65,37 +68,41 @@ impl<A: ConfigAccess> Cached<A> {
         let old = block.word(register);
         if write.may_change(register, old, express::COMMON_CLOCK) {
             // All functions of a device share its link.
-            self.drop_tagged_on(function.segment(), function.bus(), Tag::CommonClock);
+            self.drop_tagged_on(
+                function.segment(),
+                function.bus(),
+                InvalidatedBy::CommonClock,
+            );
         }
         if write.sets(register, express::RETRAIN_LINK) {
-            self.drop_tagged(function, Tag::Link);
+            self.drop_tagged(function, InvalidatedBy::Link);
             if let Some((secondary, _)) = below {
-                self.drop_tagged_on(function.segment(), secondary, Tag::Link);
+                self.drop_tagged_on(function.segment(), secondary, InvalidatedBy::Link);
             }
         }
         if write.may_change(register, old, express::LINK_DISABLE) {
-            self.forget_below(function, below);
-            self.drop_tagged(function, Tag::Link);
+            self.evict_below(function, below);
+            self.drop_tagged(function, InvalidatedBy::Link);
         }
     }
 
     /// Slot Control (PCIe 7.5.3.10). A command takes its time, and no access
     /// tells its end, so that the register is not kept any more.
-    pub(super) fn control_slot(&mut self, write: Write, below: Below) {
+    pub(super) fn control_slot(&mut self, write: Write, below: SubordinateBuses) {
         let Some(block) = self.blocks.get_mut(write.function) else {
             return;
         };
         let register = register_of(block, express::SLOT_CONTROL);
         block.retire(register, 2);
         if write.sets(register, express::POWER_OFF) {
-            self.forget_below(write.function, below);
-            self.drop_tagged(write.function, Tag::Link);
+            self.evict_below(write.function, below);
+            self.drop_tagged(write.function, InvalidatedBy::Link);
         }
     }
 
     /// Device Control 2 (PCIe 7.5.3.16): ARI forwarding turns device numbers
     /// below into function numbers.
-    pub(super) fn control_ari(&mut self, write: Write, below: Below) {
+    pub(super) fn on_device_control_2(&mut self, write: Write, below: SubordinateBuses) {
         let Some(block) = self.blocks.get(write.function) else {
             return;
         };
@@ -104,18 +111,22 @@ impl<A: ConfigAccess> Cached<A> {
         if write.may_change(register, block.word(register), ari)
             && let Some((secondary, _)) = below
         {
-            self.drop_tagged_on(write.function.segment(), secondary, Tag::VfRouting);
+            self.drop_tagged_on(
+                write.function.segment(),
+                secondary,
+                InvalidatedBy::VfRouting,
+            );
             self.forget_routing_on(write.function.segment(), secondary);
         }
     }
 
     /// DPC Control (PCIe 7.9.14.3) at `at`, its upper byte included.
-    pub(super) fn control_containment(&mut self, at: u16, write: Write, below: Below) {
+    pub(super) fn on_dpc_control(&mut self, at: u16, write: Write, below: SubordinateBuses) {
         const SOFTWARE_TRIGGER: u32 = 1 << 6;
         // The register is the upper half of its dword.
         if write.sets((at & !3) + 2, SOFTWARE_TRIGGER) {
-            self.forget_below(write.function, below);
-            self.drop_tagged(write.function, Tag::Link);
+            self.evict_below(write.function, below);
+            self.drop_tagged(write.function, InvalidatedBy::Link);
         }
     }
 

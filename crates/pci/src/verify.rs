@@ -16,7 +16,7 @@ use super::{
 
 /// Something that decodes addresses.
 #[derive(Clone, Copy, Debug)]
-struct Claim {
+struct DecodedRange {
     /// Index of the function in the topology.
     function: usize,
     is_io: bool,
@@ -30,7 +30,7 @@ struct Claim {
 ///
 /// Everything that the check reads must be cached, as it is after a capture;
 /// what is not is left out.
-pub fn check<K: KnownRegisters>(topology: &Topology, known: &K) -> Vec<Anomaly> {
+pub fn verify_assignment<K: KnownRegisters>(topology: &Topology, known: &K) -> Vec<Anomaly> {
     let mut checker = Checker {
         topology,
         found: Vec::new(),
@@ -62,7 +62,7 @@ pub fn check<K: KnownRegisters>(topology: &Topology, known: &K) -> Vec<Anomaly> 
                 (open.prefetchable, false),
             ];
             claims.extend(spaces.into_iter().filter_map(|(window, is_io)| {
-                Some(Claim {
+                Some(DecodedRange {
                     function: index,
                     is_io,
                     range: window?,
@@ -121,7 +121,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_nesting(&mut self, claim: &Claim, decoded: &[Option<Windows>]) {
+    fn check_nesting(&mut self, claim: &DecodedRange, decoded: &[Option<Windows>]) {
         let function = &self.topology.functions[claim.function];
         let is_inside = |window: BridgeWindow| {
             window.base <= claim.range.base && claim.range.limit <= window.limit
@@ -163,8 +163,8 @@ impl Checker<'_> {
     }
 
     /// On one bus no two ranges of a space may overlap.
-    fn check_overlaps(&mut self, mut claims: Vec<Claim>) {
-        let bus = |claim: &Claim| {
+    fn check_overlaps(&mut self, mut claims: Vec<DecodedRange>) {
+        let bus = |claim: &DecodedRange| {
             let function = &self.topology.functions[claim.function];
             (function.host, function.sbdf.bus(), claim.is_io)
         };
@@ -174,7 +174,7 @@ impl Checker<'_> {
             (space, claim.range.base)
         });
         let mut overlaps = Vec::new();
-        let mut highest: Option<Claim> = None;
+        let mut highest: Option<DecodedRange> = None;
         for claim in claims {
             match highest {
                 Some(before) if bus(&before) == bus(&claim) => {
@@ -267,7 +267,7 @@ fn claim_of<K: KnownRegisters>(
     function: &Function,
     bar: &Bar,
     registers: &RegistersOf<'_, K>,
-) -> Option<Claim> {
+) -> Option<DecodedRange> {
     bar.address?;
     let size = bar.size?;
     let is_io = bar.kind == BarKind::Io;
@@ -301,7 +301,7 @@ fn claim_of<K: KnownRegisters>(
         };
         u64::from(high) << 32 | u64::from(address_bits(kind, low))
     };
-    Some(Claim {
+    Some(DecodedRange {
         function: index,
         is_io,
         range: BridgeWindow {

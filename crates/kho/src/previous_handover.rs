@@ -8,20 +8,20 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::map::Preserved;
-use super::walk::{self, ADDRESS_END, MapFault, number, u64_at};
-use super::{KhoAbi, MOST_SCRATCH_AREAS};
+use super::preserved_map::Preserved;
+use super::preserved_map::read::{self, ADDRESS_END, MapFault, number, u64_at};
+use super::{KhoAbi, MAX_SCRATCH_AREAS};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::Source;
+use warmbus_memory::PhysMemRead;
 
 /// The subtree that this program writes itself.
-const OWN: &[u8] = b"pcsc";
-/// Most ranges of [`Incoming::held`].
-const MOST_RANGES: usize = 512;
+const PCSC_NODE: &[u8] = b"pcsc";
+/// Most ranges of [`PreviousHandover::held`].
+const MAX_RANGES: usize = 512;
 /// Most blocks of an old cache that are given back.
-const MOST_BLOCKS: usize = 1 << 16;
+const MAX_BLOCKS: usize = 1 << 16;
 /// The smallest gap between them that is held as well where there are more.
 const SMALLEST_GAP: u64 = 1 << 16;
 
@@ -45,7 +45,7 @@ impl Subtree {
 
 /// What goes on from an earlier handover.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Inherited<'a> {
+pub struct InheritedState<'a> {
     /// Subtrees that are handed on as they are.
     pub subtrees: &'a [Subtree],
     /// Memory that stays preserved. Only where the map is a radix tree.
@@ -54,7 +54,7 @@ pub struct Inherited<'a> {
 
 /// A handover in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming {
+pub struct PreviousHandover {
     /// The scratch areas.
     pub scratch: Vec<MemoryRange>,
     /// The page size of the kernel that made it.
@@ -73,12 +73,12 @@ pub struct Incoming {
 
 /// The scratch areas in the array at `array`.
 pub fn scratch_areas(
-    memory: &dyn Source,
+    memory: &dyn PhysMemRead,
     array: MemoryRange,
-) -> Result<Vec<MemoryRange>, IncomingError> {
-    let fault = IncomingError::Scratch { array };
+) -> Result<Vec<MemoryRange>, PreviousHandoverError> {
+    let fault = PreviousHandoverError::Scratch { array };
     let bytes = memory.get(array.start, array.size).ok_or(fault)?;
-    if bytes.len() > MOST_SCRATCH_AREAS * 16 {
+    if bytes.len() > MAX_SCRATCH_AREAS * 16 {
         return Err(fault);
     }
     let areas = bytes.chunks_exact(16);
@@ -88,28 +88,28 @@ pub fn scratch_areas(
     is_sound.then_some(areas).ok_or(fault)
 }
 
-impl Incoming {
+impl PreviousHandover {
     /// Reads the handover whose root tree is at `root` and whose scratch areas
     /// are in the array at `array`, as the boot tree says. Its map may have
     /// `most` entries and as many pages.
     pub fn read(
-        memory: &dyn Source,
+        memory: &dyn PhysMemRead,
         root: MemoryRange,
         array: MemoryRange,
         most: usize,
-    ) -> Result<Self, IncomingError> {
+    ) -> Result<Self, PreviousHandoverError> {
         let scratch = scratch_areas(memory, array)?;
         // Linux gives one of its pages to the root tree, and says so.
         let page_size = PageSize::ALL
             .into_iter()
             .find(|size| size.bytes() == root.size)
-            .ok_or(IncomingError::PageSize { size: root.size })?;
-        let fault = IncomingError::Root { root };
+            .ok_or(PreviousHandoverError::PageSize { size: root.size })?;
+        let fault = PreviousHandoverError::Root { root };
         let bytes = memory.get(root.start, root.size).ok_or(fault)?;
         let mut has_abi = false;
         let mut map = None;
         let mut subtrees: Vec<Subtree> = Vec::new();
-        walk::each_property(bytes, &mut |path, name, value| {
+        read::each_property(bytes, &mut |path, name, value| {
             match (path, name) {
                 ([_], b"compatible") => {
                     let mut names = value.split(|byte| *byte == 0);
@@ -137,15 +137,17 @@ impl Incoming {
         })
         .ok_or(fault)?;
         if !has_abi {
-            return Err(IncomingError::Abi);
+            return Err(PreviousHandoverError::Abi);
         }
 
         let map = PhysAddr(map.ok_or(fault)?);
-        let map = walk::entries(memory, KhoAbi::V4, page_size, map, most)?;
+        let map = read::entries(memory, KhoAbi::V4, page_size, map, most)?;
         let mut obsolete = alloc::vec![root.start.0];
-        let own = subtrees.iter().position(|tree| tree.name.as_bytes() == OWN);
+        let own = subtrees
+            .iter()
+            .position(|tree| tree.name.as_bytes() == PCSC_NODE);
         if let Some(own) = own.map(|own| subtrees.remove(own)) {
-            taken_by(memory, &own, &mut obsolete);
+            obsolete_pcsc_pages(memory, &own, &mut obsolete);
         }
         obsolete.sort_unstable();
         // What somebody else points to stays, whatever the old cache says.
@@ -181,20 +183,20 @@ fn text(bytes: &[u8]) -> Option<String> {
 
 /// Adds to `blocks` where the memory of the old `pcsc` subtree starts, block by
 /// block. Nobody will look for it.
-fn taken_by(memory: &dyn Source, own: &Subtree, blocks: &mut Vec<u64>) {
+fn obsolete_pcsc_pages(memory: &dyn PhysMemRead, own: &Subtree, blocks: &mut Vec<u64>) {
     let mut look = || {
         let (start, size) = own.number("preserved-data").zip(own.number("blob-size"))?;
         let bytes = memory.get(PhysAddr(start), size)?;
         blocks.push(start);
         let (mut index, mut index_size) = (0, 0);
-        walk::each_property(bytes, &mut |_, name, value| {
+        read::each_property(bytes, &mut |_, name, value| {
             match name {
                 b"da" => blocks.extend(number(value)),
                 b"warmbus,index" => index = number(value)?,
                 b"warmbus,index-size" => index_size = number(value)?,
                 _ => {}
             }
-            (blocks.len() <= MOST_BLOCKS).then_some(())
+            (blocks.len() <= MAX_BLOCKS).then_some(())
         })?;
         // Some blocks are named by the index alone.
         let records = memory.get(PhysAddr(index), index_size)?.chunks_exact(16);
@@ -202,7 +204,7 @@ fn taken_by(memory: &dyn Source, own: &Subtree, blocks: &mut Vec<u64>) {
         blocks.extend(
             records
                 .skip(4)
-                .take(MOST_BLOCKS)
+                .take(MAX_BLOCKS)
                 .map(|record| u64_at(record, 8)),
         );
         Some(())
@@ -223,7 +225,7 @@ fn join(ranges: &mut Vec<MemoryRange>) {
             }
             joins
         });
-        if ranges.len() <= MOST_RANGES {
+        if ranges.len() <= MAX_RANGES {
             return;
         }
         gap = (gap * 2).max(SMALLEST_GAP);
@@ -232,7 +234,7 @@ fn join(ranges: &mut Vec<MemoryRange>) {
 
 /// Why a handover cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IncomingError {
+pub enum PreviousHandoverError {
     /// There is no array of scratch areas.
     Scratch {
         /// Where it should be.
@@ -262,7 +264,7 @@ pub enum IncomingError {
     },
 }
 
-impl From<MapFault> for IncomingError {
+impl From<MapFault> for PreviousHandoverError {
     fn from(fault: MapFault) -> Self {
         match fault {
             MapFault::Page(page) | MapFault::Entry(page) => Self::Map { page },
@@ -271,7 +273,7 @@ impl From<MapFault> for IncomingError {
     }
 }
 
-impl fmt::Display for IncomingError {
+impl fmt::Display for PreviousHandoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Scratch { array } => write!(f, "no scratch areas are named at {array}"),
@@ -296,4 +298,4 @@ impl fmt::Display for IncomingError {
     }
 }
 
-impl core::error::Error for IncomingError {}
+impl core::error::Error for PreviousHandoverError {}

@@ -77,7 +77,7 @@ impl core::error::Error for DumpError {}
 /// Reads return what was recorded, and all ones for functions and bytes that
 /// were not. Writes change nothing but are counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recorded {
+pub struct DumpedConfigSpace {
     functions: BTreeMap<Sbdf, Vec<u8>>,
     writes: u64,
 }
@@ -89,7 +89,7 @@ struct Open {
     bytes: Vec<u8>,
 }
 
-impl Recorded {
+impl DumpedConfigSpace {
     /// Reads a dump.
     ///
     /// A function is a line that starts with its address, then lines of bytes
@@ -178,7 +178,7 @@ impl Recorded {
     }
 }
 
-impl ConfigAccess for Recorded {
+impl ConfigAccess for DumpedConfigSpace {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let bytes = usize::from(width.bytes());
         let start = offset.index() & !(bytes - 1);
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_function_reads_back_in_every_width_and_all_ones_beyond_its_end() {
         let sbdf = Sbdf::new(0, 1, 2, 3);
-        let mut recorded = Recorded::parse(&dump("01:02.3", &counting(256))).unwrap();
+        let mut recorded = DumpedConfigSpace::parse(&dump("01:02.3", &counting(256))).unwrap();
         let mut read = |offset, width| recorded.read(sbdf, ConfigOffset::new(offset), width);
         assert_eq!(read(0x10, Width::Dword), 0x1312_1110);
         assert_eq!(read(0x12, Width::Word), 0x1312);
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_write_is_counted_and_changes_nothing() {
         let sbdf = Sbdf::new(0, 0, 0, 0);
-        let before = Recorded::parse(&dump("0000:00:00.0", &counting(4096))).unwrap();
+        let before = DumpedConfigSpace::parse(&dump("0000:00:00.0", &counting(4096))).unwrap();
         let mut after = before.clone();
         after.write(sbdf, ConfigOffset::new(4), Width::Word, 7);
         assert_eq!(after.writes(), 1);
@@ -281,7 +281,7 @@ mod tests {
         let text = dump("00:1f.7", &counting(64))
             + &dump("abcd:00:00.0", &counting(64))
             + &dump("10000:e1:00.0", &counting(64));
-        let recorded = Recorded::parse(&text).unwrap();
+        let recorded = DumpedConfigSpace::parse(&text).unwrap();
         let found: Vec<String> = recorded.functions().map(|sbdf| sbdf.to_string()).collect();
         assert_eq!(found, ["0000:00:1f.7", "abcd:00:00.0", "ffff:e1:00.0"]);
     }
@@ -297,7 +297,10 @@ mod tests {
                 noisy += "\tControl: I/O+ Mem+\r\npcilib: sysfs_read_vpd: failed\r\n";
             }
         }
-        assert_eq!(Recorded::parse(&noisy), Recorded::parse(&plain));
+        assert_eq!(
+            DumpedConfigSpace::parse(&noisy),
+            DumpedConfigSpace::parse(&plain)
+        );
     }
 
     #[test]
@@ -338,7 +341,7 @@ mod tests {
             ),
         ];
         for (text, message) in cases {
-            let error = Recorded::parse(&text).expect_err(message);
+            let error = DumpedConfigSpace::parse(&text).expect_err(message);
             assert_eq!(error.to_string(), message);
         }
     }

@@ -3,21 +3,21 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{BlockInput, CapabilityRecord, MaskRecord, RoutingRecord, VirtualRecord};
+use super::{CapabilityRecord, FunctionRecord, MaskRecord, RoutingRecord, VirtualRecord};
 use warmbus_pci::registers::{COMMAND, extended, sr_iov};
 use warmbus_pci::{Sbdf, Topology, VfRouting};
-use warmbus_pcsc::{Block, Cached};
+use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 /// What a handover says of each function of a cache.
 #[derive(Debug)]
-pub struct Gathered<'a> {
+pub struct HandoverRecords<'a> {
     functions: Vec<Function<'a>>,
 }
 
 #[derive(Debug)]
 struct Function<'a> {
     sbdf: Sbdf,
-    block: &'a Block,
+    block: &'a FunctionCache,
     masks: Vec<MaskRecord>,
     capabilities: Vec<CapabilityRecord>,
     capabilities_complete: bool,
@@ -25,13 +25,16 @@ struct Function<'a> {
     synthesised: Vec<(u16, u16)>,
 }
 
-impl<'a> Gathered<'a> {
+impl<'a> HandoverRecords<'a> {
     /// Gathers everything that `config` has cached, ascending by function, but
     /// for what is below a host bridge where Linux does not find it as it was
     /// ([`HostBridge::kept`](warmbus_pci::HostBridge::kept)).
     /// `topology` tells of which functions the capability lists are sound.
     #[must_use]
-    pub fn new<A: warmbus_pci::ConfigAccess>(config: &'a Cached<A>, topology: &Topology) -> Self {
+    pub fn new<A: warmbus_pci::ConfigAccess>(
+        config: &'a ConfigCache<A>,
+        topology: &Topology,
+    ) -> Self {
         let mut sound: Vec<Sbdf> = topology
             .functions
             .iter()
@@ -76,10 +79,10 @@ impl<'a> Gathered<'a> {
     /// The blocks of a handover, in the order that [`build`](super::build())
     /// wants.
     #[must_use]
-    pub fn blocks(&self) -> Vec<BlockInput<'_>> {
+    pub fn blocks(&self) -> Vec<FunctionRecord<'_>> {
         self.functions
             .iter()
-            .map(|function| BlockInput {
+            .map(|function| FunctionRecord {
                 sbdf: function.sbdf,
                 size: function.block.size(),
                 data: function.block.data(),
@@ -101,7 +104,7 @@ impl<'a> Gathered<'a> {
 }
 
 /// The NumVFs with which the VFs of each physical function were captured.
-fn captured_routings<A: warmbus_pci::ConfigAccess>(config: &Cached<A>) -> BTreeMap<Sbdf, u16> {
+fn captured_routings<A: warmbus_pci::ConfigAccess>(config: &ConfigCache<A>) -> BTreeMap<Sbdf, u16> {
     let vfs = config
         .blocks()
         .filter_map(|(_, block)| block.virtual_function());
@@ -117,7 +120,11 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
-    fn of<A: warmbus_pci::ConfigAccess>(&mut self, physical: Sbdf, config: &Cached<A>) -> bool {
+    fn of<A: warmbus_pci::ConfigAccess>(
+        &mut self,
+        physical: Sbdf,
+        config: &ConfigCache<A>,
+    ) -> bool {
         let bus = (physical.segment(), physical.bus());
         if let Some((_, ari)) = self.last.filter(|(last, _)| *last == bus) {
             return ari;
@@ -139,8 +146,8 @@ impl Hierarchy {
 /// What is known of the places of the VFs of a physical function.
 fn routings<A: warmbus_pci::ConfigAccess>(
     sbdf: Sbdf,
-    block: &Block,
-    config: &Cached<A>,
+    block: &FunctionCache,
+    config: &ConfigCache<A>,
     used: &BTreeMap<Sbdf, u16>,
     hierarchy: &mut Hierarchy,
 ) -> Vec<RoutingRecord> {
@@ -176,7 +183,7 @@ fn record(routing: VfRouting, ari: bool, captured: bool) -> RoutingRecord {
 }
 
 /// The masks of a function, ascending.
-fn masks(block: &Block) -> Vec<MaskRecord> {
+fn masks(block: &FunctionCache) -> Vec<MaskRecord> {
     let mut masks: Vec<MaskRecord> = block
         .write_masks()
         .iter()
@@ -187,7 +194,7 @@ fn masks(block: &Block) -> Vec<MaskRecord> {
             value: None,
         })
         .collect();
-    masks.extend(block.fixed_bits().iter().map(|found| MaskRecord {
+    masks.extend(block.constant_bits().iter().map(|found| MaskRecord {
         offset: found.offset,
         writable: match found.offset {
             COMMAND => u32::from(block.writable_command_bits()),
@@ -200,7 +207,7 @@ fn masks(block: &Block) -> Vec<MaskRecord> {
     masks
 }
 
-fn capabilities(block: &Block) -> Vec<CapabilityRecord> {
+fn capabilities(block: &FunctionCache) -> Vec<CapabilityRecord> {
     let conventional = block
         .capabilities()
         .iter()

@@ -3,13 +3,13 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::block::{Block, State};
+use super::function_cache::{FunctionCache, State};
 use super::infer::infer;
 use super::{Statistics, VENDOR_NOT_READY, is_valid_id, read_ids};
 use warmbus_pci::registers;
 use warmbus_pci::{
-    AccessFault, ByFunction, CapabilityLists, ConfigAccess, ConfigOffset, ConfigSpace,
-    KnownRegisters, Probe, Sbdf, VfIdentity, Width,
+    AccessFault, CapabilityLists, ConfigAccess, ConfigOffset, ConfigSpace, KnownRegisters, Probe,
+    Sbdf, SbdfMap, VfIdentity, Width,
 };
 
 /// A cache in front of a [`ConfigAccess`].
@@ -17,23 +17,23 @@ use warmbus_pci::{
 /// It is transparent: reads and writes return and do what they would do
 /// without it. A function is known from the first successful read of its
 /// Vendor ID on; what of it is cached beyond the fixed part of the header is
-/// decided by [`Cached::infer`]. A write drops what it changes, or keeps it
+/// decided by [`ConfigCache::infer`]. A write drops what it changes, or keeps it
 /// where the writable bits of the register are known.
 ///
 /// Everything takes `&mut self`, so that no fill can run beside a write.
 #[derive(Debug)]
-pub struct Cached<A> {
+pub struct ConfigCache<A> {
     pub(super) access: A,
-    pub(super) blocks: ByFunction<Block>,
+    pub(super) blocks: SbdfMap<FunctionCache>,
     pub(super) statistics: Statistics,
 }
 
-impl<A: ConfigAccess> Cached<A> {
+impl<A: ConfigAccess> ConfigCache<A> {
     /// An empty cache in front of `access`.
     pub fn new(access: A) -> Self {
         Self {
             access,
-            blocks: ByFunction::new(),
+            blocks: SbdfMap::new(),
             statistics: Statistics::default(),
         }
     }
@@ -54,17 +54,17 @@ impl<A: ConfigAccess> Cached<A> {
     }
 
     /// What is cached of `function`.
-    pub fn block(&self, function: Sbdf) -> Option<&Block> {
+    pub fn block(&self, function: Sbdf) -> Option<&FunctionCache> {
         self.blocks.get(function)
     }
 
     /// All functions of which something is cached, by address.
-    pub fn blocks(&self) -> impl Iterator<Item = (Sbdf, &Block)> {
+    pub fn blocks(&self) -> impl Iterator<Item = (Sbdf, &FunctionCache)> {
         self.blocks.range(..)
     }
 
     /// The functions from `first` on, by address.
-    pub fn blocks_from(&self, first: Sbdf) -> impl Iterator<Item = (Sbdf, &Block)> {
+    pub fn blocks_from(&self, first: Sbdf) -> impl Iterator<Item = (Sbdf, &FunctionCache)> {
         self.blocks.range(first..)
     }
 
@@ -128,7 +128,7 @@ impl<A: ConfigAccess> Cached<A> {
         }
         // Ones may be a register's value or no answer at all.
         if value == width.ones()
-            && !block.expects_ones(offset)
+            && !block.is_pending_probe(offset)
             && !super::answers(&mut self.access, function, is_virtual)
         {
             self.forget(function);
@@ -165,13 +165,13 @@ impl<A: ConfigAccess> Cached<A> {
         if known.is_some_and(|known| known != ids) {
             self.forget(function);
         }
-        let block = self.blocks.get_or_insert_with(function, Block::new);
+        let block = self.blocks.get_or_insert_with(function, FunctionCache::new);
         block.state = State::Ready;
         block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
     }
 }
 
-impl<A: ConfigAccess> ConfigAccess for Cached<A> {
+impl<A: ConfigAccess> ConfigAccess for ConfigCache<A> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let Some(block) = self.blocks.get(function) else {
             self.statistics.uncacheable += 1;
@@ -203,13 +203,13 @@ impl<A: ConfigAccess> ConfigAccess for Cached<A> {
     }
 }
 
-impl<A: ConfigAccess> ConfigSpace for Cached<A> {
+impl<A: ConfigAccess> ConfigSpace for ConfigCache<A> {
     fn walk(&mut self, function: Sbdf) -> Option<Vec<String>> {
         self.infer(function)
     }
 
     fn lists(&self, function: Sbdf) -> Option<&CapabilityLists> {
-        self.blocks.get(function).map(Block::lists)
+        self.blocks.get(function).map(FunctionCache::lists)
     }
 
     fn read_hardware(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
@@ -234,7 +234,7 @@ impl<A: ConfigAccess> ConfigSpace for Cached<A> {
     }
 }
 
-impl<A> KnownRegisters for Cached<A> {
+impl<A> KnownRegisters for ConfigCache<A> {
     fn known(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<u32> {
         self.blocks.get(function)?.lookup(offset, width)
     }

@@ -7,7 +7,7 @@ use warmbus_pci::registers::{COMMAND, express, status};
 
 /// Bits of a dword that never change, whatever happens, beside others that do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FixedBits {
+pub struct ConstantBits {
     /// Offset of the dword.
     pub offset: u16,
     /// The bits.
@@ -16,7 +16,7 @@ pub struct FixedBits {
     pub value: u32,
 }
 
-impl FixedBits {
+impl ConstantBits {
     /// What of `value`, read from the dword at `offset`, is for good.
     /// `express` is where the PCI Express capability is.
     pub(super) fn of(offset: u16, value: u32, express: Option<u16>) -> Option<Self> {
@@ -51,11 +51,11 @@ mod tests {
 
     #[test]
     fn only_what_never_changes_is_taken() {
-        let found = FixedBits::of(COMMAND, 0xffff_ffff, None).unwrap();
+        let found = ConstantBits::of(COMMAND, 0xffff_ffff, None).unwrap();
         assert_eq!(found.value, 0x06b1_0000);
-        let found = FixedBits::of(0x50, 0xffff_ffff, Some(0x40)).unwrap();
+        let found = ConstantBits::of(0x50, 0xffff_ffff, Some(0x40)).unwrap();
         assert_eq!(found.value, 0x1000_0000);
-        assert_eq!(FixedBits::of(0x50, 0xffff_ffff, Some(0x48)), None);
-        assert_eq!(FixedBits::of(0x50, 0xffff_ffff, None), None);
+        assert_eq!(ConstantBits::of(0x50, 0xffff_ffff, Some(0x48)), None);
+        assert_eq!(ConstantBits::of(0x50, 0xffff_ffff, None), None);
     }
 }
