@@ -5,8 +5,8 @@ use object::LittleEndian as Le;
 use object::elf::{EM_AARCH64, FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
-/// The largest image that is accepted: 512 KiB.
-pub const LIMIT: usize = 512 * 1024;
+/// The largest image that is accepted: 1 MiB.
+pub const LIMIT: usize = 1024 * 1024;
 
 /// Where the arm64 Linux Image header has its magic number, and which.
 const MAGIC: (usize, &[u8; 4]) = (56, b"ARM\x64");
@@ -138,7 +138,7 @@ mod tests {
         );
         data.push(1);
         let error = flatten(&elf(&[(0, &data, LIMIT as u64 + 1)])).unwrap_err();
-        assert!(error.to_string().contains("larger than 512 KiB"), "{error}");
+        assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
     }
 
     #[test]
