@@ -3,8 +3,8 @@
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Once;
 
+use crate::arch::timer::Timer;
 use crate::console::println;
-use crate::timer::Timer;
 
 struct Logger {
     timer: Once<Timer>,

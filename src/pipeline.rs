@@ -16,16 +16,16 @@ use warmbus_pci::{
 use warmbus_pcsc::{ConfigCache, SelfCheck, Statistics};
 use warmbus_pcsc_format::MAX_ROUTINGS;
 
-use crate::mmu::Mmu;
-use crate::phases::Phases;
-use crate::registers::{self, Mmio};
-use crate::timed::Timed;
-use crate::timer::Timer;
-use crate::together::{self, Cores};
+use crate::arch::mmu::Mmu;
+use crate::arch::timer::Timer;
+use crate::mmio::{self, Mmio};
+use crate::parallel_capture::{self, Cores};
+use crate::phase_times::Phases;
+use crate::timed_access::TimedAccess;
 
 /// The way to the hardware: the cache, what is counted, what is timed.
 pub(crate) type Config =
-    ConfigCache<CountingAccess<PrefetchedAccess<Timed<HostBridgeAccess<Mmio>>>>>;
+    ConfigCache<CountingAccess<PrefetchedAccess<TimedAccess<HostBridgeAccess<Mmio>>>>>;
 
 /// What the pipeline has made.
 pub(crate) struct Outcome {
@@ -67,7 +67,7 @@ pub(crate) fn open(
         }
         usable
     });
-    let reach = registers::open(&mut hosts, mmu);
+    let reach = mmio::open(&mut hosts, mmu);
     if hosts.is_empty() {
         let refused = machine.unusable_host_bridges + machine.hosts.len();
         return Err(MachineError::NoHostBridge { refused });
@@ -87,9 +87,9 @@ pub(crate) fn run(
     timer: Timer,
     phases: &mut Phases,
 ) -> Outcome {
-    let mut config = ConfigCache::new(CountingAccess::new(PrefetchedAccess::new(Timed::new(
-        reach, timer,
-    ))));
+    let mut config = ConfigCache::new(CountingAccess::new(PrefetchedAccess::new(
+        TimedAccess::new(reach, timer),
+    )));
     let mut policy = ScanPolicy::default();
     if let Some(buses) = options.hotplug_buses {
         policy.spare_buses = buses;
@@ -108,7 +108,7 @@ pub(crate) fn run(
     let vfs = run_phase(phases, "capture", &mut config, |config| {
         // They take their time to get ready, which is used.
         let vfs = enable_vfs(&mut topology, &options.vfs, config, &mut timer.clone());
-        together::read_ahead(&topology, config, cores, timer);
+        parallel_capture::read_ahead(&topology, config, cores, timer);
         let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
         // As the answers of other cores are sorted.
         Sbdf::sort(&mut functions);

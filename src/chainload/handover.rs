@@ -19,10 +19,10 @@ use warmbus_memory::PageSize;
 use warmbus_pci::VfScope;
 use warmbus_pcsc_format::{Handover, HandoverRecords, Layout, Placement};
 
-use super::place::range_of;
+use super::memory_layout::range_of;
 use super::{Loader, Why};
+use crate::arch::timer;
 use crate::pipeline::Outcome;
-use crate::timer;
 
 const NO_KHO: &str = "the kernel has no Kexec HandOver";
 

@@ -5,7 +5,7 @@
 //! needs.
 
 mod handover;
-mod place;
+mod memory_layout;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -23,15 +23,16 @@ use warmbus_linux::unpack::KernelFormat;
 use warmbus_machine::Machine;
 use warmbus_memory::MemoryRange;
 
+use crate::arch::cache;
+use crate::arch::timer::Timer;
 use crate::console::{self, println};
-use crate::earlier::Earlier;
-use crate::heap;
 use crate::image::Image;
-use crate::jump;
-use crate::phases::Phases;
-use crate::physical::Physical;
+use crate::kernel_entry;
+use crate::mem::heap;
+use crate::mem::physical::PhysicalMemory;
+use crate::phase_times::Phases;
 use crate::pipeline::{self, Outcome};
-use crate::timer::Timer;
+use crate::previous_handover::PreviousBoot;
 use handover::Handed;
 
 /// Why something is not done.
@@ -46,9 +47,9 @@ pub(crate) struct Loader<'a> {
     pub(crate) payload: &'a Payload<'a>,
     /// The kernel of the payload.
     pub(crate) kernel: Module<'a>,
-    pub(crate) memory: Physical,
+    pub(crate) memory: PhysicalMemory,
     /// What an earlier kernel hands over.
-    pub(crate) earlier: &'a Earlier,
+    pub(crate) earlier: &'a PreviousBoot,
     pub(crate) timer: Timer,
 }
 
@@ -99,7 +100,7 @@ impl Loader<'_> {
             if let Err(error) = verified {
                 handed = Err(error);
                 tree = self.write_tree(&plan, None)?;
-                jump::clean(tree);
+                cache::clean_and_invalidate_to_poc(tree);
             }
         }
         if let Err(why) = &handed {
@@ -192,7 +193,10 @@ impl Loader<'_> {
 /// Cleans everything that Linux gets to the point of coherency.
 fn clean(plan: &MemoryPlan) {
     let pieces = [Some(plan.kernel), plan.initrd, Some(plan.tree), plan.arena];
-    pieces.into_iter().flatten().for_each(jump::clean);
+    pieces
+        .into_iter()
+        .flatten()
+        .for_each(cache::clean_and_invalidate_to_poc);
 }
 
 impl Linux {
@@ -218,9 +222,9 @@ impl Linux {
             }
         );
         // Linux may use this memory before its caches are on.
-        jump::clean(heap::touched());
+        cache::clean_and_invalidate_to_poc(heap::touched());
         // SAFETY: `load` has put both there and cleaned them; that nobody has
         // written since is the contract of this function.
-        unsafe { jump::enter(self.entry, self.tree.start.0, image) }
+        unsafe { kernel_entry::enter_kernel(self.entry, self.tree.start.0, image) }
     }
 }

@@ -29,11 +29,12 @@ use warmbus_machine::{
 use warmbus_memory::MemoryRange;
 use warmbus_pci::{HostBridge, PhysAddr};
 
+use crate::arch::entry::leave_uefi;
+use crate::arch::mmu::Mmu;
 use crate::console::{self, println};
-use crate::entry::leave_uefi;
 use crate::image::Image;
-use crate::mmu::Mmu;
-use crate::{heap, memory, restart};
+use crate::mem::{self, heap};
+use crate::recovery;
 use initrd::Initrd;
 use kernel::Kernel;
 
@@ -92,7 +93,7 @@ pub(crate) extern "C" fn start_in_uefi(
         heap::start();
     }
     console::open_uefi();
-    restart::end_by(give_up);
+    recovery::set_fallback(give_up);
     match run(PhysAddr(table.addr() as u64)) {
         Ok(never) => match never {},
         Err(error) => {
@@ -156,7 +157,7 @@ fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
     let hosts = hosts.flat_map(HostBridge::regions);
     let hosts: Vec<Region> = hosts.map(|(base, size)| Region { base, size }).collect();
     // SAFETY: the MMU is turned on when UEFI was left.
-    unsafe { Mmu::would_map(&Image::running(), &memory::pages(&machine), &hosts) }?;
+    unsafe { Mmu::would_map(&Image::running(), &mem::pages(&machine), &hosts) }?;
     tables::install_memory_reservations()?;
     tables::install_random_seed();
     Ok(Handoff {
@@ -180,7 +181,7 @@ fn leave(mut handoff: Handoff, payload: Payload) -> ! {
     payload.kernel.forget();
     println!("warmbus: leaving UEFI");
     console::close();
-    restart::end_by(crate::power::off);
+    recovery::set_fallback(crate::arch::psci::off);
     // SAFETY: nothing that boot services gave is used from here on but memory,
     // which stays: all references are to memory that this image has allocated.
     let mut map = unsafe { boot::exit_boot_services(Some(MemoryType::ACPI_RECLAIM)) };

@@ -8,10 +8,10 @@ use warmbus_boot::options::Options;
 use warmbus_machine::{Machine, PsciConduit};
 use warmbus_pci::{ReadBatches, Topology, group_reads_by_root_port};
 
-use crate::cores;
+use crate::arch::secondary_cores;
+use crate::arch::timer::Timer;
+use crate::mmio;
 use crate::pipeline::Config;
-use crate::registers;
-use crate::timer::Timer;
 
 /// More cores than this are not asked for help: a root complex does not serve
 /// more reads at once.
@@ -62,7 +62,7 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
         debug!("one core makes the {} reads that are left", queue.reads());
         return;
     }
-    let own = cores::own_affinity();
+    let own = secondary_cores::this_mpidr();
     let others: Vec<u64> = cores
         .affinities
         .iter()
@@ -73,8 +73,8 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
     let start = timer.ticks();
     let ahead = config.access_mut().access_mut();
     let reach = ahead.access().access();
-    let count = cores::run_together(&others, conduit, timer, &|| {
-        queue.work(|read| registers::read_shared(reach, read));
+    let count = secondary_cores::run_on(&others, conduit, timer, &|| {
+        queue.work(|read| mmio::read_shared(reach, read));
     });
     info!(
         "{count} cores made {} reads behind {} root ports",

@@ -11,9 +11,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 
+use crate::arch::{cache, psci};
 use crate::console::println;
 use crate::image::Image;
-use crate::{heap, jump, power};
+use crate::kernel_entry;
+use crate::mem::heap;
 
 /// Most bytes of the sentence that are kept.
 const ROOM: usize = 240;
@@ -48,10 +50,10 @@ const AGAIN: u32 = 2;
 static ARMED: AtomicBool = AtomicBool::new(false);
 
 /// What ends the program where there is no second start.
-static END: Mutex<fn() -> !> = Mutex::new(power::off);
+static END: Mutex<fn() -> !> = Mutex::new(psci::off);
 
 /// Sets what ends the program where there is no second start.
-pub(crate) fn end_by(end: fn() -> !) {
+pub(crate) fn set_fallback(end: fn() -> !) {
     *END.lock() = end;
 }
 
@@ -93,7 +95,7 @@ pub(crate) unsafe fn why() -> &'static str {
 }
 
 /// The end of a start that cannot go on: the second start if there is one, or
-/// else one line and what [`end_by`] has set, power off unless told.
+/// else one line and what [`set_fallback`] has set, power off unless told.
 ///
 /// # Safety
 ///
@@ -123,11 +125,11 @@ unsafe fn again(reason: fmt::Arguments<'_>) -> ! {
     // SAFETY: the first instructions look there, and nobody else.
     unsafe { started.get().write_volatile(AGAIN) };
     // SAFETY: whoever holds the lock never goes on.
-    jump::clean(unsafe { heap::seize() });
+    cache::clean_and_invalidate_to_poc(unsafe { heap::seize() });
     let image = Image::running();
     // SAFETY: the image starts with the instructions that a loader enters,
     // and `enter` writes it back to memory.
-    unsafe { jump::enter(image.start, all.tree, &image) }
+    unsafe { kernel_entry::enter_kernel(image.start, all.tree, &image) }
 }
 
 impl Write for Kept {

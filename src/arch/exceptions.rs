@@ -9,9 +9,10 @@ use aarch64_cpu::registers::{
 };
 use tock_registers::interfaces::{Readable, Writeable};
 
+use super::{mmu, psci, secondary_cores};
 use crate::console::{self, println};
 use crate::image::Image;
-use crate::{cores, mmu, power, registers, restart};
+use crate::{mmio, recovery};
 
 // The first four vectors are for code on SP_EL0, which is all of ours. An
 // exception on SP_ELx is one inside the handler: it gets the stack afresh, and
@@ -191,7 +192,7 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
     let cause = Cause::read();
     if vector == 0
         && cause.is_external_data_abort()
-        && let Some(next) = registers::fixup(cause.elr)
+        && let Some(next) = mmio::fixup(cause.elr)
     {
         if mmu::at_el2() {
             ELR_EL2.set(next);
@@ -200,16 +201,16 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
         }
         return;
     }
-    if cores::is_helping() {
+    if secondary_cores::is_helping() {
         // The first core sees that this one is off and its work not done.
-        power::off_this_core()
+        psci::off_this_core()
     }
     // SAFETY: the interrupted code never goes on.
-    unsafe { console::seize() };
+    unsafe { console::force_unlock() };
     dump(frame, &cause, vector);
     // SAFETY: as above.
     unsafe {
-        restart::end(format_args!(
+        recovery::end(format_args!(
             "{} at image+{:#x}{}, address {:#x}",
             cause.class_name(),
             cause.elr.wrapping_sub(Image::running().start),
@@ -255,23 +256,23 @@ fn dump(frame: &Frame, cause: &Cause, vector: u64) {
 
 /// An exception inside the handler: nothing is left to trust.
 extern "C" fn in_exception() -> ! {
-    power::off()
+    psci::off()
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if cores::is_helping() {
-        power::off_this_core()
+    if secondary_cores::is_helping() {
+        psci::off_this_core()
     }
     // SAFETY: the code that panicked never goes on.
-    unsafe { console::seize() };
+    unsafe { console::force_unlock() };
     println!("{info}");
     // The message may have several lines, the result has one.
     // SAFETY: as above.
     unsafe {
         match info.location() {
-            Some(location) => restart::end(format_args!("panicked at {location}")),
-            None => restart::end(format_args!("panicked")),
+            Some(location) => recovery::end(format_args!("panicked at {location}")),
+            None => recovery::end(format_args!("panicked")),
         }
     }
 }

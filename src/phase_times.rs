@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::timer::Timer;
+use crate::arch::timer::Timer;
 
 /// One part of the boot, in timer ticks.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Small pieces of memory, in front of the heap: taking one and giving it back
+//! SmallObjectPool pieces of memory, in front of the heap: taking one and giving it back
 //! costs the same however many there are.
 //!
 //! The heap behind keeps free memory as one list, which it walks for each
@@ -23,7 +23,7 @@ struct Free {
 }
 
 /// The free pieces of each class, and a chunk that more are cut from.
-pub(crate) struct Small {
+pub(crate) struct SmallObjectPool {
     free: [Option<NonNull<Free>>; COUNT],
     /// Start of what is left of the chunk.
     chunk: NonNull<u8>,
@@ -32,9 +32,9 @@ pub(crate) struct Small {
 }
 
 // SAFETY: what the pointers lead to is reached through them only.
-unsafe impl Send for Small {}
+unsafe impl Send for SmallObjectPool {}
 
-impl Small {
+impl SmallObjectPool {
     /// No pieces yet.
     pub(crate) const fn new() -> Self {
         Self {

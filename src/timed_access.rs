@@ -2,16 +2,16 @@
 
 use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 
-use crate::timer::Timer;
+use crate::arch::timer::Timer;
 
 /// A [`ConfigAccess`] that sums up the timer ticks that its accesses take.
-pub(crate) struct Timed<A> {
+pub(crate) struct TimedAccess<A> {
     access: A,
     timer: Timer,
     ticks: u64,
 }
 
-impl<A> Timed<A> {
+impl<A> TimedAccess<A> {
     pub(crate) fn new(access: A, timer: Timer) -> Self {
         Self {
             access,
@@ -36,7 +36,7 @@ impl<A> Timed<A> {
     }
 }
 
-impl<A: ConfigAccess> ConfigAccess for Timed<A> {
+impl<A: ConfigAccess> ConfigAccess for TimedAccess<A> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let start = self.timer.ticks();
         let value = self.access.read(function, offset, width);

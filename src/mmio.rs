@@ -13,7 +13,7 @@ use warmbus_pci::{
     Width,
 };
 
-use crate::mmu::Mmu;
+use crate::arch::mmu::Mmu;
 
 // A fault at one of these instructions sends the CPU to `register_fault` instead,
 // which returns what no access can: all bits of 64 set. The processor reports

@@ -1,4 +1,4 @@
-//! Tells people and programs what the boot found.
+//! Prints what the boot found, for people and for programs.
 
 use alloc::string::String;
 use core::fmt;
@@ -9,15 +9,16 @@ use warmbus_boot::options::Options;
 use warmbus_boot::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
 use warmbus_machine::Machine;
 
+use crate::arch::mmu;
+use crate::arch::timer::Timer;
 use crate::console::{self, println};
 use crate::image::Image;
-use crate::phases::Phases;
+use crate::mem::heap;
+use crate::phase_times::Phases;
 use crate::pipeline::Outcome;
-use crate::timer::Timer;
-use crate::{heap, mmu};
 
-/// Says who runs on what.
-pub(crate) fn introduce(
+/// Logs the version, the machine and its host bridges.
+pub(crate) fn print_banner(
     machine: &Machine,
     options: &Options,
     completed: &Completed,
@@ -66,7 +67,7 @@ pub(crate) fn introduce(
 
 /// Prints the tree and the summary, and where it is asked for the report and
 /// the dump, each between two lines by which a program finds them.
-pub(crate) fn tell(
+pub(crate) fn print_report(
     outcome: &Outcome,
     phases: &Phases,
     machine: &Machine,

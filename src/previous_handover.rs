@@ -7,8 +7,8 @@ use warmbus_kho::{InheritedState, PreviousHandover, PreviousHandoverError, scrat
 use warmbus_machine::{Machine, Region, subtract};
 use warmbus_memory::MemoryRange;
 
-use crate::heap;
-use crate::physical::Physical;
+use crate::mem::heap;
+use crate::mem::physical::PhysicalMemory;
 
 /// Bytes of heap for each entry of the map of preserved memory: a quarter of
 /// it is used for them at most.
@@ -16,7 +16,7 @@ const HEAP_OF_ENTRY: usize = 256;
 
 /// The handover of an earlier kernel, which may not be there.
 #[derive(Default)]
-pub(crate) struct Earlier {
+pub(crate) struct PreviousBoot {
     place: Option<(MemoryRange, MemoryRange)>,
     /// Memory that nobody may write to.
     pub(crate) held: Vec<Region>,
@@ -25,13 +25,13 @@ pub(crate) struct Earlier {
     pub(crate) incoming: Option<Result<PreviousHandover, PreviousHandoverError>>,
 }
 
-impl Earlier {
+impl PreviousBoot {
     /// Holds all memory but the scratch areas of the handover at `place`, root
     /// tree and array: nobody has put anything there that is to stay.
     pub(crate) fn close(
         place: Option<(MemoryRange, MemoryRange)>,
         machine: &Machine,
-        memory: &Physical,
+        memory: &PhysicalMemory,
     ) -> Self {
         let scratch = place.map(|(_, array)| scratch_areas(memory, array));
         let held = match &scratch {
@@ -47,7 +47,7 @@ impl Earlier {
     }
 
     /// Reads it, and holds no more than needs to be where that is known.
-    pub(crate) fn follow(&mut self, memory: &Physical) {
+    pub(crate) fn follow(&mut self, memory: &PhysicalMemory) {
         let Some((root, array)) = self.place else {
             return;
         };

@@ -3,7 +3,7 @@
 //! There are two ways in. By the arm64 Linux boot protocol, on entry: the MMU
 //! is off, `x0` is the physical address of the device tree, the image lies at
 //! any 4 KiB boundary, and the exception level is 1 or 2. On exit, to
-//! [`start`](super::start): the image is relocated, BSS is clear, exceptions
+//! [`start`](crate::boot::start): the image is relocated, BSS is clear, exceptions
 //! have vectors and a stack of their own, `SP_EL0` is the stack in use. The
 //! MMU is still off: no atomics before it is on.
 //!
@@ -13,7 +13,7 @@
 //! From UEFI, for which the image is an application in PE form (the header of
 //! an arm64 Image has room for that), on entry: MMU and caches are on, `x0` is
 //! the image handle and `x1` the system table. On exit, to
-//! [`start_in_uefi`](super::uefi::start_in_uefi): the image is relocated, and
+//! [`start_in_uefi`](crate::uefi::start_in_uefi): the image is relocated, and
 //! all else is as UEFI wants it. When that has left boot services it calls
 //! [`leave_uefi`], which makes the rest as it is on the other way.
 
@@ -284,14 +284,14 @@ started:
 kept:
     .skip   256
 "#,
-    start = sym super::start,
-    start_in_uefi = sym super::uefi::start_in_uefi,
-    start_after_uefi = sym super::start_after_uefi,
+    start = sym crate::boot::start,
+    start_in_uefi = sym crate::uefi::start_in_uefi,
+    start_after_uefi = sym crate::boot::start_after_uefi,
 );
 
 unsafe extern "C" {
-    /// Goes on in [`start_after_uefi`](super::start_after_uefi) with
-    /// `handoff`, a [`Handoff`](super::uefi::Handoff), with the MMU off and on the image's own stack. Does not
+    /// Goes on in [`start_after_uefi`](crate::boot::start_after_uefi) with
+    /// `handoff`, a [`Handoff`](crate::uefi::Handoff), with the MMU off and on the image's own stack. Does not
     /// return.
     ///
     /// To be called once, after boot services were left.

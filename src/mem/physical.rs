@@ -12,12 +12,12 @@ use warmbus_memory::PhysMemRead;
 /// and the place for what Linux gets.
 ///
 /// Who reads borrows it, who writes borrows it alone, as with any slice.
-pub(crate) struct Physical {
+pub(crate) struct PhysicalMemory {
     mapped: Vec<Region>,
     taken: Vec<Region>,
 }
 
-impl Physical {
+impl PhysicalMemory {
     /// The memory of `mapped` without what is `taken`.
     ///
     /// # Safety
@@ -25,7 +25,7 @@ impl Physical {
     /// To be called once. `mapped` must be mapped as writable memory, but for
     /// what is in `taken`, for the rest of the boot, and everything in it that
     /// Rust or the processor uses must be in `taken`, or be taken by
-    /// [`Physical::take`] before it is used.
+    /// [`PhysicalMemory::take`] before it is used.
     pub(crate) unsafe fn new(mapped: Vec<Region>, taken: Vec<Region>) -> Self {
         Self { mapped, taken }
     }
@@ -41,7 +41,7 @@ impl Physical {
     }
 
     /// The bytes of `range`.
-    pub(crate) fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotFree> {
+    pub(crate) fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotOwned> {
         let start = self.address(range)?;
         // SAFETY: `address` has checked that it is memory which nobody else
         // uses, and the borrow keeps `write` away.
@@ -51,7 +51,7 @@ impl Physical {
     }
 
     /// The bytes of `range`, to be written to.
-    pub(crate) fn bytes_mut(&mut self, range: MemoryRange) -> Result<&mut [u8], NotFree> {
+    pub(crate) fn bytes_mut(&mut self, range: MemoryRange) -> Result<&mut [u8], NotOwned> {
         let start = ptr::with_exposed_provenance_mut(self.address(range)?);
         // SAFETY: `address` has checked that it is memory which nobody else
         // uses, and the borrow keeps everybody else away.
@@ -63,10 +63,10 @@ impl Physical {
         &mut self,
         from: MemoryRange,
         to: MemoryRange,
-    ) -> Result<(&[u8], &mut [u8]), NotFree> {
+    ) -> Result<(&[u8], &mut [u8]), NotOwned> {
         let source = ptr::with_exposed_provenance(self.address(from)?);
         if from.overlaps(to) {
-            return Err(NotFree { range: to });
+            return Err(NotOwned { range: to });
         }
         let target = self.bytes_mut(to)?;
         // SAFETY: as in `bytes`; the two do not overlap.
@@ -75,7 +75,7 @@ impl Physical {
     }
 
     /// The address of `range`, if all of it is free memory.
-    fn address(&self, range: MemoryRange) -> Result<usize, NotFree> {
+    fn address(&self, range: MemoryRange) -> Result<usize, NotOwned> {
         let region = Region {
             base: range.start,
             size: range.size,
@@ -92,12 +92,12 @@ impl Physical {
         {
             Ok(range.start.0 as usize)
         } else {
-            Err(NotFree { range })
+            Err(NotOwned { range })
         }
     }
 }
 
-impl PhysMemRead for Physical {
+impl PhysMemRead for PhysicalMemory {
     fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
         self.bytes(MemoryRange::new(address, length)).ok()
     }
@@ -105,11 +105,11 @@ impl PhysMemRead for Physical {
 
 /// A range is not all free memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotFree {
+pub(crate) struct NotOwned {
     range: MemoryRange,
 }
 
-impl fmt::Display for NotFree {
+impl fmt::Display for NotOwned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -119,4 +119,4 @@ impl fmt::Display for NotFree {
     }
 }
 
-impl core::error::Error for NotFree {}
+impl core::error::Error for NotOwned {}

@@ -1,5 +1,9 @@
 //! The memory of the machine: mapped, and a part of it taken as heap.
 
+pub(crate) mod heap;
+pub(crate) mod physical;
+mod small_objects;
+
 use alloc::vec::Vec;
 
 use log::{debug, warn};
@@ -7,11 +11,10 @@ use warmbus_machine::{Machine, Region};
 use warmbus_memory::MemoryRange;
 use warmbus_paging::{PAGE_SIZE, PagingError};
 
-use crate::earlier::Earlier;
-use crate::heap;
+use crate::arch::mmu::Mmu;
 use crate::image::Image;
-use crate::mmu::Mmu;
-use crate::physical::Physical;
+use crate::mem::physical::PhysicalMemory;
+use crate::previous_handover::PreviousBoot;
 
 /// Maps all memory of `machine` that may be mapped and moves the heap there.
 /// On exit everything but the image, the tree and what the machine reserves
@@ -24,7 +27,7 @@ pub(crate) fn take(
     handover: Option<(MemoryRange, MemoryRange)>,
     mmu: &mut Mmu,
     is_second_start: bool,
-) -> Result<(Physical, Earlier), PagingError> {
+) -> Result<(PhysicalMemory, PreviousBoot), PagingError> {
     let mapped = pages(machine);
     for region in &mapped {
         mmu.map_memory(region.base.0, region.size)?;
@@ -34,8 +37,8 @@ pub(crate) fn take(
     taken.extend(tree);
     // SAFETY: all of it was mapped as memory just now, and what of it is used
     // otherwise is named; what the heap takes is taken away below.
-    let mut memory = unsafe { Physical::new(mapped, taken) };
-    let mut earlier = Earlier::close(handover, machine, &memory);
+    let mut memory = unsafe { PhysicalMemory::new(mapped, taken) };
+    let mut earlier = PreviousBoot::close(handover, machine, &memory);
     let mut taken = memory.taken().to_vec();
     taken.extend_from_slice(&earlier.held);
     let heap = if is_second_start {

@@ -3,44 +3,8 @@
 
 use core::arch::asm;
 
-use warmbus_memory::MemoryRange;
-
+use crate::arch::mmu::{self, SCTLR_ON};
 use crate::image::Image;
-use crate::mmu::{self, SCTLR_ON};
-
-/// Writes what the caches hold of `range` to memory and drops it, so that it
-/// is there for whoever looks with the caches off, and cannot come back over
-/// what they write.
-///
-/// The range must be mapped.
-pub(crate) fn clean(range: MemoryRange) {
-    if range.size == 0 {
-        return;
-    }
-    // SAFETY: maintenance to the point of coherency changes nothing that a
-    // program can see; the rounds end with the range.
-    unsafe {
-        asm!(
-            "mrs {line}, ctr_el0",
-            "ubfx {line}, {line}, #16, #4",
-            "lsl {line}, {four}, {line}",
-            "sub {mask}, {line}, #1",
-            "bic {at}, {at}, {mask}",
-            "2:",
-            "dc civac, {at}",
-            "add {at}, {at}, {line}",
-            "cmp {at}, {end}",
-            "b.lo 2b",
-            "dsb sy",
-            line = out(reg) _,
-            mask = out(reg) _,
-            four = in(reg) 4_u64,
-            at = inout(reg) range.start.0 => _,
-            end = in(reg) range.end(),
-            options(nostack),
-        );
-    }
-}
 
 /// Turns MMU and caches off and enters the kernel at the exception level that
 /// the firmware was entered at.
@@ -49,7 +13,7 @@ pub(crate) fn clean(range: MemoryRange) {
 ///
 /// `kernel` must be the entry of an arm64 kernel and `tree` the address of a
 /// device tree, both clean to the point of coherency.
-pub(crate) unsafe fn enter(kernel: u64, tree: u64, image: &Image) -> ! {
+pub(crate) unsafe fn enter_kernel(kernel: u64, tree: u64, image: &Image) -> ! {
     // SAFETY: the image is mapped to itself, so that the code goes on where it
     // is when the MMU is off. From then on no memory is touched: everything is
     // in registers. What the caches still hold of the image, this stack

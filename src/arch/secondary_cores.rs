@@ -17,7 +17,7 @@ use aarch64_cpu::registers::{
     TCR_EL1, TCR_EL2, TTBR0_EL1, TTBR0_EL2, VBAR_EL1, VBAR_EL2,
 };
 use log::{debug, warn};
-use smccc::psci::{self, AffinityState, LowestAffinityLevel};
+use smccc::psci::{AffinityState, LowestAffinityLevel, affinity_info, cpu_on};
 use smccc::{Hvc, Smc};
 use tock_registers::interfaces::Readable;
 use warmbus_machine::PsciConduit;
@@ -25,15 +25,16 @@ use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_pci::time::Clock;
 
-use crate::timer::Timer;
-use crate::{jump, mmu, power, restart};
+use super::{cache, mmu, psci};
+use crate::arch::timer::Timer;
+use crate::recovery;
 
 /// Bytes of the stack of a core, and of the one for its exceptions.
 const STACK: usize = 16 << 10;
 const EXCEPTION_STACK: usize = 8 << 10;
 /// How long a core may take to turn itself off once its work is done, in
 /// nanoseconds, and how often it is looked for.
-const PATIENCE: u64 = 5_000_000_000;
+const TX_POLL_LIMIT: u64 = 5_000_000_000;
 const PAUSE: u64 = 20_000;
 /// `MPIDR_EL1`: the affinity fields.
 const AFFINITY: u64 = 0xff_00ff_ffff;
@@ -171,14 +172,14 @@ struct Core<'a> {
 ///
 /// A core that does not turn itself off within some seconds is told of and
 /// left behind, with all that it may still use.
-pub(crate) fn run_together(
+pub(crate) fn run_on(
     affinities: &[u64],
     conduit: PsciConduit,
     timer: Timer,
     work: &(dyn Fn() + Sync),
 ) -> usize {
-    FIRST.store(own_affinity(), Ordering::Relaxed);
-    let was_armed = restart::disarm();
+    FIRST.store(this_mpidr(), Ordering::Relaxed);
+    let was_armed = recovery::disarm();
     let started: Vec<Core<'_>> = affinities
         .iter()
         .filter_map(|&affinity| turn_on(affinity, conduit, work))
@@ -196,7 +197,7 @@ pub(crate) fn run_together(
             let _left = ManuallyDrop::new(core);
         }
     }
-    restart::rearm(was_armed && all_off);
+    recovery::rearm(was_armed && all_off);
     count + 1
 }
 
@@ -212,14 +213,14 @@ fn turn_on(affinity: u64, conduit: PsciConduit, work: &(dyn Fn() + Sync)) -> Opt
     context.exception_stack = context.stack + EXCEPTION_STACK as u64;
     let address = core::ptr::from_ref(&*context).expose_provenance() as u64;
     // The core reads it with its caches off.
-    jump::clean(MemoryRange::new(
+    cache::clean_and_invalidate_to_poc(MemoryRange::new(
         PhysAddr(address),
         size_of::<Context<'_>>() as u64,
     ));
     let entry = (&raw const secondary_entry).addr() as u64;
     let answer = match conduit {
-        PsciConduit::Hvc => psci::cpu_on::<Hvc>(affinity, entry, address),
-        PsciConduit::Smc => psci::cpu_on::<Smc>(affinity, entry, address),
+        PsciConduit::Hvc => cpu_on::<Hvc>(affinity, entry, address),
+        PsciConduit::Smc => cpu_on::<Smc>(affinity, entry, address),
     };
     if let Err(error) = answer {
         debug!("core {affinity:#x} is not turned on: PSCI says {error}");
@@ -235,14 +236,14 @@ fn turn_on(affinity: u64, conduit: PsciConduit, work: &(dyn Fn() + Sync)) -> Opt
 fn state(affinity: u64, conduit: PsciConduit) -> Option<AffinityState> {
     let level = LowestAffinityLevel::All;
     match conduit {
-        PsciConduit::Hvc => psci::affinity_info::<Hvc>(affinity, level),
-        PsciConduit::Smc => psci::affinity_info::<Smc>(affinity, level),
+        PsciConduit::Hvc => affinity_info::<Hvc>(affinity, level),
+        PsciConduit::Smc => affinity_info::<Smc>(affinity, level),
     }
     .ok()
 }
 
 fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
-    (0..PATIENCE / PAUSE).any(|_| {
+    (0..TX_POLL_LIMIT / PAUSE).any(|_| {
         let is_off = state(affinity, conduit) == Some(AffinityState::Off);
         if !is_off {
             timer.wait(PAUSE);
@@ -254,16 +255,16 @@ fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
 /// What a core does: its work, and then nothing.
 extern "C" fn secondary(context: &Context<'_>) -> ! {
     (context.work)();
-    power::off_this_core()
+    psci::off_this_core()
 }
 
 /// The affinity of this core.
-pub(crate) fn own_affinity() -> u64 {
+pub(crate) fn this_mpidr() -> u64 {
     MPIDR_EL1.get() & AFFINITY
 }
 
 /// Whether this is one of the cores that only help.
 pub(crate) fn is_helping() -> bool {
     let first = FIRST.load(Ordering::Relaxed);
-    first != NOBODY && first != own_affinity()
+    first != NOBODY && first != this_mpidr()
 }

@@ -1,6 +1,6 @@
 //! The heap: a small one inside the image from the first moment, and a large
-//! one in the memory of the machine once that is known. Small pieces of both
-//! are kept by [`Small`].
+//! one in the memory of the machine once that is known. SmallObjectPool pieces of both
+//! are kept by [`SmallObjectPool`].
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -14,7 +14,7 @@ use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_paging::size_class::SizeClass;
 
-use crate::small::Small;
+use crate::mem::small_objects::SmallObjectPool;
 
 /// Bytes of the heap inside the image: enough to read a device tree.
 const EARLY_SIZE: usize = 256 << 10;
@@ -87,7 +87,7 @@ impl Heaps {
 
 /// The heaps, and the small pieces in front of them.
 struct Memory {
-    small: Small,
+    small: SmallObjectPool,
     heaps: Heaps,
 }
 
@@ -95,7 +95,7 @@ struct Allocator(Mutex<Memory>);
 
 #[global_allocator]
 static MEMORY: Allocator = Allocator(Mutex::new(Memory {
-    small: Small::new(),
+    small: SmallObjectPool::new(),
     heaps: Heaps {
         large: Heap::empty(),
         early: Heap::empty(),
@@ -105,7 +105,7 @@ static MEMORY: Allocator = Allocator(Mutex::new(Memory {
 }));
 
 // SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
-// the layout, and so does `Small` with what it took from there. The layout
+// the layout, and so does `SmallObjectPool` with what it took from there. The layout
 // tells which of them it was, and the address which heap.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -14,7 +14,7 @@ const MAGIC: u32 = 0xd00d_feed;
 /// The device tree that the loader left in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct BootTree {
-    /// Physical address.
+    /// PhysicalMemory address.
     pub(crate) address: u64,
     /// Bytes, no more than may be looked at; 0 where there is none.
     pub(crate) size: u64,

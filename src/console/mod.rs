@@ -1,0 +1,158 @@
+//! The console: a serial port that the previous boot stage has set up, or
+//! that of UEFI.
+//!
+//! Line settings are not changed. Without a console all output is discarded.
+
+mod ns16550;
+mod pl011;
+mod uefi;
+
+use core::fmt::{self, Write};
+use core::ptr::{self, NonNull};
+
+use spin::Mutex;
+use warmbus_machine::{Console, ConsoleKind};
+use warmbus_paging::PagingError;
+
+use crate::arch::mmu::Mmu;
+use ns16550::Ns16550;
+use pl011::Pl011;
+
+/// How often the status of a port is polled for one byte before the port
+/// counts as stuck: longer than the slowest line takes for a byte, shorter
+/// than a person waits.
+const TX_POLL_LIMIT: u32 = 1_000_000;
+
+static CONSOLE: Mutex<Backend> = Mutex::new(Backend::None);
+
+/// Where output goes.
+enum Backend {
+    None,
+    Port(Port),
+    /// The console of UEFI, while boot services run.
+    Uefi,
+}
+
+/// The registers of a serial port.
+enum Registers {
+    Pl011(Pl011),
+    Ns16550(Ns16550),
+}
+
+struct Port {
+    registers: Registers,
+    /// The port accepted the last byte.
+    responds: bool,
+}
+
+// SAFETY: the registers belong to no CPU in particular.
+unsafe impl Send for Port {}
+
+impl Port {
+    /// # Safety
+    ///
+    /// The registers of `console` must be mapped as device memory, and
+    /// nothing else may use them.
+    unsafe fn new(console: &Console) -> Option<Self> {
+        let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(
+            console.base.0 as usize,
+        ))?;
+        // SAFETY: the registers are those of the console, whose size and
+        // alignment the reader of the machine description has checked; the
+        // rest is the contract of this function.
+        let registers = unsafe {
+            match console.kind {
+                ConsoleKind::Pl011 => Registers::Pl011(Pl011::new(base)),
+                ConsoleKind::Ns16550 => Registers::Ns16550(Ns16550::new(
+                    base,
+                    console.access_width,
+                    console.register_shift,
+                )),
+            }
+        };
+        Some(Self {
+            registers,
+            responds: true,
+        })
+    }
+
+    fn is_ready(&mut self) -> bool {
+        match &mut self.registers {
+            Registers::Pl011(port) => port.is_ready(),
+            Registers::Ns16550(port) => port.is_ready(),
+        }
+    }
+
+    fn send(&mut self, byte: u8) {
+        // A stuck port costs the timeout once, not for every byte.
+        let polls = if self.responds { TX_POLL_LIMIT } else { 1 };
+        self.responds = (0..polls).any(|_| self.is_ready());
+        if !self.responds {
+            return;
+        }
+        match &mut self.registers {
+            Registers::Pl011(port) => port.send(byte),
+            Registers::Ns16550(port) => port.send(byte),
+        }
+    }
+}
+
+impl Write for Port {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.send(b'\r');
+            }
+            self.send(byte);
+        }
+        Ok(())
+    }
+}
+
+/// Opens the serial port `console`.
+pub(crate) fn open(console: &Console, mmu: &mut Mmu) -> Result<(), PagingError> {
+    mmu.map_device(console.base.0, console.size.min(0x1000))?;
+    // SAFETY: just mapped, and only opened here.
+    let port = unsafe { Port::new(console) };
+    *CONSOLE.lock() = port.map_or(Backend::None, Backend::Port);
+    Ok(())
+}
+
+/// Opens the console of UEFI.
+pub(crate) fn open_uefi() {
+    *CONSOLE.lock() = Backend::Uefi;
+}
+
+/// Discards all output from now on.
+pub(crate) fn close() {
+    *CONSOLE.lock() = Backend::None;
+}
+
+/// Writes to the console.
+pub(crate) fn print(text: fmt::Arguments<'_>) {
+    // A port never fails, and an error of the console has no other console to
+    // go to.
+    let _ = match &mut *CONSOLE.lock() {
+        Backend::None => Ok(()),
+        Backend::Port(port) => port.write_fmt(text),
+        Backend::Uefi => uefi::write(text),
+    };
+}
+
+/// Unlocks the console for a last message, even if it is in use.
+///
+/// # Safety
+///
+/// The code that was writing must never be resumed.
+pub(crate) unsafe fn force_unlock() {
+    // SAFETY: by the contract of this function.
+    unsafe { CONSOLE.force_unlock() };
+}
+
+/// Writes one line to the console.
+macro_rules! println {
+    ($($argument:tt)*) => {
+        $crate::console::print(format_args!("{}\n", format_args!($($argument)*)))
+    };
+}
+pub(crate) use println;
