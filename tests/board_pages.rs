@@ -55,7 +55,11 @@ fn pages_of_boards_that_nobody_had_say_so_and_lead_to_what_they_share() {
         let text = text(&page(board));
         let (_, run) = text.split_once("\n## What was run\n").expect(board);
         assert!(run.trim().starts_with("Not run on hardware."), "{board}");
-        for needed in ["(../../docs/boards.md)", "\n| console | ", "\n| parameters | "] {
+        for needed in [
+            "(../../docs/boards.md)",
+            "\n| console | ",
+            "\n| parameters | ",
+        ] {
             assert!(text.contains(needed), "{board}: {needed}");
         }
     }

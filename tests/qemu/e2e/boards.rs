@@ -58,7 +58,9 @@ fn printed(parameters: &str) -> String {
     let mut script = String::from("setenv fdt_addr_r 43000000\n");
     for line in lines {
         let line = line.replace("mmc 0:1", "virtio 0:1");
-        let line = line.replace("CONSOLE", "ttyAMA0").replace("PARAMETERS", parameters);
+        let line = line
+            .replace("CONSOLE", "ttyAMA0")
+            .replace("PARAMETERS", parameters);
         script.extend([&line.replace("TREE", "board.dtb"), "\n"]);
     }
     script

@@ -134,10 +134,7 @@ fn the_benchmark_page_states_what_qemu_and_u_boot_count() {
             counts.total() - bound,
             trace::counts(&u_boot_alone(name).accesses()).total(),
         );
-        assert!(
-            page.contains(&row),
-            "docs/benchmark.md has no line {row}"
-        );
+        assert!(page.contains(&row), "docs/benchmark.md has no line {row}");
     }
 }
 
