@@ -65,42 +65,6 @@ fn pages_of_boards_that_nobody_had_say_so_and_lead_to_what_they_share() {
     }
 }
 
-/// The targets of the links and the paths between backquotes in a page.
-fn targets(text: &str) -> impl Iterator<Item = &str> {
-    let links = text
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
-    let quoted = text.split('`').skip(1).step_by(2);
-    let paths = quoted.filter(|quoted| {
-        let is_file = ["docs/", "tests/", "boards/"]
-            .iter()
-            .any(|start| quoted.starts_with(start));
-        is_file && !quoted.contains(['<', ' '])
-    });
-    links.chain(paths)
-}
-
-#[test]
-fn what_the_pages_lead_to_is_there() {
-    let shared = [
-        "docs/boards.md",
-        "docs/kexec.md",
-        "docs/uefi.md",
-        "docs/host-bridges.md",
-    ];
-    let pages = shared.map(|name| root().join(name));
-    for file in BOARDS.map(page).into_iter().chain(pages) {
-        let text = text(&file);
-        for target in targets(&text).filter(|target| !target.contains("://")) {
-            let target = target.split('#').next().unwrap();
-            let beside = file.parent().unwrap().join(target);
-            let found = beside.exists() || root().join(target).exists();
-            assert!(found, "{}: {target}", file.display());
-        }
-    }
-}
-
 /// Addresses in a text: hexadecimal numbers of five digits and more.
 fn addresses(text: &str) -> BTreeSet<u64> {
     let numbers = text.split("0x").skip(1);
