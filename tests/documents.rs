@@ -1,5 +1,5 @@
-//! The pages: what they link to exists, they use the terms of the field, and the
-//! README is readable.
+//! The pages: what they link to exists, they use the terms of the field, the
+//! README is readable, and ARCHITECTURE.md describes the packages as they are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,8 +34,8 @@ const REPLACED: [&str; 21] = [
     "astray",
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn text(path: &Path) -> String {
@@ -216,7 +216,9 @@ fn links(page: &str) -> impl Iterator<Item = &str> {
 
 /// The paths between backquotes in a page.
 fn paths(page: &str) -> impl Iterator<Item = &str> {
-    let folders = ["docs/", "tests/", "boards/", "bench/", "linux/", "fuzz/"];
+    let folders = [
+        "docs/", "tests/", "boards/", "bench/", "linux/", "fuzz/", "crates/", "tools/",
+    ];
     page.split('`').skip(1).step_by(2).filter(move |quoted| {
         let is_path = folders.iter().any(|folder| quoted.starts_with(folder));
         is_path && !quoted.contains(['<', ' ', '\n', '*']) && !quoted.contains("NAME")
@@ -259,4 +261,79 @@ fn what_the_pages_link_to_exists() {
         }
     }
     assert!(checked > 100, "{checked}");
+}
+
+/// The folders of the packages in the table of ARCHITECTURE.md, in its order,
+/// with their names.
+fn described() -> Vec<(String, String)> {
+    let page = text(&root().join("ARCHITECTURE.md"));
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split('`');
+        let folder = cells.next()?;
+        let package = cells.nth(1)?;
+        Some((folder.to_owned(), package.to_owned()))
+    });
+    rows.collect()
+}
+
+/// What the manifest in `folder` says: the name of the package, and the
+/// packages of this project that it is built from.
+fn manifest(folder: &str) -> (String, BTreeSet<String>) {
+    let folder = if folder == "src" { "." } else { folder };
+    let manifest = text(&root().join(folder).join("Cargo.toml"));
+    let mut section = "";
+    let mut name = None;
+    let mut needs = BTreeSet::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let Some((key, value)) = line.split_once('=') else {
+            continue;
+        };
+        let key = key.trim().split('.').next().unwrap();
+        if section == "[package]" && key == "name" {
+            name = Some(value.trim().trim_matches('"').to_owned());
+        }
+        let is_built_from = section.ends_with("dependencies]")
+            && !section.contains("dev-")
+            && !section.contains("workspace");
+        if is_built_from && (key.starts_with("warmbus-") || key == "xtask") {
+            needs.insert(key.to_owned());
+        }
+    }
+    (name.expect(folder), needs)
+}
+
+#[test]
+fn every_package_is_described_and_depends_on_what_is_above_it() {
+    let described = described();
+    let mut above = BTreeSet::new();
+    let mut edges = 0;
+    for (folder, package) in &described {
+        let (name, needs) = manifest(folder);
+        assert_eq!(&name, package, "{folder}");
+        let missing: Vec<_> = needs.difference(&above).collect();
+        assert!(missing.is_empty(), "{folder}: {missing:?} are not above");
+        edges += needs.len();
+        above.insert(name);
+    }
+    assert!(edges > 20, "{edges}");
+
+    let described: BTreeSet<_> = described.into_iter().map(|(folder, _)| folder).collect();
+    for group in ["crates", "tools"] {
+        for entry in fs::read_dir(root().join(group)).unwrap() {
+            let entry = entry.unwrap();
+            let folder = format!("{group}/{}", entry.file_name().to_string_lossy());
+            if entry.path().join("Cargo.toml").exists() {
+                assert!(described.contains(&folder), "{folder} is not described");
+            }
+        }
+    }
+}
+
+#[test]
+fn pci_is_independent_of_the_cache_and_the_handover() {
+    let (_, needs) = manifest("crates/pci");
+    assert_eq!(needs, BTreeSet::from(["warmbus-memory".to_owned()]));
 }
