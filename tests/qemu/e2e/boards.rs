@@ -49,7 +49,7 @@ fn u_boot_starts_warmbus_and_linux_from_the_disk_image_by_itself() {
 
 /// The commands that `docs/boards.md` prints for the prompt of U-Boot, with what
 /// differs from board to board filled in.
-fn printed(words: &str) -> String {
+fn printed(parameters: &str) -> String {
     let page = fs::read_to_string(paths::root().join("docs/boards.md")).unwrap();
     let (_, section) = page.split_once("## With U-Boot").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
@@ -58,7 +58,9 @@ fn printed(words: &str) -> String {
     let mut script = String::from("setenv fdt_addr_r 43000000\n");
     for line in lines {
         let line = line.replace("mmc 0:1", "virtio 0:1");
-        let line = line.replace("CONSOLE", "ttyAMA0").replace("WORDS", words);
+        let line = line
+            .replace("CONSOLE", "ttyAMA0")
+            .replace("PARAMETERS", parameters);
         script.extend([&line.replace("TREE", "board.dtb"), "\n"]);
     }
     script

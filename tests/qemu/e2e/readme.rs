@@ -1,4 +1,4 @@
-//! The README keeps its word.
+//! The commands and options that the pages print work as printed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,7 +46,7 @@ fn follow(command: &str, directory: &Path) -> Output {
 
 #[test]
 fn every_command_works_as_it_is_printed() {
-    let pages = ["README.md", "boards/qemu-virt/README.md"].map(text);
+    let pages = ["README.md", "docs/options.md", "boards/qemu-virt/README.md"].map(text);
     let commands: Vec<_> = pages.iter().flat_map(|page| commands(page)).collect();
     assert!(commands.contains(&"./qemu-run.sh") && commands.contains(&THIS));
 
@@ -61,7 +61,7 @@ fn every_command_works_as_it_is_printed() {
 }
 
 #[test]
-fn its_table_has_every_option_and_no_other() {
+fn the_table_of_options_has_every_option_and_no_other() {
     let lab = Lab::new();
     symlink(paths::root().join("qemu-run.sh"), lab.file("qemu-run.sh")).unwrap();
     let help = follow("./qemu-run.sh --help", lab.path()).stdout;
@@ -71,7 +71,7 @@ fn its_table_has_every_option_and_no_other() {
         .filter(|option| *option != "--help")
         .collect();
 
-    let page = text("README.md");
+    let page = text("docs/options.md");
     let table = page.split("## Options of").nth(1).unwrap();
     let table = table.split("```").next().unwrap();
     let described: BTreeSet<_> = long_options(table).collect();

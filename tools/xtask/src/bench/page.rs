@@ -1,5 +1,5 @@
-//! What people read: tables for the terminal, a page of Markdown, and the part
-//! of the README that is made from the results.
+//! The results as text: tables for the terminal, a page of Markdown, and the
+//! generated part of the README.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::table::{Table, or_dash, percent, thousands};
 /// alone, and the most that was published, through a hypervisor.
 pub(super) const PROJECTIONS: [u64; 2] = [1, 17];
 
-/// Where the part of the README begins and ends that is made here.
+/// Begin and end of the generated part of the README.
 const MARKS: [&str; 2] = [
     "<!-- bench: written by `cargo xtask bench` -->\n",
     "<!-- bench: end -->\n",
 ];
 
-/// Every table with what stands above it, in order.
+/// Every table with its heading, in order.
 fn tables(results: &Results) -> Vec<(String, Table)> {
     let mut all = Vec::new();
     for case in &results.topologies {
@@ -33,7 +33,7 @@ fn tables(results: &Results) -> Vec<(String, Table)> {
         "Starts of virtual machines".into(),
         virtual_machines(results),
     ));
-    all.push(("Boards of others".into(), boards(&results.boards)));
+    all.push(("Board reports".into(), boards(&results.boards)));
     all.retain(|(_, table)| !table.is_empty());
     all
 }
@@ -45,7 +45,7 @@ fn title(case: &Case) -> String {
     }
 }
 
-/// The time that `accesses` take at `microseconds` each, for people.
+/// The time that `accesses` take at `microseconds` each, as text.
 fn projected(accesses: u64, microseconds: u64) -> String {
     let time = Duration::from_micros(accesses * microseconds);
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
@@ -100,7 +100,7 @@ fn together(cases: &[Case]) -> Table {
     table
 }
 
-/// Reads and writes of each peer, for each function.
+/// Reads and writes of each peer, per function.
 fn sizes(cases: &[Case]) -> Table {
     let shown = [
         Peer::UBoot,
@@ -183,7 +183,7 @@ fn boards(boards: &[Board]) -> Table {
     ]);
     for board in boards {
         table.row([
-            // A model comes from outside and must not end the cell.
+            // The name comes from a report and must not end the cell.
             board.name.replace(['|', '\n'], " "),
             thousands(board.functions),
             thousands(board.reads),
@@ -208,9 +208,9 @@ pub(super) fn text(results: &Results) -> String {
 #[must_use]
 pub(super) fn markdown(results: &Results) -> String {
     let mut page = String::from(
-        "# Benchmark\n\nWritten by `cargo xtask bench`; what is measured and how is in\n\
-         [docs/benchmark.md](../../docs/benchmark.md). All counts are those of QEMU's trace.\n\
-         Times depend on the machine that ran QEMU, and are no more than a hint.\n\n\
+        "# Benchmark\n\nWritten by `cargo xtask bench`. [docs/benchmark.md](../../docs/benchmark.md)\n\
+         explains what is measured and how. All counts are those of QEMU's trace. Times\n\
+         depend on the host that ran QEMU and are only an indication.\n\n\
          ![Accesses to configuration space by topology](topologies.svg)\n\n\
          ![Accesses to configuration space against the number of functions](sizes.svg)\n",
     );
@@ -225,7 +225,7 @@ pub(super) fn markdown(results: &Results) -> String {
     page + &versions.markdown()
 }
 
-/// The part of the README, between its marks.
+/// The generated part of the README, between its marks.
 fn essence(results: &Results) -> String {
     let mut table = Table::new(&[
         "topology",
@@ -235,8 +235,8 @@ fn essence(results: &Results) -> String {
         "Warmbus",
         "Linux, stock",
         "Linux, after Warmbus",
-        "of stock reads",
-        "Warmbus and Linux, of stock",
+        "Linux reads, share of stock",
+        "Warmbus and Linux, share of stock",
     ]);
     for case in &results.topologies {
         let [u_boot, edk2, warmbus, stock, warm] = [
@@ -269,7 +269,7 @@ fn essence(results: &Results) -> String {
     )
 }
 
-/// `readme` with its part made anew from `results`; `None` if it has no marks.
+/// `readme` with its part generated from `results`; `None` if it has no marks.
 #[must_use]
 pub(super) fn readme(readme: &str, results: &Results) -> Option<String> {
     let (before, rest) = readme.split_once(MARKS[0])?;
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_takes_no_room() {
+    fn what_was_not_measured_has_no_table() {
         let mut results = sample();
         results.sizes.clear();
         results.virtual_machines.clear();
