@@ -7,7 +7,8 @@ use log::{LevelFilter, info, warn};
 use warmbus_boot::board::Completed;
 use warmbus_boot::options::Options;
 use warmbus_linux::payload::Payload;
-use warmbus_machine::{EarlyDevices, Machine, Region};
+use warmbus_machine::{EarlyDevices, Machine};
+use warmbus_memory::MemoryRange;
 
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
@@ -173,7 +174,7 @@ struct BootInputs<'a> {
     /// The tree that Linux gets, with additions.
     tree: &'a [u8],
     /// Where in memory the description is.
-    place: Option<Region>,
+    place: Option<MemoryRange>,
 }
 
 /// From a description, and what is to be started, to an end. `broke` is as

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use warmbus_machine::Region;
+use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
 /// Most bytes that a device tree may have (arm64 Linux boot protocol).
@@ -59,10 +59,7 @@ impl BootTree {
     }
 
     /// The memory it takes; at least a byte.
-    pub(crate) fn region(&self) -> Region {
-        Region {
-            base: PhysAddr(self.address),
-            size: self.size.max(1),
-        }
+    pub(crate) fn region(&self) -> MemoryRange {
+        MemoryRange::new(PhysAddr(self.address), self.size.max(1))
     }
 }

@@ -1,6 +1,6 @@
 //! Where the image lies in memory.
 
-use warmbus_machine::Region;
+use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
 unsafe extern "C" {
@@ -44,10 +44,7 @@ impl Image {
     }
 
     /// All of it.
-    pub(crate) const fn region(&self) -> Region {
-        Region {
-            base: PhysAddr(self.start),
-            size: self.end - self.start,
-        }
+    pub(crate) const fn region(&self) -> MemoryRange {
+        MemoryRange::new(PhysAddr(self.start), self.end - self.start)
     }
 }

@@ -85,9 +85,8 @@ pub(crate) struct Mmio(());
 pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> HostBridgeAccess<Mmio> {
     let mut reach = HostBridgeAccess::new(Mmio(()));
     hosts.retain_mut(|host| {
-        let regions = host.regions();
-        let mut regions = regions.into_iter();
-        let mapped = regions.try_for_each(|(base, size)| mmu.map_config_space(base.0, size));
+        let mut regions = host.regions().into_iter();
+        let mapped = regions.try_for_each(|range| mmu.map_config_space(range.start.0, range.size));
         let added = mapped
             .map_err(|error| HostBridgeError::Unmapped(error.to_string()))
             .and_then(|()| reach.add(host));

@@ -1,11 +1,9 @@
 //! What a kernel that ran before hands over to the one that comes next.
 
-use alloc::vec::Vec;
-
 use log::{info, warn};
 use warmbus_kho::{InheritedState, PreviousHandover, PreviousHandoverError, scratch_areas};
-use warmbus_machine::{Machine, Region, subtract};
-use warmbus_memory::MemoryRange;
+use warmbus_machine::Machine;
+use warmbus_memory::{MemoryRange, RangeSet};
 
 use crate::mem::heap;
 use crate::mem::physical::PhysicalMemory;
@@ -19,7 +17,7 @@ const HEAP_OF_ENTRY: usize = 256;
 pub(crate) struct PreviousBoot {
     place: Option<(MemoryRange, MemoryRange)>,
     /// Memory that nobody may write to.
-    pub(crate) held: Vec<Region>,
+    pub(crate) held: RangeSet,
     /// What a new handover is built upon; why that cannot be, if there is one
     /// and it has to be passed on as it is.
     pub(crate) incoming: Option<Result<PreviousHandover, PreviousHandoverError>>,
@@ -35,9 +33,9 @@ impl PreviousBoot {
     ) -> Self {
         let scratch = place.map(|(_, array)| scratch_areas(memory, array));
         let held = match &scratch {
-            Some(Ok(areas)) => subtract(&machine.memory, areas.iter().copied().map(region)),
+            Some(Ok(areas)) => machine.memory.clone().without(areas.iter().copied()),
             // Linux will not be able to follow it either.
-            Some(Err(_)) | None => Vec::new(),
+            Some(Err(_)) | None => RangeSet::new(),
         };
         Self {
             place,
@@ -59,7 +57,7 @@ impl PreviousBoot {
                     "an earlier kernel keeps {} entries of memory",
                     incoming.entries.len()
                 );
-                self.held = incoming.held.iter().copied().map(region).collect();
+                self.held.clone_from(&incoming.held);
             }
             Err(error) => warn!("what an earlier kernel hands over is passed on: {error}"),
         }
@@ -81,12 +79,5 @@ impl PreviousBoot {
                 subtrees: &incoming.subtrees,
                 entries: &incoming.entries,
             })
-    }
-}
-
-const fn region(range: MemoryRange) -> Region {
-    Region {
-        base: range.start,
-        size: range.size,
     }
 }

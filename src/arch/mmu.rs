@@ -13,7 +13,7 @@ use aarch64_cpu::registers::{
     TTBR0_EL2,
 };
 use tock_registers::interfaces::{Readable, Writeable};
-use warmbus_machine::Region;
+use warmbus_memory::MemoryRange;
 use warmbus_paging::{Memory, PAGE_SIZE, PageTables, PagingError, Regime, Table};
 
 use crate::image::Image;
@@ -82,8 +82,8 @@ impl Mmu {
     /// To be called before [`Mmu::turn_on`].
     pub(crate) unsafe fn would_map(
         image: &Image,
-        memory: &[Region],
-        ecam: &[Region],
+        memory: &[MemoryRange],
+        ecam: &[MemoryRange],
     ) -> Result<(), PagingError> {
         // SAFETY: by the contract of this function nobody else has a reference.
         let pool = unsafe { &mut *POOL.0.get() };
@@ -95,7 +95,7 @@ impl Mmu {
             let ecam = ecam.iter().map(|region| (region, Memory::ConfigSpace));
             memory
                 .chain(ecam)
-                .try_for_each(|(region, kind)| tables.map(region.base.0, region.size, kind))
+                .try_for_each(|(region, kind)| tables.map(region.start.0, region.size, kind))
         });
         pool[0] = Table::EMPTY;
         result

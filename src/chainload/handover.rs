@@ -19,7 +19,6 @@ use warmbus_memory::PageSize;
 use warmbus_pci::VfScope;
 use warmbus_pcsc_format::{Handover, HandoverRecords, Layout, Placement};
 
-use super::memory_layout::range_of;
 use super::{Loader, Why};
 use crate::arch::timer;
 use crate::pipeline::Outcome;
@@ -210,9 +209,9 @@ impl Loader<'_> {
         in_use.extend(plan.initrd.map(|range| ("the initrd", range)));
         in_use.extend(plan.scratch.iter().map(|area| ("scratch memory", *area)));
         let taken = self.memory.taken().iter();
-        in_use.extend(taken.map(|region| ("the firmware", range_of(*region))));
+        in_use.extend(taken.map(|range| ("the firmware", *range)));
         let reserved = self.machine.reservations.iter();
-        in_use.extend(reserved.map(|one| ("reserved memory", range_of(one.region))));
+        in_use.extend(reserved.map(|one| ("reserved memory", one.range)));
 
         let arena = self.memory.bytes(handed.arena)?;
         let start = handed.arena.start;

@@ -7,10 +7,9 @@ use warmbus_kho::KhoAbi;
 use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
 use warmbus_linux::image::ImageHeader;
 use warmbus_linux::memory::{
-    HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanRequest, RamRegion, ReservedRegion,
-    ScratchNeeds,
+    HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanRequest, ReservedRegion, ScratchNeeds,
 };
-use warmbus_machine::{Region, ReservationKind};
+use warmbus_machine::ReservationKind;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
@@ -43,17 +42,12 @@ impl Loader<'_> {
         header: &ImageHeader,
         handover: Option<HandoverNeeds>,
     ) -> Result<MemoryPlan, Why> {
-        let mut ram = Vec::new();
         let mut reserved = Vec::new();
         let mut occupied = alloc::vec![self.kernel.range];
-        occupied.extend(self.memory.taken().iter().copied().map(range_of));
-        for &(region, node) in &self.machine.memory_nodes {
-            let range = range_of(region);
-            ram.push(RamRegion { range, node });
-        }
+        occupied.extend_from_slice(self.memory.taken());
         let ramdisk = self.payload.ramdisk.map(|module| module.range);
         for reservation in &self.machine.reservations {
-            let range = range_of(reservation.region);
+            let range = reservation.range;
             match reservation.kind {
                 // The plan knows that the ramdisk may stay where it is.
                 ReservationKind::Initrd | ReservationKind::Module if Some(range) == ramdisk => {}
@@ -72,7 +66,7 @@ impl Loader<'_> {
             }
         }
         reserved.extend(self.earlier.held.iter().map(|held| ReservedRegion {
-            range: range_of(*held),
+            range: *held,
             no_map: false,
         }));
         let earlier = self.earlier.followed().filter(|_| handover.is_some());
@@ -80,7 +74,7 @@ impl Loader<'_> {
             self.memory.bytes(ramdisk)?;
         }
         let request = PlanRequest {
-            ram: &ram,
+            ram: &self.machine.memory_nodes,
             reserved: &reserved,
             occupied: &occupied,
             kernel: KernelNeeds {
@@ -144,8 +138,4 @@ impl Loader<'_> {
         let line = self.kernel.bootargs.or(self.payload.bootargs);
         ScratchNeeds::from_command_line(self.machine.cpus as u32, line.unwrap_or_default())
     }
-}
-
-pub(super) const fn range_of(region: Region) -> MemoryRange {
-    MemoryRange::new(region.base, region.size)
 }

@@ -9,7 +9,7 @@ use core::ptr::{self, NonNull};
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
-use warmbus_machine::{Machine, Region};
+use warmbus_machine::Machine;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_paging::size_class::SizeClass;
@@ -150,29 +150,27 @@ pub(crate) unsafe fn start() {
 
 /// Chooses the memory for the large heap: the end of the largest free range,
 /// at most a quarter of it. `None` where that is too little to be worth it.
-pub(crate) fn choose(machine: &Machine, taken: &[Region]) -> Option<Region> {
+pub(crate) fn choose(machine: &Machine, taken: &[MemoryRange]) -> Option<MemoryRange> {
     let free = machine.free_memory(taken);
     let largest = free.into_iter().max_by_key(|region| region.size)?;
     let size = (largest.size / 4).min(MAX_SIZE) & !(ALIGNMENT - 1);
     let base = (largest.last().0 - (size.max(1) - 1)) & !(ALIGNMENT - 1);
-    (size >= MIN_SIZE && base >= largest.base.0).then_some(Region {
-        base: PhysAddr(base),
-        size,
-    })
+    (size >= MIN_SIZE && base >= largest.start.0).then_some(MemoryRange::new(PhysAddr(base), size))
 }
 
 /// Chooses the memory for the heap of a second start: right behind the image,
 /// where there is memory for certain, and no more than it takes to start a
 /// kernel. `None` where that is too little to be worth it.
-pub(crate) fn choose_near(machine: &Machine, image: Region, taken: &[Region]) -> Option<Region> {
+pub(crate) fn choose_near(
+    machine: &Machine,
+    image: MemoryRange,
+    taken: &[MemoryRange],
+) -> Option<MemoryRange> {
     let end = image.last().0 + 1;
     let free = machine.free_memory(taken);
-    let behind = free.into_iter().find(|region| region.base.0 == end)?;
+    let behind = free.into_iter().find(|region| region.start.0 == end)?;
     let size = (behind.size / 4).min(NEAR_SIZE) & !(ALIGNMENT - 1);
-    (size >= MIN_SIZE).then_some(Region {
-        base: behind.base,
-        size,
-    })
+    (size >= MIN_SIZE).then_some(MemoryRange::new(behind.start, size))
 }
 
 /// Adds the large heap.
@@ -181,8 +179,8 @@ pub(crate) fn choose_near(machine: &Machine, image: Region, taken: &[Region]) ->
 ///
 /// To be called once; `region` must be mapped as writable memory, free, and
 /// not used for anything else from now on.
-pub(crate) unsafe fn grow(region: Region) {
-    let bottom = ptr::with_exposed_provenance_mut(region.base.0 as usize);
+pub(crate) unsafe fn grow(region: MemoryRange) {
+    let bottom = ptr::with_exposed_provenance_mut(region.start.0 as usize);
     let large = &mut MEMORY.0.lock().heaps.large;
     // SAFETY: by the contract of this function.
     unsafe { large.init(bottom, region.size as usize) };

@@ -4,11 +4,9 @@ pub(crate) mod heap;
 pub(crate) mod physical;
 mod small_objects;
 
-use alloc::vec::Vec;
-
 use log::{debug, warn};
-use warmbus_machine::{Machine, Region};
-use warmbus_memory::MemoryRange;
+use warmbus_machine::Machine;
+use warmbus_memory::{MemoryRange, RangeSet};
 use warmbus_paging::{PAGE_SIZE, PagingError};
 
 use crate::arch::mmu::Mmu;
@@ -23,14 +21,14 @@ use crate::previous_handover::PreviousBoot;
 pub(crate) fn take(
     machine: &Machine,
     image: &Image,
-    tree: Option<Region>,
+    tree: Option<MemoryRange>,
     handover: Option<(MemoryRange, MemoryRange)>,
     mmu: &mut Mmu,
     is_second_start: bool,
 ) -> Result<(PhysicalMemory, PreviousBoot), PagingError> {
     let mapped = pages(machine);
     for region in &mapped {
-        mmu.map_memory(region.base.0, region.size)?;
+        mmu.map_memory(region.start.0, region.size)?;
         debug!("memory {region}");
     }
     let mut taken = alloc::vec![image.region()];
@@ -61,10 +59,10 @@ pub(crate) fn take(
 }
 
 /// The memory of `machine` that is mapped.
-pub(crate) fn pages(machine: &Machine) -> Vec<Region> {
+pub(crate) fn pages(machine: &Machine) -> RangeSet {
     // A page that is only partly memory may hold something that must not be
     // mapped.
     let memory = machine.mappable_memory();
-    let pages = |region: Region| region.whole_pages(PAGE_SIZE);
+    let pages = |region: MemoryRange| region.whole_pages(PAGE_SIZE);
     memory.into_iter().filter_map(pages).collect()
 }

@@ -3,18 +3,15 @@
 use alloc::vec::Vec;
 use core::{fmt, ptr, slice};
 
-use warmbus_machine::Region;
-use warmbus_memory::MemoryRange;
-use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemRead;
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemRead, RangeSet};
 
 /// All memory that is mapped and not in use by the firmware itself: payload,
 /// and the place for what Linux gets.
 ///
 /// Who reads borrows it, who writes borrows it alone, as with any slice.
 pub(crate) struct PhysicalMemory {
-    mapped: Vec<Region>,
-    taken: Vec<Region>,
+    mapped: RangeSet,
+    taken: Vec<MemoryRange>,
 }
 
 impl PhysicalMemory {
@@ -26,17 +23,17 @@ impl PhysicalMemory {
     /// what is in `taken`, for the rest of the boot, and everything in it that
     /// Rust or the processor uses must be in `taken`, or be taken by
     /// [`PhysicalMemory::take`] before it is used.
-    pub(crate) unsafe fn new(mapped: Vec<Region>, taken: Vec<Region>) -> Self {
+    pub(crate) unsafe fn new(mapped: RangeSet, taken: Vec<MemoryRange>) -> Self {
         Self { mapped, taken }
     }
 
     /// Takes one more range away.
-    pub(crate) fn take(&mut self, region: Region) {
-        self.taken.push(region);
+    pub(crate) fn take(&mut self, range: MemoryRange) {
+        self.taken.push(range);
     }
 
     /// What the firmware has taken for itself.
-    pub(crate) fn taken(&self) -> &[Region] {
+    pub(crate) fn taken(&self) -> &[MemoryRange] {
         &self.taken
     }
 
@@ -76,19 +73,10 @@ impl PhysicalMemory {
 
     /// The address of `range`, if all of it is free memory.
     fn address(&self, range: MemoryRange) -> Result<usize, NotOwned> {
-        let region = Region {
-            base: range.start,
-            size: range.size,
-        };
-        let is_whole = range.size != 0
-            && range.start.0 != 0
-            && range.start.0.checked_add(range.size).is_some()
-            && isize::try_from(range.size).is_ok();
-        let is_mapped =
-            |mapped: &Region| mapped.base <= region.base && region.last() <= mapped.last();
-        if is_whole
-            && self.mapped.iter().any(is_mapped)
-            && !self.taken.iter().any(|taken| taken.overlaps(region))
+        let is_slice = range.start.0 != 0 && isize::try_from(range.size).is_ok();
+        if is_slice
+            && self.mapped.contains_range(range)
+            && !self.taken.iter().any(|taken| taken.overlaps(range))
         {
             Ok(range.start.0 as usize)
         } else {

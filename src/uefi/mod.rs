@@ -24,7 +24,7 @@ use warmbus_linux::load_options::LoadOptions;
 use warmbus_linux::payload;
 use warmbus_linux::uefi::{SecureBoot, UefiState};
 use warmbus_machine::{
-    AcpiMemory, Machine, MemoryMap, Region, Reservation, ReservationKind, map_runtime_services_flat,
+    AcpiMemory, Machine, MemoryMap, Reservation, ReservationKind, map_runtime_services_flat,
 };
 use warmbus_memory::MemoryRange;
 use warmbus_pci::{HostBridge, PhysAddr};
@@ -154,8 +154,7 @@ fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
     let rsdp = tables::rsdp().ok_or("there are no ACPI tables")?;
     let machine = Machine::from_acpi(&tables_in, rsdp, &tables_in.0)?;
     let hosts = machine.host_bridges()?.iter();
-    let hosts = hosts.flat_map(HostBridge::regions);
-    let hosts: Vec<Region> = hosts.map(|(base, size)| Region { base, size }).collect();
+    let hosts: Vec<MemoryRange> = hosts.flat_map(HostBridge::regions).collect();
     // SAFETY: the MMU is turned on when UEFI was left.
     unsafe { Mmu::would_map(&Image::running(), &mem::pages(&machine), &hosts) }?;
     tables::install_memory_reservations()?;
@@ -198,10 +197,7 @@ fn leave(mut handoff: Handoff, payload: Payload) -> ! {
         .set_memory(&MemoryMap::new(written(&map), meta.desc_size));
     for module in [Some(handoff.kernel), handoff.initrd].into_iter().flatten() {
         handoff.machine.reservations.push(Reservation {
-            region: Region {
-                base: module.start,
-                size: module.size,
-            },
+            range: module,
             kind: ReservationKind::Module,
         });
     }

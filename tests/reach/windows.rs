@@ -1,6 +1,7 @@
 //! One window for all buses: where each register is, and where none can be.
 
 use warmbus_fabric::Fabric;
+use warmbus_memory::MemoryRange;
 use warmbus_pci::{
     BusRange, CamLayout, ConfigAccess, ConfigOffset, HostBridge, HostBridgeAccess, Mechanism,
     PhysAddr, Registers, Sbdf, Width,
@@ -70,7 +71,10 @@ fn cam_has_256_bytes_a_function_and_nothing_after_them() {
     assert_eq!(read(&mut reach, 2, 3, 5, 0x40), 0x4002_1d40);
     // The next address would be that of the next function.
     assert_eq!(read(&mut reach, 2, 3, 5, 0x100), NOTHING);
-    assert_eq!(host(cam, 0).regions(), [(PhysAddr(0x4000_0000), 0x7f_0000)]);
+    assert_eq!(
+        host(cam, 0).regions(),
+        [MemoryRange::new(PhysAddr(0x4000_0000), 0x7f_0000)]
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use warmbus_kho::KhoAbi;
 use warmbus_linux::command_line::words;
-use warmbus_machine::Region;
+use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_pci::{Sbdf, VfPolicy, VfScope};
 
@@ -63,9 +63,9 @@ pub struct Options {
     pub vfs: VfPolicy,
     /// `warmbus.kernel=ADDRESS,SIZE`: where a loader that cannot say so in the
     /// device tree has put the kernel; address and bytes, the latter not 0.
-    pub kernel: Option<Region>,
+    pub kernel: Option<MemoryRange>,
     /// `warmbus.initrd=ADDRESS,SIZE`: the same for the initrd.
-    pub initrd: Option<Region>,
+    pub initrd: Option<MemoryRange>,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -202,7 +202,7 @@ fn vf_policy(words: &str) -> Option<VfPolicy> {
 }
 
 /// `ADDRESS,SIZE`, each decimal or, with `0x`, hexadecimal.
-fn region(text: &str) -> Option<Region> {
+fn region(text: &str) -> Option<MemoryRange> {
     let number = |text: &str| match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -210,10 +210,7 @@ fn region(text: &str) -> Option<Region> {
     let (base, size) = text.split_once(',')?;
     let (base, size) = (number(base)?, number(size)?);
     base.checked_add(size.checked_sub(1)?)?;
-    Some(Region {
-        base: PhysAddr(base),
-        size,
-    })
+    Some(MemoryRange::new(PhysAddr(base), size))
 }
 
 #[cfg(test)]
@@ -249,14 +246,8 @@ mod tests {
                     listed: alloc::vec![(Sbdf::new(1, 2, 0, 0), 16)],
                     keep: true,
                 },
-                kernel: Some(Region {
-                    base: PhysAddr(0x100_1000_0000),
-                    size: 4096,
-                }),
-                initrd: Some(Region {
-                    base: PhysAddr(8192),
-                    size: 0x20,
-                }),
+                kernel: Some(MemoryRange::new(PhysAddr(0x100_1000_0000), 4096)),
+                initrd: Some(MemoryRange::new(PhysAddr(8192), 0x20)),
                 warnings: Vec::new(),
             }
         );

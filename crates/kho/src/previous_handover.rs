@@ -11,10 +11,7 @@ use core::fmt;
 use super::preserved_map::Preserved;
 use super::preserved_map::read::{self, ADDRESS_END, MapFault, number, u64_at};
 use super::{KhoAbi, MAX_SCRATCH_AREAS};
-use warmbus_memory::MemoryRange;
-use warmbus_memory::PageSize;
-use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemRead;
+use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemRead, RangeSet};
 
 /// The subtree that this program writes itself.
 const PCSC_NODE: &[u8] = b"pcsc";
@@ -65,10 +62,9 @@ pub struct PreviousHandover {
     /// needs: all but those of the root tree and of the old `pcsc` subtree.
     pub entries: Vec<Preserved>,
     /// The memory that nobody may write to: what is preserved, the map itself,
-    /// the root tree and the array of scratch areas. Sorted, without overlaps;
-    /// where there are very many ranges, small gaps between them are held as
-    /// well.
-    pub held: Vec<MemoryRange>,
+    /// the root tree and the array of scratch areas. Where there are very many
+    /// ranges, small gaps between them are reserved as well.
+    pub held: RangeSet,
 }
 
 /// The scratch areas in the array at `array`.
@@ -163,10 +159,11 @@ impl PreviousHandover {
         });
         let entries = entries.collect();
 
-        let mut held = map.entries;
         let page = |at| MemoryRange::new(PhysAddr(at), page_size.bytes());
-        held.extend(map.pages.iter().copied().map(page).chain([root, array]));
-        join(&mut held);
+        let pages = map.pages.iter().copied().map(page);
+        let mut held: RangeSet = map.entries.into_iter().chain(pages).collect();
+        held.extend([root, array]);
+        held.coalesce(MAX_RANGES, SMALLEST_GAP);
         Ok(Self {
             scratch,
             page_size,
@@ -211,25 +208,6 @@ fn obsolete_pcsc_pages(memory: &dyn PhysMemRead, own: &Subtree, blocks: &mut Vec
     };
     // What cannot be read stays as it is.
     let _ = look();
-}
-
-/// Sorts and joins `ranges`, and accepts larger gaps until few are left.
-fn join(ranges: &mut Vec<MemoryRange>) {
-    ranges.sort_by_key(|range| range.start);
-    let mut gap = 0_u64;
-    loop {
-        ranges.dedup_by(|next, last| {
-            let joins = next.start.0 <= last.end().saturating_add(gap);
-            if joins {
-                last.size = last.end().max(next.end()) - last.start.0;
-            }
-            joins
-        });
-        if ranges.len() <= MAX_RANGES {
-            return;
-        }
-        gap = (gap * 2).max(SMALLEST_GAP);
-    }
 }
 
 /// Why a handover cannot be followed.

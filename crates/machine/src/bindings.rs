@@ -3,9 +3,9 @@
 
 use alloc::vec::Vec;
 
-use super::Region;
 use super::cells::{self, AddressError};
 use super::tree::FdtNode;
+use warmbus_memory::MemoryRange;
 use warmbus_pci::{CamLayout, Mechanism, PhysAddr};
 
 /// How the registers of a host bridge are described.
@@ -114,7 +114,7 @@ impl Binding {
     pub(super) fn mechanism(
         &self,
         place: &FdtNode<'_, '_>,
-    ) -> Result<(Mechanism, Region), AddressError> {
+    ) -> Result<(Mechanism, MemoryRange), AddressError> {
         let regions = cells::regions(place, "reg")?;
         let first = || regions.first().ok_or(AddressError::Missing("reg")).copied();
         Ok(match self.registers {
@@ -130,13 +130,13 @@ impl Binding {
                 let missing = || AddressError::Missing(PORT_OR_WINDOW);
                 let registers = region_of(dbi).ok_or_else(missing)?;
                 let window = region_of("config").ok_or_else(missing)?;
-                let unrolled = registers.base.0.checked_add(UNROLLED_OFFSET);
+                let unrolled = registers.start.0.checked_add(UNROLLED_OFFSET);
                 let unrolled = unrolled
                     .filter(|_| registers.size >= UNROLLED_OFFSET + PAGE_SIZE)
                     .map(PhysAddr);
                 let mechanism = Mechanism::DesignWare {
-                    dbi: registers.base,
-                    atu: region_of("atu").map(|region| region.base).or(unrolled),
+                    dbi: registers.start,
+                    atu: region_of("atu").map(|region| region.start).or(unrolled),
                 };
                 (mechanism, window)
             }

@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::ControlFlow;
 
+use super::MachineError;
 use super::bindings::{Binding, binding};
 use super::cells::{AddressError, Reader};
 use super::memory::at_most;
 use super::tree::{FdtNode, Tree, big_endian_u32};
 use super::windows::{drop_shared_windows, windows};
-use super::{MachineError, Region};
+use warmbus_memory::MemoryRange;
 use warmbus_pci::{BusRange, HostBridge, PhysAddr};
 
 const PAGE_SIZE: u64 = 4096;
@@ -40,7 +41,7 @@ pub(super) enum BridgeError {
     },
     Misaligned(PhysAddr),
     Overlap {
-        region: Region,
+        region: MemoryRange,
         what: String,
     },
     SameBuses {
@@ -94,7 +95,7 @@ impl<E: Into<AddressError>> From<E> for BridgeError {
 /// with a warning.
 pub(super) fn bridges(
     tree: &Tree<'_>,
-    memory: &[Region],
+    memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<Bridges, MachineError> {
     let chosen = tree.root_child_property("chosen", "linux,pci-probe-only")?;
@@ -164,16 +165,15 @@ fn probe_only(value: &[u8], path: &str, warnings: &mut Vec<String>) -> bool {
 }
 
 /// What is accessed to reach the configuration space behind a bridge.
-fn regions(host: &HostBridge) -> impl Iterator<Item = Region> {
-    let regions = host.regions().into_iter();
-    regions.map(|(base, size)| Region { base, size })
+fn regions(host: &HostBridge) -> impl Iterator<Item = MemoryRange> {
+    host.regions().into_iter()
 }
 
 fn bridge(
     place: &FdtNode<'_, '_>,
     binding: &Binding,
     preserve: bool,
-    memory: &[Region],
+    memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<HostBridge, BridgeError> {
     let (mechanism, window) = binding.mechanism(place)?;
@@ -182,7 +182,7 @@ fn bridge(
         name: place.path(),
         segment: 0,
         mechanism,
-        ecam_base: window.base,
+        ecam_base: window.start,
         ecam_size: window.size,
         buses,
         windows: windows(place, memory, warnings)?,
@@ -195,7 +195,7 @@ fn bridge(
 
 /// Whether the windows and registers of a bridge are whole pages outside of
 /// memory, and its window is large enough for its buses.
-pub(super) fn check_place(host: &HostBridge, memory: &[Region]) -> Result<(), BridgeError> {
+pub(super) fn check_place(host: &HostBridge, memory: &[MemoryRange]) -> Result<(), BridgeError> {
     // The window is the first one.
     let needed = regions(host).next().map_or(0, |region| region.size);
     if host.ecam_size < needed {
@@ -205,19 +205,19 @@ pub(super) fn check_place(host: &HostBridge, memory: &[Region]) -> Result<(), Br
             needed,
         });
     }
-    if host.ecam_base.0.checked_add(host.ecam_size - 1).is_none() {
+    if !MemoryRange::new(host.ecam_base, host.ecam_size).fits() {
         return Err(BridgeError::Address(AddressError::Wraps {
             address: host.ecam_base.0,
             size: host.ecam_size,
         }));
     }
     for region in regions(host) {
-        if !region.base.0.is_multiple_of(PAGE_SIZE) {
-            return Err(BridgeError::Misaligned(region.base));
+        if !region.start.0.is_multiple_of(PAGE_SIZE) {
+            return Err(BridgeError::Misaligned(region.start));
         }
-        if region.base.0.checked_add(region.size - 1).is_none() {
+        if !region.fits() {
             return Err(BridgeError::Address(AddressError::Wraps {
-                address: region.base.0,
+                address: region.start.0,
                 size: region.size,
             }));
         }

@@ -4,9 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::MachineError;
 use super::tree::{Cells, FdtNode, big_endian_u32};
-use super::{MachineError, Region};
-use warmbus_memory::PhysAddr;
+use warmbus_memory::{MemoryRange, PhysAddr};
 
 /// Cells taken one after the other from a property value.
 pub(super) struct Reader<'a> {
@@ -137,15 +137,15 @@ pub(super) fn bus_regions(
 pub(super) fn regions(
     place: &FdtNode<'_, '_>,
     property: &'static str,
-) -> Result<Vec<Region>, AddressError> {
+) -> Result<Vec<MemoryRange>, AddressError> {
     bus_regions(place, property)?
         .into_iter()
         .filter(|&(_, size)| size != 0)
         .map(|(address, size)| {
-            Ok(Region {
-                base: PhysAddr(to_cpu(place, address, size)?),
+            Ok(MemoryRange::new(
+                PhysAddr(to_cpu(place, address, size)?),
                 size,
-            })
+            ))
         })
         .collect()
 }

@@ -156,7 +156,7 @@ fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, MachineError> {
     let offset = place.cell("reg-offset")?.unwrap_or(0);
     let shift = place.cell("reg-shift")?.unwrap_or(0);
     let width = place.cell("reg-io-width")?.unwrap_or(1);
-    let base = region.base.0.checked_add(u64::from(offset));
+    let base = region.start.0.checked_add(u64::from(offset));
     let (Some(base), 0..=3, 1 | 2 | 4) = (base, shift, width) else {
         return Ok(None);
     };

@@ -27,10 +27,11 @@ use core::ops::ControlFlow;
 pub use acpi::{AcpiError, Memory as AcpiMemory};
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
-pub use memory::{Region, Reservation, ReservationKind, subtract};
+pub use memory::{Reservation, ReservationKind};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
 use tree::Tree;
+use warmbus_memory::{MemoryRange, RamRegion, RangeSet};
 use warmbus_pci::HostBridge;
 
 /// Who describes a machine, to Warmbus and then to Linux.
@@ -49,11 +50,11 @@ pub struct Machine {
     pub source: Source,
     /// Model name, if the tree has one.
     pub model: Option<String>,
-    /// Memory: sorted, without overlaps, neighbours joined; not empty.
-    pub memory: Vec<Region>,
-    /// The same memory, each region with the number of its NUMA node; 0 where
-    /// the tree does not tell.
-    pub memory_nodes: Vec<(Region, u32)>,
+    /// Memory; not empty.
+    pub memory: RangeSet,
+    /// The same memory, each range with the number of its NUMA node; 0 where
+    /// the machine description names none.
+    pub memory_nodes: Vec<RamRegion>,
     /// What of the memory is taken, in no order; may overlap and may lie
     /// outside of [`Machine::memory`].
     pub reservations: Vec<Reservation>,
@@ -85,8 +86,7 @@ impl Machine {
         let tree = Tree::new(bytes)?;
         let mut warnings = Vec::new();
         let memory_nodes = memory::memory(&tree, &mut warnings)?;
-        let regions = memory_nodes.iter().map(|&(region, _)| region);
-        let memory = memory::normalize(regions.collect());
+        let memory: RangeSet = memory_nodes.iter().map(|region| region.range).collect();
         let reservations = memory::reservations(&tree, &mut warnings)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
         let (timer_frequency, model) = basics(&tree)?;
@@ -120,17 +120,18 @@ impl Machine {
 
     /// The memory that may be mapped: all but what the tree says must not be.
     #[must_use]
-    pub fn mappable_memory(&self) -> Vec<Region> {
+    pub fn mappable_memory(&self) -> RangeSet {
         let closed = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
         let holes = self.reservations.iter().filter(closed);
-        subtract(&self.memory, holes.map(|hole| hole.region))
+        self.memory.clone().without(holes.map(|hole| hole.range))
     }
 
     /// The memory that nobody has taken, apart from what `taken` names.
     #[must_use]
-    pub fn free_memory(&self, taken: &[Region]) -> Vec<Region> {
-        let reserved = self.reservations.iter().map(|hole| hole.region);
-        subtract(&self.memory, reserved.chain(taken.iter().copied()))
+    pub fn free_memory(&self, taken: &[MemoryRange]) -> RangeSet {
+        let reserved = self.reservations.iter().map(|hole| hole.range);
+        let holes = reserved.chain(taken.iter().copied());
+        self.memory.clone().without(holes)
     }
 }
 

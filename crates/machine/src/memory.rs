@@ -3,13 +3,12 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::cells::{self, Reader};
 use super::tree::{FdtNode, Tree, text};
-use warmbus_memory::PhysAddr;
+use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 /// More memory ranges, and more reservations, than any machine has. What is
 /// done with them takes time that grows with their product.
@@ -17,60 +16,6 @@ const MAX_REGIONS: usize = 1024;
 
 /// What makes a node below `/chosen` a boot module.
 const MODULES: [&str; 3] = ["multiboot,module", "multiboot,kernel", "multiboot,ramdisk"];
-
-/// A range of physical addresses that is not empty and does not wrap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// First address.
-    pub base: PhysAddr,
-    /// Bytes, not 0.
-    pub size: u64,
-}
-
-impl Region {
-    /// Last address.
-    #[must_use]
-    pub const fn last(self) -> PhysAddr {
-        PhysAddr(self.base.0.saturating_add(self.size.saturating_sub(1)))
-    }
-
-    /// Whether the two have an address in common.
-    #[must_use]
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.base.0 <= other.last().0 && other.base.0 <= self.last().0
-    }
-
-    /// The whole pages of `page_size` bytes, a power of two, in it; `None`
-    /// where there is not one.
-    #[must_use]
-    pub fn whole_pages(self, page_size: u64) -> Option<Self> {
-        let base = self.base.0.checked_next_multiple_of(page_size)?;
-        // One past the last address may be 2^64; the last page then counts.
-        let beyond = self.last().0.checked_add(1).unwrap_or(0);
-        let size = beyond.wrapping_sub(beyond % page_size).wrapping_sub(base);
-        let inside = self.base.0.checked_add(self.size - 1).is_some()
-            && base <= self.last().0
-            && size <= self.size
-            && size != 0;
-        inside.then_some(Self {
-            base: PhysAddr(base),
-            size,
-        })
-    }
-
-    const fn from_ends(first: u64, last: u64) -> Self {
-        Self {
-            base: PhysAddr(first),
-            size: (last - first).saturating_add(1),
-        }
-    }
-}
-
-impl fmt::Display for Region {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}-{:#x}", self.base.0, self.last().0)
-    }
-}
 
 /// Why a range of memory is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +39,7 @@ pub enum ReservationKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
     /// Where it is.
-    pub region: Region,
+    pub range: MemoryRange,
     /// Why it is taken.
     pub kind: ReservationKind,
 }
@@ -105,8 +50,8 @@ pub struct Reservation {
 pub(super) fn memory(
     tree: &Tree<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<(Region, u32)>, MachineError> {
-    let mut found: Vec<(u32, Vec<Region>)> = Vec::new();
+) -> Result<Vec<RamRegion>, MachineError> {
+    let mut found: Vec<(u32, Vec<MemoryRange>)> = Vec::new();
     tree.walk_root_children(&mut |place| {
         if place.text("device_type")? == Some("memory") && place.is_okay()? {
             // A crash or guest kernel is told to use less than there is.
@@ -130,8 +75,8 @@ pub(super) fn memory(
     }
     at_most(count, MAX_REGIONS, "memory ranges")?;
     let nodes = found.into_iter().flat_map(|(node, regions)| {
-        let regions = normalize(regions).into_iter();
-        regions.map(move |region| (region, node))
+        let ranges = RangeSet::from_iter(regions).into_iter();
+        ranges.map(move |range| RamRegion { range, node })
     });
     Ok(nodes.collect())
 }
@@ -142,8 +87,8 @@ pub(super) fn reservations(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Reservation>, MachineError> {
     let mut taken = reserved_by_map(tree, warnings);
-    let mut take = |found: Vec<Region>, kind| {
-        taken.extend(found.into_iter().map(|region| Reservation { region, kind }));
+    let mut take = |found: Vec<MemoryRange>, kind| {
+        taken.extend(found.into_iter().map(|range| Reservation { range, kind }));
     };
     let mut initrd = (None, None);
     tree.walk_root_children(&mut |place| {
@@ -184,7 +129,7 @@ pub(super) fn reservations(
     })?;
     match initrd {
         (Some(start), Some(end)) if start < end => take(
-            alloc::vec![Region::from_ends(start, end - 1)],
+            alloc::vec![MemoryRange::from_bounds(start, end)],
             ReservationKind::Initrd,
         ),
         (Some(start), Some(end)) => warnings.push(format!(
@@ -212,16 +157,16 @@ fn one_number(value: &[u8]) -> Option<u64> {
 fn take_regions(
     place: &FdtNode<'_, '_>,
     property: &'static str,
-    found: &mut Vec<Region>,
+    found: &mut Vec<MemoryRange>,
     warnings: &mut Vec<String>,
 ) {
     // Memory is named where the processor sees it: no bus translates.
     match cells::bus_regions(place, property) {
         Ok(regions) => {
             for (base, size) in regions.into_iter().filter(|&(_, size)| size != 0) {
-                if base.checked_add(size - 1).is_some() {
-                    let base = PhysAddr(base);
-                    found.push(Region { base, size });
+                let range = MemoryRange::new(PhysAddr(base), size);
+                if range.fits() {
+                    found.push(range);
                 } else {
                     warnings.push(format!(
                         "{}: {size:#x} bytes at {base:#x} go past the last address and are left out",
@@ -253,51 +198,11 @@ fn reserved_by_map(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Reservati
         if size == 0 {
             continue;
         }
-        let last = base.saturating_add(size - 1);
         taken.push(Reservation {
-            region: Region::from_ends(base, last),
+            range: MemoryRange::new(PhysAddr(base), size),
             kind: ReservationKind::MemReserve,
         });
     }
-}
-
-/// Sorts regions and joins those that overlap or touch.
-pub(super) fn normalize(mut regions: Vec<Region>) -> Vec<Region> {
-    regions.sort_by_key(|region| region.base);
-    let mut joined: Vec<Region> = Vec::new();
-    for region in regions {
-        match joined.last_mut() {
-            Some(before) if region.base.0 <= before.last().0.saturating_add(1) => {
-                let last = before.last().0.max(region.last().0);
-                *before = Region::from_ends(before.base.0, last);
-            }
-            _ => joined.push(region),
-        }
-    }
-    joined
-}
-
-/// What is left of `regions` without everything in `holes`.
-#[must_use]
-pub fn subtract(regions: &[Region], holes: impl IntoIterator<Item = Region>) -> Vec<Region> {
-    let mut left = regions.to_vec();
-    for hole in holes {
-        left = left
-            .into_iter()
-            .flat_map(|region| {
-                if !region.overlaps(hole) {
-                    return [Some(region), None];
-                }
-                let below = (region.base < hole.base)
-                    .then(|| Region::from_ends(region.base.0, hole.base.0 - 1));
-                let above = (region.last() > hole.last())
-                    .then(|| Region::from_ends(hole.last().0 + 1, region.last().0));
-                [below, above]
-            })
-            .flatten()
-            .collect();
-    }
-    left
 }
 
 /// The kernel command line that the tree carries.

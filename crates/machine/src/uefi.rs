@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::Machine;
-use super::memory::{Region, Reservation, ReservationKind, normalize, subtract};
-use warmbus_memory::PhysAddr;
+use super::memory::{Reservation, ReservationKind};
+use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 const PAGE_SIZE: u64 = 4096;
 /// Bytes of a descriptor that are looked at; there may be more.
@@ -38,7 +38,7 @@ pub struct MemoryMap<'a> {
 
 struct Descriptor {
     kind: u32,
-    region: Region,
+    range: MemoryRange,
     attributes: u64,
 }
 
@@ -63,19 +63,15 @@ impl<'a> MemoryMap<'a> {
             base.checked_add(size)?;
             (size != 0).then_some(Descriptor {
                 kind: number(raw, 0) as u32,
-                region: Region {
-                    base: PhysAddr(base),
-                    size,
-                },
+                range: MemoryRange::new(PhysAddr(base), size),
                 attributes: number(raw, 32),
             })
         })
     }
 
-    /// All memory that an operating system may have: sorted, neighbours
-    /// joined. What ACPI has in it is included.
+    /// All memory that an operating system may use, with the tables of ACPI.
     #[must_use]
-    pub fn ram(&self) -> Vec<Region> {
+    pub fn ram(&self) -> RangeSet {
         let usable = |descriptor: &Descriptor| {
             matches!(
                 descriptor.kind,
@@ -89,14 +85,14 @@ impl<'a> MemoryMap<'a> {
                 && descriptor.attributes & SPECIFIC_PURPOSE == 0
         };
         let usable = self.descriptors().filter(usable);
-        normalize(usable.map(|descriptor| descriptor.region).collect())
+        usable.map(|descriptor| descriptor.range).collect()
     }
 
     /// What of it has to stay as it is.
-    fn kept(&self) -> impl Iterator<Item = Region> + '_ {
+    fn kept(&self) -> impl Iterator<Item = MemoryRange> + '_ {
         self.descriptors()
             .filter(|descriptor| descriptor.kind == ACPI_RECLAIM)
-            .map(|descriptor| descriptor.region)
+            .map(|descriptor| descriptor.range)
     }
 
     /// Whether all `size` bytes at `address` are memory of some kind, which
@@ -107,17 +103,9 @@ impl<'a> MemoryMap<'a> {
         let memory = self
             .descriptors()
             .filter(|descriptor| is_memory(descriptor.kind))
-            .map(|descriptor| descriptor.region);
-        let memory = normalize(memory.collect());
-        let wanted = Region {
-            base: address,
-            size,
-        };
-        size != 0
-            && address.0.checked_add(size).is_some()
-            && memory
-                .iter()
-                .any(|region| region.base <= wanted.base && wanted.last() <= region.last())
+            .map(|descriptor| descriptor.range);
+        let wanted = MemoryRange::new(address, size);
+        memory.collect::<RangeSet>().contains_range(wanted)
     }
 }
 
@@ -142,21 +130,20 @@ impl Machine {
         let ram = map.ram();
         let mut nodes = Vec::new();
         let mut rest = ram.clone();
-        for &(affinity, node) in &self.memory_nodes {
-            // What is in both is what is left without what is not.
-            let outside = subtract(&rest, [affinity]);
-            let inside = subtract(&rest, outside.iter().copied());
-            nodes.extend(inside.into_iter().map(|region| (region, node)));
-            rest = outside;
+        for affinity in &self.memory_nodes {
+            let node = affinity.node;
+            let inside = rest.within(affinity.range).into_iter();
+            nodes.extend(inside.map(|range| RamRegion { range, node }));
+            rest.remove(affinity.range);
         }
-        nodes.extend(rest.into_iter().map(|region| (region, 0)));
-        nodes.sort_by_key(|(region, _)| region.base);
+        nodes.extend(rest.into_iter().map(|range| RamRegion { range, node: 0 }));
+        nodes.sort_by_key(|region| region.range);
         self.memory = ram;
         self.memory_nodes = nodes;
         self.reservations = map
             .kept()
-            .map(|region| Reservation {
-                region,
+            .map(|range| Reservation {
+                range,
                 kind: ReservationKind::Firmware,
             })
             .collect();

@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::Region;
 use super::cells::{self, AddressError, Reader};
 use super::tree::FdtNode;
+use warmbus_memory::MemoryRange;
 use warmbus_pci::{HostBridge, HostWindow, PhysAddr, WindowKind};
 
 /// More windows than any host bridge has. Each is compared with all others.
@@ -16,7 +16,7 @@ const MAX_WINDOWS: usize = 64;
 /// out with a warning.
 pub(super) fn windows(
     place: &FdtNode<'_, '_>,
-    memory: &[Region],
+    memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<HostWindow>, AddressError> {
     let ranges = place.property("ranges")?.unwrap_or_default();
@@ -108,22 +108,16 @@ fn window(
     }))
 }
 
-fn cpu_side(window: &HostWindow) -> Region {
-    Region {
-        base: window.cpu_address,
-        size: window.size,
-    }
+fn cpu_side(window: &HostWindow) -> MemoryRange {
+    MemoryRange::new(window.cpu_address, window.size)
 }
 
-fn pci_side(window: &HostWindow) -> Region {
-    Region {
-        base: PhysAddr(window.pci_address),
-        size: window.size,
-    }
+fn pci_side(window: &HostWindow) -> MemoryRange {
+    MemoryRange::new(PhysAddr(window.pci_address), window.size)
 }
 
 /// What a window of a bridge gets in the way of.
-fn taken(window: &HostWindow, others: &[HostWindow], memory: &[Region]) -> Option<String> {
+fn taken(window: &HostWindow, others: &[HostWindow], memory: &[MemoryRange]) -> Option<String> {
     let is_io = |window: &HostWindow| window.kind == WindowKind::Io;
     for other in others {
         let same_space = is_io(window) == is_io(other);

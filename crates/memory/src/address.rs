@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// A CPU physical address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysAddr(pub u64);
 
 impl fmt::Display for PhysAddr {

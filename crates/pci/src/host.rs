@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{PhysAddr, config_mech};
+use warmbus_memory::MemoryRange;
 
 /// An inclusive range of bus numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,24 +137,27 @@ pub struct HostBridge {
 }
 
 impl HostBridge {
-    /// The physical addresses that are accessed to reach configuration space:
-    /// pairs of first address and bytes.
+    /// The physical addresses that are accessed to reach configuration space.
     #[must_use]
-    pub fn regions(&self) -> Vec<(PhysAddr, u64)> {
+    pub fn regions(&self) -> Vec<MemoryRange> {
         match self.mechanism {
             Mechanism::Window(shape) => {
                 let buses = u64::from(self.buses.last - self.buses.first) + 1;
-                alloc::vec![(self.ecam_base, buses << shape.bus_shift)]
+                let size = buses << shape.bus_shift;
+                alloc::vec![MemoryRange::new(self.ecam_base, size)]
             }
             Mechanism::DesignWare { dbi, atu } => {
                 let pages = [Some(self.ecam_base), Some(dbi), atu];
                 pages
                     .into_iter()
                     .flatten()
-                    .map(|page| (page, config_mech::FUNCTION_SIZE))
+                    .map(|page| MemoryRange::new(page, config_mech::FUNCTION_SIZE))
                     .collect()
             }
-            Mechanism::BrcmStb => alloc::vec![(self.ecam_base, config_mech::BRCM_STB_SIZE)],
+            Mechanism::BrcmStb => {
+                let size = config_mech::BRCM_STB_SIZE;
+                alloc::vec![MemoryRange::new(self.ecam_base, size)]
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use vm_fdt::FdtWriter;
 
 use warmbus_fdt::tokens::{Token, Tree};
 use warmbus_linux::payload::Payload;
-use warmbus_machine::Region;
+use warmbus_memory::MemoryRange;
 
 use crate::options::Options;
 
@@ -102,7 +102,7 @@ impl Completed {
 /// What the command line of `tree` says is loaded where, unless a node says so
 /// already: the kind of module of the "Multiboot on Arm" binding, and where it
 /// is.
-fn named_modules(tree: &[u8]) -> Vec<(&'static str, Region)> {
+fn named_modules(tree: &[u8]) -> Vec<(&'static str, MemoryRange)> {
     // After a kernel they are what that one was started with.
     let payload = match Payload::find(tree) {
         Ok(payload) if !payload.from_kexec => payload,
@@ -118,7 +118,7 @@ fn named_modules(tree: &[u8]) -> Vec<(&'static str, Region)> {
 }
 
 /// A tree with nothing but the nodes of `modules`.
-fn module_nodes(modules: &[(&'static str, Region)]) -> Option<Vec<u8>> {
+fn module_nodes(modules: &[(&'static str, MemoryRange)]) -> Option<Vec<u8>> {
     let write = || {
         let mut tree = FdtWriter::new()?;
         let root = tree.begin_node("")?;
@@ -126,10 +126,10 @@ fn module_nodes(modules: &[(&'static str, Region)]) -> Option<Vec<u8>> {
         tree.property_u32("#address-cells", 2)?;
         tree.property_u32("#size-cells", 2)?;
         for (kind, region) in modules {
-            let module = tree.begin_node(&format!("module@{:x}", region.base.0))?;
+            let module = tree.begin_node(&format!("module@{:x}", region.start.0))?;
             let compatible = [*kind, "multiboot,module"].map(String::from);
             tree.property_string_list("compatible", compatible.into())?;
-            tree.property_array_u64("reg", &[region.base.0, region.size])?;
+            tree.property_array_u64("reg", &[region.start.0, region.size])?;
             tree.end_node(module)?;
         }
         tree.end_node(chosen)?;

@@ -155,7 +155,7 @@ fn modules_that_the_command_line_names_are_modules_of_the_tree() {
     let mut kept: Vec<_> = machine
         .reservations
         .iter()
-        .map(|kept| (kept.kind, kept.region.base.0))
+        .map(|kept| (kept.kind, kept.range.start.0))
         .collect();
     kept.sort_by_key(|kept| kept.1);
     let module = ReservationKind::Module;

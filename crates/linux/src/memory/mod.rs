@@ -7,7 +7,6 @@
 
 mod check;
 mod error;
-mod free;
 mod plan;
 mod scratch;
 
@@ -17,6 +16,7 @@ pub use plan::MemoryPlan;
 pub use scratch::ScratchNeeds;
 
 use warmbus_kho::KhoAbi;
+pub use warmbus_memory::RamRegion;
 use warmbus_memory::{MemoryRange, PageSize};
 
 /// Kernels are placed at multiples of this, plus their text offset.
@@ -34,15 +34,6 @@ pub const INITRD_WINDOW_ALIGN: u64 = 1 << 30;
 
 /// Memory that any device can be expected to reach.
 pub const LOW_MEMORY_END: u64 = 1 << 32;
-
-/// A region of RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RamRegion {
-    /// Where it is.
-    pub range: MemoryRange,
-    /// Its NUMA node (`numa-node-id`), 0 where there is only one.
-    pub node: u32,
-}
 
 /// A region that is set aside by the memory reservation block or by
 /// `/reserved-memory`.

@@ -3,20 +3,18 @@
 use alloc::vec::Vec;
 
 use super::error::PlanError;
-use super::free::{FreeRanges, From, Span};
 use super::{
     HandoverNeeds, INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LARGEST_TREE, LOW_MEMORY_END,
     MemoryRange, PlanRequest, scratch,
 };
 use warmbus_kho::ARENA_BLOCK;
-use warmbus_memory::PhysAddr;
-use warmbus_memory::{ADDRESS_END, PageSize};
+use warmbus_memory::{ADDRESS_END, PageSize, PhysAddr, RangeSet};
 
 /// Pieces that share no page, whatever the page size, are this far apart.
 const PAGE: u64 = PageSize::K64.bytes();
 
-const LOW: Span = (0, LOW_MEMORY_END);
-const ALL: Span = (0, ADDRESS_END);
+const LOW: MemoryRange = MemoryRange::from_bounds(0, LOW_MEMORY_END);
+const ALL: MemoryRange = MemoryRange::from_bounds(0, ADDRESS_END);
 
 /// Where everything goes. No two pieces overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,15 +67,15 @@ impl MemoryPlan {
 struct Area {
     size: u64,
     /// Where it may be: any of these.
-    windows: Vec<Span>,
+    windows: Vec<MemoryRange>,
 }
 
 struct Search<'a> {
     request: &'a PlanRequest<'a>,
     /// RAM that is not reserved.
-    usable: FreeRanges,
+    usable: RangeSet,
     /// What of it can be written before the jump.
-    writable: FreeRanges,
+    writable: RangeSet,
     ram_bytes: u64,
 }
 
@@ -88,16 +86,16 @@ impl<'a> Search<'a> {
                 size: request.tree_size,
             });
         }
-        let regions = request.ram.iter().map(|region| span(region.range));
-        let mut usable = FreeRanges::new(regions);
+        let ram = request.ram.iter().map(|region| addressable(region.range));
+        let mut usable = RangeSet::from_iter(ram);
         let ram_bytes = usable.total();
         for reserved in request.reserved {
-            usable.remove(page_span(reserved.range));
+            usable.remove(pages(reserved.range));
         }
         let mut writable = usable.clone();
         let initrd = request.initrd.map(|initrd| initrd.loaded);
         for occupied in request.occupied.iter().copied().chain(initrd) {
-            writable.remove(page_span(occupied));
+            writable.remove(pages(occupied));
         }
         if ram_bytes == 0 {
             return Err(PlanError::NoRam);
@@ -116,14 +114,18 @@ impl<'a> Search<'a> {
         let align = scratch::alignment(page_size);
         let round = |bytes: u64| bytes.clamp(1, ADDRESS_END).next_multiple_of(align);
         let ram = self.request.ram;
-        let high = ram.iter().any(|region| span(region.range).1 > LOW.1);
-        let has_low = ram.iter().any(|region| span(region.range).0 < LOW.1);
+        let high = ram
+            .iter()
+            .any(|region| addressable(region.range).end() > LOW_MEMORY_END);
+        let has_low = ram
+            .iter()
+            .any(|region| region.range.start.0 < LOW_MEMORY_END);
         let low = if has_low { LOW } else { ALL };
         let fixed = scratch::fixed(&handover.scratch, page_size, high);
 
-        let mut nodes: Vec<(u32, u64, Vec<Span>)> = Vec::new();
+        let mut nodes: Vec<(u32, u64, Vec<MemoryRange>)> = Vec::new();
         for region in ram {
-            let window = span(region.range);
+            let window = addressable(region.range);
             let need = scratch::proportional(sections(window, page_size), page_size);
             match nodes.iter_mut().find(|node| node.0 == region.node) {
                 Some((_, total, windows)) => {
@@ -143,7 +145,7 @@ impl<'a> Search<'a> {
             });
         }
 
-        let anywhere = |bytes: u64, window: Span| Area {
+        let anywhere = |bytes: u64, window: MemoryRange| Area {
             size: round(bytes),
             windows: alloc::vec![window],
         };
@@ -158,8 +160,7 @@ impl<'a> Search<'a> {
             .collect::<Vec<_>>();
         let low_ram: u64 = ram
             .iter()
-            .map(|region| span(region.range))
-            .map(|(start, end)| end.min(low.1).saturating_sub(start))
+            .map(|region| addressable(region.range).intersection(low).size)
             .sum();
         // Scratch is no memory for the kernel's own use: leave it some of the
         // low memory, of which there may be little.
@@ -192,7 +193,7 @@ impl<'a> Search<'a> {
         let align = scratch::alignment(handover.page_size);
         let mut free = self.usable.clone();
         if let Some(initrd) = kept {
-            free.remove(page_span(initrd));
+            free.remove(pages(initrd));
         }
         let Some((first, others)) = areas.split_first() else {
             return Err(PlanError::NoRam);
@@ -201,30 +202,32 @@ impl<'a> Search<'a> {
         let mut failure = PlanError::Scratch {
             size: first.size,
             align,
-            largest: free.largest(align, window),
+            largest: free.largest_fit(align, window),
             low: window == LOW,
         };
         'places: for place in free.candidates(first.size, align, window) {
             let mut free = free.clone();
-            let mut placed = alloc::vec![MemoryRange::new(PhysAddr(place), first.size)];
-            free.remove((place, place + first.size));
+            let area = MemoryRange::new(place, first.size);
+            let mut placed = alloc::vec![area];
+            free.remove(area);
             for area in others {
                 let found = area
                     .windows
                     .iter()
                     .rev()
-                    .find_map(|window| free.find(area.size, align, *window, From::High));
+                    .find_map(|window| free.highest_fit(area.size, align, *window));
                 let Some(start) = found else {
                     failure = failure.max(PlanError::Scratch {
                         size: area.size,
                         align,
-                        largest: free.largest(align, ALL),
+                        largest: free.largest_fit(align, ALL),
                         low: false,
                     });
                     continue 'places;
                 };
-                free.remove((start, start + area.size));
-                placed.push(MemoryRange::new(PhysAddr(start), area.size));
+                let area = MemoryRange::new(start, area.size);
+                free.remove(area);
+                placed.push(area);
             }
             match self.place(kept, &placed) {
                 Ok(plan) => return Ok(plan),
@@ -239,9 +242,9 @@ impl<'a> Search<'a> {
         let loaded = self.request.initrd?.loaded;
         let mut here = self.usable.clone();
         for occupied in self.request.occupied {
-            here.remove(span(*occupied));
+            here.remove(*occupied);
         }
-        here.find(loaded.size, 1, span(loaded), From::Low)?;
+        here.lowest_fit(loaded.size, 1, addressable(loaded))?;
         Some(loaded)
     }
 
@@ -254,14 +257,14 @@ impl<'a> Search<'a> {
         let request = self.request;
         let mut free = self.writable.clone();
         for area in areas {
-            free.remove(span(*area));
+            free.remove(*area);
         }
         let kept = match request.handover {
             None => self.initrd_in_place(),
             Some(_) => kept,
         };
         if let Some(initrd) = kept {
-            let window = window_around(span(initrd));
+            let window = window_around(initrd);
             if let Some(start) = self.kernel_places(&free, window).next() {
                 return self.finish(free, start, Some(initrd), areas);
             }
@@ -272,7 +275,7 @@ impl<'a> Search<'a> {
         let mut failure = self.no_kernel();
         for start in self.kernel_places(&free, ALL) {
             let mut free = free.clone();
-            let kernel = (start, start + self.kernel_size());
+            let kernel = MemoryRange::new(start, self.kernel_size());
             free.remove(kernel);
             let initrd = match request.initrd {
                 None => None,
@@ -280,11 +283,11 @@ impl<'a> Search<'a> {
                     let size = needs.loaded.size;
                     let room = size.saturating_add(PAGE - 1) / PAGE * PAGE;
                     let window = window_around(kernel);
-                    let Some(place) = free.find(room.max(PAGE), PAGE, window, From::Low) else {
+                    let Some(place) = free.lowest_fit(room.max(PAGE), PAGE, window) else {
                         failure = failure.max(PlanError::Initrd { size });
                         continue;
                     };
-                    Some(MemoryRange::new(PhysAddr(place), size))
+                    Some(MemoryRange::new(place, size))
                 }
             };
             match self.finish(free, start, initrd, areas) {
@@ -305,7 +308,11 @@ impl<'a> Search<'a> {
             .unwrap_or(u64::MAX)
     }
 
-    fn kernel_places(&self, free: &FreeRanges, window: Span) -> impl Iterator<Item = u64> + use<> {
+    fn kernel_places(
+        &self,
+        free: &RangeSet,
+        window: MemoryRange,
+    ) -> impl Iterator<Item = PhysAddr> + use<> {
         free.candidates(self.kernel_size(), KERNEL_ALIGN, window)
             .into_iter()
             .rev()
@@ -320,22 +327,22 @@ impl<'a> Search<'a> {
     /// Places what is left: the tree and the arena.
     fn finish(
         &self,
-        mut free: FreeRanges,
-        kernel_base: u64,
+        mut free: RangeSet,
+        kernel_base: PhysAddr,
         initrd: Option<MemoryRange>,
         areas: &[MemoryRange],
     ) -> Result<MemoryPlan, PlanError> {
         let request = self.request;
-        free.remove((kernel_base, kernel_base + self.kernel_size()));
+        free.remove(MemoryRange::new(kernel_base, self.kernel_size()));
         if let Some(initrd) = initrd {
-            free.remove(page_span(initrd));
+            free.remove(pages(initrd));
         }
         let tree = free
-            .find(LARGEST_TREE, LARGEST_TREE, ALL, From::Low)
+            .lowest_fit(LARGEST_TREE, LARGEST_TREE, ALL)
             .ok_or(PlanError::Tree {
                 size: request.tree_size,
             })?;
-        free.remove((tree, tree + LARGEST_TREE));
+        free.remove(MemoryRange::new(tree, LARGEST_TREE));
         let arena = match &request.handover {
             None => None,
             Some(handover) => Some(self.arena(&free, handover)?),
@@ -343,11 +350,11 @@ impl<'a> Search<'a> {
         let kernel = request.kernel;
         Ok(MemoryPlan {
             kernel: MemoryRange::new(
-                PhysAddr(kernel_base + kernel.text_offset),
+                PhysAddr(kernel_base.0 + kernel.text_offset),
                 kernel.image_size,
             ),
             initrd,
-            tree: MemoryRange::new(PhysAddr(tree), request.tree_size),
+            tree: MemoryRange::new(tree, request.tree_size),
             arena,
             scratch: areas.to_vec(),
         })
@@ -355,18 +362,17 @@ impl<'a> Search<'a> {
 
     /// A place for the arena: in one block of 1 GiB and one region of RAM,
     /// which is in one node; in low memory if possible.
-    fn arena(&self, free: &FreeRanges, handover: &HandoverNeeds) -> Result<MemoryRange, PlanError> {
+    fn arena(&self, free: &RangeSet, handover: &HandoverNeeds) -> Result<MemoryRange, PlanError> {
         let (size, align) = (handover.arena_size, handover.arena_align);
         for zone in [LOW, ALL] {
             for region in self.request.ram.iter().rev() {
-                let (start, end) = span(region.range);
-                let (start, end) = (start.max(zone.0), end.min(zone.1));
-                let mut top = end;
+                let region = region.range.intersection(zone);
+                let (start, mut top) = (region.start.0, region.end());
                 while top > start {
                     let block = (top - 1) / ARENA_BLOCK * ARENA_BLOCK;
-                    let window = (block.max(start), top);
-                    if let Some(place) = free.find(size, align.max(PAGE), window, From::High) {
-                        return Ok(MemoryRange::new(PhysAddr(place), size));
+                    let window = MemoryRange::from_bounds(block.max(start), top);
+                    if let Some(place) = free.highest_fit(size, align.max(PAGE), window) {
+                        return Ok(MemoryRange::new(place, size));
                     }
                     top = block;
                 }
@@ -378,32 +384,28 @@ impl<'a> Search<'a> {
 
 /// The window that both a kernel and its initrd fit in, if one of them is at
 /// `piece`.
-fn window_around(piece: Span) -> Span {
-    let first = piece.0 / INITRD_WINDOW_ALIGN * INITRD_WINDOW_ALIGN;
-    let last = piece.1.div_ceil(INITRD_WINDOW_ALIGN) * INITRD_WINDOW_ALIGN;
-    (last.saturating_sub(INITRD_WINDOW), first + INITRD_WINDOW)
+fn window_around(piece: MemoryRange) -> MemoryRange {
+    let first = piece.start.0 / INITRD_WINDOW_ALIGN * INITRD_WINDOW_ALIGN;
+    let end = piece.end().div_ceil(INITRD_WINDOW_ALIGN) * INITRD_WINDOW_ALIGN;
+    MemoryRange::from_bounds(end.saturating_sub(INITRD_WINDOW), first + INITRD_WINDOW)
 }
 
 /// Bytes of the memory sections that `window` touches: Linux makes page
 /// structures for whole sections.
-fn sections(window: Span, page_size: PageSize) -> u64 {
+fn sections(window: MemoryRange, page_size: PageSize) -> u64 {
     let section: u64 = match page_size {
         PageSize::K4 | PageSize::K16 => 128 << 20,
         PageSize::K64 => 512 << 20,
     };
-    if window.0 >= window.1 {
-        return 0;
-    }
-    window.1.next_multiple_of(section) - window.0 / section * section
+    window.touched_pages(section).size
 }
 
-/// The addresses of a range, cut off where addresses end.
-fn span(range: MemoryRange) -> Span {
-    (range.start.0.min(ADDRESS_END), range.end().min(ADDRESS_END))
+/// `range` as far as there are addresses.
+fn addressable(range: MemoryRange) -> MemoryRange {
+    range.intersection(ALL)
 }
 
-/// The addresses of all pages that a range touches.
-fn page_span(range: MemoryRange) -> Span {
-    let (start, end) = span(range);
-    (start / PAGE * PAGE, end.next_multiple_of(PAGE))
+/// All pages that `range` touches, as far as there are addresses.
+fn pages(range: MemoryRange) -> MemoryRange {
+    addressable(range).touched_pages(PAGE)
 }

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use super::bytes::{u8_at, u16_at, u64_at};
 use super::scopes::RootBus;
 use super::tables::{HEADER_SIZE, Tables};
-use crate::Region;
 use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
+use warmbus_memory::MemoryRange;
 use warmbus_pci::{BusRange, CamLayout, HostBridge, Mechanism, PhysAddr};
 
 /// Bytes between the header and the first entry.
@@ -22,7 +22,7 @@ const BUS_SIZE: u64 = 1 << CamLayout::ECAM.bus_shift;
 pub(super) fn bridges(
     tables: &Tables<'_>,
     roots: &[RootBus],
-    memory: &[Region],
+    memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Bridges {
     let mut bridges = Bridges {

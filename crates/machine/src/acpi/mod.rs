@@ -18,12 +18,11 @@ use alloc::vec::Vec;
 pub use tables::{AcpiError, Memory};
 
 use super::early_devices::{EarlyDevices, PsciConduit};
-use super::memory::Region;
 use super::uefi::MemoryMap;
 use super::{Machine, Source};
 use bytes::{u16_at, u32_at, u64_at};
 use tables::{HEADER_SIZE, Tables};
-use warmbus_memory::PhysAddr;
+use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 impl Machine {
     /// Reads the tables that the RSDP at `rsdp` leads to. Memory is what `map`
@@ -42,7 +41,7 @@ impl Machine {
         let mut machine = Self {
             source: Source::Acpi,
             model: Some(tables.oem.clone()).filter(|name| !name.is_empty()),
-            memory: Vec::new(),
+            memory: RangeSet::new(),
             memory_nodes: Vec::new(),
             reservations: Vec::new(),
             hosts: bridges.hosts,
@@ -94,7 +93,7 @@ fn processors(madt: &[u8]) -> usize {
 }
 
 /// The nodes of memory (ACPI 5.2.16.2, Memory Affinity Structure).
-fn affinities(srat: &[u8]) -> Vec<(Region, u32)> {
+fn affinities(srat: &[u8]) -> Vec<RamRegion> {
     const MEMORY: u8 = 1;
     const ENABLED: u32 = 1;
     /// More ranges than any machine has.
@@ -104,14 +103,9 @@ fn affinities(srat: &[u8]) -> Vec<(Region, u32)> {
         let node = u32_at(structure, 2)?;
         let (base, size) = (u64_at(structure, 8)?, u64_at(structure, 16)?);
         let enabled = u32_at(structure, 28)? & ENABLED != 0;
-        let is_range = size != 0 && base.checked_add(size).is_some();
-        (enabled && is_range).then_some((
-            Region {
-                base: PhysAddr(base),
-                size,
-            },
-            node,
-        ))
+        let range = MemoryRange::new(PhysAddr(base), size);
+        let is_used = enabled && !range.is_empty() && range.fits();
+        is_used.then_some(RamRegion { range, node })
     };
     bytes::structures(srat, HEADER_SIZE + 12)
         .filter(|&(kind, _)| kind == MEMORY)

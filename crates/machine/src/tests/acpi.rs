@@ -135,9 +135,9 @@ fn root_buses_processors_and_nodes_are_found() {
     assert_eq!(
         machine.memory_nodes,
         [
-            (region(0x4000_0000, 0x800_0000), 0),
-            (region(0x4800_0000, 0x400_0000), 1),
-            (region(0x4c40_0000, 0x3c0_0000), 1)
+            in_node(0x4000_0000, 0x800_0000, 0),
+            in_node(0x4800_0000, 0x400_0000, 1),
+            in_node(0x4c40_0000, 0x3c0_0000, 1)
         ]
     );
 }
@@ -146,7 +146,7 @@ fn root_buses_processors_and_nodes_are_found() {
 fn memory_is_what_the_map_lets_an_operating_system_have() {
     let machine = Tables::new(SWITCH).machine().unwrap();
     assert_eq!(
-        machine.memory,
+        machine.memory[..],
         [
             region(0x4000_0000, 0xc00_0000),
             region(0x4c40_0000, 0x3c0_0000)
@@ -154,7 +154,7 @@ fn memory_is_what_the_map_lets_an_operating_system_have() {
     );
     // The ACPI tables are not free.
     assert_eq!(
-        machine.free_memory(&[]),
+        machine.free_memory(&[])[..],
         [
             region(0x4000_0000, 0xc00_0000),
             region(0x4c43_0000, 0x3bd_0000)
@@ -184,7 +184,7 @@ fn a_memory_map_that_makes_no_sense_is_no_memory() {
         (&map[..], 39),
         (&map[..47], 48),
     ] {
-        assert_eq!(MemoryMap::new(bytes, size).ram(), []);
+        assert_eq!(MemoryMap::new(bytes, size).ram()[..], []);
         assert!(!MemoryMap::new(bytes, size).is_memory(PhysAddr(0), 1));
     }
     let map = memory_map(&[

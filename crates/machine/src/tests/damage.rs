@@ -133,7 +133,7 @@ fn no_mutation_of_a_tree_makes_the_reader_panic_or_break_its_promises() {
         readable += 1;
         assert!(!machine.memory.is_empty());
         for pair in machine.memory.windows(2) {
-            assert!(pair[0].last().0 < pair[1].base.0, "{machine:?}");
+            assert!(pair[0].last().0 < pair[1].start.0, "{machine:?}");
         }
         for host in &machine.hosts {
             let buses = u64::from(host.buses.last - host.buses.first) + 1;

@@ -6,6 +6,7 @@ use super::*;
 use alloc::string::ToString;
 use alloc::{format, vec};
 
+use warmbus_memory::{MemoryRange, RamRegion};
 use warmbus_pci::{BusRange, CamLayout, HostWindow, Mechanism, PhysAddr, WindowKind};
 
 const QEMU: &[u8] = include_bytes!("../../../../tests/fixtures/device-trees/qemu-virt.dtb");
@@ -19,11 +20,13 @@ fn machine(tree: &[u8]) -> Machine {
     Machine::from_device_tree(tree).unwrap()
 }
 
-fn region(base: u64, size: u64) -> Region {
-    Region {
-        base: PhysAddr(base),
-        size,
-    }
+fn region(base: u64, size: u64) -> MemoryRange {
+    MemoryRange::new(PhysAddr(base), size)
+}
+
+fn in_node(base: u64, size: u64, node: u32) -> RamRegion {
+    let range = region(base, size);
+    RamRegion { range, node }
 }
 
 fn window(kind: WindowKind, pci_address: u64, cpu_address: u64, size: u64) -> HostWindow {
@@ -61,7 +64,7 @@ fn replaced(tree: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 fn the_tree_of_qemu_is_read_completely() {
     let machine = machine(QEMU);
     assert_eq!(machine.warnings, Vec::<String>::new());
-    assert_eq!(machine.memory, [region(0x4000_0000, 0x4000_0000)]);
+    assert_eq!(machine.memory[..], [region(0x4000_0000, 0x4000_0000)]);
     assert_eq!(machine.reservations, []);
     assert_eq!(machine.cpus, 1);
     assert_eq!(machine.model.as_deref(), Some("linux,dummy-virt"));
@@ -202,14 +205,14 @@ fn the_probe_only_setting_of_a_host_bridge_hides_that_of_chosen() {
 fn memory_reservations_and_modules_are_all_found() {
     let machine = machine(SOC);
     assert_eq!(
-        machine.memory,
+        machine.memory[..],
         [
             region(0x80_8000_0000, 0x1_0000_0000),
             region(0xffff_fff0_0000, 0x10_0000)
         ]
     );
     let reservation = |base, size, kind| Reservation {
-        region: region(base, size),
+        range: region(base, size),
         kind,
     };
     assert_eq!(
@@ -224,7 +227,7 @@ fn memory_reservations_and_modules_are_all_found() {
         ]
     );
     assert_eq!(
-        machine.mappable_memory(),
+        machine.mappable_memory()[..],
         [
             region(0x80_8000_0000, 0x4000_0000),
             region(0x80_c010_0000, 0xbff0_0000),
@@ -232,7 +235,7 @@ fn memory_reservations_and_modules_are_all_found() {
         ]
     );
     assert_eq!(
-        machine.free_memory(&[region(0x80_d010_0000, 0x1_0000_0000)]),
+        machine.free_memory(&[region(0x80_d010_0000, 0x1_0000_0000)])[..],
         [
             region(0x80_8001_0000, 0xfff_0000),
             region(0x80_9000_0001, 0xfff_ffff),
@@ -359,15 +362,15 @@ fn memory_of_several_nodes_keeps_its_node_and_is_joined_only_within_it() {
     }
     tree.end_node(root).unwrap();
     let machine = machine(&tree.finish().unwrap());
-    assert_eq!(machine.memory, [region(0x4000_0000, 0x1_0000_0000)]);
+    assert_eq!(machine.memory[..], [region(0x4000_0000, 0x1_0000_0000)]);
     let mut nodes = machine.memory_nodes;
-    nodes.sort_by_key(|(region, _)| region.base);
+    nodes.sort_by_key(|region| region.range);
     assert_eq!(
         nodes,
         [
-            (region(0x4000_0000, 0x8000_0000), 0),
-            (region(0xc000_0000, 0x4000_0000), 1),
-            (region(0x1_0000_0000, 0x4000_0000), 7),
+            in_node(0x4000_0000, 0x8000_0000, 0),
+            in_node(0xc000_0000, 0x4000_0000, 1),
+            in_node(0x1_0000_0000, 0x4000_0000, 7),
         ]
     );
 }
