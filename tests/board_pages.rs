@@ -90,7 +90,7 @@ fn addresses_on_the_pages_are_those_of_the_trees_that_are_tested() {
     let tree = fs::read(root().join("tests/fixtures/device-trees/host-bridges.dtb")).unwrap();
     let machine = Machine::from_device_tree(&tree).unwrap();
     let regions = machine.hosts.iter().flat_map(HostBridge::regions);
-    let regions = regions.map(|(start, _)| start.0);
+    let regions = regions.map(|range| range.start.0);
     let known: BTreeSet<u64> = pairs.chain(cells.iter().copied()).chain(regions).collect();
     let mut checked = 0;
     for board in BOARDS {
