@@ -6,11 +6,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use warmbus_fabric::chance;
 use warmbus_linux::devicetree::{Chosen, ChosenHandover, TreeError, edit};
 use warmbus_linux::payload::{Module, Payload, PayloadError};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
+use warmbus_pcie_sim::proptest_config;
 
 /// A tree with what makes real ones awkward: names that start with an
 /// underscore or are too long, labels, a reservation block, odd value lengths,
@@ -408,7 +408,7 @@ fn trees_in_the_folder_are_edited_without_other_differences() {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(20_000))]
+    #![proptest_config(proptest_config::properties(20_000))]
 
     #[test]
     fn mutated_trees_never_panic_and_what_comes_out_can_be_edited_again(

@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use kho_reader::{Kernel, node, pcsc, tree_bytes};
 use proptest::prelude::*;
-use warmbus_fabric::chance;
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::{PhysMemWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
+use warmbus_pcie_sim::proptest_config;
 use warmbus_pcsc_format::{
     BuildError, CapabilityRecord, FunctionRecord, Handover, Layout, MaskRecord, Placement,
     RoutingRecord, VerifyError, VirtualRecord, build, verify as verify_memory,
@@ -519,7 +519,7 @@ fn four_thousand_functions_are_read_back() {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(48))]
+    #![proptest_config(proptest_config::properties(48))]
 
     #[test]
     fn any_arena_in_any_gib_is_read_back(

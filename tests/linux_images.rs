@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use warmbus_fabric::chance;
 use warmbus_kho::KhoAbi;
 use warmbus_linux::detect::{detect, page_size};
 use warmbus_linux::image::ImageHeader;
 use warmbus_linux::unpack::{KernelFormat, UnpackError};
 use warmbus_memory::PageSize;
+use warmbus_pcie_sim::proptest_config;
 
 /// A kernel image of a few MiB that compresses somewhat.
 fn image() -> Vec<u8> {
@@ -168,7 +168,7 @@ fn an_efi_zboot_file_is_taken_apart_if_it_is_gzip() {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(300))]
+    #![proptest_config(proptest_config::properties(300))]
 
     #[test]
     fn damaged_files_never_panic_and_never_pass_as_another_image(

@@ -1,7 +1,6 @@
 //! Memory plans for machines of all kinds, judged by the independent check.
 
 use proptest::prelude::*;
-use warmbus_fabric::chance;
 use warmbus_kho::KhoAbi;
 use warmbus_linux::memory::{
     HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanError, PlanRequest, PlanViolation,
@@ -10,6 +9,7 @@ use warmbus_linux::memory::{
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
+use warmbus_pcie_sim::proptest_config;
 use warmbus_pcsc_format::Layout;
 
 const MIB: u64 = 1 << 20;
@@ -416,7 +416,7 @@ fn machine() -> impl Strategy<Value = Machine> {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(2000))]
+    #![proptest_config(proptest_config::properties(2000))]
 
     #[test]
     fn a_plan_for_any_machine_passes_the_check(machine in machine()) {

@@ -1,7 +1,7 @@
 //! Machines whose configuration spaces are cached.
 
-use warmbus_fabric::Fabric;
 use warmbus_pci::{AssignPolicy, ScanPolicy, Topology, assign, enumerate, verify_assignment};
+use warmbus_pcie_sim::Fabric;
 use warmbus_pcsc::ConfigCache;
 
 /// Enumerates, assigns and captures `fabric`, which must go without a fault.

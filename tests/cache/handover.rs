@@ -1,11 +1,11 @@
 //! What a handover says of a function must be true of the function itself.
 
 use warmbus_boot::unassigned::first_unassigned;
-use warmbus_fabric::{Fabric, FunctionModel, SrIovModel, devices, topologies};
 use warmbus_pci::{
     AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
     enumerate,
 };
+use warmbus_pcie_sim::{Fabric, FunctionModel, SrIovModel, devices, topologies};
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::HandoverRecords;
 

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use warmbus_fabric::{
-    ExpressModel, Fabric, FunctionModel, MILLISECOND, SrIovModel, devices, topologies,
-};
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+use warmbus_pcie_sim::{
+    ExpressModel, Fabric, FunctionModel, MILLISECOND, SrIovModel, devices, topologies,
+};
 use warmbus_pcsc::ConfigCache;
 
 use crate::common::captured;

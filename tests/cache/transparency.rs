@@ -2,10 +2,10 @@
 //! have returned without.
 
 use proptest::prelude::*;
-use warmbus_fabric::plan::plan;
-use warmbus_fabric::{Fabric, MILLISECOND, chance, topologies};
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcie_sim::random_topology::plan;
+use warmbus_pcie_sim::{Fabric, MILLISECOND, proptest_config, topologies};
 use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 use crate::common::captured;
@@ -222,7 +222,7 @@ fn bus_numbers_may_be_written_in_parts_that_are_no_range_between() {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(256))]
+    #![proptest_config(proptest_config::properties(256))]
 
     #[test]
     fn any_accesses_to_a_small_machine_are_transparent(

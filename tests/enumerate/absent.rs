@@ -1,7 +1,7 @@
 //! What is not there, not yet there, or no longer there.
 
-use warmbus_fabric::{Fabric, MILLISECOND, Outcome, SECOND, devices, topologies};
 use warmbus_pci::ScanPolicy;
+use warmbus_pcie_sim::{Fabric, MILLISECOND, Outcome, SECOND, devices, topologies};
 
 use crate::{at, boot, boot_with, endpoint, machine, root_port};
 

@@ -1,4 +1,4 @@
-use warmbus_fabric::FunctionModel;
+use warmbus_pcie_sim::FunctionModel;
 
 use crate::{at, boot, endpoint, machine, root_port};
 
@@ -26,9 +26,9 @@ fn the_function_list_of_an_ari_device_is_followed_beyond_device_0() {
 
 #[test]
 fn a_port_without_ari_forwarding_shows_the_first_eight_functions_at_most() {
-    let express = warmbus_fabric::ExpressModel::new(warmbus_pci::PortType::RootPort);
-    let port =
-        FunctionModel::bridge(0x1234, 2, warmbus_fabric::BridgeWindows::default()).express(express);
+    let express = warmbus_pcie_sim::ExpressModel::new(warmbus_pci::PortType::RootPort);
+    let port = FunctionModel::bridge(0x1234, 2, warmbus_pcie_sim::BridgeWindows::default())
+        .express(express);
     let machine = with_functions(port, &[0, 8]);
     assert_eq!(machine.addresses(), [at(0, 1, 0), at(1, 0, 0)]);
 }

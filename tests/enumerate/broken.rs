@@ -1,9 +1,9 @@
 //! Hardware that breaks the rules: each ends in a topology.
 
-use warmbus_fabric::{
+use warmbus_pci::{ConfigAccess, Width};
+use warmbus_pcie_sim::{
     BarModel, Fault, FunctionModel, Outcome, Quirk, RrsHandling, SECOND, devices,
 };
-use warmbus_pci::{ConfigAccess, Width};
 
 use crate::handover::Start;
 use crate::{Machine, at, boot, endpoint, machine, root_port};
@@ -98,7 +98,7 @@ fn a_device_that_is_never_ready_holds_nobody_up() {
     assert_eq!(boot(fabric).topology.functions.len(), 1);
 }
 
-fn machine_with_repeats() -> (warmbus_fabric::Fabric, warmbus_fabric::HostId) {
+fn machine_with_repeats() -> (warmbus_pcie_sim::Fabric, warmbus_pcie_sim::HostId) {
     let (mut fabric, host) = machine(0, 255);
     fabric.set_rrs_handling(RrsHandling::Repeat(SECOND));
     (fabric, host)

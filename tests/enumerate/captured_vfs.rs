@@ -1,13 +1,13 @@
 //! Virtual functions that are enabled to be captured, and those that are found.
 
 use warmbus_boot::capture::capture_vfs;
-use warmbus_fabric::{
-    BarModel, Fabric, Fault, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies,
-};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
     AssignPolicy, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width, assign,
     enable_vfs, enumerate, verify_assignment,
+};
+use warmbus_pcie_sim::{
+    BarModel, Fabric, Fault, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies,
 };
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{HandoverRecords, RoutingRecord};

@@ -1,7 +1,7 @@
 //! The checker of finished assignments finds what is wrong with one.
 
-use warmbus_fabric::topologies;
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width, verify_assignment};
+use warmbus_pcie_sim::topologies;
 
 use crate::{Machine, at, boot};
 

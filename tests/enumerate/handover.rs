@@ -7,12 +7,12 @@ mod kho_reader;
 
 use warmbus_boot::report::{self, CachedBytes, Facts, Report};
 use warmbus_boot::unassigned::first_unassigned;
-use warmbus_fabric::Fabric;
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::TestMemory;
 use warmbus_pci::{PhysAddr, Topology, verify_assignment};
+use warmbus_pcie_sim::Fabric;
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{FunctionRecord, HandoverRecords, Layout, Placement};
 

@@ -1,7 +1,7 @@
 //! Machines made of random bytes.
 
-use warmbus_fabric::{Violation, chance, random};
 use warmbus_pci::{Sbdf, ScanPolicy};
+use warmbus_pcie_sim::{ProtocolViolation, proptest_config, random};
 use warmbus_pcsc::Difference;
 
 use crate::{Machine, boot, boot_with};
@@ -19,7 +19,7 @@ fn stale(machine: &mut Machine) -> Vec<Difference> {
         let reachable = fabric.reachable();
         let sound = |function: &Sbdf| {
             let node = reachable.get(function);
-            node.is_some_and(|node| fabric.keeps_to_the_rules(*node))
+            node.is_some_and(|node| fabric.is_compliant(*node))
         };
         differences.retain(|d| sound(&d.function));
     }
@@ -28,7 +28,7 @@ fn stale(machine: &mut Machine) -> Vec<Difference> {
 
 #[test]
 fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
-    for seed in chance::cases(1_000) {
+    for seed in proptest_config::cases(1_000) {
         let fabric = random::from_seed(seed);
         let mut machine = boot(fabric);
         let stale = stale(&mut machine);
@@ -39,9 +39,9 @@ fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
         for violation in log.violations() {
             let grave = matches!(
                 violation,
-                Violation::OutsideHosts { .. }
-                    | Violation::Misaligned { .. }
-                    | Violation::EarlyVf { .. }
+                ProtocolViolation::OutsideHosts { .. }
+                    | ProtocolViolation::Misaligned { .. }
+                    | ProtocolViolation::EarlyVf { .. }
             );
             assert!(!grave, "seed {seed}: {violation}");
         }
@@ -50,7 +50,7 @@ fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
 
 #[test]
 fn no_machine_is_written_when_it_is_to_be_preserved() {
-    for seed in chance::cases(1_000) {
+    for seed in proptest_config::cases(1_000) {
         let fabric = random::from_seed(seed);
         let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve = true);
         assert_eq!(machine.fabric().log().writes(), 0, "seed {seed}");

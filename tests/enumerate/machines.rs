@@ -1,4 +1,4 @@
-use warmbus_fabric::{Fabric, Outcome, topologies};
+use warmbus_pcie_sim::{Fabric, Outcome, topologies};
 
 use crate::{Machine, at, boot};
 

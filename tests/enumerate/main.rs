@@ -19,11 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use handover::Start;
 use warmbus_boot::capture::capture_evicted;
-use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 use warmbus_pci::{
     AssignCounts, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
     Topology, assign, enumerate, verify_assignment,
 };
+use warmbus_pcie_sim::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 use warmbus_pcsc::ConfigCache;
 
 /// What is left after all stages.
@@ -96,7 +96,7 @@ impl Machine {
     fn assert_sound(&mut self) {
         assert_eq!(self.differences(), BTreeSet::new());
         let fabric = self.fabric();
-        let texts = |v: &[warmbus_fabric::Violation]| -> Vec<String> {
+        let texts = |v: &[warmbus_pcie_sim::ProtocolViolation]| -> Vec<String> {
             v.iter().map(ToString::to_string).collect()
         };
         assert_eq!(texts(fabric.log().violations()), [""; 0]);

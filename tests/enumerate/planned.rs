@@ -1,11 +1,11 @@
 use proptest::prelude::*;
-use warmbus_fabric::chance;
-use warmbus_fabric::plan::plan;
+use warmbus_pcie_sim::proptest_config;
+use warmbus_pcie_sim::random_topology::plan;
 
 use crate::boot;
 
 proptest! {
-    #![proptest_config(chance::properties(100))]
+    #![proptest_config(proptest_config::properties(100))]
 
     #[test]
     fn every_well_formed_machine_comes_out_sound(plan in plan()) {

@@ -1,5 +1,5 @@
-use warmbus_fabric::{Fabric, topologies};
 use warmbus_pci::{ScanPolicy, Width};
+use warmbus_pcie_sim::{Fabric, topologies};
 
 use crate::{Machine, boot, boot_with};
 

@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 use std::thread;
 
-use warmbus_fabric::{Fabric, topologies};
 use warmbus_pci::{
     AccessFault, AssignPolicy, ConfigAccess, ConfigOffset, PrefetchedAccess, ReadBatches,
     ReadResult, Sbdf, ScanPolicy, Topology, Width, assign, enumerate, group_reads_by_root_port,
 };
+use warmbus_pcie_sim::{Fabric, topologies};
 use warmbus_pcsc::ConfigCache;
 
 type Ahead = PrefetchedAccess<Fabric>;

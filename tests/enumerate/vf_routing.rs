@@ -1,9 +1,9 @@
 //! Where virtual functions would be, asked for every number of them.
 
-use warmbus_fabric::{
+use warmbus_pci::{PortType, Sbdf, VfPolicy, Width, probe_vf_routing};
+use warmbus_pcie_sim::{
     Access, BridgeWindows, ExpressModel, Fabric, FunctionModel, SrIovModel, VfLayout,
 };
-use warmbus_pci::{PortType, Sbdf, VfPolicy, Width, probe_vf_routing};
 use warmbus_pcsc_format::{HandoverRecords, MAX_ROUTINGS, RoutingRecord};
 
 use crate::captured_vfs::{a_vf, boot};

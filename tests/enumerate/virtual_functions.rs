@@ -1,5 +1,5 @@
-use warmbus_fabric::{BarModel, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies};
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcie_sim::{BarModel, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies};
 
 use crate::{Machine, at, boot, endpoint, machine, root_port};
 

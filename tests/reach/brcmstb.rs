@@ -1,9 +1,9 @@
 //! A Broadcom STB port: index and data, and a fabric behind them.
 
-use warmbus_fabric::Fabric;
 use warmbus_pci::{
     ConfigAccess, ConfigOffset, HostBridgeAccess, Mechanism, PhysAddr, Registers, Sbdf, Width,
 };
+use warmbus_pcie_sim::Fabric;
 
 use crate::{ROOT, bare, compare, host, machine, walk};
 

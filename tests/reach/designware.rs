@@ -1,10 +1,10 @@
 //! A `DesignWare` port: registers, translation unit, and a fabric behind it.
 
-use warmbus_fabric::Fabric;
 use warmbus_pci::{
     ConfigAccess, ConfigOffset, HostBridgeAccess, HostBridgeError, Mechanism, PhysAddr, Registers,
     Sbdf, Width,
 };
+use warmbus_pcie_sim::Fabric;
 
 use crate::{ROOT, bare, compare, host, machine, walk};
 
@@ -85,7 +85,7 @@ impl Model {
         Some((function, (address & 0xfff) as u16))
     }
 
-    fn root(&self) -> warmbus_fabric::NodeId {
+    fn root(&self) -> warmbus_pcie_sim::NodeId {
         self.fabric.nodes().next().unwrap()
     }
 

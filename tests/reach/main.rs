@@ -5,12 +5,12 @@ mod brcmstb;
 mod designware;
 mod windows;
 
-use warmbus_fabric::{Fabric, devices};
 use warmbus_pci::{
     AssignPolicy, Function, HostBridge, HostBridgeAccess, Mechanism, PhysAddr, Registers, Sbdf,
     ScanPolicy, Topology, Width, assign, enumerate,
 };
 use warmbus_pci::{ConfigAccess, ConfigOffset};
+use warmbus_pcie_sim::{Fabric, devices};
 use warmbus_pcsc::ConfigCache;
 
 const ROOT: Sbdf = Sbdf::new(0, 0, 0, 0);

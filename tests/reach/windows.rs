@@ -1,11 +1,11 @@
 //! One window for all buses: where each register is, and where none can be.
 
-use warmbus_fabric::Fabric;
 use warmbus_memory::MemoryRange;
 use warmbus_pci::{
     BusRange, CamLayout, ConfigAccess, ConfigOffset, HostBridge, HostBridgeAccess, Mechanism,
     PhysAddr, Registers, Sbdf, Width,
 };
+use warmbus_pcie_sim::Fabric;
 
 /// Answers every read with the address that was asked for.
 struct Echo {

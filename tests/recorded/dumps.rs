@@ -1,8 +1,8 @@
 //! Dumps, read and written, as `lspci` reads and prints them.
 
 use proptest::prelude::*;
-use warmbus_fabric::chance;
 use warmbus_pci::{DumpedConfigSpace, Sbdf};
+use warmbus_pcie_sim::proptest_config;
 
 use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
 use super::{bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};
@@ -131,7 +131,7 @@ fn lspci_finds_the_capabilities_of_a_function_that_was_left_out_of_the_cache() {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(256))]
+    #![proptest_config(proptest_config::properties(256))]
 
     #[test]
     fn a_damaged_dump_is_read_or_refused_but_never_misread(

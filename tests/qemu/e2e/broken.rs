@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use warmbus_fabric::{
+use warmbus_pci::{PortType, Width};
+use warmbus_pcie_sim::{
     BarModel, BridgeWindows, ExpressModel, Fabric, Fault, FunctionModel, HostId, NodeId, Quirk,
     SlotModel, SrIovModel, devices,
 };
-use warmbus_pci::{PortType, Width};
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::linux::{LinuxBoot, Moment, payload};
 use warmbus_qemu_tests::simulated::{self, Simulated};

@@ -1,7 +1,6 @@
 //! A machine that is made up from the bytes.
 
 use warmbus_boot::unassigned::first_unassigned;
-use warmbus_fabric::{Fabric, Violation, random};
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
@@ -9,6 +8,7 @@ use warmbus_memory::TestMemory;
 use warmbus_pci::{
     AssignPolicy, PhysAddr, ScanPolicy, Topology, assign, enumerate, verify_assignment,
 };
+use warmbus_pcie_sim::{Fabric, ProtocolViolation, random};
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{HandoverRecords, Layout, Placement};
 
@@ -36,9 +36,9 @@ pub fn machine(data: &[u8]) {
     for violation in log.violations() {
         let is_grave = matches!(
             violation,
-            Violation::OutsideHosts { .. }
-                | Violation::Misaligned { .. }
-                | Violation::EarlyVf { .. }
+            ProtocolViolation::OutsideHosts { .. }
+                | ProtocolViolation::Misaligned { .. }
+                | ProtocolViolation::EarlyVf { .. }
         );
         assert!(!is_grave, "{violation}");
     }
@@ -51,7 +51,7 @@ pub fn machine(data: &[u8]) {
     let fabric = config.access();
     differences.retain(|difference| {
         let node = reachable.get(&difference.function);
-        node.is_some_and(|node| fabric.keeps_to_the_rules(*node))
+        node.is_some_and(|node| fabric.is_compliant(*node))
     });
     assert_eq!(differences, []);
 }

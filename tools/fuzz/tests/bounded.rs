@@ -5,10 +5,10 @@ use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
-use warmbus_fabric::chance;
 use warmbus_fuzz::mutate::{Series, mutate};
 use warmbus_fuzz::{TARGETS, Target, sound_handover};
 use warmbus_pci::DumpedConfigSpace;
+use warmbus_pcie_sim::proptest_config;
 
 /// Mutations of each target in an ordinary run.
 const USUAL: u32 = 500;
@@ -70,7 +70,7 @@ fn run(name: &str) {
     for input in &inputs {
         give(name, target, input);
     }
-    for case in chance::cases(USUAL) {
+    for case in proptest_config::cases(USUAL) {
         let mut series = Series::new(case);
         let mut input = inputs[series.below(inputs.len())].clone();
         let other = &inputs[series.below(inputs.len())];

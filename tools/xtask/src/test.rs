@@ -28,7 +28,7 @@ pub const KERNELS: &str = "WARMBUS_KERNELS";
 /// The variable that lets tests of many functions take the largest machines.
 pub const LONG: &str = "WARMBUS_LONG";
 /// The variables that say what tests draw at random, and how often
-/// (`tools/fabric/src/chance.rs`).
+/// (`tools/pcie-sim/src/proptest_config.rs`).
 const SEED: &str = "WARMBUS_SEED";
 const ITERATIONS: &str = "WARMBUS_ITERATIONS";
 

@@ -13,8 +13,8 @@ use std::process::Command;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use warmbus_fabric::{Fabric, HostId};
 use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
+use warmbus_pcie_sim::{Fabric, HostId};
 use xtask::qemu::{Machine, Payload, Running};
 use xtask::{paths, process};
 

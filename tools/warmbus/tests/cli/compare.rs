@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use warmbus_fabric::topologies;
 use warmbus_kho::KhoAbi;
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcie_sim::topologies;
 
 use crate::machine::Machine;
 use crate::{Folder, data, warmbus};

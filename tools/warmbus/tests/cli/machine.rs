@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use warmbus_boot::report::{
     self, Accesses, CacheStatistics, CachedBytes, Facts, Machine as ReportMachine, Report,
 };
-use warmbus_fabric::Fabric;
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
@@ -14,6 +13,7 @@ use warmbus_pci::{
     AssignPolicy, ConfigAccess, ConfigOffset, PhysAddr, Sbdf, ScanPolicy, Topology, Width, assign,
     enumerate,
 };
+use warmbus_pcie_sim::Fabric;
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{
     CapabilityRecord, FunctionRecord, Handover, Layout, MaskRecord, Placement, build,

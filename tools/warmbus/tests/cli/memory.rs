@@ -1,8 +1,8 @@
 //! Handovers in memory.
 
-use warmbus_fabric::topologies;
 use warmbus_kho::KhoAbi;
 use warmbus_pci::Sbdf;
+use warmbus_pcie_sim::topologies;
 
 use crate::machine::{ARENA, Machine, core_file};
 use crate::{Folder, warmbus};

@@ -3,10 +3,10 @@
 
 use std::process::Command;
 
-use warmbus_fabric::topologies;
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::Probe;
 use warmbus_pci::{ConfigOffset, DumpedConfigSpace};
+use warmbus_pcie_sim::topologies;
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc::names::{Layout, RegisterMap};
 

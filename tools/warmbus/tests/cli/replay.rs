@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 
 use serde_json::{Value, json};
-use warmbus_fabric::topologies;
 use warmbus_kho::KhoAbi;
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcie_sim::topologies;
 
 use crate::machine::Machine;
 use crate::{Folder, data, warmbus};

@@ -1,6 +1,6 @@
-use warmbus_fabric::{Fault, MILLISECOND, Outcome, Violation};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcie_sim::{Fault, MILLISECOND, Outcome, ProtocolViolation};
 
 use crate::{ABSENT, Bench, endpoint, ids, root_port};
 
@@ -89,7 +89,7 @@ fn misaligned_accesses_are_recorded_and_rounded_down() {
     assert_eq!(bench.r32(F, 2), ids(7));
     assert_eq!(bench.r16(F, 3), 7);
     let function = Sbdf::new(0, 0, 1, 0);
-    let misaligned = |offset, width| Violation::Misaligned {
+    let misaligned = |offset, width| ProtocolViolation::Misaligned {
         function,
         offset: ConfigOffset::new(offset),
         width,

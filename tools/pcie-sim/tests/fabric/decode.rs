@@ -1,4 +1,4 @@
-use warmbus_fabric::{BarModel, FunctionModel};
+use warmbus_pcie_sim::{BarModel, FunctionModel};
 
 use crate::{Bench, endpoint, root_port};
 

@@ -7,7 +7,7 @@ use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 use crate::behaviour::Effect;
 use crate::fabric::{Fabric, Node, NodeId, RrsHandling};
 use crate::fault::Failure;
-use crate::log::{Access, Outcome, Violation};
+use crate::log::{Access, Outcome, ProtocolViolation};
 use crate::model::FunctionModel;
 use crate::route::{Route, Target};
 use crate::space::Reset;
@@ -35,7 +35,7 @@ impl Fabric {
     ) -> u32 {
         self.clock.advance(self.access_time);
         if !offset.get().is_multiple_of(width.bytes()) {
-            self.log.violate(Violation::Misaligned {
+            self.log.violate(ProtocolViolation::Misaligned {
                 function,
                 offset,
                 width,
@@ -68,7 +68,8 @@ impl Fabric {
     /// An Unsupported Request: the bridges on the way take note of it.
     fn reject(&mut self, function: Sbdf, route: &Route, outcome: Outcome) {
         if outcome == Outcome::NoHost {
-            self.log.violate(Violation::OutsideHosts { function });
+            self.log
+                .violate(ProtocolViolation::OutsideHosts { function });
         }
         for bridge in [route.root_port, route.last_bridge].into_iter().flatten() {
             // Received Master Abort, in Secondary Status.
@@ -104,7 +105,7 @@ impl Fabric {
         if now < model.ready_at {
             let ready_at = model.ready_at;
             if target.vf.is_some() {
-                self.log.violate(Violation::EarlyVf { function });
+                self.log.violate(ProtocolViolation::EarlyVf { function });
             }
             let vendor = write.is_none() && offset == 0 && width != Width::Byte;
             if let Some(value) = self.not_ready(route, ready_at, vendor) {
@@ -149,7 +150,7 @@ impl Fabric {
             model.refresh(offset & !3, now);
         }
         if forbidden {
-            self.log.violate(Violation::ForbiddenRead {
+            self.log.violate(ProtocolViolation::ForbiddenRead {
                 function,
                 offset: ConfigOffset::new(offset),
                 width,
@@ -168,7 +169,7 @@ impl Fabric {
         // (PCIe 2.2.6.2).
         model.captured_bus = function.bus();
         if model.is_sizing_while_decoding(offset, width, data) {
-            self.log.violate(Violation::SizedWhileDecoding {
+            self.log.violate(ProtocolViolation::SizedWhileDecoding {
                 function,
                 offset: ConfigOffset::new(offset),
             });
@@ -216,7 +217,8 @@ impl Fabric {
                 }
             }
             Effect::NumVfsWhileEnabled => {
-                self.log.violate(Violation::NumVfsWhileEnabled { function });
+                self.log
+                    .violate(ProtocolViolation::NumVfsWhileEnabled { function });
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Whole machines: made up, random and planned.
 
 use proptest::prelude::*;
-use warmbus_fabric::{Fabric, Outcome, chance, plan, random, topologies};
 use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pcie_sim::{Fabric, Outcome, proptest_config, random, random_topology, topologies};
 
 /// Numbers all buses below `bus`, depth first, in the plainest way, and
 /// returns the highest number that it used.
@@ -117,7 +117,7 @@ fn any_bytes_make_a_fabric() {
 }
 
 proptest! {
-    #![proptest_config(chance::properties(64))]
+    #![proptest_config(proptest_config::properties(64))]
 
     #[test]
     fn arbitrary_bytes_make_a_fabric_that_can_be_walked(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn every_function_of_a_planned_machine_can_be_reached(plan in plan::plan()) {
+    fn every_function_of_a_planned_machine_can_be_reached(plan in random_topology::plan()) {
         let mut fabric = plan.build();
         number_all(&mut fabric);
         let missing: Vec<_> = {

@@ -1,7 +1,8 @@
-use warmbus_fabric::{
-    BarModel, FunctionModel, MILLISECOND, NodeId, SrIovModel, VF_ENABLE_TIME, VfLayout, Violation,
-};
 use warmbus_pci::Sbdf;
+use warmbus_pcie_sim::{
+    BarModel, FunctionModel, MILLISECOND, NodeId, ProtocolViolation, SrIovModel, VF_ENABLE_TIME,
+    VfLayout,
+};
 
 use crate::{ABSENT, Bench, endpoint, root_port};
 
@@ -76,7 +77,7 @@ fn vfs_appear_100_ms_after_vf_enable_and_no_more_than_num_vfs() {
     bench.w16(PF, SRIOV + 8, 1);
     assert_eq!(bench.r32((2, 0, 0), 8), ABSENT, "too early");
     let early = Sbdf::new(0, 2, 0, 0);
-    let expected = [Violation::EarlyVf { function: early }];
+    let expected = [ProtocolViolation::EarlyVf { function: early }];
     assert_eq!(bench.fabric.log().violations(), expected);
     bench.fabric.clock().advance(VF_ENABLE_TIME);
     assert_eq!(VF_ENABLE_TIME, 100 * MILLISECOND);
@@ -182,7 +183,7 @@ fn num_vfs_cannot_change_while_vfs_are_enabled() {
     bench.w16(PF, SRIOV + 0x10, 4);
     assert_eq!(bench.r16(PF, SRIOV + 0x10), 2);
     let function = Sbdf::new(0, 1, 0, 0);
-    let expected = [Violation::NumVfsWhileEnabled { function }];
+    let expected = [ProtocolViolation::NumVfsWhileEnabled { function }];
     assert_eq!(bench.fabric.log().violations(), expected);
 }
 

@@ -1,10 +1,11 @@
 //! Registers that change by themselves or drag others along: each is a way to
 //! be wrong for a cache that takes them for constant.
 
-use warmbus_fabric::{
-    BarModel, ExpressModel, FunctionModel, MILLISECOND, MsiModel, SECOND, SlotModel, Violation,
-};
 use warmbus_pci::{PortType, Sbdf, Width};
+use warmbus_pcie_sim::{
+    BarModel, ExpressModel, FunctionModel, MILLISECOND, MsiModel, ProtocolViolation, SECOND,
+    SlotModel,
+};
 
 use crate::{ABSENT, Bench, endpoint, ids, port, root_port};
 
@@ -219,7 +220,7 @@ fn reads_with_a_side_effect_are_recorded_whatever_their_width() {
     let found = bench.fabric.log().violations().iter();
     let offsets: Vec<_> = found
         .map(|violation| match violation {
-            Violation::ForbiddenRead {
+            ProtocolViolation::ForbiddenRead {
                 function,
                 offset,
                 width,

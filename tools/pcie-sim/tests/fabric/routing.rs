@@ -1,8 +1,8 @@
-use warmbus_fabric::{
-    BridgeWindows, ExpressModel, Fabric, FunctionModel, Outcome, Quirk, SlotModel, Violation,
-    topologies,
-};
 use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+use warmbus_pcie_sim::{
+    BridgeWindows, ExpressModel, Fabric, FunctionModel, Outcome, ProtocolViolation, Quirk,
+    SlotModel, topologies,
+};
 
 use crate::{ABSENT, Bench, endpoint, ids, port, root_port};
 
@@ -44,7 +44,7 @@ fn a_root_bus_need_not_be_bus_0() {
     assert_eq!(bench.r32((0, 2, 0), 0), ABSENT);
     assert_eq!(bench.fabric.log().count(Outcome::NoHost), 1);
     let outside = Sbdf::new(0, 0, 2, 0);
-    let expected = Violation::OutsideHosts { function: outside };
+    let expected = ProtocolViolation::OutsideHosts { function: outside };
     assert_eq!(bench.fabric.log().violations(), [expected]);
 }
 
@@ -249,12 +249,12 @@ fn two_bridges_for_one_bus_and_a_wrong_primary_are_recorded() {
     bench.number((0, 1, 0), 0, 1, 1);
     assert_eq!(bench.r32((3, 0, 0), 0), ids(8));
     let expected = [
-        Violation::ClaimedTwice {
+        ProtocolViolation::ClaimedTwice {
             bus: 3,
             first,
             second,
         },
-        Violation::WrongPrimary {
+        ProtocolViolation::WrongPrimary {
             bridge: second,
             bus: 0,
             primary: 9,

@@ -6,7 +6,7 @@ use warmbus_pci::{Sbdf, Width};
 
 use crate::fabric::{Fabric, Host, Node, NodeId};
 use crate::fault::Quirk;
-use crate::log::{Outcome, Violation};
+use crate::log::{Outcome, ProtocolViolation};
 use crate::model::{BridgeKind, FunctionModel};
 
 /// The function that an access reached.
@@ -89,7 +89,7 @@ impl Fabric {
             let model = &self.nodes[bridge.0].model;
             let [primary, secondary, _] = model.bus_numbers();
             if primary != this_bus {
-                self.log.violate(Violation::WrongPrimary {
+                self.log.violate(ProtocolViolation::WrongPrimary {
                     bridge,
                     bus: this_bus,
                     primary,
@@ -160,7 +160,7 @@ impl Fabric {
             .filter(|id| self.nodes[id.0].model.forwards(function.bus()));
         let (first, second) = (claimants.next().copied(), claimants.next().copied());
         if let (Some(first), Some(second)) = (first, second) {
-            self.log.violate(Violation::ClaimedTwice {
+            self.log.violate(ProtocolViolation::ClaimedTwice {
                 bus: function.bus(),
                 first,
                 second,

@@ -10,8 +10,8 @@ mod routing;
 mod series;
 mod virtual_functions;
 
-use warmbus_fabric::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
+use warmbus_pcie_sim::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 
 /// A fabric that is talked to in bus, device and function numbers.
 struct Bench {

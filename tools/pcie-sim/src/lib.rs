@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use warmbus_pci::{BusRange, ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
-//! use warmbus_fabric::{ExpressModel, Fabric, FunctionModel};
+//! use warmbus_pcie_sim::{ExpressModel, Fabric, FunctionModel};
 //!
 //! let mut fabric = Fabric::new();
 //! let host = fabric.add_host(Fabric::host_bridge(0, BusRange { first: 0, last: 255 }));
@@ -25,7 +25,6 @@ mod access;
 mod bar;
 mod behaviour;
 mod capability;
-pub mod chance;
 mod clock;
 mod decode;
 pub mod devices;
@@ -36,9 +35,10 @@ mod fault;
 mod link;
 mod log;
 mod model;
-#[cfg(feature = "proptest")]
-pub mod plan;
+pub mod proptest_config;
 pub mod random;
+#[cfg(feature = "proptest")]
+pub mod random_topology;
 mod route;
 mod space;
 mod sriov;
@@ -51,7 +51,7 @@ pub use decode::Decoded;
 pub use express::{ExpressModel, SlotModel};
 pub use fabric::{Fabric, HostId, NodeId, RrsHandling};
 pub use fault::{Fault, Quirk};
-pub use log::{Access, AccessLog, Outcome, Violation};
+pub use log::{Access, AccessLog, Outcome, ProtocolViolation};
 pub use model::{BridgeWindows, FunctionModel};
 pub use space::Reset;
 pub use sriov::{SrIovModel, VF_ENABLE_TIME, VfLayout};

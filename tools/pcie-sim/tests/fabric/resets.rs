@@ -1,6 +1,6 @@
-use warmbus_fabric::{ExpressModel, FunctionModel, MILLISECOND, Outcome, RrsHandling, SECOND};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{PortType, Width};
+use warmbus_pcie_sim::{ExpressModel, FunctionModel, MILLISECOND, Outcome, RrsHandling, SECOND};
 
 use crate::{ABSENT, Bench, endpoint, ids, port, root_port};
 
@@ -117,7 +117,7 @@ fn advanced_features_reset_the_function_too() {
 #[test]
 fn a_secondary_bus_reset_resets_everything_below_and_takes_the_link_down() {
     let mut bench = Bench::new();
-    bench.fabric = warmbus_fabric::topologies::switch();
+    bench.fabric = warmbus_pcie_sim::topologies::switch();
     bench.number(PORT, 0, 1, 6);
     bench.number((1, 0, 0), 1, 2, 6);
     bench.number((2, 0, 0), 2, 3, 3);

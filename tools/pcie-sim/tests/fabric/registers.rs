@@ -1,7 +1,7 @@
-use warmbus_fabric::{
+use warmbus_pci::{PortType, Width};
+use warmbus_pcie_sim::{
     BarModel, BarSpace, BridgeWindows, EaEntry, ExpressModel, FunctionModel, MsiModel, SlotModel,
 };
-use warmbus_pci::{PortType, Width};
 
 use crate::{Bench, endpoint, root_port};
 

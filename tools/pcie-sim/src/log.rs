@@ -63,7 +63,7 @@ pub struct Access {
 
 /// Something that software must not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
+pub enum ProtocolViolation {
     /// A byte was read whose read has a side effect.
     ForbiddenRead {
         /// Where.
@@ -125,7 +125,7 @@ pub enum Violation {
     },
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for ProtocolViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ForbiddenRead {
@@ -184,7 +184,7 @@ pub struct AccessLog {
     writes: u64,
     outcomes: [u64; OUTCOMES],
     entries: Option<Vec<Access>>,
-    violations: Vec<Violation>,
+    violations: Vec<ProtocolViolation>,
 }
 
 impl AccessLog {
@@ -214,7 +214,7 @@ impl AccessLog {
         }
     }
 
-    pub(crate) fn violate(&mut self, violation: Violation) {
+    pub(crate) fn violate(&mut self, violation: ProtocolViolation) {
         if self.violations.len() < VIOLATIONS && !self.violations.contains(&violation) {
             self.violations.push(violation);
         }
@@ -241,7 +241,7 @@ impl AccessLog {
     }
 
     /// What must not have happened and did: each once, the first 256.
-    pub fn violations(&self) -> &[Violation] {
+    pub fn violations(&self) -> &[ProtocolViolation] {
         &self.violations
     }
 
@@ -261,7 +261,7 @@ impl AccessLog {
         self.entries().iter().map(address).collect()
     }
 
-    /// DumpedConfigSpace reads that completed, by function, VF and offset of the dword.
+    /// Recorded reads that completed, by function, VF and offset of the dword.
     pub fn reads_by_dword(&self) -> BTreeMap<(NodeId, Option<u16>, u16), u32> {
         let mut counts = BTreeMap::new();
         for access in self.entries().iter().filter(|a| !a.write) {
@@ -273,7 +273,7 @@ impl AccessLog {
         counts
     }
 
-    /// DumpedConfigSpace reads of the dword of `node` that holds `offset`.
+    /// Recorded reads of the dword of `node` that holds `offset`.
     pub fn reads_of(&self, node: NodeId, offset: u16) -> u32 {
         let reads = self.reads_by_dword();
         reads.get(&(node, None, offset & !3)).copied().unwrap_or(0)

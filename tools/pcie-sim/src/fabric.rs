@@ -282,7 +282,7 @@ impl Fabric {
     /// Whether a function, the bridges above it and what shares their buses
     /// have neither faults nor quirks, nor registers that a random fabric has
     /// spoiled: then nothing else can answer in its place.
-    pub fn keeps_to_the_rules(&self, node: NodeId) -> bool {
+    pub fn is_compliant(&self, node: NodeId) -> bool {
         let mut next = Some(node);
         while let Some(node) = next {
             let parent = self.nodes[node.0].parent;
