@@ -4,6 +4,7 @@
 mod absent;
 mod ari;
 mod broken;
+mod bus_numbers;
 mod captured_vfs;
 mod checker;
 mod handover;

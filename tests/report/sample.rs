@@ -5,7 +5,7 @@ use warmbus_boot::report::{
     Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
 };
 use warmbus_pci::{
-    Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, CamLayout, Capability,
+    Anomaly, AnomalyKind, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, CamLayout, Capability,
     ExtendedCapability, Function, HostBridge, HostWindow, Mechanism, PhysAddr, PortType, Sbdf,
     SrIovInfo, Topology, WindowKind,
 };
@@ -197,7 +197,10 @@ pub(crate) fn topology() -> Topology {
         bridge.hot_plug = true;
     }
     let mut odd = function("05:00.1", (0x1234, 0x5678), 0xff_0000, Some(6));
-    odd.anomalies = vec!["the capability list loops at 40".into()];
+    odd.anomalies = vec![AnomalyKind::CapabilityLoop {
+        from: 0x41,
+        to: 0x40,
+    }];
     Topology {
         hosts: vec![host()],
         functions: vec![
@@ -229,10 +232,10 @@ pub(crate) fn topology() -> Topology {
             nic(),
             odd,
         ],
-        anomalies: vec![Anomaly {
-            function: Sbdf::new(0, 0, 3, 0),
-            text: "the function did not become ready within 1000 ms".into(),
-        }],
+        anomalies: vec![Anomaly::new(
+            Sbdf::new(0, 0, 3, 0),
+            AnomalyKind::NotReady { milliseconds: 1000 },
+        )],
         excluded: vec![],
         absent: vec![],
     }

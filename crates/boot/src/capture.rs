@@ -1,7 +1,7 @@
 //! Capture: from a hierarchy with addresses to a full cache.
 
 use warmbus_pci::time::Clock;
-use warmbus_pci::{ConfigAccess, ConfigSpace, EnabledVfs, Topology};
+use warmbus_pci::{AnomalyKind, ConfigAccess, ConfigSpace, EnabledVfs, Step, Topology};
 use warmbus_pcsc::ConfigCache;
 
 /// Finds the virtual functions that `vfs` has enabled, captures them, and
@@ -36,8 +36,10 @@ pub fn capture_evicted<A: ConfigAccess>(topology: &mut Topology, config: &mut Co
             config.capture(sbdf);
         }
         if config.block(sbdf).is_none() {
-            let text = "stopped answering while it was captured";
-            function.anomalies.push(text.into());
+            let during = Step::Capture;
+            function
+                .anomalies
+                .push(AnomalyKind::StoppedAnswering { during });
         }
     }
 }

@@ -1,39 +1,94 @@
-//! Whether whoever comes next can take the assignment as it is.
+//! Whether the OS can keep the assignment as it is.
 
-use alloc::format;
-use alloc::string::String;
+use core::fmt;
 
 use warmbus_pci::registers::header_type;
-use warmbus_pci::{Anomaly, Bar, BarKind, Function, HostBridge, Topology, WindowKind};
+use warmbus_pci::{AnomalyKind, Bar, BarKind, Function, HostBridge, Sbdf, Topology, WindowKind};
 
-/// The first thing in `topology` that has no complete bus numbers or
-/// addresses, or of which that cannot be told: `None` where an operating
-/// system may be asked to keep all of them. What nobody could give is no gap: an
-/// I/O BAR below a host bridge that forwards no I/O, an address for a function
-/// whose header nobody knows, a bus for more virtual functions than there are
-/// numbers.
+/// A function whose bus numbers or addresses are not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unassigned {
+    /// The function.
+    pub function: Sbdf,
+    /// What it lacks.
+    pub reason: UnassignedReason,
+}
+
+impl fmt::Display for Unassigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.function, self.reason)
+    }
+}
+
+/// What a function lacks that the OS would have to assign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnassignedReason {
+    /// The function is there, but is not part of the topology.
+    Excluded,
+    /// A `CardBus` bridge, whose resources are never assigned.
+    CardBus,
+    /// A BAR without an address, by its resource index.
+    Bar(u8),
+    /// A bridge without a bus below it, or with its memory window closed.
+    Bridge,
+    /// A bridge that does not do what was assigned, or of which that is not
+    /// known.
+    Anomaly(AnomalyKind),
+    /// Virtual functions beyond the last bus of the host bridge.
+    VirtualFunctions {
+        /// `TotalVFs`.
+        total_vfs: u16,
+        /// The bus that the last of them would be on.
+        bus: u32,
+    },
+}
+
+impl fmt::Display for UnassignedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Excluded => f.write_str("there is a function that was excluded"),
+            Self::CardBus => f.write_str("what a CardBus bridge needs is not assigned"),
+            Self::Bar(index) => write!(f, "BAR {index} has no address"),
+            Self::Bridge => f.write_str("the bridge has no bus number or no memory window"),
+            Self::Anomaly(kind) => kind.fmt(f),
+            Self::VirtualFunctions { total_vfs, bus } => write!(
+                f,
+                "the last of {total_vfs} VFs has no bus number: it would be on bus {bus:#x}"
+            ),
+        }
+    }
+}
+
+/// The first function of `topology` whose bus numbers or addresses are not
+/// complete, or not known to be: `None` where the OS may be asked to keep all
+/// of them.
 ///
-/// Meant for a topology that [`assign`](warmbus_pci::assign) went over and in which
-/// [`check`](warmbus_pci::verify_assignment()) found nothing.
+/// What no firmware could assign does not count: an I/O BAR below a host bridge
+/// that forwards no I/O, the addresses of a function with an unknown header,
+/// a bus for more virtual functions than there are routing IDs.
+///
+/// Meant for a topology after [`assign`](warmbus_pci::assign) in which
+/// [`verify_assignment`](warmbus_pci::verify_assignment()) found nothing.
 #[must_use]
-pub fn first_unassigned(topology: &Topology) -> Option<Anomaly> {
+pub fn first_unassigned(topology: &Topology) -> Option<Unassigned> {
     if let Some(&function) = topology.excluded.first() {
-        let text = "there is a function that could not be taken in".into();
-        return Some(Anomaly { function, text });
+        let reason = UnassignedReason::Excluded;
+        return Some(Unassigned { function, reason });
     }
     topology.functions.iter().find_map(|function| {
         let (host, _) = topology.hosts.get(function.host)?;
-        gap(function, host).map(|text| Anomaly {
+        reason(function, host).map(|reason| Unassigned {
             function: function.sbdf,
-            text,
+            reason,
         })
     })
 }
 
-fn gap(function: &Function, host: &HostBridge) -> Option<String> {
+fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
     match function.header_type {
         0 | 1 => {}
-        header_type::CARDBUS => return Some("what a CardBus bridge needs is not assigned".into()),
+        header_type::CARDBUS => return Some(UnassignedReason::CardBus),
         // Linux takes no notice of such a function.
         _ => return None,
     }
@@ -43,16 +98,17 @@ fn gap(function: &Function, host: &HostBridge) -> Option<String> {
         .any(|window| window.kind == WindowKind::Io);
     let is_lost = |bar: &&Bar| bar.address.is_none() && (has_io || bar.kind != BarKind::Io);
     if let Some(bar) = function.bars.iter().find(is_lost) {
-        return Some(format!("BAR {} has no address", bar.index));
+        return Some(UnassignedReason::Bar(bar.index));
     }
     if let Some(bridge) = function.bridge {
         // Linux 6.18 gives a bridge whose memory window it finds closed all
         // memory of the host bridge, if it is told to keep what it finds.
         if bridge.secondary == 0 || bridge.memory.is_none() {
-            return Some("the bridge has no bus number or no memory window".into());
+            return Some(UnassignedReason::Bridge);
         }
-        if let Some(text) = function.anomalies.first() {
-            return Some(text.clone());
+        let mut anomalies = function.anomalies.iter();
+        if let Some(&kind) = anomalies.find(|anomaly| unsettles_bridge(anomaly)) {
+            return Some(UnassignedReason::Anomaly(kind));
         }
     }
     let sriov = function.sriov.filter(|sriov| sriov.total_vfs > 0)?;
@@ -66,10 +122,17 @@ fn gap(function: &Function, host: &HostBridge) -> Option<String> {
     let first = u32::from(root) + u32::from(function.sbdf.bus() != root);
     let hopeless = (first << 8 | u32::from(function.sbdf.devfn())) + distance;
     let can_never_fit = hopeless >> 8 > u32::from(host.buses.last);
-    (last > u32::from(host.buses.last) && !can_never_fit).then(|| {
-        format!(
-            "the last of {} VFs has no bus number: it would be on bus {last:#x}",
-            sriov.total_vfs
-        )
-    })
+    (last > u32::from(host.buses.last) && !can_never_fit).then_some(
+        UnassignedReason::VirtualFunctions {
+            total_vfs: sriov.total_vfs,
+            bus: last,
+        },
+    )
+}
+
+/// Whether an anomaly of a bridge makes its bus numbers or windows doubtful. A
+/// broken capability list does not: both are in the header.
+fn unsettles_bridge(anomaly: &AnomalyKind) -> bool {
+    let affects = anomaly.affects();
+    affects.presence || affects.buses || affects.resources || affects.access
 }

@@ -1,11 +1,9 @@
 //! Capability lists: where the structures of a function are.
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::registers::{self, capability, header_type};
-use super::{Capability, ConfigOffset, ExtendedCapability, PortType};
+use super::{AnomalyKind, Capability, ConfigOffset, ExtendedCapability, PortType};
 
 /// Where the capabilities of a function are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,8 +45,8 @@ impl CapabilityLists {
 pub struct FoundLists {
     /// The lists, up to where they could be followed.
     pub lists: CapabilityLists,
-    /// What is wrong, as sentences.
-    pub anomalies: Vec<String>,
+    /// What is wrong with them.
+    pub anomalies: Vec<AnomalyKind>,
 }
 
 /// Walks both lists of a function whose dwords `read` returns; all ones where
@@ -87,8 +85,8 @@ impl Walk<'_> {
         }
     }
 
-    fn anomaly(&mut self, text: String) {
-        self.out.anomalies.push(text);
+    fn anomaly(&mut self, kind: AnomalyKind) {
+        self.out.anomalies.push(kind);
     }
 
     /// The capability list (PCIe 7.5.1.1.11): at most one structure a dword
@@ -105,18 +103,14 @@ impl Walk<'_> {
         let mut at = ((self.read)(pointer) >> (8 * (pointer & 3))) as u8 & !3;
         while at != 0 {
             if at < first {
-                let text =
-                    format!("capability pointer at {from:02x} leads into the header, to {at:02x}");
-                return self.anomaly(text);
+                return self.anomaly(AnomalyKind::CapabilityPointer { from, to: at });
             }
             if core::mem::replace(&mut visited[usize::from(at / 4)], true) {
-                let text = format!("capability list leads from {from:02x} back to {at:02x}");
-                return self.anomaly(text);
+                return self.anomaly(AnomalyKind::CapabilityLoop { from, to: at });
             }
             let header = (self.read)(u16::from(at));
             if header == u32::MAX {
-                let text = format!("capability at {at:02x} reads all ones");
-                return self.anomaly(text);
+                return self.anomaly(AnomalyKind::CapabilityAllOnes { at });
             }
             self.out.lists.capabilities.push(Capability {
                 id: header as u8,
@@ -135,17 +129,12 @@ impl Walk<'_> {
         let mut at = registers::EXTENDED_CAPABILITIES;
         while at != 0 {
             if at < registers::EXTENDED_CAPABILITIES {
-                let text = format!(
-                    "extended capability at {from:03x} leads out of the extended space, to {at:03x}"
-                );
-                self.anomaly(text);
+                self.anomaly(AnomalyKind::ExtendedCapabilityPointer { from, to: at });
                 break;
             }
             let (word, bit) = (usize::from(at / 256), at / 4 % 64);
             if visited[word] >> bit & 1 != 0 {
-                let text =
-                    format!("extended capability list leads from {from:03x} back to {at:03x}");
-                self.anomaly(text);
+                self.anomaly(AnomalyKind::ExtendedCapabilityLoop { from, to: at });
                 break;
             }
             visited[word] |= 1 << bit;
@@ -154,8 +143,7 @@ impl Walk<'_> {
                 if at == registers::EXTENDED_CAPABILITIES {
                     return ConfigOffset::CONVENTIONAL_END;
                 }
-                let text = format!("extended capability at {at:03x} reads all ones");
-                self.anomaly(text);
+                self.anomaly(AnomalyKind::ExtendedCapabilityAllOnes { at });
                 break;
             }
             if header == 0 && at == registers::EXTENDED_CAPABILITIES {

@@ -1,12 +1,11 @@
 //! Configuration space with what enumeration has to remember of it.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::capabilities::{CapabilityLists, read_capability_lists};
 use super::registers::{self, extended, sr_iov};
 use super::sbdf_map::SbdfMap;
-use super::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, VfIdentity, Width};
+use super::{AccessFault, AnomalyKind, ConfigAccess, ConfigOffset, Sbdf, VfIdentity, Width};
 
 /// What a Vendor ID read returns while a function is not ready and software
 /// asked to see that (PCIe 2.3.1, Configuration RRS Software Visibility).
@@ -59,9 +58,9 @@ pub trait ConfigSpace: ConfigAccess {
     /// Walks both capability lists of `function`, which answered to
     /// [`Self::probe`] or [`Self::probe_vf`].
     ///
-    /// Returns what is wrong with the lists, as sentences, or `None` where the
+    /// Returns what is wrong with the lists, or `None` where the
     /// function stopped answering; it is not remembered then.
-    fn walk(&mut self, function: Sbdf) -> Option<Vec<String>>;
+    fn walk(&mut self, function: Sbdf) -> Option<Vec<AnomalyKind>>;
 
     /// The capability lists of `function`; `None` where it was not walked or
     /// stopped answering since.
@@ -182,7 +181,7 @@ impl<A: ConfigAccess> ConfigAccess for PlainConfig<A> {
 }
 
 impl<A: ConfigAccess> ConfigSpace for PlainConfig<A> {
-    fn walk(&mut self, function: Sbdf) -> Option<Vec<String>> {
+    fn walk(&mut self, function: Sbdf) -> Option<Vec<AnomalyKind>> {
         let found = read_capability_lists(&mut |offset| {
             self.access
                 .read(function, ConfigOffset::new(offset), Width::Dword)

@@ -10,6 +10,8 @@ extern crate alloc;
 
 mod access;
 mod address;
+mod anomaly;
+mod bus_numbers;
 mod capabilities;
 mod config_mech;
 mod config_space;
@@ -29,6 +31,8 @@ mod verify;
 
 pub use access::{AccessFault, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, Sbdf};
+pub use anomaly::{Affects, Anomaly, AnomalyKind, Decoder, Step};
+pub use bus_numbers::{BusNumbers, BusNumbersError};
 pub use capabilities::{CapabilityLists, FoundLists, read_capability_lists};
 pub use config_mech::{HostBridgeAccess, HostBridgeError, Registers};
 pub use config_space::{ConfigSpace, PlainConfig, Probe, VENDOR_NOT_READY};
@@ -45,8 +49,8 @@ pub use sriov::{
     EnabledVfs, VfIdentity, VfPolicy, VfRouting, VfScope, enable_vfs, probe_vf_routing,
 };
 pub use topology::{
-    Anomaly, Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function,
-    PortType, SrIovInfo, Topology, VirtualInfo,
+    Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function, PortType,
+    SrIovInfo, Topology, VirtualInfo,
 };
 pub use verify::{KnownRegisters, verify_assignment};
 pub use warmbus_memory::PhysAddr;

@@ -1,11 +1,8 @@
 //! What enumeration finds.
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
-use super::{BusRange, ConfigAccess, HostBridge, Sbdf};
+use super::{Anomaly, AnomalyKind, BusRange, ConfigAccess, HostBridge, Sbdf};
 
 /// A capability in the first 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,22 +201,6 @@ pub struct VirtualInfo {
     pub number: u16,
 }
 
-/// Something about a function or a bus that is not as it should be. Reads as
-/// a sentence and carries the numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anomaly {
-    /// Where it was seen.
-    pub function: Sbdf,
-    /// What was seen.
-    pub text: String,
-}
-
-impl fmt::Display for Anomaly {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.function, self.text)
-    }
-}
-
 /// One function that answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
@@ -258,7 +239,7 @@ pub struct Function {
     /// the Vendor ID and the VF Device ID of that function.
     pub virtual_function: Option<VirtualInfo>,
     /// What is not as it should be.
-    pub anomalies: Vec<String>,
+    pub anomalies: Vec<AnomalyKind>,
 }
 
 /// All host bridges and functions of a machine, in the order in which they
@@ -284,20 +265,16 @@ impl Topology {
     /// the function that they went to.
     pub fn note_faults(&mut self, config: &mut impl ConfigAccess) {
         while let Some(fault) = config.take_fault() {
-            let text = format!(
-                "access to offset {} ended in an external abort and reads as all ones",
-                fault.offset
-            );
+            let kind = AnomalyKind::ExternalAbort {
+                offset: fault.offset,
+            };
             let known = self
                 .functions
                 .iter_mut()
                 .rfind(|function| function.sbdf == fault.function);
             match known {
-                Some(function) => function.anomalies.push(text),
-                None => self.anomalies.push(Anomaly {
-                    function: fault.function,
-                    text,
-                }),
+                Some(function) => function.anomalies.push(kind),
+                None => self.anomalies.push(Anomaly::new(fault.function, kind)),
             }
         }
     }

@@ -5,13 +5,13 @@
 //! decode them. Only the sizes of BARs, which no register holds, and the
 //! parents are taken from the topology.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use super::decode::{Windows, address_bits, bar_type, rom_register, windows};
 use super::registers::{BAR0, BUS_NUMBERS, IO_BASE, VENDOR_ID, extended, sr_iov};
 use super::{
-    Anomaly, Bar, BarKind, BridgeWindow, ConfigOffset, Function, Sbdf, Topology, Width, WindowKind,
+    Anomaly, AnomalyKind, Bar, BarKind, BridgeWindow, BusNumbers, ConfigOffset, Decoder, Function,
+    Sbdf, Topology, Width, WindowKind,
 };
 
 /// Something that decodes addresses.
@@ -21,8 +21,7 @@ struct DecodedRange {
     function: usize,
     is_io: bool,
     range: BridgeWindow,
-    /// The window that it must be inside of, or one of several.
-    name: &'static str,
+    decoder: Decoder,
 }
 
 /// Checks that bus numbers nest, that every BAR and window lies inside the
@@ -66,7 +65,7 @@ pub fn verify_assignment<K: KnownRegisters>(topology: &Topology, known: &K) -> V
                     function: index,
                     is_io,
                     range: window?,
-                    name: "window",
+                    decoder: Decoder::Window,
                 })
             }));
         }
@@ -84,8 +83,8 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn fail(&mut self, function: Sbdf, text: alloc::string::String) {
-        self.found.push(Anomaly { function, text });
+    fn fail(&mut self, function: Sbdf, kind: AnomalyKind) {
+        self.found.push(Anomaly::new(function, kind));
     }
 
     fn check_buses<K: KnownRegisters>(
@@ -93,31 +92,21 @@ impl Checker<'_> {
         function: &Function,
         registers: &RegistersOf<'_, K>,
     ) {
-        let Some([primary, secondary, subordinate]) = buses_of(registers) else {
+        let Some(found) = buses_of(registers) else {
             return;
         };
-        if secondary == 0 {
+        if found.secondary == 0 {
             return;
         }
-        let (above_first, above_last) = match function.parent {
+        let last = match function.parent {
             Some(parent) => {
                 let bridge = self.topology.functions[parent].bridge;
-                bridge.map_or((0, 0xff), |bridge| (bridge.secondary, bridge.subordinate))
+                bridge.map_or(0xff, |bridge| bridge.subordinate)
             }
-            None => {
-                let buses = self.topology.hosts[function.host].0.buses;
-                (buses.first, buses.last)
-            }
+            None => self.topology.hosts[function.host].0.buses.last,
         };
-        let nests = primary == function.sbdf.bus()
-            && secondary > above_first
-            && secondary <= subordinate
-            && subordinate <= above_last;
-        if !nests {
-            let text = format!(
-                "buses {primary:02x}/{secondary:02x}/{subordinate:02x} do not nest in {above_first:02x} to {above_last:02x}"
-            );
-            self.fail(function.sbdf, text);
+        if let Err(error) = found.validate(function.sbdf.bus(), last) {
+            self.fail(function.sbdf, AnomalyKind::BusesNotNested(error));
         }
     }
 
@@ -154,11 +143,12 @@ impl Checker<'_> {
             }
         };
         if !fits {
-            let text = format!(
-                "{} {:#x} to {:#x} is outside of what the bridge above forwards",
-                claim.name, claim.range.base, claim.range.limit
-            );
-            self.fail(function.sbdf, text);
+            let kind = AnomalyKind::NotForwarded {
+                decoder: claim.decoder,
+                base: claim.range.base,
+                limit: claim.range.limit,
+            };
+            self.fail(function.sbdf, kind);
         }
     }
 
@@ -190,18 +180,17 @@ impl Checker<'_> {
         }
         for (before, claim) in overlaps {
             let functions = &self.topology.functions;
-            let text = format!(
-                "{} {:#x} to {:#x} overlaps {} {:#x} to {:#x} of {}",
-                claim.name,
-                claim.range.base,
-                claim.range.limit,
-                before.name,
-                before.range.base,
-                before.range.limit,
-                functions[before.function].sbdf
-            );
+            let kind = AnomalyKind::Overlap {
+                decoder: claim.decoder,
+                base: claim.range.base,
+                limit: claim.range.limit,
+                other: functions[before.function].sbdf,
+                other_decoder: before.decoder,
+                other_base: before.range.base,
+                other_limit: before.range.limit,
+            };
             let sbdf = functions[claim.function].sbdf;
-            self.fail(sbdf, text);
+            self.fail(sbdf, kind);
         }
     }
 }
@@ -247,10 +236,14 @@ impl<K: KnownRegisters> RegistersOf<'_, K> {
     }
 }
 
-fn buses_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Option<[u8; 3]> {
+fn buses_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Option<BusNumbers> {
     let [primary, secondary] = registers.word(BUS_NUMBERS)?.to_le_bytes();
     let subordinate = registers.byte(BUS_NUMBERS + 2)?;
-    Some([primary, secondary, subordinate])
+    Some(BusNumbers {
+        primary,
+        secondary,
+        subordinate,
+    })
 }
 
 fn windows_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Windows {
@@ -308,6 +301,6 @@ fn claim_of<K: KnownRegisters>(
             base,
             limit: base.checked_add(total.checked_sub(1)?)?,
         },
-        name: if is_vf { "VF BARs" } else { "BAR" },
+        decoder: if is_vf { Decoder::VfBars } else { Decoder::Bar },
     })
 }

@@ -29,19 +29,23 @@ impl<'a> HandoverRecords<'a> {
     /// Gathers everything that `config` has cached, ascending by function, but
     /// for what is below a host bridge where Linux does not find it as it was
     /// ([`HostBridge::kept`](warmbus_pci::HostBridge::kept)).
-    /// `topology` tells of which functions the capability lists are sound.
+    /// The capability lists of a function are complete unless an anomaly of
+    /// it in `topology` [affects](warmbus_pci::AnomalyKind::affects) them.
     #[must_use]
     pub fn new<A: warmbus_pci::ConfigAccess>(
         config: &'a ConfigCache<A>,
         topology: &Topology,
     ) -> Self {
-        let mut sound: Vec<Sbdf> = topology
+        let mut incomplete: Vec<Sbdf> = topology
             .functions
             .iter()
-            .filter(|function| function.anomalies.is_empty())
+            .filter(|function| {
+                let mut anomalies = function.anomalies.iter();
+                anomalies.any(|anomaly| anomaly.affects().lists)
+            })
             .map(|function| function.sbdf)
             .collect();
-        Sbdf::sort(&mut sound);
+        Sbdf::sort(&mut incomplete);
         let used = captured_routings(config);
         let mut hierarchy = Hierarchy::default();
         let mut lost: Vec<Sbdf> = topology
@@ -62,7 +66,7 @@ impl<'a> HandoverRecords<'a> {
                 block,
                 masks: masks(block),
                 capabilities: capabilities(block),
-                capabilities_complete: sound.binary_search(&sbdf).is_ok(),
+                capabilities_complete: incomplete.binary_search(&sbdf).is_err(),
                 routing: match block.virtual_function() {
                     Some(vf) => {
                         let ari = hierarchy.of(vf.physical, config);

@@ -1,6 +1,5 @@
 //! The caching access layer.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::function_cache::{FunctionCache, State};
@@ -8,8 +7,8 @@ use super::infer::infer;
 use super::{Statistics, VENDOR_NOT_READY, is_valid_id, read_ids};
 use warmbus_pci::registers;
 use warmbus_pci::{
-    AccessFault, CapabilityLists, ConfigAccess, ConfigOffset, ConfigSpace, KnownRegisters, Probe,
-    Sbdf, SbdfMap, VfIdentity, Width,
+    AccessFault, AnomalyKind, CapabilityLists, ConfigAccess, ConfigOffset, ConfigSpace,
+    KnownRegisters, Probe, Sbdf, SbdfMap, VfIdentity, Width,
 };
 
 /// A cache in front of a [`ConfigAccess`].
@@ -71,9 +70,9 @@ impl<A: ConfigAccess> ConfigCache<A> {
     /// Walks the capability lists of `function` and decides which of its
     /// bytes may be cached. What the walk reads is kept.
     ///
-    /// Returns what is wrong with the lists, as sentences, or `None` where
-    /// the function is not known or stopped answering; it is forgotten then.
-    pub fn infer(&mut self, function: Sbdf) -> Option<Vec<String>> {
+    /// Returns what is wrong with the lists, or `None` where the function is
+    /// not known or stopped answering; it is forgotten then.
+    pub fn infer(&mut self, function: Sbdf) -> Option<Vec<AnomalyKind>> {
         // A virtual function is of the vendor of its physical one.
         let known_as = self
             .blocks
@@ -204,7 +203,7 @@ impl<A: ConfigAccess> ConfigAccess for ConfigCache<A> {
 }
 
 impl<A: ConfigAccess> ConfigSpace for ConfigCache<A> {
-    fn walk(&mut self, function: Sbdf) -> Option<Vec<String>> {
+    fn walk(&mut self, function: Sbdf) -> Option<Vec<AnomalyKind>> {
         self.infer(function)
     }
 

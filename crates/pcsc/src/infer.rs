@@ -1,14 +1,14 @@
 //! Finds out which bytes of a function may be cached, by walking its
 //! capability lists against the rules.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::byte_class::{ByteClass, ByteRule, ByteRuleMap};
 use super::rules::{self, Facts, Shape};
 use warmbus_pci::registers::{self, capability, express};
 use warmbus_pci::{
-    CapabilityLists, ConfigAccess, ConfigOffset, PortType, Sbdf, Width, read_capability_lists,
+    AnomalyKind, CapabilityLists, ConfigAccess, ConfigOffset, PortType, Sbdf, Width,
+    read_capability_lists,
 };
 
 /// What the walk of one function found.
@@ -19,8 +19,8 @@ pub(super) struct Inference {
     pub(super) seen: Vec<(u16, u32)>,
     /// Where the capabilities are.
     pub(super) lists: CapabilityLists,
-    /// What is wrong with the lists, as sentences.
-    pub(super) anomalies: Vec<String>,
+    /// What is wrong with the lists.
+    pub(super) anomalies: Vec<AnomalyKind>,
     /// The function stopped answering during the walk.
     pub(super) vanished: bool,
 }

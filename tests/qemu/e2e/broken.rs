@@ -323,7 +323,7 @@ fn a_link_that_drops_during_the_scan() {
         .boot();
     ended.found_alike(&[PORT]);
     ended.told("0000:01:00.0: stopped answering while its capabilities were read");
-    ended.plainly("0000:01:00.0: there is a function that could not be taken in");
+    ended.plainly("0000:01:00.0: there is a function that was excluded");
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_function_that_vanishes() {
         if accesses == 30 {
             ended.with_the_cache();
         } else {
-            ended.plainly("0000:01:00.0: there is a function that could not be taken in");
+            ended.plainly("0000:01:00.0: there is a function that was excluded");
             consumer::told_the_truth(&ended.linux, 1);
         }
     }
@@ -375,7 +375,7 @@ fn bars_with_impossible_masks() {
         .writable(4, Width::Word, 0x547);
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: BAR 0 is impossible: its address mask is 0xf0f0f00");
+    ended.told("0000:01:00.0: BAR 0 is invalid: its address mask is 0xf0f0f00");
     ended.with_the_cache();
 }
 
@@ -426,7 +426,7 @@ fn virtual_functions_on_top_of_each_other_and_of_others() {
     let ended = broken.boot();
     ended.found_alike(&[PORT, "0000:00:02.0", BROKEN, "0000:02:00.0", "0000:02:00.2"]);
     ended.told("0000:01:00.0: VF offset 0 and stride 0 put 4 VFs on top of each other");
-    ended.told("0000:02:00.0: its VFs are left out");
+    ended.told("0000:02:00.0: its VFs are excluded");
     ended.with_the_cache();
 }
 

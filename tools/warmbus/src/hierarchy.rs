@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
 use warmbus_pci::registers::{extended, header_type, sr_iov, status};
 use warmbus_pci::{
-    AssignPolicy, BridgeInfo, BusRange, CamLayout, ConfigAccess, ConfigOffset, Function,
-    HostBridge, Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, assign,
+    AnomalyKind, AssignPolicy, BridgeInfo, BusRange, CamLayout, ConfigAccess, ConfigOffset,
+    Function, HostBridge, Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, assign,
 };
 use warmbus_pci::{ConfigSpace, Probe, VfIdentity};
 use warmbus_pcsc::names::{Layout, RegisterMap};
@@ -204,7 +204,7 @@ fn describe(
     sbdf: Sbdf,
     block: Option<&FunctionCache>,
     space: &Space,
-    anomalies: Vec<String>,
+    anomalies: Vec<AnomalyKind>,
 ) -> Function {
     let byte = |offset: u16| space.byte(offset).unwrap_or(0);
     let word = |offset: u16| u16::from_le_bytes([byte(offset), byte(offset + 1)]);

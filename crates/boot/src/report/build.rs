@@ -53,7 +53,7 @@ impl Report {
         let functions = topology.functions.len() as u64;
         let about_functions = topology.anomalies.iter().map(|anomaly| Anomaly {
             sbdf: Some(anomaly.function),
-            text: anomaly.text.clone(),
+            text: anomaly.kind.to_string(),
         });
         let about_the_machine = facts
             .anomalies
@@ -165,7 +165,7 @@ fn describe(
         config_bytes: cached.map_or(0, |cached| cached.size),
         cacheable_bytes: cached.map_or(0, |cached| cached.cacheable),
         cached_bytes: cached.map_or(0, |cached| cached.cached),
-        anomalies: function.anomalies.clone(),
+        anomalies: function.anomalies.iter().map(ToString::to_string).collect(),
     }
 }
 

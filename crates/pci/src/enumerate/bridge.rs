@@ -1,11 +1,11 @@
 //! Bridges: bus numbers, links and what is below them.
 
-use alloc::format;
-
 use super::not_ready::PendingDevice;
 use super::{Bus, Scan};
 use crate::registers::{BUS_NUMBERS, SUBORDINATE_BUS, capability, express};
-use crate::{ConfigOffset, ConfigSpace, PortType, Sbdf, Width};
+use crate::{
+    AnomalyKind, BusNumbers, BusNumbersError, ConfigOffset, ConfigSpace, PortType, Sbdf, Width,
+};
 
 /// State of the link below a downstream port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,29 +18,6 @@ pub(super) enum Link {
     Down,
     /// Not up yet.
     Training,
-}
-
-/// The bus numbers of a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Numbers {
-    primary: u8,
-    secondary: u8,
-    subordinate: u8,
-}
-
-impl Numbers {
-    fn from_dword(dword: u32) -> Self {
-        let [primary, secondary, subordinate, _] = dword.to_le_bytes();
-        Self {
-            primary,
-            secondary,
-            subordinate,
-        }
-    }
-
-    fn to_dword(self) -> u32 {
-        u32::from_le_bytes([self.primary, self.secondary, self.subordinate, 0])
-    }
 }
 
 impl<S: ConfigSpace> Scan<'_, S> {
@@ -203,45 +180,49 @@ impl<S: ConfigSpace> Scan<'_, S> {
     }
 
     /// Takes the numbers of a bridge as they are. Returns the secondary bus
-    /// and the last one below, if what they say can be.
+    /// and the last one below, if the numbers are valid.
     fn accept_bus_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
         let port = self.topology.functions[index].sbdf;
-        let found = Numbers::from_dword(self.dword(port, BUS_NUMBERS));
+        let found = BusNumbers::from_dword(self.dword(port, BUS_NUMBERS));
         self.record_bus_numbers(index, found);
-        if found.secondary == 0 && found.subordinate == 0 {
+        if found.is_unassigned() {
             return None;
         }
-        let function = &self.topology.functions[index];
-        // Primary Bus Number means nothing to PCI Express (PCIe 7.5.1.3.2);
-        // there are ports that hardwire it to 0.
-        let is_primary = function.port_type.is_some() || found.primary == port.bus();
         // Siblings may have their buses in any order, but none twice.
         let is_taken = self.topology.functions.iter().any(|other| {
             other.host == self.host
                 && (found.secondary..=found.subordinate).contains(&other.sbdf.bus())
         });
-        let is_valid = is_primary
-            && found.secondary > port.bus()
-            && found.secondary <= found.subordinate
-            && found.subordinate <= last_bus
-            && !is_taken;
-        if !is_valid {
-            let text = format!(
-                "bus numbers primary {:02x}, secondary {:02x}, subordinate {:02x} do not fit between bus {:02x} and {last_bus:02x}; what is below is left alone",
-                found.primary,
-                found.secondary,
-                found.subordinate,
-                port.bus()
-            );
-            self.topology.functions[index].anomalies.push(text);
+        let valid = match found.validate(port.bus(), last_bus) {
+            Ok(()) if is_taken => Err(BusNumbersError {
+                found,
+                bus: port.bus(),
+                last: last_bus,
+            }),
+            checked => checked,
+        };
+        if let Err(error) = valid {
+            let kind = AnomalyKind::InvalidBusNumbers(error);
+            self.topology.functions[index].anomalies.push(kind);
             return None;
         }
+        self.report_zero_primary(index, found);
         let next = &mut self.next_bus[self.host];
         *next = (*next).max(u16::from(found.subordinate) + 1);
         Some((found.secondary, found.subordinate))
     }
 
-    fn record_bus_numbers(&mut self, index: usize, numbers: Numbers) {
+    /// Records that a bridge, whose numbers are valid, is not on bus 0 although
+    /// its Primary Bus Number is 0.
+    fn report_zero_primary(&mut self, index: usize, numbers: BusNumbers) {
+        let function = &mut self.topology.functions[index];
+        let bus = function.sbdf.bus();
+        if numbers.primary != bus {
+            function.anomalies.push(AnomalyKind::ZeroPrimaryBus { bus });
+        }
+    }
+
+    fn record_bus_numbers(&mut self, index: usize, numbers: BusNumbers) {
         if let Some(bridge) = &mut self.topology.functions[index].bridge {
             bridge.primary = numbers.primary;
             bridge.secondary = numbers.secondary;
@@ -264,7 +245,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     pub(super) fn clear_bus_numbers(&mut self, index: usize) {
         let port = self.topology.functions[index].sbdf;
         let found = self.dword(port, BUS_NUMBERS);
-        let numbers = Numbers::from_dword(found);
+        let numbers = BusNumbers::from_dword(found);
         if found != u32::MAX && (numbers.secondary, numbers.subordinate) != (0, 0) {
             let offset = ConfigOffset::new(BUS_NUMBERS);
             self.config.write(port, offset, Width::Dword, 0);
@@ -280,12 +261,15 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let fixed = self.fixed_numbers(port);
         let (secondary, last) = fixed.unwrap_or((next.min(0xff) as u8, last_bus));
         if u16::from(secondary) < next || secondary > last || last > last_bus {
-            let text = if fixed.is_some() {
-                format!("fixed bus numbers {secondary:02x} to {last:02x} are not free")
+            let kind = if fixed.is_some() {
+                AnomalyKind::FixedBusNumbersTaken {
+                    secondary,
+                    subordinate: last,
+                }
             } else {
-                format!("no bus number is left below it, the last is {last_bus:02x}")
+                AnomalyKind::NoBusNumberLeft { last: last_bus }
             };
-            self.topology.functions[index].anomalies.push(text);
+            self.topology.functions[index].anomalies.push(kind);
             // Nothing may be forwarded by numbers of an earlier life.
             self.config.write(
                 port,
@@ -295,7 +279,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             );
             return None;
         }
-        let wanted = Numbers {
+        let wanted = BusNumbers {
             primary: port.bus(),
             secondary,
             subordinate: last,
@@ -306,24 +290,21 @@ impl<S: ConfigSpace> Scan<'_, S> {
             Width::Dword,
             wanted.to_dword(),
         );
-        let found = Numbers::from_dword(self.dword(port, BUS_NUMBERS));
+        let found = BusNumbers::from_dword(self.dword(port, BUS_NUMBERS));
         self.next_bus[self.host] = u16::from(secondary) + 1;
-        if found != wanted {
-            let text = format!(
-                "bus numbers do not stick: wrote {:02x}/{:02x}/{:02x}, read {:02x}/{:02x}/{:02x}; what is below is left alone",
-                wanted.primary,
-                wanted.secondary,
-                wanted.subordinate,
-                found.primary,
-                found.secondary,
-                found.subordinate
-            );
-            self.topology.functions[index].anomalies.push(text);
-            self.record_bus_numbers(index, found);
+        let sticks = (found.secondary, found.subordinate) == (secondary, last)
+            && found.validate(port.bus(), last_bus).is_ok();
+        self.record_bus_numbers(index, found);
+        if !sticks {
+            let kind = AnomalyKind::BusNumbersNotWritable {
+                wrote: wanted,
+                read: found,
+            };
+            self.topology.functions[index].anomalies.push(kind);
             self.detect_loop(index);
             return None;
         }
-        self.record_bus_numbers(index, wanted);
+        self.report_zero_primary(index, found);
         Some((secondary, last))
     }
 
@@ -346,10 +327,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             });
             if !is_same {
                 self.config.invalidate_register(port, BUS_NUMBERS);
-                self.exclude(
-                    port,
-                    "its bus numbers were overwritten from below: the bridges form a loop".into(),
-                );
+                self.exclude(port, AnomalyKind::BridgeLoop);
             }
         }
     }
@@ -395,7 +373,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         }
         self.record_bus_numbers(
             index,
-            Numbers {
+            BusNumbers {
                 primary: bridge.primary,
                 secondary: bridge.secondary,
                 subordinate,

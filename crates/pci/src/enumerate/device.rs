@@ -1,6 +1,5 @@
 //! Devices and their functions.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use super::not_ready::PendingDevice;
@@ -9,7 +8,8 @@ use crate::registers::{
     CACHE_LINE_SIZE, REVISION, capability, express, extended, header_type, sr_iov,
 };
 use crate::{
-    BridgeInfo, ConfigOffset, ConfigSpace, Function, PortType, Probe, Sbdf, SrIovInfo, Width,
+    AnomalyKind, BridgeInfo, ConfigOffset, ConfigSpace, Function, PortType, Probe, Sbdf, SrIovInfo,
+    Step, Width,
 };
 
 impl<S: ConfigSpace> Scan<'_, S> {
@@ -79,12 +79,11 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 return;
             }
             if next <= function.devfn() {
-                let text = format!("next function number {next:02x} does not lead on");
-                return self.note(function, text);
+                return self.record_anomaly(function, AnomalyKind::NextFunctionNumber { next });
             }
             function = Sbdf::from_devfn(self.segment(), bus.number, next);
             if !self.probe_function(bus, function) {
-                return self.note(function, "announced as next function, but absent".into());
+                return self.record_anomaly(function, AnomalyKind::AnnouncedButAbsent);
             }
             ari = self.config.extended_capability(function, extended::ARI);
         }
@@ -100,7 +99,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             Probe::NotReady => {
                 // Function 0 is ready, and the functions of a device get
                 // ready together unless something is wrong.
-                self.exclude(function, "not ready while its device is".into());
+                self.exclude(function, AnomalyKind::NotReadyBesideFunction0);
                 false
             }
             Probe::Absent => {
@@ -153,16 +152,15 @@ impl<S: ConfigSpace> Scan<'_, S> {
         device_id: u16,
     ) -> bool {
         let Some(anomalies) = self.config.walk(sbdf) else {
-            self.exclude(
-                sbdf,
-                "stopped answering while its capabilities were read".into(),
-            );
+            let during = Step::Capabilities;
+            self.exclude(sbdf, AnomalyKind::StoppedAnswering { during });
             return false;
         };
         let class = self.dword(sbdf, REVISION);
         let header = (self.dword(sbdf, CACHE_LINE_SIZE) >> 16) as u8;
         let Some(lists) = self.config.lists(sbdf) else {
-            self.exclude(sbdf, "stopped answering while its header was read".into());
+            let during = Step::Header;
+            self.exclude(sbdf, AnomalyKind::StoppedAnswering { during });
             return false;
         };
         let layout = header & header_type::LAYOUT;
@@ -200,9 +198,9 @@ impl<S: ConfigSpace> Scan<'_, S> {
                     ari_forwarding: false,
                 });
             }
-            other => function.anomalies.push(format!(
-                "header type {other:02x} is not known; only its first 16 bytes are read"
-            )),
+            header_type => function
+                .anomalies
+                .push(AnomalyKind::UnknownHeaderType { header_type }),
         }
         self.topology.functions.push(function);
         self.note_faults();
@@ -291,15 +289,19 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let function = &mut self.topology.functions[index];
         let overlaps = total_vfs > 0 && first_vf_offset == 0 || total_vfs > 1 && vf_stride == 0;
         if overlaps {
-            function.anomalies.push(format!(
-                "VF offset {first_vf_offset} and stride {vf_stride} put {total_vfs} VFs on top of each other"
-            ));
+            function.anomalies.push(AnomalyKind::VfsOverlap {
+                offset: first_vf_offset,
+                stride: vf_stride,
+                total_vfs,
+            });
         }
         let fits = last_bus <= u32::from(last_usable) && !overlaps;
         if !fits && !overlaps {
-            function.anomalies.push(format!(
-                "{total_vfs} VFs would end on bus {last_bus:#x}, beyond the last bus {last_usable:02x} of the host bridge"
-            ));
+            function.anomalies.push(AnomalyKind::VfsBeyondLastBus {
+                total_vfs,
+                bus: last_bus,
+                last: last_usable,
+            });
         }
         function.sriov = Some(SrIovInfo {
             total_vfs,

@@ -12,10 +12,9 @@ mod bridge;
 mod device;
 mod not_ready;
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Anomaly, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
+use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
 use crate::time::Clock;
 use not_ready::PendingDevice;
 
@@ -120,14 +119,14 @@ impl<S: ConfigSpace> Scan<'_, S> {
         self.topology.hosts[self.host].0.segment
     }
 
-    fn note(&mut self, function: Sbdf, text: String) {
-        self.topology.anomalies.push(Anomaly { function, text });
+    fn record_anomaly(&mut self, function: Sbdf, kind: AnomalyKind) {
+        self.topology.anomalies.push(Anomaly::new(function, kind));
     }
 
-    /// Notes that there is a function which cannot be taken in.
-    fn exclude(&mut self, function: Sbdf, text: String) {
+    /// Records that there is a function which the topology cannot hold.
+    fn exclude(&mut self, function: Sbdf, kind: AnomalyKind) {
         self.topology.excluded.push(function);
-        self.note(function, text);
+        self.record_anomaly(function, kind);
     }
 
     fn note_faults(&mut self) {

@@ -1,12 +1,11 @@
 //! Devices that were not ready: visited again when everything else is done.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use super::bridge::Link;
 use super::{Bus, Scan};
 use crate::time::Clock;
-use crate::{ConfigSpace, Sbdf};
+use crate::{AnomalyKind, ConfigSpace, Sbdf};
 
 /// A device that was not ready, or one behind a link that was not up.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +54,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             self.host = slow.host;
             let function = Sbdf::new(self.segment(), slow.bus.number, slow.device, 0);
             let milliseconds = self.policy.deadline / 1_000_000;
-            let text = format!("not ready after {milliseconds} ms, left out");
-            self.exclude(function, text);
+            self.exclude(function, AnomalyKind::NotReady { milliseconds });
         }
     }
 

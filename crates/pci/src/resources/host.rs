@@ -1,7 +1,5 @@
 //! Assignment below one host bridge.
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -10,7 +8,7 @@ use super::pools::Apertures;
 use super::size::ProbedResources;
 use super::{AssignPolicy, KINDS, Kind, program};
 use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
-use crate::{Bar, BarKind, ConfigSpace, Function, Topology};
+use crate::{AnomalyKind, Bar, BarKind, ConfigSpace, Function, Topology};
 
 /// The bridges of one host, and where the functions hang.
 struct Tree {
@@ -178,8 +176,8 @@ impl<'a> HostAssignment<'a> {
                 let above = wanted.request.bridge;
                 let is_forwarded = above.is_none_or(|bridge| bridges[bridge].has_window);
                 let bar = &function.bars[wanted.bar];
-                let text = describe_unplaced(bar, wanted.request.size, is_forwarded, &placement);
-                function.anomalies.push(text);
+                let kind = describe_unplaced(bar, wanted.request.size, is_forwarded, &placement);
+                function.anomalies.push(kind);
             }
         }
         program::set_windows(topology, &self.tree.bridges, kind, &placement.windows);
@@ -208,16 +206,21 @@ impl<'a> HostAssignment<'a> {
 }
 
 /// Why a BAR has no address.
-fn describe_unplaced(bar: &Bar, size: u64, is_forwarded: bool, placement: &Placement) -> String {
-    let (index, name) = (bar.index, bar.kind.name());
+fn describe_unplaced(
+    bar: &Bar,
+    size: u64,
+    is_forwarded: bool,
+    placement: &Placement,
+) -> AnomalyKind {
+    let (index, kind) = (bar.index, bar.kind);
     if is_forwarded {
-        let left = placement.largest_left();
-        format!(
-            "BAR {index} ({name}, {size:#x} bytes) does not fit and stays disabled; the largest free range is {left:#x} bytes"
-        )
+        AnomalyKind::BarUnassigned {
+            index,
+            kind,
+            size,
+            largest_free: placement.largest_left(),
+        }
     } else {
-        format!(
-            "BAR {index} ({name}, {size:#x} bytes) stays disabled; a bridge above it does not forward that space"
-        )
+        AnomalyKind::BarNotForwarded { index, kind, size }
     }
 }

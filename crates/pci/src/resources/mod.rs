@@ -16,7 +16,7 @@ mod size;
 use alloc::vec::Vec;
 
 use super::decode::{read_bars, windows};
-use super::{ConfigOffset, ConfigSpace, Topology, Width};
+use super::{AnomalyKind, ConfigOffset, ConfigSpace, Step, Topology, Width};
 use host::HostAssignment;
 use size::{ProbedResources, ResourceProbe};
 
@@ -102,8 +102,9 @@ fn size_function<S: ConfigSpace>(
     });
     // What was read of one that is gone is no answer.
     let Some(mut found) = found.filter(|_| config.is_present(function.sbdf)) else {
-        let text = "stopped answering while its BARs were sized";
-        function.anomalies.push(text.into());
+        let during = Step::Sizing;
+        let kind = AnomalyKind::StoppedAnswering { during };
+        function.anomalies.push(kind);
         topology.excluded.push(function.sbdf);
         return ProbedResources::default();
     };

@@ -1,7 +1,5 @@
 //! Writes planned addresses into the registers.
 
-use alloc::format;
-
 use super::Kind;
 use super::size::{FIRST_VF_INDEX, ProbedResources, ROM_INDEX};
 use crate::decode::rom_register;
@@ -9,7 +7,9 @@ use crate::registers::{
     BAR0, COMMAND, IO_BASE, MEMORY_BASE, PREFETCHABLE_BASE, PREFETCHABLE_BASE_UPPER,
     PREFETCHABLE_LIMIT_UPPER, command, extended, sr_iov,
 };
-use crate::{BarKind, BridgeWindow, ConfigOffset, ConfigSpace, Function, Sbdf, Topology, Width};
+use crate::{
+    AnomalyKind, BarKind, BridgeWindow, ConfigOffset, ConfigSpace, Function, Sbdf, Topology, Width,
+};
 
 /// Records the windows of one space in the bridges they belong to.
 pub(super) fn set_windows(
@@ -140,9 +140,10 @@ impl<S: ConfigSpace> Writer<'_, S> {
         self.write(MEMORY_BASE, Width::Dword, memory);
         let found = self.read(MEMORY_BASE);
         if found & 0xfff0_fff0 != memory {
-            function.anomalies.push(format!(
-                "memory window is hardwired: wrote {memory:08x}, read {found:08x}"
-            ));
+            function.anomalies.push(AnomalyKind::MemoryWindowHardwired {
+                wrote: memory,
+                read: found,
+            });
         }
         if !(sized.prefetchable_64 || sized.prefetchable_32) {
             return;
@@ -159,10 +160,11 @@ impl<S: ConfigSpace> Writer<'_, S> {
                 self.read(PREFETCHABLE_LIMIT_UPPER),
             );
             if found != (base, limit) {
-                function.anomalies.push(format!(
-                    "upper half of the prefetchable window does not stick: wrote {base:08x} and {limit:08x}, read {:08x} and {:08x}",
-                    found.0, found.1
-                ));
+                let kind = AnomalyKind::PrefetchableUpperHardwired {
+                    wrote: (base, limit),
+                    read: found,
+                };
+                function.anomalies.push(kind);
             }
         }
         if bridge.prefetchable.is_some() {

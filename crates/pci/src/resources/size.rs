@@ -1,15 +1,13 @@
 //! Finds out what each BAR and window register can do, by writing to it with
 //! decode off.
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::decode::{address_bits, bar_count, bar_type, rom_register};
 use crate::registers::{
     BAR0, COMMAND, IO_BASE, PREFETCHABLE_BASE, capability, command, extended, sr_iov,
 };
-use crate::{Bar, BarKind, ConfigOffset, ConfigSpace, Sbdf, Width};
+use crate::{AnomalyKind, Bar, BarKind, ConfigOffset, ConfigSpace, Sbdf, Width};
 
 /// Resource index of the expansion ROM.
 pub(super) const ROM_INDEX: u8 = 6;
@@ -26,7 +24,7 @@ pub(super) struct ProbedResources {
     pub(super) prefetchable_64: bool,
     /// The bridge forwards prefetchable memory, with 32-bit addresses.
     pub(super) prefetchable_32: bool,
-    pub(super) anomalies: Vec<String>,
+    pub(super) anomalies: Vec<AnomalyKind>,
 }
 
 /// Sizes one function through the cache.
@@ -110,16 +108,13 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
                 continue;
             }
             let Some((kind, prefetchable)) = bar_type(mask) else {
-                let text =
-                    format!("BAR {index} has the reserved memory type: {mask:08x} after ones");
-                self.refuse(register, text);
+                self.reject_bar(register, AnomalyKind::BarType { index, value: mask });
                 continue;
             };
             let mut address_mask = u64::from(address_bits(kind, mask));
             if kind == BarKind::Memory64 {
                 if number == count {
-                    let text = format!("BAR {index} wants 64 bits and is the last one");
-                    self.refuse(register, text);
+                    self.reject_bar(register, AnomalyKind::BarWithoutUpperHalf { index });
                     continue;
                 }
                 let upper = self.probe_writable_bits(register + 4, u32::MAX);
@@ -135,9 +130,8 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
             }
             let size = address_mask.wrapping_neg();
             if !size.is_power_of_two() {
-                let text =
-                    format!("BAR {index} is impossible: its address mask is {address_mask:#x}");
-                self.refuse(register, text);
+                let mask = address_mask;
+                self.reject_bar(register, AnomalyKind::BarMask { index, mask });
                 if kind == BarKind::Memory64 {
                     self.clear(register + 4);
                 }
@@ -179,8 +173,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         }
         let size = u64::from(address.wrapping_neg());
         if !size.is_power_of_two() {
-            let text = format!("expansion ROM is impossible: its address mask is {address:08x}");
-            return self.refuse(register, text);
+            return self.reject_bar(register, AnomalyKind::RomMask { mask: address });
         }
         self.out.bars.push(Bar {
             index: ROM_INDEX,
@@ -198,9 +191,9 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
     }
 
     /// Leaves a BAR alone that does not follow the rules.
-    fn refuse(&mut self, register: u16, text: String) {
+    fn reject_bar(&mut self, register: u16, kind: AnomalyKind) {
         self.clear(register);
-        self.out.anomalies.push(text);
+        self.out.anomalies.push(kind);
     }
 
     /// Writes 0 to a register that need not take it.
@@ -227,9 +220,8 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
             let header = self.dword(at);
             let size = 4 + 4 * (header as u16 & 7);
             if at + size > ConfigOffset::CONVENTIONAL_END {
-                let text =
-                    format!("Enhanced Allocation entry at {at:02x} leaves the first 256 bytes");
-                self.out.anomalies.push(text);
+                let kind = AnomalyKind::EnhancedAllocationEntry { at };
+                self.out.anomalies.push(kind);
                 break;
             }
             let low = self.dword(at + 4);
@@ -286,10 +278,11 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         self.out.prefetchable_64 = exists && is_64_bit;
         self.out.prefetchable_32 = exists && !is_64_bit;
         if !exists && prefetchable & 0xfff0_fff0 != 0 {
-            let text = format!(
-                "prefetchable window is hardwired: wrote 0000fff0, read {prefetchable:08x}"
-            );
-            self.out.anomalies.push(text);
+            let kind = AnomalyKind::PrefetchableWindowHardwired {
+                wrote: 0x0000_fff0,
+                read: prefetchable,
+            };
+            self.out.anomalies.push(kind);
         }
     }
 }

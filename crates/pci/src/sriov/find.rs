@@ -1,6 +1,5 @@
 //! Waits for VFs, takes them in, captures them.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use super::places::place;
@@ -8,7 +7,8 @@ use super::{DISABLE_TIME, ENABLE_TIME, EnabledPf, EnabledVfs, insert};
 use crate::registers::REVISION;
 use crate::time::Clock;
 use crate::{
-    ConfigOffset, ConfigSpace, Function, Probe, Sbdf, Topology, VfIdentity, VirtualInfo, Width,
+    AnomalyKind, ConfigOffset, ConfigSpace, Function, Probe, Sbdf, Topology, VfIdentity,
+    VirtualInfo, Width,
 };
 
 /// Nanoseconds from VF Enable after which VFs that do not answer are given up:
@@ -112,11 +112,13 @@ impl EnabledVfs {
             let (group, first) = (&self.groups[of_group[0].group], of_group[0].number);
             let count = of_group.len();
             let function = &mut topology.functions[group.physical];
-            let place = place(function.sbdf, group.routing, first);
-            function.anomalies.push(format!(
-                "{count} of {} VFs do not answer and are left out, first VF {first} at {place}",
-                group.routing.num_vfs
-            ));
+            let at = place(function.sbdf, group.routing, first);
+            function.anomalies.push(AnomalyKind::VfsUnresponsive {
+                count,
+                num_vfs: group.routing.num_vfs,
+                first,
+                at,
+            });
         }
     }
 

@@ -18,11 +18,10 @@ mod places;
 mod routing;
 mod routing_ids;
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use super::registers::{extended, sr_iov};
-use super::{Anomaly, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
+use super::{Anomaly, AnomalyKind, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
 use crate::time::Clock;
 use places::AllocatedRoutingIds;
 
@@ -90,10 +89,8 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
     for &(sbdf, _) in &policy.listed {
         let is_there = |f: &super::Function| f.sbdf == sbdf && f.sriov.is_some();
         if !topology.functions.iter().any(is_there) {
-            topology.anomalies.push(Anomaly {
-                function: sbdf,
-                text: "VFs were asked for, but no physical function is there".into(),
-            });
+            let anomaly = Anomaly::new(sbdf, AnomalyKind::NoPhysicalFunction);
+            topology.anomalies.push(anomaly);
         }
     }
     let wanted: Vec<(usize, u16)> = (0..topology.functions.len())
@@ -113,9 +110,7 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
             routing_of(topology, index, num_vfs, config)
                 .and_then(|routing| places.check(topology, index, routing).map(|()| routing))
         } else if is_preserved {
-            Err(format!(
-                "{num_vfs} VFs were asked for, but are not enabled, and nothing may be written"
-            ))
+            Err(AnomalyKind::VfsNotEnabled { num_vfs })
         } else {
             enable(topology, index, num_vfs, config, &mut places)
         };
@@ -135,11 +130,11 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
                     is_ours: !was_enabled,
                 });
             }
-            Err(text) => {
+            Err(kind) => {
                 if let Some(sriov) = &mut topology.functions[index].sriov {
                     sriov.num_vfs = 0;
                 }
-                topology.functions[index].anomalies.push(text);
+                topology.functions[index].anomalies.push(kind);
             }
         }
     }
@@ -169,10 +164,10 @@ fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u1
         (None, VfScope::All) => sriov.total_vfs,
     };
     if count > sriov.total_vfs {
-        function.anomalies.push(format!(
-            "{count} VFs are more than the {} that it can have",
-            sriov.total_vfs
-        ));
+        function.anomalies.push(AnomalyKind::TooManyVfs {
+            requested: count,
+            total_vfs: sriov.total_vfs,
+        });
     }
     let count = count.min(sriov.total_vfs);
     (count > 0).then_some(count)
@@ -184,11 +179,11 @@ fn routing_of<S: ConfigSpace>(
     index: usize,
     num_vfs: u16,
     config: &mut S,
-) -> Result<VfRouting, alloc::string::String> {
+) -> Result<VfRouting, AnomalyKind> {
     let sbdf = topology.functions[index].sbdf;
     let base = config
         .extended_capability(sbdf, extended::SR_IOV)
-        .ok_or("its VFs cannot be found: it does not answer any more")?;
+        .ok_or(AnomalyKind::PhysicalFunctionGone)?;
     let offset = ConfigOffset::new(base + sr_iov::VF_OFFSET);
     let value = config.read(sbdf, offset, Width::Dword);
     Ok(VfRouting {
@@ -206,13 +201,13 @@ fn enable<S: ConfigSpace>(
     num_vfs: u16,
     config: &mut S,
     places: &mut AllocatedRoutingIds,
-) -> Result<VfRouting, alloc::string::String> {
+) -> Result<VfRouting, AnomalyKind> {
     let function = &topology.functions[index];
     let sbdf = function.sbdf;
     let total = function.sriov.map_or(0, |sriov| sriov.total_vfs);
     let base = config
         .extended_capability(sbdf, extended::SR_IOV)
-        .ok_or("its VFs are not enabled: it does not answer any more")?;
+        .ok_or(AnomalyKind::PhysicalFunctionGone)?;
     let write = |config: &mut S, at: u16, value: u16| {
         let offset = ConfigOffset::new(base + at);
         config.write(sbdf, offset, Width::Word, u32::from(value));
@@ -222,11 +217,11 @@ fn enable<S: ConfigSpace>(
         write(config, sr_iov::NUM_VFS, num_vfs);
     }
     let routing = routing_of(topology, index, num_vfs, config)?;
-    if let Err(text) = places.check(topology, index, routing) {
+    if let Err(kind) = places.check(topology, index, routing) {
         if num_vfs != total {
             write(config, sr_iov::NUM_VFS, total);
         }
-        return Err(text);
+        return Err(kind);
     }
     let offset = ConfigOffset::new(base + sr_iov::CONTROL);
     let control = config.read(sbdf, offset, Width::Word) as u16;

@@ -1,10 +1,8 @@
 //! Which routing IDs are taken.
 
 use alloc::collections::BTreeSet;
-use alloc::format;
-use alloc::string::String;
 
-use crate::{Sbdf, Topology, VfRouting};
+use crate::{AnomalyKind, Sbdf, Topology, VfRouting};
 
 /// The functions that there are, those about to be included.
 pub(super) struct AllocatedRoutingIds {
@@ -21,13 +19,13 @@ impl AllocatedRoutingIds {
     }
 
     /// Whether the VFs of the function at `index` all have a place that is
-    /// reserved for them and free; a sentence where they have not.
+    /// reserved for them and free; what is wrong where they have not.
     pub(super) fn check(
         &self,
         topology: &Topology,
         index: usize,
         routing: VfRouting,
-    ) -> Result<(), String> {
+    ) -> Result<(), AnomalyKind> {
         let function = &topology.functions[index];
         let sbdf = function.sbdf;
         let VfRouting {
@@ -36,9 +34,11 @@ impl AllocatedRoutingIds {
             stride,
         } = routing;
         if offset == 0 || stride == 0 && num_vfs > 1 {
-            return Err(format!(
-                "its VFs are left out: offset {offset} and stride {stride} put {num_vfs} of them on top of each other"
-            ));
+            return Err(AnomalyKind::VfsExcludedOverlap {
+                offset,
+                stride,
+                num_vfs,
+            });
         }
         let reserved = match function.sriov {
             // Who enabled them has found buses for them.
@@ -48,16 +48,20 @@ impl AllocatedRoutingIds {
         };
         let last = routing.routing_id(sbdf, num_vfs) >> 8;
         if last > u32::from(reserved) {
-            return Err(format!(
-                "its VFs are left out: the last of {num_vfs} would be on bus {last:#x}, beyond bus {reserved:02x}"
-            ));
+            return Err(AnomalyKind::VfsExcludedBeyondBus {
+                num_vfs,
+                bus: last,
+                reserved,
+            });
         }
         for number in 1..=num_vfs {
-            let place = place(sbdf, routing, number);
-            if self.taken.contains(&place) {
-                return Err(format!(
-                    "its VFs are left out: VF {number} of {num_vfs} would be at {place}, where there is another function"
-                ));
+            let at = place(sbdf, routing, number);
+            if self.taken.contains(&at) {
+                return Err(AnomalyKind::VfsExcludedTaken {
+                    number,
+                    num_vfs,
+                    at,
+                });
             }
         }
         Ok(())
