@@ -5,3 +5,6 @@
 extern crate alloc;
 
 pub mod tokens;
+mod writer;
+
+pub use writer::FdtWriter;

@@ -6,7 +6,8 @@
 use core::fmt;
 use core::ops::Range;
 
-const MAGIC: u32 = 0xd00d_feed;
+/// The first four bytes of a flattened device tree, big-endian (DT 5.2).
+pub const MAGIC: u32 = 0xd00d_feed;
 const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROP: u32 = 3;
@@ -14,7 +15,7 @@ const NOP: u32 = 4;
 const END: u32 = 9;
 
 /// How deep nodes may nest; Linux stops at 64.
-const DEEPEST: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 
 /// A tree whose header and block boundaries have been checked.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +147,7 @@ impl<'a> Tokens<'a> {
                 let name = text_at(block, self.at).ok_or(TreeError::Truncated)?;
                 self.skip(name.len() + 1)?;
                 self.depth += 1;
-                if self.depth > DEEPEST {
+                if self.depth > MAX_DEPTH {
                     return Err(TreeError::Depth);
                 }
                 Token::Begin { name }
@@ -210,7 +211,9 @@ pub mod write {
     use alloc::vec::Vec;
 
     /// Bytes of the header of a tree of version 17.
-    const HEADER_SIZE: usize = 40;
+    pub const HEADER_SIZE: usize = 40;
+    /// A memory reservation block without reservations.
+    pub const NO_RESERVATIONS: [u8; 16] = [0; 16];
     /// The structure block is over.
     pub const FINISH: [u8; 4] = END.to_be_bytes();
 
@@ -219,31 +222,46 @@ pub mod write {
     pub fn start(tree: &Tree<'_>, structure: usize, strings: usize) -> Result<Vec<u8>, TreeError> {
         let structure_at = HEADER_SIZE + tree.reservations.len();
         let strings_at = structure_at + structure;
+        let header = header(structure_at, strings_at, strings, tree.boot_cpu)?;
         let total = strings_at + strings;
-        if u32::try_from(total).is_err() {
-            return Err(TreeError::TooLarge);
-        }
         let mut out = Vec::new();
         out.try_reserve_exact(total)
             .map_err(|_| TreeError::NoRoom { needed: total })?;
-        for word in [
-            MAGIC,
-            total as u32,
-            structure_at as u32,
-            strings_at as u32,
-            HEADER_SIZE as u32,
-            17,
-            16,
-            tree.boot_cpu,
-            strings as u32,
-            structure as u32,
-        ] {
-            out.extend_from_slice(&word.to_be_bytes());
-        }
+        out.extend_from_slice(&header);
         out.extend_from_slice(tree.reservations);
         Ok(out)
     }
 
+    /// The header of a tree (DT 5.2) whose memory reservation block comes
+    /// first, then the structure block from the offset `structure` on, then
+    /// `names` bytes of names from the offset `strings` on.
+    pub(crate) fn header(
+        structure: usize,
+        strings: usize,
+        names: usize,
+        boot_cpu: u32,
+    ) -> Result<[u8; HEADER_SIZE], TreeError> {
+        let total = u32::try_from(strings + names).map_err(|_| TreeError::TooLarge)?;
+        let words = [
+            MAGIC,
+            total,
+            structure as u32,
+            strings as u32,
+            HEADER_SIZE as u32,
+            17,
+            16,
+            boot_cpu,
+            names as u32,
+            (strings - structure) as u32,
+        ];
+        let mut header = [0; HEADER_SIZE];
+        for (bytes, word) in header.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        Ok(header)
+    }
+
+    /// A node begins.
     pub fn begin(out: &mut Vec<u8>, name: &str) {
         out.extend_from_slice(&BEGIN_NODE.to_be_bytes());
         out.extend_from_slice(name.as_bytes());
@@ -251,10 +269,12 @@ pub mod write {
         align(out);
     }
 
+    /// A node ends.
     pub fn end(out: &mut Vec<u8>) {
         out.extend_from_slice(&END_NODE.to_be_bytes());
     }
 
+    /// The structure block ends.
     pub fn finish(out: &mut Vec<u8>) {
         out.extend_from_slice(&FINISH);
     }
@@ -317,6 +337,8 @@ pub enum TreeError {
     Name,
     /// Nodes nest too deeply.
     Depth,
+    /// A node or property was written where none may be.
+    Order,
     /// The root node does not say in how many cells an address and a size are
     /// written, or in other numbers than 1 or 2.
     Cells,
@@ -367,7 +389,10 @@ impl fmt::Display for TreeError {
             Self::Name => {
                 f.write_str("a property of the device tree has a name outside the strings block")
             }
-            Self::Depth => write!(f, "the device tree nests more than {DEEPEST} nodes"),
+            Self::Depth => write!(f, "the device tree nests more than {MAX_DEPTH} nodes"),
+            Self::Order => f.write_str(
+                "a node or property of the device tree was written where none may be",
+            ),
             Self::Cells => f.write_str(
                 "the root of the device tree does not give #address-cells and #size-cells of 1 or 2",
             ),

@@ -7,8 +7,8 @@
 
 use alloc::vec::Vec;
 
-use vm_fdt::{Error, FdtWriter};
-
+use warmbus_fdt::FdtWriter;
+use warmbus_fdt::tokens::TreeError;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
@@ -42,17 +42,17 @@ pub struct UefiState {
 
 impl UefiState {
     /// The tree.
-    pub fn device_tree(&self) -> Result<Vec<u8>, Error> {
-        let mut tree = FdtWriter::new()?;
-        let root = tree.begin_node("")?;
-        tree.property_u32("#address-cells", 2)?;
-        tree.property_u32("#size-cells", 2)?;
-        let chosen = tree.begin_node("chosen")?;
-        tree.property_u64("linux,uefi-system-table", self.system_table.0)?;
-        tree.property_u64("linux,uefi-mmap-start", self.memory_map.start.0)?;
-        tree.property_u32("linux,uefi-mmap-size", self.memory_map.size as u32)?;
-        tree.property_u32("linux,uefi-mmap-desc-size", self.descriptor_size)?;
-        tree.property_u32("linux,uefi-mmap-desc-ver", self.descriptor_version)?;
+    pub fn device_tree(&self) -> Result<Vec<u8>, TreeError> {
+        let mut tree = FdtWriter::new();
+        tree.begin_node("");
+        tree.property_u32("#address-cells", 2);
+        tree.property_u32("#size-cells", 2);
+        tree.begin_node("chosen");
+        tree.property_u64("linux,uefi-system-table", self.system_table.0);
+        tree.property_u64("linux,uefi-mmap-start", self.memory_map.start.0);
+        tree.property_u32("linux,uefi-mmap-size", self.memory_map.size as u32);
+        tree.property_u32("linux,uefi-mmap-desc-size", self.descriptor_size);
+        tree.property_u32("linux,uefi-mmap-desc-ver", self.descriptor_version);
         // Only the kernels of some distributions look at it, and those do not
         // believe in UEFI without it.
         tree.property_u32(
@@ -62,12 +62,12 @@ impl UefiState {
                 SecureBoot::Disabled => 2,
                 SecureBoot::Enabled => 3,
             },
-        )?;
+        );
         if let Some(seed) = self.kaslr_seed {
-            tree.property_u64("kaslr-seed", seed)?;
+            tree.property_u64("kaslr-seed", seed);
         }
-        tree.end_node(chosen)?;
-        tree.end_node(root)?;
+        tree.end_node();
+        tree.end_node();
         tree.finish()
     }
 }

@@ -1,15 +1,14 @@
 //! Writing a handover.
 
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-
-use vm_fdt::FdtWriter;
 
 use super::block::BlockError;
 use super::layout::Layout;
 use super::{FunctionRecord, absent, index};
+use warmbus_fdt::FdtWriter;
+use warmbus_fdt::tokens::TreeError;
 use warmbus_kho::{
     ARENA_BLOCK, InheritedState, MAX_SCRATCH_AREAS, METADATA, Subtree, native, preserved_map,
 };
@@ -216,33 +215,33 @@ fn subtree(
     stride: u64,
     index: MemoryRange,
 ) -> Result<Vec<u8>, BuildError> {
-    let mut tree = FdtWriter::new()?;
-    let root = tree.begin_node("")?;
-    tree.property_string("compatible", "pcsc-v1")?;
-    native::u32(&mut tree, "pv", RULES_VERSION)?;
-    native::u32(&mut tree, "warmbus,version", EXTENSION_VERSION)?;
-    native::u64(&mut tree, "warmbus,generation", placement.generation)?;
-    native::u64(&mut tree, "warmbus,index", index.start.0)?;
-    native::u64(&mut tree, "warmbus,index-size", index.size)?;
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    tree.property_string("compatible", "pcsc-v1");
+    native::u32(&mut tree, "pv", RULES_VERSION);
+    native::u32(&mut tree, "warmbus,version", EXTENSION_VERSION);
+    native::u64(&mut tree, "warmbus,generation", placement.generation);
+    native::u64(&mut tree, "warmbus,index", index.start.0);
+    native::u64(&mut tree, "warmbus,index-size", index.size);
     if !placement.absent.is_empty() {
-        tree.property(absent::PROPERTY, &absent::property(placement.absent))?;
+        tree.property(absent::PROPERTY, &absent::property(placement.absent));
     }
     // Who does not know the index does not know either under which conditions a
     // block holds whose function does not exist now.
     let exists = |block: &FunctionRecord<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
     for (number, block) in blocks.iter().enumerate().filter(|(_, block)| exists(block)) {
         let function = block.sbdf;
-        let node = tree.begin_node(&format!(
+        tree.begin_node(&format!(
             "dev_{:04x}_{:02x}_{:02x}_{:x}",
             function.segment(),
             function.bus(),
             function.device(),
             function.function()
-        ))?;
-        native::u64(&mut tree, "da", first_block.0 + number as u64 * stride)?;
-        tree.end_node(node)?;
+        ));
+        native::u64(&mut tree, "da", first_block.0 + number as u64 * stride);
+        tree.end_node();
     }
-    tree.end_node(root)?;
+    tree.end_node();
     Ok(tree.finish()?)
 }
 
@@ -255,33 +254,32 @@ fn root_tree(
     inherited: &[Subtree],
 ) -> Result<Vec<u8>, BuildError> {
     let abi = layout.abi();
-    let mut tree = FdtWriter::new()?;
-    let root = tree.begin_node("")?;
-    let compatible: Vec<String> = abi.compatible().iter().map(ToString::to_string).collect();
-    tree.property_string_list("compatible", compatible)?;
-    native::u64(&mut tree, "preserved-memory-map", map.0)?;
-    let node = tree.begin_node("pcsc")?;
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    tree.property_strings("compatible", abi.compatible());
+    native::u64(&mut tree, "preserved-memory-map", map.0);
+    tree.begin_node("pcsc");
     if abi.has_radix_tree() {
-        native::u64(&mut tree, "preserved-data", subtree.start.0)?;
-        native::u64(&mut tree, "blob-size", subtree.size)?;
+        native::u64(&mut tree, "preserved-data", subtree.start.0);
+        native::u64(&mut tree, "blob-size", subtree.size);
     } else {
-        native::u64(&mut tree, "fdt", subtree.start.0)?;
+        native::u64(&mut tree, "fdt", subtree.start.0);
     }
-    tree.end_node(node)?;
+    tree.end_node();
     if let Some(metadata) = metadata {
-        let node = tree.begin_node(METADATA)?;
-        native::u64(&mut tree, "preserved-data", metadata.0)?;
-        native::u64(&mut tree, "blob-size", METADATA_SIZE as u64)?;
-        tree.end_node(node)?;
+        tree.begin_node(METADATA);
+        native::u64(&mut tree, "preserved-data", metadata.0);
+        native::u64(&mut tree, "blob-size", METADATA_SIZE as u64);
+        tree.end_node();
     }
     for subtree in inherited {
-        let node = tree.begin_node(&subtree.name)?;
+        tree.begin_node(&subtree.name);
         for (name, value) in &subtree.properties {
-            tree.property(name, value)?;
+            tree.property(name, value);
         }
-        tree.end_node(node)?;
+        tree.end_node();
     }
-    tree.end_node(root)?;
+    tree.end_node();
     Ok(tree.finish()?)
 }
 
@@ -343,7 +341,7 @@ pub enum BuildError {
         run: u64,
     },
     /// A tree could not be written.
-    Tree(vm_fdt::Error),
+    Tree(TreeError),
 }
 
 impl fmt::Display for BuildError {
@@ -387,8 +385,8 @@ impl From<BlockError> for BuildError {
     }
 }
 
-impl From<vm_fdt::Error> for BuildError {
-    fn from(error: vm_fdt::Error) -> Self {
+impl From<TreeError> for BuildError {
+    fn from(error: TreeError) -> Self {
         Self::Tree(error)
     }
 }

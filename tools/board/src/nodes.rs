@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use vm_fdt::FdtWriter;
+use warmbus_fdt::FdtWriter;
 
 use crate::error::Error;
 use crate::fields::{Fields, join, number};
@@ -23,10 +23,13 @@ pub(crate) fn write(fields: &Fields<'_>) -> Result<Vec<u8>, Error> {
     let mut writer = Writer {
         fields,
         labels,
-        tree: FdtWriter::new().expect("an empty tree can be started"),
+        tree: FdtWriter::new(),
     };
     writer.node("", &fields.path, fields.table)?;
-    Ok(writer.tree.finish().expect("all nodes have ended"))
+    writer.tree.finish().map_err(|error| {
+        // Names were checked and all nodes have ended: they are too deep.
+        fields.source.error(0, format!("{}: {error}", fields.path))
+    })
 }
 
 /// Gives each label of `table` and below a number.
@@ -61,10 +64,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn node(&mut self, name: &str, path: &str, table: &DeTable<'_>) -> Result<(), Error> {
-        let node = self.tree.begin_node(name).map_err(|error| {
-            // The name was checked: it is too deep.
-            self.fields.source.error(0, format!("{path}: {error}"))
-        })?;
+        self.tree.begin_node(name);
         // Properties come before the nodes below (DT 5.4.2).
         for (key, value) in table {
             if !value.get_ref().is_table() {
@@ -80,7 +80,7 @@ impl Writer<'_> {
                 self.node(key.get_ref(), &here, below)?;
             }
         }
-        self.tree.end_node(node).expect("the node has begun");
+        self.tree.end_node();
         Ok(())
     }
 
@@ -97,9 +97,7 @@ impl Writer<'_> {
         let bytes = match value.get_ref() {
             DeValue::String(label) if name == LABEL => {
                 let number = self.labels[label.as_ref()];
-                self.tree
-                    .property_u32("phandle", number)
-                    .expect("names were checked");
+                self.tree.property_u32("phandle", number);
                 return Ok(());
             }
             DeValue::Boolean(true) => Some(Vec::new()),
@@ -126,9 +124,7 @@ impl Writer<'_> {
         let bytes = bytes.ok_or_else(|| {
             self.wrong(key, &here, "is neither true, a text, a cell of 32 bits, a label that there is nor a list of texts or of cells")
         })?;
-        self.tree
-            .property(name, &bytes)
-            .expect("names were checked");
+        self.tree.property(name, &bytes);
         Ok(())
     }
 

@@ -14,8 +14,7 @@ use alloc::vec::Vec;
 
 pub use complete::complete;
 
-use vm_fdt::FdtWriter;
-
+use warmbus_fdt::FdtWriter;
 use warmbus_fdt::tokens::{Token, Tree};
 use warmbus_linux::payload::Payload;
 use warmbus_memory::MemoryRange;
@@ -119,25 +118,22 @@ fn named_modules(tree: &[u8]) -> Vec<(&'static str, MemoryRange)> {
 
 /// A tree with nothing but the nodes of `modules`.
 fn module_nodes(modules: &[(&'static str, MemoryRange)]) -> Option<Vec<u8>> {
-    let write = || {
-        let mut tree = FdtWriter::new()?;
-        let root = tree.begin_node("")?;
-        let chosen = tree.begin_node("chosen")?;
-        tree.property_u32("#address-cells", 2)?;
-        tree.property_u32("#size-cells", 2)?;
-        for (kind, region) in modules {
-            let module = tree.begin_node(&format!("module@{:x}", region.start.0))?;
-            let compatible = [*kind, "multiboot,module"].map(String::from);
-            tree.property_string_list("compatible", compatible.into())?;
-            tree.property_array_u64("reg", &[region.start.0, region.size])?;
-            tree.end_node(module)?;
-        }
-        tree.end_node(chosen)?;
-        tree.end_node(root)?;
-        tree.finish()
-    };
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    tree.begin_node("chosen");
+    tree.property_u32("#address-cells", 2);
+    tree.property_u32("#size-cells", 2);
+    for (kind, range) in modules {
+        tree.begin_node(&format!("module@{:x}", range.start.0));
+        tree.property_strings("compatible", &[kind, "multiboot,module"]);
+        let reg = [range.start.0, range.size].map(u64::to_be_bytes);
+        tree.property("reg", reg.as_flattened());
+        tree.end_node();
+    }
+    tree.end_node();
+    tree.end_node();
     // All that varies are numbers, with which nothing can go wrong.
-    write().ok().filter(|_| !modules.is_empty())
+    tree.finish().ok().filter(|_| !modules.is_empty())
 }
 
 /// A property of the root node.
