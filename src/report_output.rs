@@ -6,6 +6,7 @@ use core::fmt;
 use log::{debug, info, warn};
 use warmbus_boot::board::Completed;
 use warmbus_boot::options::Options;
+use warmbus_boot::report::console::Section;
 use warmbus_boot::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
 use warmbus_machine::Machine;
 
@@ -91,19 +92,21 @@ pub(crate) fn print_report(
     println!("");
     let _ = report::summary::write(&report, &mut console);
     if options.report {
-        section("REPORT", || report::json::write(&report, &mut Console));
+        section(Section::Report, || {
+            report::json::write(&report, &mut Console)
+        });
     }
     if options.lspci {
-        section("LSPCI", || {
+        section(Section::Lspci, || {
             report::lspci::write(&outcome.topology, &cached, &mut Console)
         });
     }
 }
 
-fn section(name: &str, write: impl FnOnce() -> fmt::Result) {
-    println!("-----BEGIN WARMBUS {name}-----");
+fn section(section: Section, write: impl FnOnce() -> fmt::Result) {
+    println!("{}", section.begin());
     let _ = write();
-    println!("-----END WARMBUS {name}-----");
+    println!("{}", section.end());
 }
 
 /// Writes to the console as it is.

@@ -2,8 +2,8 @@
 //! kept: a Primary Bus Number of 0 is accepted, as Linux accepts it.
 
 use warmbus_boot::unassigned::first_unassigned;
-use warmbus_pcie_sim::{BarModel, Fabric, devices};
 use warmbus_pci::{AnomalyKind, BusRange, Width, verify_assignment};
+use warmbus_pcie_sim::{BarModel, Fabric, devices};
 use warmbus_pcsc_format::HandoverRecords;
 
 use crate::{at, boot, boot_with};

@@ -8,10 +8,10 @@
 
 use warmbus_pci::ConfigSpace;
 use warmbus_pci::Probe;
-use warmbus_pci::{DumpedConfigSpace, Sbdf};
+use warmbus_pci::{DumpedConfigSpace, HexDump, Sbdf};
 use warmbus_pcsc::ConfigCache;
 
-use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
+use super::lspci::{Decoded, by_function, differences, lspci};
 use super::scratch;
 
 /// One function with a list that is not as it should be.
@@ -141,7 +141,7 @@ fn cases() -> Vec<Case> {
 fn the_walk_stops_where_lspci_stops_and_says_so() {
     let sbdf = Sbdf::new(0, 0, 1, 0);
     for (index, case) in cases().into_iter().enumerate() {
-        let dump = format!("{sbdf} x\n{}\n", lines_of(&case.space));
+        let dump = format!("{sbdf} x\n{}\n", HexDump(&case.space));
         let path = scratch(&format!("broken-{index}.txt"), &dump);
         let printed = by_function(&lspci(&path, &["-D", "-vvv"]));
         let mut decoded = Decoded::new(&printed[&sbdf.to_string()]);

@@ -1,10 +1,10 @@
 //! Dumps, read and written, as `lspci` reads and prints them.
 
 use proptest::prelude::*;
-use warmbus_pci::{DumpedConfigSpace, Sbdf};
+use warmbus_pci::{DumpedConfigSpace, HexDump, Sbdf};
 use warmbus_pcie_sim::proptest_config;
 
-use super::lspci::{Decoded, by_function, differences, lines_of, lspci};
+use super::lspci::{Decoded, by_function, differences, lspci};
 use super::{bare, corpus, dump_of, printed_address, scratch, with_capabilities_of};
 
 #[test]
@@ -19,7 +19,7 @@ fn every_byte_of_every_dump_reads_as_lspci_reads_it() {
                 .get(&address)
                 .unwrap_or_else(|| panic!("{}: lspci has no {address}", dump.path.display()));
             let (_, lines) = text.split_once('\n').expect("a line, then bytes");
-            let ours = lines_of(dump.recorded.bytes(function).expect("recorded"));
+            let ours = HexDump(dump.recorded.bytes(function).expect("recorded")).to_string();
             assert_eq!(
                 lines.trim_end(),
                 ours.trim_end(),

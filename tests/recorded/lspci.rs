@@ -1,7 +1,6 @@
 //! The real `lspci` as an oracle.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -26,19 +25,6 @@ pub(crate) fn lspci(dump: &Path, options: &[&str]) -> String {
         dump.display()
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Bytes in the lines that `lspci -xxxx` writes.
-pub(crate) fn lines_of(bytes: &[u8]) -> String {
-    let mut lines = String::new();
-    for (index, line) in bytes.chunks(16).enumerate() {
-        write!(lines, "{:02x}:", index * 16).expect("a string takes it");
-        for byte in line {
-            write!(lines, " {byte:02x}").expect("a string takes it");
-        }
-        lines += "\n";
-    }
-    lines
 }
 
 /// What `lspci` prints for each function, by the address it prints.

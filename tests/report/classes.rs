@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use warmbus_boot::report::names;
-use warmbus_pci::Sbdf;
+use warmbus_pci::{HexDump, Sbdf};
 
-use super::lspci::{by_function, lines_of, lspci};
+use super::lspci::{by_function, lspci};
 
 /// What `lspci` calls every sub-class of the base classes `0..=last_base`.
 fn names_of_lspci(last_base: u8) -> Vec<(u16, String)> {
@@ -20,7 +20,7 @@ fn names_of_lspci(last_base: u8) -> Vec<(u16, String)> {
         bytes[..4].copy_from_slice(&[0xf4, 0x1a, 1, 0]);
         bytes[10..12].copy_from_slice(&[sub, base]);
         writeln!(dump, "{} x", sbdf(class)).expect("a string takes it");
-        dump += &lines_of(&bytes);
+        dump += &HexDump(&bytes).to_string();
         dump += "\n";
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("classes.txt");

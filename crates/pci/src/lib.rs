@@ -39,7 +39,7 @@ pub use config_space::{ConfigSpace, PlainConfig, Probe, VENDOR_NOT_READY};
 pub use counting::{AccessCounts, CountingAccess};
 pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, CamLayout, HostBridge, HostWindow, Mechanism, WindowKind};
-pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace};
+pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace, HexDump};
 pub use prefetch::{
     ConfigRead, PrefetchedAccess, ReadBatches, ReadResult, group_reads_by_root_port,
 };

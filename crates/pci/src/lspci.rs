@@ -161,13 +161,26 @@ impl DumpedConfigSpace {
         Ok(())
     }
 
+    /// The configuration spaces `functions`, whose bytes start at offset 0.
+    /// Bytes from offset 4096 on are ignored.
+    pub fn from_functions(functions: impl IntoIterator<Item = (Sbdf, Vec<u8>)>) -> Self {
+        let cut = |(function, mut bytes): (Sbdf, Vec<u8>)| {
+            bytes.truncate(ConfigOffset::END.into());
+            (function, bytes)
+        };
+        Self {
+            functions: functions.into_iter().map(cut).collect(),
+            writes: 0,
+        }
+    }
+
     /// The functions, in ascending order.
     pub fn functions(&self) -> impl Iterator<Item = Sbdf> {
         self.functions.keys().copied()
     }
 
-    /// The recorded bytes of a function, from offset 0 on: 64, 128, 256 or
-    /// 4096.
+    /// The bytes of a function, from offset 0 on: 64, 128, 256 or 4096 of one
+    /// that was read from a dump.
     pub fn bytes(&self, function: Sbdf) -> Option<&[u8]> {
         self.functions.get(&function).map(Vec::as_slice)
     }
@@ -196,6 +209,24 @@ impl ConfigAccess for DumpedConfigSpace {
 
     fn write(&mut self, _: Sbdf, _: ConfigOffset, _: Width, _: u32) {
         self.writes += 1;
+    }
+}
+
+/// Bytes in the lines that `lspci -x` writes for a function: the offset of the
+/// first byte, a colon, and 16 bytes, all in hexadecimal.
+#[derive(Clone, Copy, Debug)]
+pub struct HexDump<'a>(pub &'a [u8]);
+
+impl fmt::Display for HexDump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.0.chunks(16).enumerate() {
+            write!(f, "{:02x}:", index * 16)?;
+            for byte in line {
+                write!(f, " {byte:02x}")?;
+            }
+            f.write_str("\n")?;
+        }
+        Ok(())
     }
 }
 
@@ -230,18 +261,9 @@ mod tests {
     use super::*;
     use alloc::format;
     use alloc::string::{String, ToString};
-    use core::fmt::Write as _;
 
     fn dump(address: &str, bytes: &[u8]) -> String {
-        let mut text = format!("{address} Class 0604\n");
-        for (index, line) in bytes.chunks(16).enumerate() {
-            write!(text, "{:02x}:", index * 16).unwrap();
-            for byte in line {
-                write!(text, " {byte:02x}").unwrap();
-            }
-            text += "\n";
-        }
-        text + "\n"
+        format!("{address} Class 0604\n{}\n", HexDump(bytes))
     }
 
     fn counting(size: u16) -> Vec<u8> {
@@ -264,6 +286,23 @@ mod tests {
             recorded.read(absent, ConfigOffset::new(0), Width::Dword),
             0xffff_ffff
         );
+    }
+
+    #[test]
+    fn a_hex_dump_has_the_lines_of_lspci() {
+        let bytes: Vec<u8> = (0xf5..=0xff).chain(0..10).collect();
+        let lines = "00: f5 f6 f7 f8 f9 fa fb fc fd fe ff 00 01 02 03 04\n10: 05 06 07 08 09\n";
+        assert_eq!(HexDump(&bytes).to_string(), lines);
+        let last = HexDump(&[0; 4096]).to_string();
+        assert!(last.ends_with("\nff0: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00\n"));
+        assert_eq!(HexDump(&[]).to_string(), "");
+    }
+
+    #[test]
+    fn bytes_beyond_a_configuration_space_are_ignored() {
+        let sbdf = Sbdf::new(0, 0, 0, 0);
+        let space = DumpedConfigSpace::from_functions([(sbdf, counting(4100))]);
+        assert_eq!(space.bytes(sbdf).map(<[u8]>::len), Some(4096));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::fs;
 
+use warmbus_boot::report::console::Outcome;
 use warmbus_qemu_tests::boot::{Boot, Lab, image};
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
 use warmbus_qemu_tests::{pci, prove};
-use xtask::console::Outcome;
 use xtask::qemu::Machine;
 
 /// Boots the topology `small` with a tree that `change` spoiled.

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
+use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, booted};
 use xtask::bench::peer::Peer;
 use xtask::bench::results::Results;
-use xtask::{paths, topology, trace};
+use xtask::{paths, topology};
 
 #[test]
 fn a_quick_run_counts_what_is_written_down() {

@@ -1,8 +1,8 @@
 //! The firmware itself breaks: Linux starts all the same.
 
+use warmbus_boot::report::console::Outcome;
 use warmbus_qemu_tests::boot::{Boot, Lab};
 use warmbus_qemu_tests::tree::Tree;
-use xtask::console::Outcome;
 
 use crate::bad_input::{TREE, entered_with};
 use crate::start::{COMMAND_LINE, additions, testimony, with_kernel_at};

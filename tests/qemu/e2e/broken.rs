@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use warmbus_boot::report::console::Outcome;
 use warmbus_pci::{PortType, Width};
 use warmbus_pcie_sim::{
     BarModel, BridgeWindows, ExpressModel, Fabric, Fault, FunctionModel, HostId, NodeId, Quirk,
@@ -14,7 +15,6 @@ use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::linux::{LinuxBoot, Moment, payload};
 use warmbus_qemu_tests::simulated::{self, Simulated};
 use warmbus_qemu_tests::{consumer, pci};
-use xtask::console::Outcome;
 
 /// A port with what is broken below it, on device 1 of the root bus.
 const PORT: &str = "0000:00:01.0";

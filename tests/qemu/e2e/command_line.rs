@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::{Command, Output};
 
+use warmbus_cli::trace::Access;
 use warmbus_qemu_tests::Lab;
 use xtask::paths;
-use xtask::trace::Access;
 
 /// Calls the script in the directory of `lab`.
 fn script(lab: &Lab, arguments: &[&str]) -> Output {

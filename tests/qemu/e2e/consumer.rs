@@ -5,12 +5,12 @@
 use std::fs;
 use std::sync::OnceLock;
 
+use warmbus_boot::report::console::Outcome;
+use warmbus_cli::trace::{Counts, counts};
 use warmbus_qemu_tests::boot::{Lab, TOPOLOGIES};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
-use xtask::console::Outcome;
 use xtask::paths;
-use xtask::trace::{Counts, counts};
 
 /// What a boot does that is counted. What it compares stands between marks.
 const COUNTED: &str = "summary,mark:1,compare,mark:2,cache";

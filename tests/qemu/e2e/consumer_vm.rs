@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
+use warmbus_cli::trace::counts;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
-use xtask::trace::counts;
 
 use crate::consumer::{ended_well, everything_was_restored, percent};
 

@@ -1,10 +1,10 @@
 //! Hardware that is not as its description says: a report that says so, and a
 //! started Linux.
 
+use warmbus_boot::report::console::Outcome;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::pci;
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
-use xtask::console::Outcome;
 
 use crate::start::with_kernel_at;
 

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use warmbus_boot::report::console::Outcome;
+use warmbus_cli::trace::Kind;
 use warmbus_qemu_tests::boot::{Lab, image};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{LinuxBoot, initramfs, kernel, payload};
-use xtask::console::Outcome;
 use xtask::qemu::{Machine, Payload};
-use xtask::trace::Kind;
 
 /// The topology of the test: a root port with the disk, and a device beside it.
 fn devices(disk: &str) -> Vec<String> {

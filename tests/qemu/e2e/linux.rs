@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use warmbus_boot::report::console::Outcome;
+use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::handover::{Block, Replay};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
 use warmbus_qemu_tests::pci;
-use xtask::console::Outcome;
+use xtask::process;
 use xtask::qemu::{Machine, Payload};
-use xtask::{process, trace};
 
 /// Everything that Linux can tell, at rest after all memory was used once.
 pub(crate) const ALL: &str = "summary,pressure,summary,sections,wait";

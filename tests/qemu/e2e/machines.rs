@@ -1,11 +1,11 @@
 //! Machines that differ from the plain one.
 
+use warmbus_boot::report::console::Outcome;
+use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Boot, Lab, booted};
 use warmbus_qemu_tests::prove;
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
-use xtask::console::Outcome;
 use xtask::qemu::Machine;
-use xtask::trace;
 
 /// Boots the topology `switch` on a changed machine and proves all of it.
 fn proven(change: impl FnOnce(Machine) -> Machine) -> Boot {

@@ -1,9 +1,9 @@
 //! Preserve mode: everything is taken as it is found.
 
+use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Boot, LOADED, Lab, u_boot_alone};
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
 use warmbus_qemu_tests::{pci, prove};
-use xtask::trace;
 
 /// Not one write reached configuration space, and what is there is listed.
 fn nothing_was_written(boot: &Boot) {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use warmbus_boot::report::console::Outcome;
+use warmbus_cli::trace::Kind;
 use warmbus_qemu_tests::boot::{self, Lab};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::debugger::Debugger;
@@ -10,11 +12,9 @@ use warmbus_qemu_tests::linux::{LinuxBoot, payload};
 use warmbus_qemu_tests::prove;
 use warmbus_qemu_tests::tree::Tree;
 use xtask::bench::sizes;
-use xtask::console::Outcome;
 use xtask::qemu::{Machine, Payload};
 use xtask::test;
 use xtask::topology::Topology;
-use xtask::trace::Kind;
 
 use crate::consumer::ended_well;
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use warmbus_boot::report::console::Outcome;
 use warmbus_qemu_tests::boot::{Boot, Lab};
 use warmbus_qemu_tests::tree::Tree;
-use xtask::console::Outcome;
 use xtask::process;
 use xtask::qemu::Machine;
 
@@ -108,8 +108,8 @@ fn told(change_kernel: impl FnOnce(&mut Vec<u8>), words: &str) -> (Boot, Vec<Str
     // What asks for sections comes along with the boot and is no difference.
     let described = machine
         .clone()
-        .section(xtask::console::Section::Report)
-        .section(xtask::console::Section::Lspci);
+        .section(warmbus_boot::report::console::Section::Report)
+        .section(warmbus_boot::report::console::Section::Lspci);
     let tree = Tree::of(&described, &lab);
     let boot = lab.boot(machine).expect("it boots");
     let command_line = format!("bootargs = \"{COMMAND_LINE}\";");

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use warmbus_cli::trace::{self, Kind};
 use warmbus_qemu_tests::boot::{Boot, Lab, booted, u_boot_alone};
 use warmbus_qemu_tests::pci::Function;
 use warmbus_qemu_tests::prove;
 use xtask::paths;
-use xtask::trace::{self, Kind};
 
 /// One module of the same tests for each topology, so that each has a name.
 macro_rules! on {

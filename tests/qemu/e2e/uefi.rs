@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use warmbus_boot::report::console::{Outcome, Section};
+use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
 use warmbus_qemu_tests::pci;
-use xtask::console::{Outcome, Section};
 use xtask::qemu::Machine;
-use xtask::trace;
 
 use super::linux as proofs;
 
@@ -86,7 +86,7 @@ fn a_kernel_that_only_uefi_can_start_is_started_by_uefi() {
         .unwrap();
     let mut lines = Vec::new();
     while let Some(event) = running.event().unwrap() {
-        if let xtask::console::Event::Text(line) = event {
+        if let warmbus_boot::report::console::Event::Text(line) = event {
             lines.push(line);
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Boot, Lab};
 use warmbus_qemu_tests::pci::Function;
 use warmbus_qemu_tests::prove;
-use xtask::trace;
 
 /// VFs of the topology `sriov`.
 const VFS: usize = 4 * 127;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
-use xtask::console::{Event, Outcome, Section};
+use warmbus_boot::report::console::{Event, Outcome, Section};
+use warmbus_cli::trace::Access;
 use xtask::qemu::{Machine, Running};
 use xtask::setup::{self, Purpose};
 use xtask::topology::Topology;
-use xtask::trace::Access;
 use xtask::{build, test};
 
 use crate::pci::Function;

@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use xtask::trace::{Access, Counts, counts};
+use warmbus_cli::trace::{Access, Counts, counts};
 use xtask::{linux, test};
 
 use crate::linux::LinuxBoot;

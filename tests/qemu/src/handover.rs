@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use warmbus_cli::trace::{Access, Kind};
 use xtask::process;
-use xtask::trace::{Access, Kind};
 
 /// Bytes of a data block.
 pub const BLOCK: u64 = 8192;

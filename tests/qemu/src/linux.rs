@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use xtask::console::{Event, Section};
+use warmbus_boot::report::console::{Event, Section};
+use warmbus_cli::trace::{self, Access};
 use xtask::qemu::{Machine, Payload, Running};
-use xtask::trace::{self, Access};
 use xtask::{linux, run, test};
 
 use crate::handover::{self, Block, Subtree};

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use xtask::console::Outcome;
-use xtask::trace::{self, Access, Kind};
+use warmbus_boot::report::console::Outcome;
+use warmbus_cli::trace::{self, Access, Kind};
 
 use crate::Boot;
 use crate::pci::{self, Function, Region};

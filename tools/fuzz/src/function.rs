@@ -1,32 +1,27 @@
 //! One function whose configuration space is the bytes.
 
-use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigAccess, ConfigOffset, DumpedConfigSpace, Sbdf, Width};
 use warmbus_pci::{ConfigSpace, Probe};
 use warmbus_pcsc::ConfigCache;
 
-/// More reads than walk, capture and check of one function can take: each of
-/// its dwords in up to four pieces, twice, and the questions whether it is
-/// still there.
+/// Exceeds the reads that walk, capture and self-check of one function need:
+/// each of its dwords in up to four parts, twice, and the reads of its ID.
 const MAX_READS: u32 = 4 * 4096;
 
 /// The function that answers.
 const FUNCTION: Sbdf = Sbdf::new(0, 0, 0, 0);
 
-struct Registers {
-    bytes: Vec<u8>,
+/// A read-only configuration space that bounds the number of reads.
+struct Bounded {
+    space: DumpedConfigSpace,
     reads: u32,
 }
 
-impl ConfigAccess for Registers {
+impl ConfigAccess for Bounded {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         self.reads += 1;
         assert!(self.reads < MAX_READS, "the walk does not end");
-        if function != FUNCTION {
-            return width.ones();
-        }
-        let bytes = &self.bytes[offset.index()..][..usize::from(width.bytes())];
-        let fold = |value, byte: &u8| value << 8 | u32::from(*byte);
-        bytes.iter().rev().fold(0, fold)
+        self.space.read(function, offset, width)
     }
 
     fn write(&mut self, _: Sbdf, _: ConfigOffset, _: Width, _: u32) {
@@ -42,7 +37,8 @@ impl ConfigAccess for Registers {
 pub fn function(data: &[u8]) {
     let mut bytes = data[..data.len().min(4096)].to_vec();
     bytes.resize(4096, 0);
-    let mut cached = ConfigCache::new(Registers { bytes, reads: 0 });
+    let space = DumpedConfigSpace::from_functions([(FUNCTION, bytes)]);
+    let mut cached = ConfigCache::new(Bounded { space, reads: 0 });
     if !matches!(cached.probe(FUNCTION), Probe::Present { .. }) {
         return;
     }

@@ -10,30 +10,14 @@ use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machin
 use warmbus_pci::registers::{extended, header_type, sr_iov, status};
 use warmbus_pci::{
     AnomalyKind, AssignPolicy, BridgeInfo, BusRange, CamLayout, ConfigAccess, ConfigOffset,
-    Function, HostBridge, Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo, Width, assign,
+    DumpedConfigSpace, Function, HostBridge, Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo,
+    Width, assign,
 };
 use warmbus_pci::{ConfigSpace, Probe, VfIdentity};
 use warmbus_pcsc::names::{Layout, RegisterMap};
 use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 use crate::input::{Capture, Space, VirtualFunction};
-
-/// Captured bytes as something that can be read. Writes do nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Shadow(BTreeMap<Sbdf, Vec<u8>>);
-
-impl Shadow {
-    /// The bytes of `spaces`.
-    #[must_use]
-    pub fn new(spaces: &BTreeMap<Sbdf, Space>) -> Self {
-        Self(
-            spaces
-                .iter()
-                .map(|(&sbdf, space)| (sbdf, walkable(space)))
-                .collect(),
-        )
-    }
-}
 
 /// The bytes of `space`, those that are not known as 0, with the one bit that
 /// leads to the capabilities: Status is seldom kept.
@@ -59,28 +43,10 @@ pub fn walkable(space: &Space) -> Vec<u8> {
     bytes
 }
 
-impl ConfigAccess for Shadow {
-    fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
-        let len = usize::from(width.bytes());
-        let start = offset.index() & !(len - 1);
-        let found = self
-            .0
-            .get(&function)
-            .and_then(|bytes| bytes.get(start..start + len));
-        found.map_or(width.ones(), |found| {
-            let mut value = [0; 4];
-            value[..len].copy_from_slice(found);
-            u32::from_le_bytes(value)
-        })
-    }
-
-    fn write(&mut self, _: Sbdf, _: ConfigOffset, _: Width, _: u32) {}
-}
-
 /// The functions of a capture.
 #[derive(Debug)]
 pub struct Hierarchy {
-    cache: ConfigCache<Shadow>,
+    cache: ConfigCache<DumpedConfigSpace>,
     names: BTreeMap<Sbdf, RegisterMap>,
     topology: Topology,
 }
@@ -89,7 +55,9 @@ impl Hierarchy {
     /// Walks the functions of `capture`.
     #[must_use]
     pub fn new(capture: &Capture) -> Self {
-        let mut cache = ConfigCache::new(Shadow::new(&capture.spaces));
+        let spaces = capture.spaces.iter();
+        let spaces = spaces.map(|(&sbdf, space)| (sbdf, walkable(space)));
+        let mut cache = ConfigCache::new(DumpedConfigSpace::from_functions(spaces));
         let mut names = BTreeMap::new();
         let mut found = BTreeMap::new();
         for (&sbdf, space) in &capture.spaces {
@@ -265,7 +233,7 @@ fn note_virtual_functions(topology: &mut Topology, capture: &Capture) {
 
 /// Takes in a virtual function by way of its physical one, which is there
 /// already: its number is lower.
-fn probe_vf(cache: &mut ConfigCache<Shadow>, sbdf: Sbdf, vf: VirtualFunction) -> Probe {
+fn probe_vf(cache: &mut ConfigCache<DumpedConfigSpace>, sbdf: Sbdf, vf: VirtualFunction) -> Probe {
     let sr_iov = cache
         .block(vf.physical)
         .and_then(|block| block.extended_capability(extended::SR_IOV));

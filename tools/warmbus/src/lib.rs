@@ -8,6 +8,7 @@ pub mod input;
 pub mod inspect;
 pub mod lspci;
 pub mod replay;
+pub mod trace;
 
 /// What a command found, beside what it printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

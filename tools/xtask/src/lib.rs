@@ -1,12 +1,10 @@
 //! Everything a developer of Warmbus runs, as a library.
 //!
-//! The binary `cargo xtask` is a thin front of it, and so are the end-to-end
-//! tests: QEMU command lines, the parser of QEMU's trace and the reader of the
-//! firmware's console exist once, here.
+//! The binary `cargo xtask` and the end-to-end tests are its users: each command
+//! line of QEMU exists once, here.
 
 pub mod bench;
 pub mod build;
-pub mod console;
 pub mod debian;
 pub mod disk;
 pub mod flat;
@@ -22,7 +20,6 @@ pub mod setup;
 pub mod test;
 pub mod toolchain;
 pub mod topology;
-pub mod trace;
 
 use std::fmt;
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use warmbus_boot::report::console::{Event, Outcome, Section};
 
-use crate::console::{Event, Outcome, Section};
 use crate::image;
 use crate::qemu::{Machine, Payload, Running};
 use crate::setup::{self, Purpose};
@@ -186,11 +186,11 @@ pub fn run(options: &Options) -> Result<()> {
             file.display()
         );
     }
-    match outcome {
-        Outcome::Failed(why) => bail!("the firmware failed: {why}"),
-        Outcome::Ok if !ended.clean => bail!("QEMU did not end by itself after the guest had"),
-        Outcome::Ok => after,
+    outcome.into_result()?;
+    if !ended.clean {
+        bail!("QEMU did not end by itself after the guest had");
     }
+    after
 }
 
 impl Options {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use super::{CachedBytes, names};
-use warmbus_pci::{ConfigOffset, Function, Sbdf, Topology};
+use warmbus_pci::{ConfigOffset, Function, HexDump, Sbdf, Topology};
 
 /// Writes every function of `topology` in the form of `lspci -D -xxxx`: a line
 /// with its address, class and ids, then 256 or 4096 bytes, 16 a line, then an
@@ -29,21 +29,15 @@ pub fn write<'c>(
         space.fill(function, cached(function.sbdf));
         write!(
             to,
-            "{} {} [{:04x}]: Device [{:04x}:{:04x}] (rev {:02x})",
+            "{} {} [{:04x}]: Device [{:04x}:{:04x}] (rev {:02x})\n{}\n",
             function.sbdf,
             names::class(function.class_code),
             function.class_code >> 8,
             function.vendor_id,
             function.device_id,
             function.revision,
+            HexDump(&space.bytes),
         )?;
-        for (index, line) in space.bytes.chunks(16).enumerate() {
-            write!(to, "\n{:02x}:", index * 16)?;
-            for byte in line {
-                write!(to, " {byte:02x}")?;
-            }
-        }
-        to.write_str("\n\n")?;
     }
     Ok(())
 }

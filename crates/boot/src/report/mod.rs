@@ -4,8 +4,10 @@
 //! the cache know, and everything else only reads it. [`json`] writes it for
 //! programs, [`tree`] and [`summary`] print it on a console, and [`lspci`]
 //! writes the captured configuration spaces in a form that `lspci -F` reads.
+//! [`console`] is the form in which all of that is printed, and its reader.
 
 mod build;
+pub mod console;
 pub mod json;
 pub mod lspci;
 mod model;

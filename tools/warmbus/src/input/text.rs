@@ -1,9 +1,9 @@
 //! Reports, dumps, and consoles that show either.
 
 use anyhow::{Result, anyhow, bail, ensure};
+use warmbus_boot::report::console::{Event, Reader, Section};
 use warmbus_boot::report::{Report, SCHEMA};
 use warmbus_pci::{DumpError, DumpedConfigSpace};
-use xtask::console::{Event, Reader, Section};
 
 use super::{Capture, Kind, Space};
 

@@ -10,12 +10,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use warmbus_pci::{ConfigOffset, Sbdf, Width};
-use xtask::trace::{Access, Kind};
 
 pub use outcome::{Outcome, Run, Stale, Tally};
 
 use crate::Verdict;
 use crate::input::Capture;
+use crate::trace::{self, Access, Kind};
 
 /// One access of a trace and the line that it stands on, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub fn parse_trace(text: &str) -> Result<Vec<Traced>> {
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;
         let Some(access) = Access::parse(line) else {
-            if xtask::trace::is_trace(line) && line.contains("pcie-mmcfg-mmio") {
+            if trace::is_trace(line) && line.contains("pcie-mmcfg-mmio") {
                 bail!("line {line_number}: no access to configuration space can be read from it");
             }
             continue;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use warmbus_boot::report::Report;
+use warmbus_boot::report::console::{Event, Section};
 
 use super::peer::{Boot, CLEAR_SCREEN};
-use crate::console::{Event, Outcome, Section};
 use crate::qemu::{Log, Machine, Payload, Running};
 use crate::run::LINUX_BOOTARGS;
 use crate::setup::{self, Purpose};
@@ -252,7 +252,7 @@ impl Recording {
                     self.report =
                         Some(serde_json::from_str(&text).context("the report is no JSON")?);
                 }
-                Event::Result(Outcome::Failed(why)) => bail!("the firmware failed: {why}"),
+                Event::Result(outcome) => outcome.into_result()?,
                 _ => {}
             }
         }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use warmbus_cli::trace::{self, Access};
 
 use crate::qemu::Log;
-use crate::trace::{self, Access};
 
 /// What one peer did to configuration space, by QEMU's trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use warmbus_cli::trace::Access;
 
 use super::Counter;
 use super::boots::{Recording, Tools};
@@ -15,7 +16,6 @@ use super::measure::{Measure, mark};
 use super::results::VirtualMachines;
 use crate::qemu::{Log, Machine};
 use crate::topology::Topology;
-use crate::trace::Access;
 
 /// Topologies, the step that comes first, and the one that gives functions away:
 /// all that are no bridges, or all that are virtual.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use warmbus_board::Board;
+use warmbus_boot::report::console::Event;
 
-use crate::console::Event;
 use crate::progress::Step;
 use crate::qemu::Machine;
 use crate::run::{self, check_readable};

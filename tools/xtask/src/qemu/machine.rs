@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use warmbus_boot::report::console::Section;
 
 use super::{Running, uefi};
-use crate::console::Section;
 use crate::process::words;
 use crate::topology::Topology;
 use crate::{paths, process};

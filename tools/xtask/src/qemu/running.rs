@@ -9,11 +9,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use warmbus_boot::report::console::{Event, Outcome, Reader};
+use warmbus_cli::trace;
 
-use crate::console::{Event, Outcome, Reader};
 use crate::process::{Guard, for_each_line, words};
 use crate::qmp::Client;
-use crate::trace;
 
 /// How long a guest may be silent before it counts as hung.
 pub const SILENCE: Duration = Duration::from_secs(300);

@@ -1,4 +1,4 @@
-//! QEMU's own count of accesses to configuration space.
+//! Accesses to configuration space, as QEMU traces them.
 //!
 //! With the trace events `memory_region_ops_read` and `memory_region_ops_write`
 //! QEMU writes a line for every access to a device's memory region. The ECAM
@@ -9,11 +9,11 @@
 //! memory_region_ops_read cpu 0 mr 0x5578f7cdc000 addr 0xe value 0x0 size 1 name 'pcie-mmcfg-mmio'
 //! ```
 //!
-//! where `addr` is the offset in the window and `size` is in bytes. Where QEMU
-//! was told to, `<process>@<seconds>.<microseconds>:` comes before.
+//! where `addr` is the offset in the window and `size` is in bytes. With time
+//! stamps enabled in QEMU, `<process>@<seconds>.<microseconds>:` precedes it.
 //!
-//! The console of the machine, a PL011 UART, is in the same trace. What was
-//! said there tells who made the accesses that follow.
+//! The PL011 UART of the machine is in the same trace. The console output
+//! separates the accesses of the firmware from those of Linux.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,22 +32,22 @@ pub enum Kind {
 pub struct Access {
     /// Read or write.
     pub kind: Kind,
-    /// Bus, counted from the first bus of the window.
+    /// Bus, relative to the first bus of the window.
     pub bus: u8,
     /// Device number in bits 7:3 and function number in bits 2:0.
     pub devfn: u8,
     /// Byte offset in the function's configuration space, 0 to 4095.
     pub offset: u16,
-    /// Width in bytes: 1, 2 or 4; 8 for an access that no device expects.
+    /// Width in bytes: 1, 2 or 4; 8 for an access that is not valid in
+    /// configuration space.
     pub size: u8,
-    /// What was read or written.
+    /// The value that was read or written.
     pub value: u64,
 }
 
-/// The name of the ECAM window among QEMU's memory regions, as it ends a
-/// line of the trace.
+/// The name of the ECAM window, as it ends a line of the trace.
 const REGION: &str = "name 'pcie-mmcfg-mmio'";
-/// The name of the console among them.
+/// The name of the console UART, as it ends a line of the trace.
 const CONSOLE: &str = "name 'pl011'";
 
 /// Whether `line` is a line of the memory region trace, of any region.
@@ -57,13 +57,13 @@ pub fn is_trace(line: &str) -> bool {
 }
 
 impl Access {
-    /// Whether this asked an absent function for its Vendor ID.
+    /// Whether this is a read of the Vendor ID of an absent function.
     #[must_use]
     pub fn is_absent_probe(&self) -> bool {
         self.reads_vendor_id() && self.value & 0xffff == 0xffff
     }
 
-    /// Whether a function answered this read of its Vendor ID.
+    /// Whether this is a read of the Vendor ID of a function that is present.
     #[must_use]
     pub fn finds_function(&self) -> bool {
         self.reads_vendor_id() && self.value & 0xffff != 0xffff
@@ -73,8 +73,8 @@ impl Access {
         self.kind == Kind::Read && self.offset == 0 && self.size >= 2
     }
 
-    /// Decodes one line of the trace; `None` if it is of another region or
-    /// no line of the trace.
+    /// Decodes one line of the trace; `None` for any other line and for any
+    /// other region.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end().strip_suffix(REGION)?;
@@ -100,7 +100,7 @@ impl Access {
     }
 }
 
-/// The byte that `line` says was written to the data register of the console;
+/// The byte that `line` writes to the data register of the console UART;
 /// `None` for any other line.
 #[must_use]
 pub fn console_byte(line: &str) -> Option<u8> {
@@ -116,7 +116,7 @@ pub fn console_byte(line: &str) -> Option<u8> {
     (register == 0).then_some(value as u8)
 }
 
-/// When QEMU wrote `line`, since 1970, where it was told to say so.
+/// The time stamp of `line`, as time since 1970; `None` without one.
 #[must_use]
 pub fn time(line: &str) -> Option<Duration> {
     let (_, rest) = line.split_once('@')?;
@@ -126,7 +126,7 @@ pub fn time(line: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(microseconds))
 }
 
-/// How many accesses there were.
+/// A number of accesses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Reads, those of absent functions included.
@@ -246,7 +246,7 @@ qemu-system-aarch64: warning: nic e1000.0 has no peer
     }
 
     #[test]
-    fn a_vendor_id_tells_whether_a_function_is_there() {
+    fn the_vendor_id_read_shows_whether_a_function_is_present() {
         let read = |value, offset, size| Access {
             kind: Kind::Read,
             bus: 1,
@@ -271,7 +271,7 @@ qemu-system-aarch64: warning: nic e1000.0 has no peer
     }
 
     #[test]
-    fn what_the_console_says_is_in_the_trace() {
+    fn console_output_is_read_from_the_trace() {
         let line = "7@1795631581.000085:memory_region_ops_write cpu 0 mr 0x1 addr 0x9000000 value 0x42 size 1 name 'pl011'";
         assert_eq!(console_byte(line), Some(b'B'));
         assert_eq!(time(line), Some(Duration::new(1_795_631_581, 85_000)));
@@ -286,7 +286,7 @@ qemu-system-aarch64: warning: nic e1000.0 has no peer
     }
 
     #[test]
-    fn a_time_stamp_before_the_event_does_no_harm_and_half_a_line_is_dropped() {
+    fn a_time_stamp_is_accepted_and_an_incomplete_line_is_ignored() {
         let line = "4242@1700000000.5:memory_region_ops_write cpu 0 mr 0x1 addr 0x4 value 0x6 size 2 name 'pcie-mmcfg-mmio'";
         assert_eq!(Access::parse(line).map(|access| access.value), Some(6));
         for end in 0..line.len() {

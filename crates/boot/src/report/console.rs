@@ -1,22 +1,24 @@
-//! What the firmware, and the test Linux after it, say on the console.
+//! The console as a program reads it.
 //!
-//! Between lines for people there are sections for programs, each between a
-//! line `-----BEGIN WARMBUS <NAME>-----` and a line `-----END WARMBUS
-//! <NAME>-----`. The firmware says how it ended with `warmbus: result: ok` or
-//! `warmbus: result: error: <why>`, and what it does then with `warmbus:
-//! starting Linux ...`. The lines of the test Linux start with `warmbus:
-//! linux: `.
+//! Lines for people surround sections for programs. A section is between a line
+//! `-----BEGIN WARMBUS <NAME>-----` and a line `-----END WARMBUS <NAME>-----`.
+//! The firmware prints its result as `warmbus: result: ok` or `warmbus: result:
+//! error: <reason>`, and its last line as `warmbus: starting Linux ...`. The
+//! Linux of the tests starts its own lines with `warmbus: linux: `.
 
-use std::fmt;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
+use core::mem;
 
-/// The sections that can be printed.
+/// A section of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
     /// The report, JSON of the schema `warmbus-report/1`.
     Report,
     /// A dump of configuration space that `lspci -F` reads.
     Lspci,
-    /// What Linux sees on PCI: for each function a line `function <address>`,
+    /// The PCI functions that Linux found: for each a line `function <address>`,
     /// `resource <first> <last> <flags>` lines and a line `config <hex>`.
     LinuxPci,
     /// The `pcsc` subtree as Linux received it, in Base64.
@@ -34,8 +36,8 @@ impl Section {
         Self::LinuxLog,
     ];
 
-    /// The bootarg that asks the firmware for the section; `None` where it is
-    /// not the firmware that prints it.
+    /// The kernel command-line parameter that makes the firmware print the
+    /// section; `None` for a section that Linux prints.
     #[must_use]
     pub fn bootarg(self) -> Option<&'static str> {
         match self {
@@ -45,7 +47,7 @@ impl Section {
         }
     }
 
-    /// What it holds, for messages.
+    /// The content of the section, as a noun for messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,62 +59,104 @@ impl Section {
         }
     }
 
-    fn marker(self, edge: &str) -> String {
-        let name = match self {
-            Self::Report => "REPORT",
-            Self::Lspci => "LSPCI",
-            Self::LinuxPci => "LINUX PCI",
-            Self::Subtree => "SUBTREE",
-            Self::LinuxLog => "LINUX LOG",
-        };
-        format!("-----{edge} WARMBUS {name}-----")
+    /// The line before the section.
+    #[must_use]
+    pub fn begin(self) -> &'static str {
+        self.markers().0
     }
-}
 
-/// How the firmware says it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// `warmbus: result: ok`.
-    Ok,
-    /// `warmbus: result: error: <why>`, or another word than `ok`.
-    Failed(String),
-}
+    /// The line behind the section.
+    #[must_use]
+    pub fn end(self) -> &'static str {
+        self.markers().1
+    }
 
-impl Outcome {
-    /// Fails with what the firmware said, unless it succeeded.
-    pub fn into_result(self) -> anyhow::Result<()> {
+    fn markers(self) -> (&'static str, &'static str) {
         match self {
-            Self::Ok => Ok(()),
-            Self::Failed(why) => anyhow::bail!("the firmware failed: {why}"),
+            Self::Report => (
+                "-----BEGIN WARMBUS REPORT-----",
+                "-----END WARMBUS REPORT-----",
+            ),
+            Self::Lspci => (
+                "-----BEGIN WARMBUS LSPCI-----",
+                "-----END WARMBUS LSPCI-----",
+            ),
+            Self::LinuxPci => (
+                "-----BEGIN WARMBUS LINUX PCI-----",
+                "-----END WARMBUS LINUX PCI-----",
+            ),
+            Self::Subtree => (
+                "-----BEGIN WARMBUS SUBTREE-----",
+                "-----END WARMBUS SUBTREE-----",
+            ),
+            Self::LinuxLog => (
+                "-----BEGIN WARMBUS LINUX LOG-----",
+                "-----END WARMBUS LINUX LOG-----",
+            ),
         }
     }
 }
 
-/// What one console line turned out to be.
+/// The result that the firmware printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// `warmbus: result: ok`.
+    Ok,
+    /// `warmbus: result: error: <reason>`, or any other text than `ok`.
+    Failed(String),
+}
+
+impl Outcome {
+    /// The outcome as a result.
+    ///
+    /// # Errors
+    ///
+    /// [`FirmwareError`] with the reason that the firmware printed.
+    pub fn into_result(self) -> Result<(), FirmwareError> {
+        match self {
+            Self::Ok => Ok(()),
+            Self::Failed(reason) => Err(FirmwareError(reason)),
+        }
+    }
+}
+
+/// The firmware ended with an error; its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirmwareError(pub String);
+
+impl fmt::Display for FirmwareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the firmware failed: {}", self.0)
+    }
+}
+
+impl core::error::Error for FirmwareError {}
+
+/// The meaning of one console line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A line for people.
     Text(String),
-    /// Part of a section: not for the terminal.
+    /// A line of a section, which people need not see.
     Hidden,
-    /// A section that is now complete.
+    /// The line that ends a section; the text of the section.
     Complete(Section, String),
-    /// The line that says how the firmware ended.
+    /// The line with the result of the firmware.
     Result(Outcome),
-    /// The firmware's last line: it starts Linux.
+    /// The last line of the firmware, before it enters Linux.
     Starting(String),
-    /// The test Linux holds still until a line is typed.
+    /// The Linux of the tests waits for a line of input.
     Waiting,
-    /// The test Linux has done all that it was told to.
+    /// The Linux of the tests has run all of its commands.
     Done,
 }
 
-/// A section whose end never came.
+/// A section without an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutOff {
-    /// Which one.
+    /// The section.
     pub section: Section,
-    /// Lines that arrived.
+    /// Lines of it that were received.
     pub lines: usize,
 }
 
@@ -127,20 +171,24 @@ impl fmt::Display for CutOff {
     }
 }
 
-impl std::error::Error for CutOff {}
+impl core::error::Error for CutOff {}
 
-/// Takes a console apart, line by line.
+/// Separates the sections of a console from its lines, one line at a time.
 #[derive(Debug, Default)]
 pub struct Reader {
     open: Option<(Section, String)>,
 }
 
 impl Reader {
-    /// Says what `line`, which comes without its line end, is.
+    /// Classifies `line`, which has no line end.
+    ///
+    /// # Errors
+    ///
+    /// If a section is open and `line` cannot be a part of it.
     pub fn push(&mut self, line: &str) -> Result<Event, CutOff> {
         if let Some((section, text)) = &mut self.open {
-            if line == section.marker("END") {
-                let (section, text) = (*section, std::mem::take(text));
+            if line == section.end() {
+                let (section, text) = (*section, mem::take(text));
                 self.open = None;
                 return Ok(Event::Complete(section, text));
             }
@@ -159,7 +207,11 @@ impl Reader {
         Ok(classify(line))
     }
 
-    /// Ends the console. Fails if a section is still open.
+    /// Ends the console.
+    ///
+    /// # Errors
+    ///
+    /// If a section is still open.
     pub fn finish(&mut self) -> Result<(), CutOff> {
         match self.open.take() {
             None => Ok(()),
@@ -174,10 +226,10 @@ impl Reader {
 fn begins(line: &str) -> Option<Section> {
     Section::ALL
         .into_iter()
-        .find(|section| line == section.marker("BEGIN"))
+        .find(|section| line == section.begin())
 }
 
-/// What a line outside of sections is.
+/// Classifies a line outside of sections.
 fn classify(line: &str) -> Event {
     match line {
         "warmbus: linux: waiting for a line" => Event::Waiting,
@@ -188,16 +240,17 @@ fn classify(line: &str) -> Event {
 }
 
 fn result(line: &str) -> Option<Outcome> {
-    let said = line.strip_prefix("warmbus: result: ")?;
-    Some(match said.strip_prefix("error: ") {
-        None if said == "ok" => Outcome::Ok,
-        why => Outcome::Failed(why.unwrap_or(said).to_owned()),
+    let result = line.strip_prefix("warmbus: result: ")?;
+    Some(match result.strip_prefix("error: ") {
+        None if result == "ok" => Outcome::Ok,
+        reason => Outcome::Failed(reason.unwrap_or(result).to_owned()),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     fn read(text: &str) -> Result<Vec<Event>, CutOff> {
         let mut reader = Reader::default();
@@ -210,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_is_taken_out_of_the_stream_whole() {
+    fn a_section_is_separated_from_the_lines_around_it() {
         let events = read(
             "hello\n-----BEGIN WARMBUS REPORT-----\n{\n}\n-----END WARMBUS REPORT-----\nbye\nwarmbus: result: ok",
         );
@@ -238,7 +291,7 @@ mod tests {
         assert_eq!(
             read("-----BEGIN WARMBUS LSPCI-----\nwarmbus: result: ok\n-----END WARMBUS LSPCI-----"),
             cut(Section::Lspci, 0),
-            "the result never stands in a section"
+            "the result is never a part of a section"
         );
         assert_eq!(
             read(
@@ -258,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_firmware_is_told_apart() {
+    fn lines_of_linux_are_classified() {
         let events = read(
             "warmbus: result: ok\nwarmbus: starting Linux at 0x40200000\n-----BEGIN WARMBUS LINUX PCI-----\nfunction 0000:00:00.0\n-----END WARMBUS LINUX PCI-----\nwarmbus: linux: waiting for a line\nwarmbus: linux: done",
         );
