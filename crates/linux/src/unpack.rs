@@ -7,6 +7,7 @@ use core::fmt;
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use warmbus_memory::crc32;
 
 /// Bytes by which the output grows at first; it doubles from there on.
 const FIRST_OUTPUT: usize = 4 << 20;
@@ -161,7 +162,7 @@ fn header_length(file: &[u8]) -> Result<usize, UnpackError> {
     if flags & HEADER_CRC != 0 {
         let stored = file.get(length..length + 2).ok_or(UnpackError::Truncated)?;
         let stored = u16::from_le_bytes([stored[0], stored[1]]);
-        if stored != crc32fast::hash(&file[..length]) as u16 {
+        if stored != crc32::checksum(&file[..length]) as u16 {
             return Err(UnpackError::GzipHeader { method, flags });
         }
         length += 2;
@@ -219,7 +220,7 @@ fn check_trailer(trailer: &[u8], output: &[u8]) -> Result<(), UnpackError> {
             unpacked: output.len(),
         });
     }
-    let computed = crc32fast::hash(output);
+    let computed = crc32::checksum(output);
     if crc != computed {
         return Err(UnpackError::Crc {
             stored: crc,

@@ -7,6 +7,7 @@ extern crate alloc;
 mod access;
 mod address;
 pub mod bytes;
+pub mod crc32;
 mod page_size;
 mod range;
 mod range_set;

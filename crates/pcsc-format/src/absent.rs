@@ -42,7 +42,7 @@ pub(super) fn property(functions: &[Sbdf]) -> Vec<u8> {
         bytes.extend_from_slice(&function.routing_id().to_le_bytes());
         bytes.extend_from_slice(&function.segment().to_le_bytes());
     }
-    let crc = crc32fast::hash(&bytes);
+    let crc = warmbus_memory::crc32::checksum(&bytes);
     bytes[CRC..CRC + 4].copy_from_slice(&crc.to_le_bytes());
     bytes
 }

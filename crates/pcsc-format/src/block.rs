@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use warmbus_memory::PhysMemWrite;
+use warmbus_memory::crc32::Crc32;
 use warmbus_pci::{ConfigOffset, PhysAddr, Sbdf};
 
 /// Bytes of a data block, extension included, whatever the page size.
@@ -211,7 +212,7 @@ impl FunctionRecord<'_> {
     /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
     /// in larger pages is not touched. The input has been checked.
     pub(super) fn write(&self, address: PhysAddr, generation: u64, sink: &mut impl PhysMemWrite) {
-        let mut crc = crc32fast::Hasher::new();
+        let mut crc = Crc32::new();
         let bitmap_size = (CACHED - CACHEABLE) as usize;
         part(sink, &mut crc, address, self.data, CACHEABLE as usize);
         let at = PhysAddr(address.0 + CACHEABLE);
@@ -346,7 +347,7 @@ impl FunctionRecord<'_> {
 /// it into the CRC.
 fn part(
     sink: &mut impl PhysMemWrite,
-    crc: &mut crc32fast::Hasher,
+    crc: &mut Crc32,
     address: PhysAddr,
     bytes: &[u8],
     size: usize,

@@ -12,7 +12,7 @@ use warmbus_fdt::tokens::TreeError;
 use warmbus_kho::{
     ARENA_BLOCK, InheritedState, MAX_SCRATCH_AREAS, METADATA, Subtree, native, preserved_map,
 };
-use warmbus_memory::{MemoryRange, PhysAddr, PhysMemWrite};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemWrite, crc32};
 use warmbus_pci::Sbdf;
 
 /// Version of the cacheability rules that the consumer compares with its own:
@@ -103,7 +103,7 @@ pub fn build_inheriting(
 
     let tree = subtree(blocks, placement, first_block, stride, index)?;
     let subtree = MemoryRange::new(at(layout.subtree.offset), tree.len() as u64);
-    let subtree_crc = crc32fast::hash(&tree);
+    let subtree_crc = crc32::checksum(&tree);
     put(sink, subtree.start, &tree, layout.subtree.run)?;
     drop(tree);
 
@@ -123,7 +123,7 @@ pub fn build_inheriting(
     let mut tree = root_tree(layout, map, subtree, metadata, inherited.subtrees)?;
     put(sink, root.start, &tree, page)?;
     tree.resize(page as usize, 0);
-    let root_crc = crc32fast::hash(&tree);
+    let root_crc = crc32::checksum(&tree);
 
     let mut areas = Vec::with_capacity(placement.scratch.len() * 16);
     for area in placement.scratch {

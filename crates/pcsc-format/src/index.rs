@@ -5,6 +5,7 @@
 use super::FunctionRecord;
 use warmbus_memory::PhysAddr;
 use warmbus_memory::PhysMemWrite;
+use warmbus_memory::crc32::Crc32;
 
 /// Bytes of the header of the index.
 pub(super) const INDEX_HEADER_SIZE: u64 = 64;
@@ -40,7 +41,7 @@ pub(super) fn write(
     put(32, &(INDEX_RECORD_SIZE as u32).to_le_bytes());
     put(40, &stride.to_le_bytes());
 
-    let mut crc = crc32fast::Hasher::new();
+    let mut crc = Crc32::new();
     crc.update(&header);
     let mut at = address.0 + INDEX_HEADER_SIZE;
     for (number, block) in blocks.iter().enumerate() {

@@ -12,6 +12,7 @@ use warmbus_kho::preserved_map::read::{self, Arena, MapFault, each_property, num
 use warmbus_kho::{KhoAbi, preserved_map};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
+use warmbus_memory::crc32;
 
 /// Where the extension of a block starts, where it says how much of it is
 /// used, where its CRC and where its flags are (`docs/pcsc-format.md`).
@@ -47,11 +48,11 @@ pub fn verify(
     let arena = Arena { base, bytes: arena };
     let subtree = piece(arena, handover.subtree)?;
     let (start, stored) = (handover.subtree.start, handover.subtree_crc);
-    differs("subtree", start, stored, crc32fast::hash(subtree))?;
+    differs("subtree", start, stored, crc32::checksum(subtree))?;
 
     let root = piece(arena, handover.root)?;
     let (start, stored) = (handover.root.start, handover.root_crc);
-    differs("root tree", start, stored, crc32fast::hash(root))?;
+    differs("root tree", start, stored, crc32::checksum(root))?;
     let root = Root::read(root, layout.abi()).ok_or(VerifyError::Root {
         root: handover.root,
     })?;
@@ -235,11 +236,9 @@ fn sealed(
     bytes: &[u8],
     at: usize,
 ) -> Result<(), VerifyError> {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&bytes[..at]);
-    crc.update(&[0; 4]);
-    crc.update(&bytes[at + 4..]);
-    differs(what, address, u32_at(bytes, at), crc.finalize())
+    let range = MemoryRange::new(address, bytes.len() as u64);
+    let computed = crc32::checksum_around(bytes, at).ok_or(VerifyError::Outside { range })?;
+    differs(what, address, u32_at(bytes, at), computed)
 }
 
 fn differs(

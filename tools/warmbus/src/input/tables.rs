@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use warmbus_memory::crc32::checksum_around;
 use warmbus_pci::Sbdf;
 use warmbus_pci::VfRouting;
 use warmbus_pcsc_format::block::BLOCK_SIZE;
@@ -59,7 +60,7 @@ pub(super) fn read_index(
         "{}: {count} records of {record} bytes behind {header} do not make the {size} bytes of the index",
         at(8)
     );
-    let crc = crc_without(bytes, 12);
+    let crc = checksum_around(bytes, 12).context("the index has no header")?;
     ensure!(
         crc == le32(bytes, 12),
         "{}: the index has the CRC {crc:#010x}, but says {:#010x}",
@@ -151,10 +152,8 @@ fn read_extension(block: &[u8], sbdf: Sbdf, generation: u64) -> Result<Extension
     if !(64..=header.len()).contains(&used) {
         return wrong(8, format!("the extension cannot take {used} bytes"));
     }
-    let (crc, said) = (
-        crc_without(&block[..EXTENSION + used], EXTENSION + 12),
-        le32(header, 12),
-    );
+    let said = le32(header, 12);
+    let crc = checksum_around(&block[..EXTENSION + used], EXTENSION + 12).unwrap_or(!said);
     if crc != said {
         return wrong(
             12,
@@ -248,15 +247,6 @@ fn bits(bitmap: &[u8]) -> Vec<bool> {
         .iter()
         .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 != 0))
         .collect()
-}
-
-/// CRC-32 with the four bytes at `skip` taken as 0.
-fn crc_without(bytes: &[u8], skip: usize) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&bytes[..skip]);
-    crc.update(&[0; 4]);
-    crc.update(&bytes[skip + 4..]);
-    crc.finalize()
 }
 
 fn le16(bytes: &[u8], at: usize) -> u16 {
