@@ -114,10 +114,12 @@ impl<'a> HostAssignment<'a> {
     }
 
     /// The space that a BAR below `bridge` takes its addresses from. Below a
-    /// bridge only prefetchable memory reaches beyond 32 bits.
+    /// bridge only prefetchable memory reaches beyond 32 bits; on a root bus
+    /// any does, unless the host bridge forwards it as prefetchable.
     fn kind_of(&self, bar: &Bar, bridge: Option<usize>) -> Kind {
         let is_64_bit = matches!(bar.kind, BarKind::Memory64 | BarKind::VfMemory64);
-        let may_be_high = is_64_bit && (bar.prefetchable || bridge.is_none());
+        let may_be_high =
+            is_64_bit && (bar.prefetchable || bridge.is_none() && !self.pools.is_high_prefetchable);
         let sized = self.sized;
         match bar.kind {
             BarKind::Io => Kind::Io,

@@ -15,6 +15,9 @@ pub(super) struct Apertures {
     /// Whether there is memory beyond 4 GiB, which is what the prefetchable
     /// windows of bridges are for.
     pub(super) is_high: bool,
+    /// Whether a host window beyond 4 GiB is prefetchable, so that only BARs
+    /// that are may be put there.
+    pub(super) is_high_prefetchable: bool,
 }
 
 impl Apertures {
@@ -33,6 +36,7 @@ impl Apertures {
             memory: Vec::new(),
             prefetchable: Vec::new(),
             is_high: false,
+            is_high_prefetchable: false,
         };
         for window in &bridge.windows {
             let base = window.pci_address;
@@ -47,17 +51,28 @@ impl Apertures {
                     }
                 }
                 WindowKind::Memory32 => {}
-                WindowKind::Memory64 => clip(&mut pools.prefetchable, base.max(FOUR_GIB), end),
+                WindowKind::Memory64 => {
+                    clip(&mut pools.prefetchable, base.max(FOUR_GIB), end);
+                    pools.is_high_prefetchable |= window.prefetchable;
+                }
             }
         }
         let fixed = topology
             .functions
             .iter()
             .filter(|function| function.host == host)
-            .flat_map(|function| &function.bars)
-            .filter(|bar| bar.fixed);
-        for bar in fixed {
+            .flat_map(|function| function.bars.iter().map(move |bar| (function, bar)))
+            .filter(|(_, bar)| bar.fixed);
+        for (function, bar) in fixed {
             if let (Some(base), Some(size)) = (bar.address, bar.size) {
+                // The range of a VF BAR is that of one VF (PCIe 9.3.3.14).
+                let count = match bar.kind {
+                    BarKind::VfMemory32 | BarKind::VfMemory64 => {
+                        function.sriov.map_or(0, |sriov| sriov.total_vfs)
+                    }
+                    _ => 1,
+                };
+                let size = size.saturating_mul(count.into());
                 let space = match bar.kind {
                     BarKind::Io => &mut pools.io,
                     _ if base < FOUR_GIB => &mut pools.memory,

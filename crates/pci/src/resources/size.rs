@@ -104,6 +104,10 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
                 continue;
             }
             let mask = self.probe_writable_bits(register, u32::MAX);
+            if mask == u32::MAX {
+                // Nothing answers, or every bit is writable, which no BAR is.
+                self.clear(register);
+            }
             if mask == 0 || mask == u32::MAX {
                 continue;
             }
