@@ -10,8 +10,9 @@ use warmbus_boot::unassigned::first_unassigned;
 use warmbus_machine::{Machine, MachineError};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    AccessCounts, AssignPolicy, CountingAccess, HostBridge, HostBridgeAccess, PrefetchedAccess,
-    Sbdf, ScanPolicy, Topology, assign, enable_vfs, enumerate, probe_vf_routing, verify_assignment,
+    AccessCounts, AssignPolicy, Assigned, CountingAccess, HostBridge, HostBridgeAccess,
+    PrefetchedAccess, Sbdf, ScanPolicy, assign, enable_vfs, enumerate, probe_vf_routing,
+    verify_assignment,
 };
 use warmbus_pcsc::{ConfigCache, SelfCheck, Statistics};
 use warmbus_pcsc_format::MAX_ROUTINGS;
@@ -29,7 +30,7 @@ pub(crate) type Config =
 
 /// What the pipeline has made.
 pub(crate) struct Outcome {
-    pub(crate) topology: Topology,
+    pub(crate) topology: Assigned,
     pub(crate) config: Config,
     /// Accesses and statistics as they were before the self-check.
     pub(crate) accesses: AccessCounts,
@@ -94,40 +95,41 @@ pub(crate) fn run(
     if let Some(buses) = options.hotplug_buses {
         policy.spare_buses = buses;
     }
-    let mut topology = run_phase(phases, "enumerate", &mut config, |config| {
+    let topology = run_phase(phases, "enumerate", &mut config, |config| {
         enumerate(hosts, &policy, config, &mut timer.clone())
     });
-    info!("{} functions found", topology.functions.len());
-    let assigned = run_phase(phases, "assign", &mut config, |config| {
-        assign(&mut topology, &AssignPolicy::default(), config)
+    info!("{} functions found", topology.functions().len());
+    let topology = run_phase(phases, "assign", &mut config, |config| {
+        assign(topology, &AssignPolicy::default(), config)
     });
+    let assigned = topology.counts();
     info!(
         "{} BARs have an address, {} do not fit",
         assigned.assigned, assigned.disabled
     );
-    let vfs = run_phase(phases, "capture", &mut config, |config| {
+    let (mut topology, vfs) = run_phase(phases, "capture", &mut config, |config| {
         // They take their time to get ready, which is used.
-        let vfs = enable_vfs(&mut topology, &options.vfs, config, &mut timer.clone());
+        let (topology, vfs) = enable_vfs(topology, &options.vfs, config, &mut timer.clone());
         parallel_capture::read_ahead(&topology, config, cores, timer);
-        let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
+        let mut functions: Vec<Sbdf> = topology.functions().iter().map(|f| f.sbdf).collect();
         // As the answers of other cores are sorted.
         Sbdf::sort(&mut functions);
         for function in functions {
             config.capture(function);
         }
         config.access_mut().access_mut().drop_answers();
-        capture_evicted(&mut topology, config);
-        topology.note_faults(config);
-        vfs
+        let topology = capture_evicted(topology, config).with_faults(config);
+        (topology, vfs)
     });
-    let settled_at = vfs.and_then(|vfs| {
+    let mut settled_at = None;
+    if let Some(vfs) = vfs {
         run_phase(phases, "vf-wait", &mut config, |_| {
             vfs.wait(&mut timer.clone());
         });
-        run_phase(phases, "vfs", &mut config, |config| {
-            capture_vfs(vfs, &mut topology, config, &mut timer.clone())
-        })
-    });
+        (topology, settled_at) = run_phase(phases, "vfs", &mut config, |config| {
+            capture_vfs(vfs, topology, config, &mut timer.clone())
+        });
+    }
     let found = run_phase(phases, "check", &mut config, |config| {
         verify_assignment(&topology, config)
     });
@@ -138,7 +140,7 @@ pub(crate) fn run(
         )
     });
     let gap = first_unassigned(&topology).map(|gap| alloc::format!("{gap}"));
-    topology.anomalies.extend(found);
+    let topology = topology.with_anomalies(found);
     let mut accesses = config.access().counts();
     accesses.reads += config.access().access().dropped();
     let statistics = config.statistics();

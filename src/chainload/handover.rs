@@ -148,7 +148,7 @@ impl Loader<'_> {
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
-            absent: &outcome.topology.absent,
+            absent: outcome.topology.absent(),
             generation: timer::stamp(),
         };
         let told = earlier.incoming.as_ref().map(|_| {
@@ -186,9 +186,9 @@ impl Loader<'_> {
         // What is not assigned here has to be by Linux, which is told to for
         // all host bridges or for none.
         let hosts = self.machine.hosts.len() + self.machine.unusable_host_bridges;
-        let excluded = hosts - outcome.topology.hosts.len();
+        let excluded = hosts - outcome.topology.hosts().len();
         let refused = (excluded != 0).then(|| format!("{excluded} host bridges are left out"));
-        let mut hosts = outcome.topology.hosts.iter().map(|(host, _)| host);
+        let mut hosts = outcome.topology.hosts().iter().map(|(host, _)| host);
         let reset = hosts.find(|host| !host.kept).map(|host| {
             format!(
                 "the driver that Linux has for {} does not take it as it is",

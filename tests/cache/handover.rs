@@ -36,7 +36,7 @@ fn masks_foretell_what_the_hardware_returns_after_a_write_of_ones() {
                 }
             }
         }
-        assert!(foretold.len() > 2 * topology.functions.len());
+        assert!(foretold.len() > 2 * topology.functions().len());
         // The devices first: ones in a bridge would send the access elsewhere.
         foretold.sort_by_key(|(function, ..)| core::cmp::Reverse(*function));
         let hardware = config.access_mut();
@@ -56,13 +56,13 @@ fn every_capability_is_where_the_handover_says() {
         let (mut config, topology) = captured(fabric);
         let gathered = HandoverRecords::new(&config, &topology);
         let blocks = gathered.blocks();
-        assert_eq!(blocks.len(), topology.functions.len());
+        assert_eq!(blocks.len(), topology.functions().len());
         assert!(blocks.iter().all(|block| block.capabilities_complete));
         let said: Vec<_> = blocks
             .iter()
             .flat_map(|block| block.capabilities.iter().map(|found| (block.sbdf, *found)))
             .collect();
-        assert!(said.len() > topology.functions.len());
+        assert!(said.len() > topology.functions().len());
         for (function, capability) in said {
             let at = ConfigOffset::new(capability.offset);
             let header = config.access_mut().read(function, at, Width::Dword);
@@ -83,8 +83,8 @@ fn gap(fabric: Fabric, change: impl Fn(&mut HostBridge)) -> Option<String> {
     hosts.iter_mut().for_each(change);
     let mut clock = fabric.clock();
     let mut config = ConfigCache::new(fabric);
-    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    assign(&mut topology, &AssignPolicy::default(), &mut config);
+    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    let topology = assign(topology, &AssignPolicy::default(), &mut config);
     first_unassigned(&topology).map(|gap| gap.to_string())
 }
 

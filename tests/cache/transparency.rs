@@ -175,7 +175,7 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
         }
     }
     // Then everything that is still served.
-    for function in topology.functions.iter().map(|function| function.sbdf) {
+    for function in topology.functions().iter().map(|function| function.sbdf) {
         for offset in (0..0x1000).step_by(4).map(ConfigOffset::new) {
             let mut bytes = (offset.get()..offset.get() + 4).map(ConfigOffset::new);
             let block = cached.block(function);

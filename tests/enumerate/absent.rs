@@ -14,11 +14,11 @@ fn nothing_below_a_link_that_is_down_is_touched() {
     }
     let mut machine = boot(fabric);
     machine.assert_sound();
-    assert_eq!(machine.topology.functions.len(), 3);
+    assert_eq!(machine.topology.functions().len(), 3);
     assert_eq!(machine.fabric().log().count(Outcome::LinkDown), 0);
     let links = machine
         .topology
-        .functions
+        .functions()
         .iter()
         .map(|f| f.bridge.unwrap().link_up);
     assert!(links.eq([Some(false); 3]));
@@ -58,10 +58,10 @@ fn with_slow_device(ready: u64) -> Fabric {
 fn a_slow_device_is_found_before_the_deadline_and_given_up_after_it() {
     let mut machine = boot(with_slow_device(700 * MILLISECOND));
     machine.assert_sound();
-    assert_eq!(machine.topology.functions.len(), 4);
+    assert_eq!(machine.topology.functions().len(), 4);
     assert_eq!(machine.complaints(), [""; 0]);
     let machine = boot(with_slow_device(3 * SECOND));
-    assert_eq!(machine.topology.functions.len(), 3);
+    assert_eq!(machine.topology.functions().len(), 3);
     assert_eq!(machine.complaints().len(), 1);
     assert!(machine.fabric().clock().time() < 2 * SECOND);
 }
@@ -74,7 +74,7 @@ fn one_deadline_serves_all_slow_devices() {
         fabric.add_below(port, 0, 0, endpoint(7).ready_at(u64::MAX));
     }
     let machine = boot(fabric);
-    assert_eq!(machine.topology.functions.len(), 30);
+    assert_eq!(machine.topology.functions().len(), 30);
     assert_eq!(machine.complaints().len(), 30);
     assert!(machine.fabric().clock().time() < 2 * SECOND);
     assert!(machine.fabric().log().count(Outcome::NotReady) < 30 * 64);
@@ -93,7 +93,7 @@ fn a_slow_switch_still_gets_numbers_for_what_is_below_it() {
     fabric.add_below(quick, 0, 0, endpoint(8));
     let mut machine = boot(fabric);
     machine.assert_sound();
-    assert_eq!(machine.topology.functions.len(), 6);
+    assert_eq!(machine.topology.functions().len(), 6);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_link_that_comes_up_late_is_waited_for() {
     fabric.add_below(late, 0, 0, endpoint(7));
     let mut machine = boot(fabric);
     machine.assert_sound();
-    assert_eq!(machine.topology.functions.len(), 2);
+    assert_eq!(machine.topology.functions().len(), 2);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_stopped_clock_ends_the_wait_too() {
     let fabric = with_slow_device(u64::MAX);
     fabric.clock().stop();
     let machine = boot(fabric);
-    assert_eq!(machine.topology.functions.len(), 3);
+    assert_eq!(machine.topology.functions().len(), 3);
     assert_eq!(machine.complaints().len(), 1);
 }
 

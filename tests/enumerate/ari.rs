@@ -41,7 +41,7 @@ fn ari_forwarding_stays_off_above_a_device_without_ari() {
     fabric.add_below(port, 0, 5, endpoint(8).multi_function());
     let mut machine = boot(fabric);
     machine.assert_sound();
-    assert_eq!(machine.topology.functions.len(), 3);
+    assert_eq!(machine.topology.functions().len(), 3);
     assert!(!machine.function(at(0, 1, 0)).bridge.unwrap().ari_forwarding);
 }
 
@@ -53,7 +53,7 @@ fn a_function_list_that_does_not_lead_on_is_told_and_left() {
         fabric.add_below_devfn(port, 0, endpoint(7).ari(8));
         fabric.add_below_devfn(port, 8, endpoint(8).ari(next));
         let machine = boot(fabric);
-        assert_eq!(machine.topology.functions.len(), 3);
+        assert_eq!(machine.topology.functions().len(), 3);
         assert_eq!(machine.complaints().len(), usize::from(next != 0));
     }
 }

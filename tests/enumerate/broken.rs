@@ -95,7 +95,7 @@ fn a_device_that_is_never_ready_holds_nobody_up() {
     let (mut fabric, host) = machine_with_repeats();
     let port = fabric.add_root(host, 1, 0, root_port().link_up());
     fabric.add_below(port, 0, 0, endpoint(7).ready_at(u64::MAX));
-    assert_eq!(boot(fabric).topology.functions.len(), 1);
+    assert_eq!(boot(fabric).topology.functions().len(), 1);
 }
 
 fn machine_with_repeats() -> (warmbus_pcie_sim::Fabric, warmbus_pcie_sim::HostId) {
@@ -218,7 +218,7 @@ fn buses_that_run_out_are_told() {
         }
         let machine = boot(fabric);
         let expected = 6 + usize::from(last.min(6));
-        assert_eq!(machine.topology.functions.len(), expected);
+        assert_eq!(machine.topology.functions().len(), expected);
         assert_eq!(machine.complaints().len(), usize::from(6 - last.min(6)));
         assert_eq!(machine.fabric().log().violations(), []);
     }

@@ -27,15 +27,17 @@ pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine
         host.preserve = preserve;
     }
     let mut config = ConfigCache::new(fabric);
-    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
-    let vfs = enable_vfs(&mut topology, policy, &mut config, &mut clock);
-    for function in &topology.functions {
+    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    let topology = assign(topology, &AssignPolicy::default(), &mut config);
+    let outcome = topology.counts();
+    let (mut topology, vfs) = enable_vfs(topology, policy, &mut config, &mut clock);
+    for function in topology.functions() {
         config.capture(function.sbdf);
     }
     if let Some(vfs) = vfs {
         vfs.wait(&mut clock);
-        let settled = capture_vfs(vfs, &mut topology, &mut config, &mut clock);
+        let settled;
+        (topology, settled) = capture_vfs(vfs, topology, &mut config, &mut clock);
         let settled = settled.unwrap_or(0);
         let now = clock.now();
         clock.advance(settled.saturating_sub(now));
@@ -71,7 +73,7 @@ pub(crate) fn a_vf() -> FunctionModel {
 
 impl Machine {
     pub(crate) fn vfs(&self) -> Vec<Sbdf> {
-        let functions = self.topology.functions.iter();
+        let functions = self.topology.functions().iter();
         let vfs = functions.filter(|function| function.virtual_function.is_some());
         vfs.map(|function| function.sbdf).collect()
     }
@@ -140,7 +142,7 @@ fn all_vfs_are_captured_and_disabled_again() {
     }
     let physical: Vec<_> = machine
         .topology
-        .functions
+        .functions()
         .iter()
         .filter(|function| function.sriov.is_some())
         .map(|function| function.sbdf)
@@ -156,7 +158,7 @@ fn all_vfs_are_captured_and_disabled_again() {
 fn a_vf_stands_behind_its_physical_function_and_is_known_by_its_identity() {
     let (fabric, sbdf) = physical(8, |_, _| (2, 3), a_vf());
     let machine = boot(fabric, &ALL, false);
-    let functions = &machine.topology.functions;
+    let functions = machine.topology.functions();
     let at = functions.iter().position(|f| f.sbdf == sbdf).unwrap();
     for (number, vf) in (1..=8).zip(&functions[at + 1..]) {
         let rid = sbdf.routing_id() + 2 + (number - 1) * 3;

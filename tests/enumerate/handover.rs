@@ -144,7 +144,7 @@ pub(crate) fn report(topology: &Topology, config: &ConfigCache<Fabric>, complain
     report::json::write(&report, &mut text).expect("a string takes it");
     let read: Report = serde_json::from_str(&text).expect("the report is JSON");
     assert_eq!(read, report);
-    assert_eq!(read.functions.len(), topology.functions.len());
+    assert_eq!(read.functions.len(), topology.functions().len());
     let of_functions = read
         .functions
         .iter()

@@ -21,7 +21,7 @@ fn known_machines_come_out_sound_with_every_bar_assigned() {
         let functions = fabric.nodes().count();
         let mut machine = boot(fabric);
         machine.assert_sound();
-        assert_eq!(machine.topology.functions.len(), functions, "{name}");
+        assert_eq!(machine.topology.functions().len(), functions, "{name}");
         assert_eq!(machine.outcome.disabled, 0, "{name}");
         assert_eq!(machine.complaints(), [""; 0], "{name}");
     }

@@ -21,15 +21,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use handover::Start;
 use warmbus_boot::capture::capture_evicted;
 use warmbus_pci::{
-    AssignCounts, AssignPolicy, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
-    Topology, assign, enumerate, verify_assignment,
+    AssignCounts, AssignPolicy, Assigned, ConfigOffset, Function, HostBridge, PortType, Sbdf,
+    ScanPolicy, assign, enumerate, verify_assignment,
 };
 use warmbus_pcie_sim::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 use warmbus_pcsc::ConfigCache;
 
 /// What is left after all stages.
 struct Machine {
-    topology: Topology,
+    topology: Assigned,
     config: ConfigCache<Fabric>,
     outcome: AssignCounts,
     start: Start,
@@ -45,12 +45,13 @@ fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridg
     let mut hosts = fabric.host_bridges();
     hosts.iter_mut().for_each(change);
     let mut config = ConfigCache::new(fabric);
-    let mut topology = enumerate(&hosts, policy, &mut config, &mut clock);
-    let outcome = assign(&mut topology, &AssignPolicy::default(), &mut config);
-    for function in &topology.functions {
+    let topology = enumerate(&hosts, policy, &mut config, &mut clock);
+    let topology = assign(topology, &AssignPolicy::default(), &mut config);
+    let outcome = topology.counts();
+    for function in topology.functions() {
         config.capture(function.sbdf);
     }
-    capture_evicted(&mut topology, &mut config);
+    let topology = capture_evicted(topology, &mut config);
     let start = handover::decide(&topology, &config);
     let machine = Machine {
         topology,
@@ -68,18 +69,18 @@ impl Machine {
     }
 
     fn addresses(&self) -> Vec<Sbdf> {
-        self.topology.functions.iter().map(|f| f.sbdf).collect()
+        self.topology.functions().iter().map(|f| f.sbdf).collect()
     }
 
     fn function(&self, sbdf: Sbdf) -> &Function {
-        let mut functions = self.topology.functions.iter();
+        let mut functions = self.topology.functions().iter();
         functions.find(|f| f.sbdf == sbdf).expect("not found")
     }
 
     /// Everything that was told to be wrong.
     fn complaints(&self) -> Vec<String> {
-        let anomalies = self.topology.anomalies.iter().map(ToString::to_string);
-        let functions = self.topology.functions.iter();
+        let anomalies = self.topology.anomalies().iter().map(ToString::to_string);
+        let functions = self.topology.functions().iter();
         let own = functions.flat_map(|f| f.anomalies.iter().map(|a| format!("{}: {a}", f.sbdf)));
         anomalies.chain(own).collect()
     }
@@ -104,7 +105,7 @@ impl Machine {
         assert_eq!(fabric.misrouted(), [""; 0]);
         let found = verify_assignment(&self.topology, &self.config);
         assert_eq!(found, []);
-        for function in &self.topology.functions {
+        for function in self.topology.functions() {
             let block = self.config.block(function.sbdf);
             let block = block.unwrap_or_else(|| panic!("{} is not cached", function.sbdf));
             assert_eq!(block.cached_bytes(), block.cacheable_bytes());

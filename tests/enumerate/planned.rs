@@ -12,7 +12,7 @@ proptest! {
         let fabric = plan.build();
         let functions = fabric.nodes().count();
         let mut machine = boot(fabric);
-        prop_assert_eq!(machine.topology.functions.len(), functions);
+        prop_assert_eq!(machine.topology.functions().len(), functions);
         machine.assert_sound();
         // There are 16 windows of 4 KiB in 64 KiB of I/O: more bridges than
         // that cannot all have one, and it is told for each BAR.

@@ -38,9 +38,9 @@ fn a_machine_that_was_set_up_is_found_as_it_is() {
         assert_eq!(second.addresses(), first.addresses());
         for (old, new) in first
             .topology
-            .functions
+            .functions()
             .iter()
-            .zip(&second.topology.functions)
+            .zip(second.topology.functions())
         {
             let addresses = |f: &warmbus_pci::Function| -> Vec<_> {
                 let bars = f.bars.iter().filter(|b| b.index < 7);
@@ -84,9 +84,9 @@ fn numbers_that_a_loader_left_lead_nobody_astray() {
         assert_eq!(again.addresses(), fresh.addresses());
         for (old, new) in fresh
             .topology
-            .functions
+            .functions()
             .iter()
-            .zip(&again.topology.functions)
+            .zip(again.topology.functions())
         {
             assert_eq!(
                 (old.vendor_id, old.device_id),

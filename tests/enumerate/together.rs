@@ -17,9 +17,9 @@ fn prepared(fabric: Fabric) -> (ConfigCache<Ahead>, Topology) {
     let hosts = fabric.host_bridges();
     let mut clock = fabric.clock();
     let mut config = ConfigCache::new(PrefetchedAccess::new(fabric));
-    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    assign(&mut topology, &AssignPolicy::default(), &mut config);
-    (config, topology)
+    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    let topology = assign(topology, &AssignPolicy::default(), &mut config);
+    (config, topology.into_topology())
 }
 
 /// Makes the missing reads by `cores` threads.
@@ -50,7 +50,7 @@ fn read_ahead(config: &mut ConfigCache<Ahead>, topology: &Topology, cores: usize
 }
 
 fn capture(config: &mut ConfigCache<Ahead>, topology: &Topology) {
-    let mut functions: Vec<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
+    let mut functions: Vec<Sbdf> = topology.functions().iter().map(|f| f.sbdf).collect();
     functions.sort_unstable();
     for function in functions {
         config.capture(function);
@@ -79,7 +79,10 @@ fn several_cores_capture_the_same_bytes_with_the_same_reads_as_one() {
             let (mut config, topology) = prepared(fabric.clone());
             let hardware = config.access().access().log().reads();
             let ahead = read_ahead(&mut config, &topology, cores);
-            assert!(ahead > topology.functions.len(), "{ahead} reads made ahead");
+            assert!(
+                ahead > topology.functions().len(),
+                "{ahead} reads made ahead"
+            );
             let after = config.access().access().log().reads();
             assert_eq!(after - hardware, ahead as u64);
             capture(&mut config, &topology);
@@ -103,9 +106,9 @@ fn functions_behind_one_root_port_are_read_by_one_core() {
         let mut roots: Vec<usize> = list
             .iter()
             .map(|read| {
-                let of = |sbdf| topology.functions.iter().position(|f| f.sbdf == sbdf);
+                let of = |sbdf| topology.functions().iter().position(|f| f.sbdf == sbdf);
                 let mut at = of(read.function).expect("it was found");
-                while let Some(parent) = topology.functions[at].parent {
+                while let Some(parent) = topology.functions()[at].parent {
                     at = parent;
                 }
                 at
@@ -115,7 +118,7 @@ fn functions_behind_one_root_port_are_read_by_one_core() {
         assert_eq!(roots.len(), 1);
     }
     let all: usize = lists.iter().map(Vec::len).sum();
-    let missing = topology.functions.iter();
+    let missing = topology.functions().iter();
     let missing: usize = missing.map(|f| config.missing_reads(f.sbdf).len()).sum();
     assert_eq!(all, missing);
 }
@@ -124,7 +127,7 @@ fn functions_behind_one_root_port_are_read_by_one_core() {
 fn a_fault_on_another_core_is_told_and_costs_only_its_function() {
     let (mut config, topology) = prepared(topologies::small());
     let missing = topology
-        .functions
+        .functions()
         .iter()
         .map(|function| config.missing_reads(function.sbdf))
         .find(|reads| reads.len() > 3)
@@ -171,7 +174,7 @@ fn a_fault_on_another_core_is_told_and_costs_only_its_function() {
 fn a_write_makes_answers_worthless() {
     let (mut config, topology) = prepared(topologies::small());
     read_ahead(&mut config, &topology, 1);
-    let function = topology.functions[0].sbdf;
+    let function = topology.functions()[0].sbdf;
     config
         .access_mut()
         .write(function, ConfigOffset::new(0x3c), Width::Byte, 1);

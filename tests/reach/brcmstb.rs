@@ -95,7 +95,7 @@ fn everything_is_found_as_it_is_and_the_index_is_put_back() {
         let read = reach.read(ghost, ConfigOffset::new(0), Width::Dword);
         assert_eq!(read, u32::MAX);
         let found = walk(&[host], reach, &before.fabric);
-        assert_eq!(found.functions, bare(&before.fabric));
+        assert_eq!(found.functions(), bare(&before.fabric));
     }
     assert_eq!(model.wrong, [""; 0]);
     assert_eq!(model.index, before.index);
@@ -113,7 +113,7 @@ fn without_a_link_only_the_port_itself_is_found() {
         let mut reach = HostBridgeAccess::new(&mut model);
         reach.add(&mut host).unwrap();
         let found = walk(&[host], reach, &fabric);
-        let found: Vec<_> = found.functions.iter().map(|f| f.sbdf).collect();
+        let found: Vec<_> = found.functions().iter().map(|f| f.sbdf).collect();
         assert_eq!(found, [ROOT]);
         assert_eq!((model.wrong.len(), model.writes), (0, 0));
     }

@@ -176,7 +176,7 @@ fn through(mut model: Model) -> Model {
         reach.add(&mut host).unwrap();
         compare(&mut reach, &before.fabric);
         let found = walk(&[host], reach, &before.fabric);
-        assert_eq!(found.functions, expected);
+        assert_eq!(found.functions(), expected);
     }
     assert_eq!(model.wrong, [""; 0]);
     assert_eq!(model.regions, before.regions);
@@ -222,7 +222,7 @@ fn without_a_link_nothing_behind_the_port_is_touched() {
             let mut reach = HostBridgeAccess::new(&mut model);
             reach.add(&mut host).unwrap();
             let found = walk(&[host], reach, &fabric);
-            let found: Vec<_> = found.functions.iter().map(|f| f.sbdf).collect();
+            let found: Vec<_> = found.functions().iter().map(|f| f.sbdf).collect();
             assert_eq!(found, [ROOT]);
             assert_eq!(model.wrong, [""; 0]);
             assert_eq!(model.writes, 0);

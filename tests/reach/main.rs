@@ -30,9 +30,9 @@ fn machine() -> Fabric {
     hosts[0].preserve = false;
     let mut clock = fabric.clock();
     let mut config = ConfigCache::new(fabric);
-    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    assign(&mut topology, &AssignPolicy::default(), &mut config);
-    assert_eq!(topology.functions.len(), 6);
+    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    let topology = assign(topology, &AssignPolicy::default(), &mut config);
+    assert_eq!(topology.functions().len(), 6);
     let mut fabric = config.access().clone();
     fabric.log_mut().clear();
     fabric
@@ -54,12 +54,16 @@ fn host(fabric: &Fabric, mechanism: Mechanism, window: u64, size: u64) -> HostBr
 fn walk<A: ConfigAccess>(hosts: &[HostBridge], access: A, fabric: &Fabric) -> Topology {
     let mut config = ConfigCache::new(access);
     let mut clock = fabric.clock();
-    let mut topology = enumerate(hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    for function in &topology.functions {
+    let topology = enumerate(hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    for function in topology.functions() {
         config.capture(function.sbdf);
     }
-    topology.note_faults(&mut config);
-    assert!(topology.anomalies.is_empty(), "{:?}", topology.anomalies);
+    let topology = topology.with_faults(&mut config);
+    assert!(
+        topology.anomalies().is_empty(),
+        "{:?}",
+        topology.anomalies()
+    );
     topology
 }
 
@@ -67,7 +71,7 @@ fn walk<A: ConfigAccess>(hosts: &[HostBridge], access: A, fabric: &Fabric) -> To
 fn bare(fabric: &Fabric) -> Vec<Function> {
     let mut hosts = fabric.host_bridges();
     hosts[0].preserve = true;
-    walk(&hosts, fabric.clone(), fabric).functions
+    walk(&hosts, fabric.clone(), fabric).functions().to_vec()
 }
 
 /// Reads every dword of every function of `fabric` through `reach` and compares

@@ -101,7 +101,7 @@ fn read_machine(
         &mut cache,
         &mut Patient(0),
     );
-    for function in &topology.functions {
+    for function in topology.functions() {
         cache.capture(function.sbdf);
     }
     (topology, cache)
@@ -117,8 +117,8 @@ fn every_function_that_can_be_reached_is_found_without_a_write() {
             .functions()
             .filter(|sbdf| is_reachable(&recorded, *sbdf))
             .collect();
-        let found: BTreeSet<Sbdf> = topology.functions.iter().map(|f| f.sbdf).collect();
-        if found != wanted || found.len() != topology.functions.len() {
+        let found: BTreeSet<Sbdf> = topology.functions().iter().map(|f| f.sbdf).collect();
+        if found != wanted || found.len() != topology.functions().len() {
             let missing: Vec<_> = wanted.difference(&found).collect();
             problems.push(format!("{}: {missing:?} missing", path.display()));
         }
@@ -149,8 +149,8 @@ fn lspci_draws_the_same_tree_from_a_dump_of_the_cache() {
         // and lspci has a domain where the dump has a segment of its own.
         let is_alike =
             |function: &Function| function.header_type != 2 && function.sbdf.segment() != 0xffff;
-        if topology.functions.len() != recorded.functions().count()
-            || !topology.functions.iter().all(is_alike)
+        if topology.functions().len() != recorded.functions().count()
+            || !topology.functions().iter().all(is_alike)
         {
             continue;
         }

@@ -96,10 +96,7 @@ fn dump_of(functions: Vec<Function>, space: impl Fn(Sbdf) -> Option<Vec<u8>>) ->
         .iter()
         .filter_map(|function| Some((function.sbdf, space(function.sbdf)?)))
         .collect();
-    let topology = Topology {
-        functions,
-        ..Topology::default()
-    };
+    let topology = Topology::new(Vec::new(), functions);
     let cached = |sbdf| {
         let (_, data) = spaces.iter().find(|(found, _)| *found == sbdf)?;
         Some(CachedBytes {

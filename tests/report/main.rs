@@ -226,13 +226,7 @@ fn a_tree_of_65_functions_stays_within_100_columns() {
         ];
         functions.push(endpoint);
     }
-    let topology = Topology {
-        hosts: vec![sample::host()],
-        functions,
-        anomalies: vec![],
-        excluded: vec![],
-        absent: vec![],
-    };
+    let topology = Topology::new(vec![sample::host()], functions);
     let report = Report::new(sample::facts(&topology), &|_| None);
     let printed = tree(&report) + &summary(&report);
     for line in printed.lines() {
@@ -240,13 +234,14 @@ fn a_tree_of_65_functions_stays_within_100_columns() {
         assert!(line.is_ascii(), "{line}");
         assert_eq!(line.trim_end(), line);
     }
-    assert_eq!(topology.functions.len(), 65);
+    assert_eq!(topology.functions().len(), 65);
 }
 
 #[test]
 fn names_from_the_device_tree_cannot_command_the_terminal() {
-    let mut topology = sample::topology();
-    topology.hosts[0].0.name = "/pcie\u{1b}[2J\n\u{e9}".into();
+    let mut hosts = sample::topology().hosts().to_vec();
+    hosts[0].0.name = "/pcie\u{1b}[2J\n\u{e9}".into();
+    let topology = Topology::new(hosts, sample::topology().functions().to_vec());
     let mut facts = sample::facts(&topology);
     facts.machine.model = Some("\u{7}model\r".into());
     facts.result = Err("bad\ntree".into());
@@ -274,7 +269,7 @@ fn lspci_draws_the_hierarchy_that_enumeration_found() {
     let nvme = lspci::lspci(&path, &["-s", "03:00.0", "-n", "-vvv"]);
     let decoded = lspci::Decoded::new(&nvme);
     let topology = sample::topology();
-    let found = &topology.functions[4];
+    let found = &topology.functions()[4];
     let missing = lspci::differences(&decoded, &found.capabilities, &found.extended_capabilities);
     assert!(missing.is_empty(), "{missing:#?}\n{nvme}");
     assert!(nvme.starts_with("03:00.0 0108: 1b36:0010 (prog-if 02"));

@@ -168,6 +168,7 @@ fn nic() -> Function {
         last_bus: 6,
         num_vfs: 0,
         vfs_enabled: false,
+        num_vfs_register: Some(0),
     });
     nic
 }
@@ -201,44 +202,39 @@ pub(crate) fn topology() -> Topology {
         from: 0x41,
         to: 0x40,
     }];
-    Topology {
-        hosts: vec![host()],
-        functions: vec![
-            function("00:00.0", (0x1b36, 0x0008), 0x06_0000, None),
-            root_port,
-            bridge(
-                "01:00.0",
-                PortType::UpstreamPort,
-                (2, 4),
-                Some((0x1000_0000, 0x101f_ffff)),
-                Some(1),
-            ),
-            bridge(
-                "02:00.0",
-                PortType::DownstreamPort,
-                (3, 3),
-                Some((0x1000_0000, 0x101f_ffff)),
-                Some(2),
-            ),
-            nvme(),
-            empty_port,
-            bridge(
-                "00:02.0",
-                PortType::RootPort,
-                (5, 6),
-                Some((0x1040_0000, 0x104f_ffff)),
-                None,
-            ),
-            nic(),
-            odd,
-        ],
-        anomalies: vec![Anomaly::new(
-            Sbdf::new(0, 0, 3, 0),
-            AnomalyKind::NotReady { milliseconds: 1000 },
-        )],
-        excluded: vec![],
-        absent: vec![],
-    }
+    let functions = vec![
+        function("00:00.0", (0x1b36, 0x0008), 0x06_0000, None),
+        root_port,
+        bridge(
+            "01:00.0",
+            PortType::UpstreamPort,
+            (2, 4),
+            Some((0x1000_0000, 0x101f_ffff)),
+            Some(1),
+        ),
+        bridge(
+            "02:00.0",
+            PortType::DownstreamPort,
+            (3, 3),
+            Some((0x1000_0000, 0x101f_ffff)),
+            Some(2),
+        ),
+        nvme(),
+        empty_port,
+        bridge(
+            "00:02.0",
+            PortType::RootPort,
+            (5, 6),
+            Some((0x1040_0000, 0x104f_ffff)),
+            None,
+        ),
+        nic(),
+        odd,
+    ];
+    Topology::new(vec![host()], functions).with_anomalies([Anomaly::new(
+        Sbdf::new(0, 0, 3, 0),
+        AnomalyKind::NotReady { milliseconds: 1000 },
+    )])
 }
 
 pub(crate) fn facts(topology: &Topology) -> Facts<'_> {

@@ -72,12 +72,12 @@ impl fmt::Display for UnassignedReason {
 /// [`verify_assignment`](warmbus_pci::verify_assignment()) found nothing.
 #[must_use]
 pub fn first_unassigned(topology: &Topology) -> Option<Unassigned> {
-    if let Some(&function) = topology.excluded.first() {
+    if let Some(&function) = topology.excluded().first() {
         let reason = UnassignedReason::Excluded;
         return Some(Unassigned { function, reason });
     }
-    topology.functions.iter().find_map(|function| {
-        let (host, _) = topology.hosts.get(function.host)?;
+    topology.functions().iter().find_map(|function| {
+        let (host, _) = topology.hosts().get(function.host)?;
         reason(function, host).map(|reason| Unassigned {
             function: function.sbdf,
             reason,

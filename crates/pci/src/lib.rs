@@ -43,10 +43,10 @@ pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace, HexDump};
 pub use prefetch::{
     ConfigRead, PrefetchedAccess, ReadBatches, ReadResult, group_reads_by_root_port,
 };
-pub use resources::{AssignCounts, AssignPolicy, assign};
+pub use resources::{AssignCounts, AssignPolicy, Assigned, assign};
 pub use sbdf_map::SbdfMap;
 pub use sriov::{
-    EnabledVfs, VfIdentity, VfPolicy, VfRouting, VfScope, enable_vfs, probe_vf_routing,
+    EnabledVfs, FoundVfs, VfIdentity, VfPolicy, VfRouting, VfScope, enable_vfs, probe_vf_routing,
 };
 pub use topology::{
     Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function, PortType,

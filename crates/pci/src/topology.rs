@@ -189,6 +189,10 @@ pub struct SrIovInfo {
     pub num_vfs: u16,
     /// Whether VF Enable is set in the end.
     pub vfs_enabled: bool,
+    /// What the NumVFs register holds: TotalVFs once enumeration wrote it, for
+    /// which First VF Offset and VF Stride were read. `None` where it is not
+    /// known, since nothing was written and VF Enable is clear.
+    pub num_vfs_register: Option<u16>,
 }
 
 /// What makes a function a virtual one.
@@ -244,38 +248,106 @@ pub struct Function {
 
 /// All host bridges and functions of a machine, in the order in which they
 /// were found (depth first).
+///
+/// A value that no later stage writes to: a stage takes it, and returns the
+/// next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// The host bridges, each with the buses that are in use below it.
-    pub hosts: Vec<(HostBridge, BusRange)>,
-    /// All functions. A bridge comes before what is below it.
-    pub functions: Vec<Function>,
-    /// What is not as it should be and belongs to no function that answered.
-    pub anomalies: Vec<Anomaly>,
-    /// Functions that are there but could not be taken in; an anomaly tells
-    /// why.
-    pub excluded: Vec<Sbdf>,
-    /// Functions that were asked for, did not answer, and will not as long as
-    /// the machine is on: see [`enumerate`](super::enumerate()).
-    pub absent: Vec<Sbdf>,
+    pub(crate) hosts: Vec<(HostBridge, BusRange)>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) anomalies: Vec<Anomaly>,
+    pub(crate) excluded: Vec<Sbdf>,
+    pub(crate) absent: Vec<Sbdf>,
 }
 
 impl Topology {
-    /// Notes the accesses that the machine refused since the last call, with
-    /// the function that they went to.
-    pub fn note_faults(&mut self, config: &mut impl ConfigAccess) {
+    /// A topology that is known from elsewhere than
+    /// [`enumerate`](super::enumerate()): host bridges, each with the buses in
+    /// use below it, and functions, each bridge before what is below it.
+    #[must_use]
+    pub const fn new(hosts: Vec<(HostBridge, BusRange)>, functions: Vec<Function>) -> Self {
+        Self {
+            hosts,
+            functions,
+            anomalies: Vec::new(),
+            excluded: Vec::new(),
+            absent: Vec::new(),
+        }
+    }
+
+    /// The host bridges, each with the buses that are in use below it.
+    #[must_use]
+    pub fn hosts(&self) -> &[(HostBridge, BusRange)] {
+        &self.hosts
+    }
+
+    /// All functions. A bridge comes before what is below it.
+    #[must_use]
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// The function at an address.
+    #[must_use]
+    pub fn function(&self, sbdf: Sbdf) -> Option<&Function> {
+        self.functions.iter().find(|function| function.sbdf == sbdf)
+    }
+
+    /// The anomalies that belong to none of the [functions](Self::functions);
+    /// those that do are with the function.
+    #[must_use]
+    pub fn anomalies(&self) -> &[Anomaly] {
+        &self.anomalies
+    }
+
+    /// Functions that are there but are no part of the topology, or whose
+    /// resources could not be sized; an anomaly says why.
+    #[must_use]
+    pub fn excluded(&self) -> &[Sbdf] {
+        &self.excluded
+    }
+
+    /// Functions that were probed, did not answer, and will not as long as the
+    /// machine is on: see [`enumerate`](super::enumerate()).
+    #[must_use]
+    pub fn absent(&self) -> &[Sbdf] {
+        &self.absent
+    }
+
+    /// The topology with `anomalies` added, each to the function that it was
+    /// seen at if there is one.
+    #[must_use]
+    pub fn with_anomalies(mut self, anomalies: impl IntoIterator<Item = Anomaly>) -> Self {
+        for anomaly in anomalies {
+            self.record(anomaly);
+        }
+        self
+    }
+
+    /// The topology with the accesses added that the machine refused since the
+    /// last call, each as an anomaly of the function that it went to.
+    #[must_use]
+    pub fn with_faults(mut self, config: &mut impl ConfigAccess) -> Self {
+        self.record_faults(config);
+        self
+    }
+
+    pub(crate) fn record(&mut self, anomaly: Anomaly) {
+        let known = self
+            .functions
+            .iter_mut()
+            .rfind(|function| function.sbdf == anomaly.function);
+        match known {
+            Some(function) => function.anomalies.push(anomaly.kind),
+            None => self.anomalies.push(anomaly),
+        }
+    }
+
+    pub(crate) fn record_faults(&mut self, config: &mut impl ConfigAccess) {
         while let Some(fault) = config.take_fault() {
-            let kind = AnomalyKind::ExternalAbort {
-                offset: fault.offset,
-            };
-            let known = self
-                .functions
-                .iter_mut()
-                .rfind(|function| function.sbdf == fault.function);
-            match known {
-                Some(function) => function.anomalies.push(kind),
-                None => self.anomalies.push(Anomaly::new(fault.function, kind)),
-            }
+            let offset = fault.offset;
+            let kind = AnomalyKind::ExternalAbort { offset };
+            self.record(Anomaly::new(fault.function, kind));
         }
     }
 }

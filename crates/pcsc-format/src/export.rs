@@ -37,7 +37,7 @@ impl<'a> HandoverRecords<'a> {
         topology: &Topology,
     ) -> Self {
         let mut incomplete: Vec<Sbdf> = topology
-            .functions
+            .functions()
             .iter()
             .filter(|function| {
                 let mut anomalies = function.anomalies.iter();
@@ -49,10 +49,10 @@ impl<'a> HandoverRecords<'a> {
         let used = captured_routings(config);
         let mut hierarchy = Hierarchy::default();
         let mut lost: Vec<Sbdf> = topology
-            .functions
+            .functions()
             .iter()
             .filter(|function| {
-                let host = topology.hosts.get(function.host);
+                let host = topology.hosts().get(function.host);
                 host.is_some_and(|(host, _)| !host.kept)
             })
             .map(|function| function.sbdf)

@@ -25,9 +25,9 @@ pub fn machine(data: &[u8]) {
     let hosts = fabric.host_bridges();
     let mut clock = fabric.clock();
     let mut config = ConfigCache::new(fabric);
-    let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    assign(&mut topology, &AssignPolicy::default(), &mut config);
-    for function in &topology.functions {
+    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    let topology = assign(topology, &AssignPolicy::default(), &mut config);
+    for function in topology.functions() {
         config.capture(function.sbdf);
     }
     let log = config.access().log();

@@ -83,15 +83,18 @@ impl Hierarchy {
             }
             found.insert(sbdf, function);
         }
-        let mut topology = arrange(&found);
-        note_virtual_functions(&mut topology, capture);
+        let (hosts, mut functions) = arrange(&found);
+        note_virtual_functions(&mut functions, capture);
+        let topology = Topology::new(hosts, functions);
         // All host bridges are to be preserved: this reads BARs and windows.
-        assign(&mut topology, &AssignPolicy::default(), &mut cache);
-        for function in &mut topology.functions {
+        let topology = assign(topology, &AssignPolicy::default(), &mut cache);
+        let mut functions = topology.functions().to_vec();
+        for function in &mut functions {
             if let Some(space) = capture.spaces.get(&function.sbdf) {
                 size_bars(function, space);
             }
         }
+        let topology = Topology::new(topology.hosts().to_vec(), functions);
         Self {
             cache,
             names,
@@ -214,10 +217,10 @@ fn virtual_function(space: &Space) -> Option<VirtualFunction> {
 }
 
 /// Tells which functions are virtual ones, and of which.
-fn note_virtual_functions(topology: &mut Topology, capture: &Capture) {
-    let functions = topology.functions.iter().enumerate();
-    let places: BTreeMap<Sbdf, usize> = functions.map(|(at, f)| (f.sbdf, at)).collect();
-    for function in &mut topology.functions {
+fn note_virtual_functions(functions: &mut [Function], capture: &Capture) {
+    let numbered = functions.iter().enumerate();
+    let places: BTreeMap<Sbdf, usize> = numbered.map(|(at, f)| (f.sbdf, at)).collect();
+    for function in functions {
         let vf = capture
             .spaces
             .get(&function.sbdf)
@@ -251,7 +254,7 @@ fn probe_vf(cache: &mut ConfigCache<DumpedConfigSpace>, sbdf: Sbdf, vf: VirtualF
 
 /// Puts bridges before what is below them, and a host bridge above every bus
 /// that no bridge leads to.
-fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
+fn arrange(found: &BTreeMap<Sbdf, Function>) -> (Vec<(HostBridge, BusRange)>, Vec<Function>) {
     let bridges: Vec<&Function> = found.values().filter(|f| f.bridge.is_some()).collect();
     let above = |function: &Function| {
         bridges
@@ -281,11 +284,12 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
         .flatten()
         .map(|sbdf| (sbdf.segment(), sbdf.bus()))
         .collect();
-    let mut topology = Topology::default();
+    let mut hosts = Vec::new();
+    let mut functions = Vec::new();
     for &(segment, first) in &roots {
         let next = roots.range((segment, first)..=(segment, 0xff)).nth(1);
         let last = next.map_or(0xff, |(_, next)| next - 1);
-        let host = topology.hosts.len();
+        let host = hosts.len();
         let mut in_use = first;
         // A parent is on a lower bus than its children: this ends.
         let mut pending: Vec<(Sbdf, Option<usize>)> = below[&None]
@@ -295,8 +299,8 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
             .rev()
             .collect();
         while let Some((sbdf, parent)) = pending.pop() {
-            let index = topology.functions.len();
-            topology.functions.push(Function {
+            let index = functions.len();
+            functions.push(Function {
                 host,
                 parent,
                 ..found[&sbdf].clone()
@@ -305,7 +309,7 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
             let children = below.get(&Some(sbdf)).into_iter().flatten();
             pending.extend(children.rev().map(|&child| (child, Some(index))));
         }
-        topology.hosts.push((
+        hosts.push((
             HostBridge {
                 name: format!("root bus {first:02x}"),
                 segment,
@@ -323,7 +327,7 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> Topology {
             },
         ));
     }
-    topology
+    (hosts, functions)
 }
 
 /// Fills in the sizes that the masks of a handover tell.

@@ -50,8 +50,8 @@ impl Report {
     /// function.
     pub fn new<'c>(facts: Facts<'_>, cached: &dyn Fn(Sbdf) -> Option<CachedBytes<'c>>) -> Self {
         let topology = facts.topology;
-        let functions = topology.functions.len() as u64;
-        let about_functions = topology.anomalies.iter().map(|anomaly| Anomaly {
+        let functions = topology.functions().len() as u64;
+        let about_functions = topology.anomalies().iter().map(|anomaly| Anomaly {
             sbdf: Some(anomaly.function),
             text: anomaly.kind.to_string(),
         });
@@ -69,9 +69,9 @@ impl Report {
                 },
                 ..facts.machine
             },
-            host_bridges: topology.hosts.iter().map(host_bridge).collect(),
+            host_bridges: topology.hosts().iter().map(host_bridge).collect(),
             functions: topology
-                .functions
+                .functions()
                 .iter()
                 .map(|function| describe(topology, function, cached(function.sbdf)))
                 .collect(),
@@ -127,7 +127,7 @@ fn describe(
         sbdf: function.sbdf,
         parent: function
             .parent
-            .and_then(|index| topology.functions.get(index))
+            .and_then(|index| topology.functions().get(index))
             .map(|parent| parent.sbdf),
         host_bridge: function.host as u32,
         vendor_id: function.vendor_id,
@@ -142,7 +142,7 @@ fn describe(
         bridge: function.bridge.map(Bridge::from),
         sriov: function.sriov.map(SrIov::from),
         virtual_function: function.virtual_function.and_then(|vf| {
-            let physical = topology.functions.get(vf.physical)?.sbdf;
+            let physical = topology.functions().get(vf.physical)?.sbdf;
             Some(VirtualFunction {
                 physical,
                 number: vf.number,

@@ -25,7 +25,7 @@ pub fn write<'c>(
     to: &mut dyn Write,
 ) -> fmt::Result {
     let mut space = Space { bytes: Vec::new() };
-    for function in &topology.functions {
+    for function in topology.functions() {
         space.fill(function, cached(function.sbdf));
         write!(
             to,

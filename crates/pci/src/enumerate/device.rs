@@ -253,6 +253,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         } else {
             (0, false)
         };
+        let mut num_vfs_register = vfs_enabled.then_some(num_vfs);
         if !self.preserve && total_vfs > 0 {
             let is_lowest = self.topology.functions[first..index]
                 .iter()
@@ -272,6 +273,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             self.write_word(sbdf, base + sr_iov::CONTROL, control);
             self.write_word(sbdf, base + sr_iov::NUM_VFS, total_vfs);
             vfs_enabled = false;
+            num_vfs_register = Some(total_vfs);
         }
         let routing = self.dword(sbdf, base + sr_iov::VF_OFFSET);
         let vf_device = self.dword(sbdf, base + sr_iov::VF_DEVICE_ID);
@@ -311,6 +313,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             last_bus: if fits { last_bus as u8 } else { sbdf.bus() },
             num_vfs,
             vfs_enabled,
+            num_vfs_register,
         });
         self.note_faults();
     }

@@ -130,7 +130,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     }
 
     fn note_faults(&mut self) {
-        self.topology.note_faults(self.config);
+        self.topology.record_faults(self.config);
     }
 
     /// Scans all devices of a bus, then what is below its bridges.

@@ -14,9 +14,10 @@ mod program;
 mod size;
 
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 use super::decode::{read_bars, windows};
-use super::{AnomalyKind, ConfigOffset, ConfigSpace, Step, Topology, Width};
+use super::{Anomaly, AnomalyKind, ConfigAccess, ConfigOffset, ConfigSpace, Step, Topology, Width};
 use host::HostAssignment;
 use size::{ProbedResources, ResourceProbe};
 
@@ -42,8 +43,9 @@ impl Default for AssignPolicy {
     }
 }
 
-/// How assignment ended.
+/// How many BARs have an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AssignCounts {
     /// BARs that have an address.
     pub assigned: usize,
@@ -51,33 +53,77 @@ pub struct AssignCounts {
     pub disabled: usize,
 }
 
+/// A topology whose BARs and bridge windows have been assigned, or read where
+/// the host bridge is preserved: a BAR without an address stays without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    pub(crate) topology: Topology,
+    counts: AssignCounts,
+}
+
+impl Assigned {
+    /// How many BARs have an address, those of virtual functions not counted.
+    #[must_use]
+    pub const fn counts(&self) -> AssignCounts {
+        self.counts
+    }
+
+    /// The topology alone.
+    #[must_use]
+    pub fn into_topology(self) -> Topology {
+        self.topology
+    }
+
+    /// As [`Topology::with_anomalies`].
+    #[must_use]
+    pub fn with_anomalies(mut self, anomalies: impl IntoIterator<Item = Anomaly>) -> Self {
+        self.topology = self.topology.with_anomalies(anomalies);
+        self
+    }
+
+    /// As [`Topology::with_faults`].
+    #[must_use]
+    pub fn with_faults(mut self, config: &mut impl ConfigAccess) -> Self {
+        self.topology.record_faults(config);
+        self
+    }
+}
+
+impl Deref for Assigned {
+    type Target = Topology;
+
+    fn deref(&self) -> &Topology {
+        &self.topology
+    }
+}
+
 /// Assigns addresses to everything in `topology`, or reads them where the
-/// host bridge is preserved, and records them there.
+/// host bridge is preserved.
 pub fn assign<S: ConfigSpace>(
-    topology: &mut Topology,
+    mut topology: Topology,
     policy: &AssignPolicy,
     config: &mut S,
-) -> AssignCounts {
+) -> Assigned {
     let found: Vec<ProbedResources> = (0..topology.functions.len())
-        .map(|index| size_function(topology, index, config))
+        .map(|index| size_function(&mut topology, index, config))
         .collect();
     for host in 0..topology.hosts.len() {
         if topology.hosts[host].0.preserve {
-            read_found(topology, host, config);
+            read_found(&mut topology, host, config);
         } else {
-            HostAssignment::new(topology, host, &found).carry_out(topology, policy, config);
+            HostAssignment::new(&topology, host, &found).carry_out(&mut topology, policy, config);
         }
     }
-    topology.note_faults(config);
-    let mut outcome = AssignCounts::default();
+    topology.record_faults(config);
+    let mut counts = AssignCounts::default();
     for bar in topology.functions.iter().flat_map(|one| &one.bars) {
         if bar.address.is_some() {
-            outcome.assigned += 1;
+            counts.assigned += 1;
         } else {
-            outcome.disabled += 1;
+            counts.disabled += 1;
         }
     }
-    outcome
+    Assigned { topology, counts }
 }
 
 fn size_function<S: ConfigSpace>(

@@ -7,8 +7,8 @@ use super::{DISABLE_TIME, ENABLE_TIME, EnabledPf, EnabledVfs, insert};
 use crate::registers::REVISION;
 use crate::time::Clock;
 use crate::{
-    AnomalyKind, ConfigOffset, ConfigSpace, Function, Probe, Sbdf, Topology, VfIdentity,
-    VirtualInfo, Width,
+    Anomaly, AnomalyKind, Assigned, ConfigOffset, ConfigSpace, Function, Probe, Sbdf, Topology,
+    VfIdentity, VirtualInfo, Width,
 };
 
 /// Nanoseconds from VF Enable after which VFs that do not answer are given up:
@@ -20,6 +20,21 @@ const FIRST_WAIT: u64 = 1_000_000;
 const LONGEST_WAIT: u64 = 100_000_000;
 /// Rounds at most, should the clock stand still.
 const ROUNDS: u32 = 24;
+
+/// The VFs that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundVfs {
+    functions: Vec<Function>,
+    anomalies: Vec<Anomaly>,
+}
+
+impl FoundVfs {
+    /// The VFs, by physical function and number.
+    #[must_use]
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+}
 
 /// A VF that did not answer yet.
 #[derive(Clone, Copy)]
@@ -37,32 +52,35 @@ impl EnabledVfs {
         }
     }
 
-    /// Adds the VFs that [`Self::find`] has found to `topology`. VFs that were
-    /// enabled for this are disabled again, unless they are to stay.
+    /// Adds `found`, which [`Self::find`] returned, to the topology. VFs that
+    /// were enabled for this are disabled again, unless they are to stay.
     ///
-    /// Returns until when nobody may read the SR-IOV capabilities, in
-    /// nanoseconds of `clock`; `None` where that does not matter.
+    /// Returns the topology, and the moment before which the SR-IOV
+    /// capabilities may not be read, in nanoseconds of `clock`; `None` where
+    /// they may be read at once.
     pub fn finish<S: ConfigSpace, C: Clock>(
         self,
-        topology: &mut Topology,
-        found: Vec<Function>,
+        assigned: Assigned,
+        found: FoundVfs,
         config: &mut S,
         clock: &mut C,
-    ) -> Option<u64> {
-        topology.note_faults(config);
-        let disabled_at = self.disable(topology, config, clock);
-        insert::insert(topology, found);
-        disabled_at.map(|at| at.saturating_add(DISABLE_TIME))
+    ) -> (Assigned, Option<u64>) {
+        let mut assigned = assigned.with_anomalies(found.anomalies).with_faults(config);
+        let disabled_at = self.disable(&mut assigned.topology, config, clock);
+        insert::insert(&mut assigned.topology, found.functions);
+        (
+            assigned,
+            disabled_at.map(|at| at.saturating_add(DISABLE_TIME)),
+        )
     }
 
-    /// Finds the VFs that answer, by physical function and number; those that
-    /// do not are reported in `topology`. To be called after [`Self::wait`].
+    /// Finds the VFs that answer. To be called after [`Self::wait`].
     pub fn find<S: ConfigSpace, C: Clock>(
         &self,
-        topology: &mut Topology,
+        topology: &Assigned,
         config: &mut S,
         clock: &mut C,
-    ) -> Vec<Function> {
+    ) -> FoundVfs {
         let start = self.enabled_at.unwrap_or_else(|| clock.now());
         let mut found = Vec::new();
         let mut silent = Vec::new();
@@ -98,28 +116,34 @@ impl EnabledVfs {
                 is_silent
             });
         }
-        self.report_unresponsive(&silent, topology);
+        let anomalies = self.report_unresponsive(&silent, topology);
         found.sort_by_key(|function| {
             let vf = function.virtual_function;
             vf.map_or((0, 0), |vf| (vf.physical, vf.number))
         });
-        found
+        FoundVfs {
+            functions: found,
+            anomalies,
+        }
     }
 
-    /// Tells once for each physical function which VFs did not answer.
-    fn report_unresponsive(&self, silent: &[Unresponsive], topology: &mut Topology) {
+    /// One anomaly for each physical function whose VFs did not all answer.
+    fn report_unresponsive(&self, silent: &[Unresponsive], topology: &Topology) -> Vec<Anomaly> {
+        let mut anomalies = Vec::new();
         for of_group in silent.chunk_by(|vf, next| vf.group == next.group) {
             let (group, first) = (&self.groups[of_group[0].group], of_group[0].number);
             let count = of_group.len();
-            let function = &mut topology.functions[group.physical];
-            let at = place(function.sbdf, group.routing, first);
-            function.anomalies.push(AnomalyKind::VfsUnresponsive {
+            let physical = topology.functions[group.physical].sbdf;
+            let at = place(physical, group.routing, first);
+            let kind = AnomalyKind::VfsUnresponsive {
                 count,
                 num_vfs: group.routing.num_vfs,
                 first,
                 at,
-            });
+            };
+            anomalies.push(Anomaly::new(physical, kind));
         }
+        anomalies
     }
 
     /// Clears VF Enable where it was set for the capture. Returns when that

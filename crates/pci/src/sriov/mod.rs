@@ -3,14 +3,14 @@
 //!
 //! [`enable_vfs`] sets VF Enable of all physical functions that are to show
 //! their VFs; [`EnabledVfs::wait`] waits once for all of them, so that between
-//! the two there is time for other work. [`EnabledVfs::capture`] takes in and
-//! captures each VF, and clears VF Enable again.
+//! the two there is time for other work. [`EnabledVfs::find`] probes each
+//! VF, and [`EnabledVfs::finish`] clears VF Enable again.
 //!
 //! [`probe_vf_routing`] finds out where VFs would be for other numbers of them,
 //! without enabling any.
 //!
 //! In a host bridge that is to be preserved nothing is written: only VFs that
-//! are enabled already are taken in, and they stay so.
+//! are enabled already are found, and they stay so.
 
 mod find;
 mod insert;
@@ -21,10 +21,11 @@ mod routing_ids;
 use alloc::vec::Vec;
 
 use super::registers::{extended, sr_iov};
-use super::{Anomaly, AnomalyKind, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
+use super::{Anomaly, AnomalyKind, Assigned, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
 use crate::time::Clock;
 use places::AllocatedRoutingIds;
 
+pub use find::FoundVfs;
 pub use routing::probe_vf_routing;
 pub use routing_ids::{VfIdentity, VfRouting};
 
@@ -57,7 +58,7 @@ pub struct VfPolicy {
     pub keep: bool,
 }
 
-/// VFs that are enabled and not taken in yet.
+/// VFs that are enabled and not found yet.
 #[derive(Debug)]
 pub struct EnabledVfs {
     groups: Vec<EnabledPf>,
@@ -76,11 +77,22 @@ struct EnabledPf {
     is_ours: bool,
 }
 
-/// Enables the VFs that `policy` wants, as far as each has a place of its own.
-/// `topology` must have bus numbers. What is not done is told in it.
+/// Enables the VFs that `policy` wants, as far as each has a routing ID of its
+/// own. What is not done is an anomaly.
 ///
-/// Returns `None` where no VF is enabled.
+/// Returns the topology with the VFs that are enabled in its physical
+/// functions, and what finds them; `None` where no VF is enabled.
 pub fn enable_vfs<S: ConfigSpace, C: Clock>(
+    mut assigned: Assigned,
+    policy: &VfPolicy,
+    config: &mut S,
+    clock: &mut C,
+) -> (Assigned, Option<EnabledVfs>) {
+    let vfs = enable_wanted(&mut assigned.topology, policy, config, clock);
+    (assigned, vfs)
+}
+
+fn enable_wanted<S: ConfigSpace, C: Clock>(
     topology: &mut Topology,
     policy: &VfPolicy,
     config: &mut S,
@@ -123,6 +135,7 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
                 if let Some(sriov) = &mut topology.functions[index].sriov {
                     sriov.num_vfs = num_vfs;
                     sriov.vfs_enabled = true;
+                    sriov.num_vfs_register = Some(num_vfs);
                 }
                 groups.push(EnabledPf {
                     physical: index,
@@ -138,7 +151,7 @@ pub fn enable_vfs<S: ConfigSpace, C: Clock>(
             }
         }
     }
-    topology.note_faults(config);
+    topology.record_faults(config);
     (!groups.is_empty()).then_some(EnabledVfs {
         groups,
         enabled_at,
@@ -204,7 +217,7 @@ fn enable<S: ConfigSpace>(
 ) -> Result<VfRouting, AnomalyKind> {
     let function = &topology.functions[index];
     let sbdf = function.sbdf;
-    let total = function.sriov.map_or(0, |sriov| sriov.total_vfs);
+    let in_register = function.sriov.and_then(|sriov| sriov.num_vfs_register);
     let base = config
         .extended_capability(sbdf, extended::SR_IOV)
         .ok_or(AnomalyKind::PhysicalFunctionGone)?;
@@ -212,14 +225,13 @@ fn enable<S: ConfigSpace>(
         let offset = ConfigOffset::new(base + at);
         config.write(sbdf, offset, Width::Word, u32::from(value));
     };
-    // Enumeration has left TotalVFs there.
-    if num_vfs != total {
+    if in_register != Some(num_vfs) {
         write(config, sr_iov::NUM_VFS, num_vfs);
     }
     let routing = routing_of(topology, index, num_vfs, config)?;
     if let Err(kind) = places.check(topology, index, routing) {
-        if num_vfs != total {
-            write(config, sr_iov::NUM_VFS, total);
+        if let Some(before) = in_register.filter(|&before| before != num_vfs) {
+            write(config, sr_iov::NUM_VFS, before);
         }
         return Err(kind);
     }

@@ -6,7 +6,7 @@
 //! a chain from it.
 
 use crate::registers::{extended, sr_iov};
-use crate::{ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
+use crate::{Assigned, ConfigOffset, ConfigSpace, Sbdf, Width};
 
 /// Most values of NumVFs that are written to all functions together: what is
 /// known of each takes memory, and a device may claim 65,535.
@@ -14,14 +14,14 @@ const MAX_ASKED: u32 = 1 << 14;
 
 /// Writes each valid NumVFs to the physical functions that have no VFs enabled
 /// and reads where their VFs would be, which `config` remembers; at the end
-/// NumVFs is as it was. Two accesses for each VF that there can be.
+/// NumVFs is TotalVFs. Two accesses for each VF that there can be.
 ///
 /// No VF is enabled, and nothing is written in host bridges that are to be
 /// preserved. A function whose VFs move with NumVFs is left after `max_runs`
 /// different answers; what is found is true all the same.
 ///
 /// VF Enable must not have been cleared in the last second (PCIe 9.3.3.3.1).
-pub fn probe_vf_routing<S: ConfigSpace>(topology: &Topology, max_runs: usize, config: &mut S) {
+pub fn probe_vf_routing<S: ConfigSpace>(topology: &Assigned, max_runs: usize, config: &mut S) {
     let mut left = MAX_ASKED;
     for function in &topology.functions {
         let Some(sriov) = function.sriov else {
@@ -44,7 +44,6 @@ fn ask<S: ConfigSpace>(function: Sbdf, total_vfs: u16, max_runs: usize, config: 
     };
     let num_vfs = ConfigOffset::new(base + sr_iov::NUM_VFS);
     let places = ConfigOffset::new(base + sr_iov::VF_OFFSET);
-    // Enumeration has left TotalVFs there and read what belongs to it.
     let mut last = config.read(function, places, Width::Dword);
     let mut runs = 1;
     for count in (1..total_vfs).rev() {

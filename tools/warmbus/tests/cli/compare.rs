@@ -72,7 +72,7 @@ fn a_console_with_a_dump_and_a_report_is_as_good_as_the_two_files() {
     );
     let told = warmbus(&["inspect", &console]).ended(0).out;
     assert_eq!(told, warmbus(&["inspect", &report]).ended(0).out);
-    for function in &machine.topology.functions {
+    for function in machine.topology.functions() {
         assert!(told.contains(&function.sbdf.to_string()), "{told}");
     }
     warmbus(&["diff", &console, &dump]).ended(0);

@@ -32,12 +32,15 @@ impl Machine {
         let mut clock = fabric.clock();
         let hosts = fabric.host_bridges();
         let mut config = ConfigCache::new(fabric);
-        let mut topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-        assign(&mut topology, &AssignPolicy::default(), &mut config);
-        for function in &topology.functions {
+        let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
+        let topology = assign(topology, &AssignPolicy::default(), &mut config);
+        for function in topology.functions() {
             config.capture(function.sbdf);
         }
-        Self { topology, config }
+        Self {
+            topology: topology.into_topology(),
+            config,
+        }
     }
 
     fn cached(&self, sbdf: Sbdf) -> Option<CachedBytes<'_>> {
@@ -79,7 +82,7 @@ impl Machine {
     /// Every byte as the fabric itself returns it, in the form of `lspci`.
     pub(crate) fn truth(&mut self) -> String {
         let mut text = String::new();
-        for function in &self.topology.functions {
+        for function in self.topology.functions() {
             let sbdf = function.sbdf;
             write!(text, "{sbdf} Truth").expect("a string takes it");
             let size = self.config.block(sbdf).expect("it is known").size();

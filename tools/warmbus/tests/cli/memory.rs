@@ -30,7 +30,7 @@ fn memory_is_read_the_same_raw_or_as_a_core_file_and_by_either_root() {
         let found = functions(&raw, &[]);
         assert_eq!(
             found.0.as_array().map(Vec::len),
-            Some(machine.topology.functions.len())
+            Some(machine.topology.functions().len())
         );
         let base = format!("{ARENA:#x}");
         let tree = handover.subtree.start.to_string();
@@ -157,7 +157,7 @@ fn a_damaged_block_is_named_with_its_byte_and_the_others_are_shown() {
         );
         assert_eq!(
             value["functions"].as_array().map(Vec::len),
-            Some(machine.topology.functions.len() - 1)
+            Some(machine.topology.functions().len() - 1)
         );
     }
 }
