@@ -1,9 +1,10 @@
-//! Debian packages that the user's own apt does not offer: a newer suite, or
-//! another architecture.
+//! Debian packages that are downloaded and not installed: those of a newer
+//! suite or another architecture, which the user's own apt does not offer, and
+//! those that cannot be installed beside what is.
 //!
-//! They come through an apt of our own. Its lists, cache, state and sources
-//! are in the cache directory, so that the user's settings stay as they are;
-//! only the mirror, the keys and the way to the network are taken from them.
+//! They come through an apt of our own. Its lists, cache and state are in the
+//! cache directory, so that the user's stay as they are, and nothing of it needs
+//! root. The mirrors, the keys and the way to the network are the user's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::progress::Step;
-use crate::{Refusal, paths, process};
+use crate::{Refusal, paths, process, programs};
 
 /// The suites that are looked at.
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
@@ -32,31 +33,26 @@ const SETTINGS: &str = "\
 /// How long a download may take.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// Debian's archive for arm64, with lists that were fetched just now.
+/// What an archive offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// The suites above, for the machine that everything is for.
+    Suites,
+    /// What the user's settings say, for this machine.
+    System,
+}
+
+/// Packages, with lists that were fetched just now.
 pub struct Archive {
     directory: PathBuf,
+    offer: Offer,
 }
 
 impl Archive {
-    /// Fetches the lists of packages from the first mirror in the user's
-    /// settings that has the suites.
+    /// Debian's archive for arm64. Fetches the lists of packages from the first
+    /// mirror in the user's settings that has the suites.
     pub fn open() -> Result<Self> {
-        if paths::program("apt-get").is_none() || paths::program("dpkg-deb").is_none() {
-            return Err(Refusal(
-                "packages of Debian are needed, and there is no apt to fetch them".into(),
-            )
-            .into());
-        }
-        let archive = Self {
-            directory: paths::cache().join("apt"),
-        };
-        for part in ["lists/partial", "cache/archives/partial"] {
-            let part = archive.directory.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
-        }
-        archive.write("status", "")?;
-        archive.write("apt.conf", SETTINGS)?;
-
+        let archive = Self::prepare(paths::cache().join("apt"), Offer::Suites, "")?;
         let step = Step::begin("asking Debian for its list of packages");
         let mut failure = None;
         for mirror in mirrors()? {
@@ -80,31 +76,71 @@ impl Archive {
         }
     }
 
+    /// What the user's own settings offer. `status` lists what counts as
+    /// installed, in the format of dpkg. Lists, state and downloads are in
+    /// `directory`.
+    pub fn of_system(directory: PathBuf, status: &str) -> Result<Self> {
+        let archive = Self::prepare(directory, Offer::System, status)?;
+        let step = Step::begin("asking apt for its list of packages, without root");
+        // A source that cannot be reached makes this fail, and the packages may
+        // be in the others.
+        let update = process::watch(archive.command("apt-get").arg("update"), LIMIT, |line| {
+            step.detail(line);
+        });
+        if let Err(error) = update {
+            step.end(&format!("some lists of packages are missing: {error}"));
+        }
+        Ok(archive)
+    }
+
+    fn prepare(directory: PathBuf, offer: Offer, status: &str) -> Result<Self> {
+        for program in ["apt-get", "dpkg-deb"] {
+            if programs::find_in_system(program).is_none() {
+                let why = format!("packages of Debian are needed, and there is no {program}");
+                return Err(Refusal(why).into());
+            }
+        }
+        let archive = Self { directory, offer };
+        for part in ["lists/partial", "cache/archives/partial"] {
+            let part = archive.directory.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+        }
+        archive.write("status", status)?;
+        archive.write("apt.conf", SETTINGS)?;
+        Ok(archive)
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let file = self.directory.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// A program of apt's that uses only what is in the directory.
+    /// A program of apt's that writes only to the directory.
     fn command(&self, program: &str) -> Command {
         let inside = |name: &str| self.directory.join(name).display().to_string();
         let mut command = Command::new(program);
+        command.env("LC_ALL", "C");
         command.arg("-c").arg(self.directory.join("apt.conf"));
-        for (name, value) in [
-            ("Dir::Etc::sourcelist", inside("sources.list")),
-            ("Dir::Etc::sourceparts", "/dev/null".into()),
-            ("Dir::Etc::preferences", "/dev/null".into()),
-            ("Dir::Etc::preferencesparts", "/dev/null".into()),
+        let mut options = vec![
             ("Dir::State", inside("")),
             ("Dir::State::lists", inside("lists")),
             ("Dir::State::status", inside("status")),
             ("Dir::Cache", inside("cache")),
-            ("APT::Architecture", ARCHITECTURE.into()),
-            ("APT::Architectures", ARCHITECTURE.into()),
             ("Acquire::Languages", "none".into()),
             // The user that apt would download as cannot see a home directory.
             ("APT::Sandbox::User", "root".into()),
-        ] {
+        ];
+        if self.offer == Offer::Suites {
+            options.extend([
+                ("Dir::Etc::sourcelist", inside("sources.list")),
+                ("Dir::Etc::sourceparts", "/dev/null".into()),
+                ("Dir::Etc::preferences", "/dev/null".into()),
+                ("Dir::Etc::preferencesparts", "/dev/null".into()),
+                ("APT::Architecture", ARCHITECTURE.into()),
+                ("APT::Architectures", ARCHITECTURE.into()),
+            ]);
+        }
+        for (name, value) in options {
             command.arg("-o").arg(format!("{name}={value}"));
         }
         command
@@ -138,29 +174,57 @@ impl Archive {
             .map(str::to_owned)
     }
 
+    /// All versions of `package`, in apt's table of them.
+    pub fn versions(&self, package: &str) -> Result<String> {
+        process::output(self.command("apt-cache").args(["madison", package]))
+    }
+
     /// Downloads `package` and unpacks what it would install to `into`.
     pub fn unpack(&self, package: &str, into: &Path) -> Result<()> {
         let step = Step::begin(&format!("downloading {package} from Debian"));
-        fs::create_dir_all(into)?;
         let downloads = tempfile::tempdir_in(&self.directory)?;
         let mut command = self.command("apt-get");
         command
             .args(["download", package])
             .current_dir(downloads.path());
         process::watch(&mut command, LIMIT, |line| step.detail(line))?;
-        let file = fs::read_dir(downloads.path())?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        let file = packages_in(downloads.path())?
+            .pop()
             .with_context(|| format!("apt downloaded no {package}"))?;
-        process::output(
-            Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(file)
-                .arg(into),
-        )
-        .map(drop)
+        extract(&file, into)
     }
+
+    /// Downloads `packages` and all that they need beside what counts as
+    /// installed, and returns the files.
+    pub fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>> {
+        let step = Step::begin(&format!("downloading {}", packages.join(", ")));
+        let mut command = self.command("apt-get");
+        command
+            .args(["install", "--download-only", "--yes"])
+            .args(["--no-install-recommends", "--allow-remove-essential"])
+            .args(["--allow-downgrades", "--allow-change-held-packages"])
+            .args(packages);
+        process::watch(&mut command, LIMIT, |line| step.detail(line))?;
+        packages_in(&self.directory.join("cache/archives"))
+    }
+}
+
+/// The packages in `directory`, by their names.
+fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<_> = fs::read_dir(directory)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Unpacks what the package in `file` would install to `into`.
+pub fn extract(file: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+    let mut command = Command::new("dpkg-deb");
+    process::output(command.arg("--extract").arg(file).arg(into)).map(drop)
 }
 
 /// The mirrors in the user's settings, Debian's first. Before the user's apt
@@ -226,18 +290,24 @@ mod tests {
 
     #[test]
     fn nothing_of_the_users_apt_is_written() {
-        let archive = Archive {
-            directory: "/cache/apt".into(),
-        };
-        let command = process::words(&archive.command("apt-get"));
-        for path in command
-            .split(['=', ' '])
-            .filter(|word| word.starts_with('/'))
-        {
-            assert!(
-                path.starts_with("/cache/apt") || path == "/dev/null",
-                "{path}"
-            );
+        for offer in [Offer::Suites, Offer::System] {
+            let archive = Archive {
+                directory: "/cache/apt".into(),
+                offer,
+            };
+            let command = process::words(&archive.command("apt-get"));
+            for path in command
+                .split(['=', ' '])
+                .filter(|word| word.starts_with('/'))
+            {
+                assert!(
+                    path.starts_with("/cache/apt") || path == "/dev/null",
+                    "{path}"
+                );
+            }
+            for written in ["Dir::State=", "Dir::State::status=", "Dir::Cache="] {
+                assert!(command.contains(written), "{written}");
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod image;
 pub mod linux;
 pub mod paths;
 pub mod process;
+pub mod programs;
 pub mod progress;
 pub mod qemu;
 pub mod qmp;

@@ -44,9 +44,8 @@ fn main() -> ExitCode {
         Task::Setup { check: true } => setup::check(),
         Task::Setup { check: false } => setup::ensure(Purpose::Test)
             .map(|toolchain| println!("ready; toolchain for the firmware: {toolchain}")),
-        Task::Build => {
-            setup::ensure(Purpose::Run).and_then(|toolchain| build::firmware(&toolchain).map(drop))
-        }
+        Task::Build => setup::ensure(Purpose::Build)
+            .and_then(|toolchain| build::firmware(&toolchain).map(drop)),
         Task::Linux(options) => linux::run(&options),
         Task::Run(options) => run::run(&options),
         Task::Bench(options) => bench::run(&options),
@@ -60,7 +59,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            for line in format!("{error:#}").lines() {
+                eprintln!("error: {line}");
+            }
             ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
         }
     }

@@ -1,7 +1,13 @@
 //! Where things are.
 
 use std::env;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fd_lock::RwLock;
+
+use crate::progress::Step;
 
 /// The root of the work tree.
 #[must_use]
@@ -34,10 +40,20 @@ pub fn cache() -> PathBuf {
         .join("warmbus")
 }
 
-/// The first file called `name` in the directories of `PATH`.
-#[must_use]
-pub fn program(name: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+/// Does `work` while no other process does it in `directory`, which is made.
+/// Says that it waits for `what` where it has to.
+pub fn exclusively<T>(directory: &Path, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let file = directory.join("lock");
+    let opened = File::create(&file);
+    let opened = opened.with_context(|| format!("cannot write {}", file.display()))?;
+    let mut lock = RwLock::new(opened);
+    let waits = lock.try_write().is_err();
+    let step = waits.then(|| Step::begin(&format!("waiting for {what}")));
+    let _guard = lock
+        .write()
+        .with_context(|| format!("cannot lock {}", file.display()))?;
+    drop(step);
+    work()
 }

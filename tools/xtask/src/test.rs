@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
-use crate::{Refusal, build, linux, paths};
+use crate::{Refusal, build, linux, paths, programs};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
@@ -143,7 +143,7 @@ pub fn run(options: &Options) -> Result<bool> {
     };
     println!("random cases: seed {}", options.seed);
     let toolchain = setup::ensure(if options.host {
-        Purpose::Run
+        Purpose::Host
     } else {
         Purpose::Test
     })?;
@@ -328,7 +328,11 @@ impl Session {
 
 fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(paths::root()).arg(subcommand);
+    command
+        .current_dir(paths::root())
+        .arg(subcommand)
+        // Tests start what setup found.
+        .env("PATH", programs::search_path());
     command
 }
 

@@ -14,14 +14,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{paths, process};
+use crate::setup::Private;
+use crate::{paths, process, programs};
 
 /// The targets that the firmware can be built for, best first.
 pub const TARGETS: [&str; 2] = ["aarch64-unknown-none-softfloat", "aarch64-unknown-none"];
 
-/// The oldest Rust release that builds the firmware (`rust-version`), for
-/// packages that are not installed yet.
-pub const OLDEST: (u32, u32) = (1, 88);
+/// The oldest Rust release that builds the firmware: `rust-version` of the
+/// manifest.
+#[must_use]
+pub fn oldest() -> (u32, u32) {
+    numbers(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default()
+}
 
 /// One installed Rust compiler with its cargo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,19 +54,20 @@ impl Compiler {
         .context("the active Rust compiler cannot be used")
     }
 
-    /// The compiler of Debian's packages, if it and its cargo are installed
-    /// in one version.
+    /// The compiler of Debian's packages, installed or private, if it and its
+    /// cargo are there in one version.
     #[must_use]
     pub fn of_debian() -> Option<Self> {
-        let compiler = Self::probe("/usr/bin/rustc".into(), "/usr/bin/cargo".into(), true).ok()?;
-        let cargo = process::output(
-            Command::new(&compiler.cargo)
-                .arg("--version")
-                .env_remove("LD_LIBRARY_PATH"),
-        )
-        .ok()?;
-        let same = cargo.split_whitespace().nth(1) == Some(compiler.release.as_str());
-        (same && at_least(&compiler.release, OLDEST)).then_some(compiler)
+        let places = [PathBuf::from("/usr/bin"), Private::here().bin()];
+        places.iter().find_map(|place| {
+            let [rustc, cargo] = ["rustc", "cargo"].map(|name| place.join(name));
+            let compiler = Self::probe(rustc, cargo, true).ok()?;
+            let mut command = Command::new(&compiler.cargo);
+            command.arg("--version").env_remove("LD_LIBRARY_PATH");
+            let cargo = process::output(&mut command).ok()?;
+            let same = cargo.split_whitespace().nth(1) == Some(compiler.release.as_str());
+            (same && at_least(&compiler.release, oldest())).then_some(compiler)
+        })
     }
 
     fn probe(rustc: PathBuf, cargo: PathBuf, other: bool) -> Result<Self> {
@@ -119,9 +124,10 @@ impl Compiler {
     /// The source of the core library that a Debian package installed for
     /// some compiler, if it is of this version.
     fn packaged_source(&self) -> Option<PathBuf> {
-        let source = PathBuf::from(format!("/usr/src/rustc-{}", self.release));
-        let library = source.join("library");
-        library.join("Cargo.lock").is_file().then_some(library)
+        let library = format!("/usr/src/rustc-{}/library", self.release);
+        let private = Private::here().file(&library);
+        let mut places = [Some(library.into()), private].into_iter().flatten();
+        places.find(|library: &PathBuf| library.join("Cargo.lock").is_file())
     }
 
     /// The linker that comes with this compiler, if one does.
@@ -140,8 +146,13 @@ type OsName = std::ffi::OsString;
 /// Whether the Rust release `release` is not older than `oldest`.
 #[must_use]
 pub fn at_least(release: &str, oldest: (u32, u32)) -> bool {
+    numbers(release).is_some_and(|numbers| numbers >= oldest)
+}
+
+/// The first two numbers of a release.
+fn numbers(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split('.').map_while(|number| number.parse().ok());
-    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= oldest)
+    Some((numbers.next()?, numbers.next()?))
 }
 
 /// Where the core library comes from.
@@ -184,6 +195,12 @@ impl fmt::Display for Toolchain {
 }
 
 impl Toolchain {
+    /// What there is, in the order above.
+    #[must_use]
+    pub fn find(active: &Compiler) -> Option<Self> {
+        Self::prebuilt(active).or_else(|| Self::from_source(active))
+    }
+
     /// What needs no building: a core library that is installed with `active`.
     #[must_use]
     pub fn prebuilt(active: &Compiler) -> Option<Self> {
@@ -194,8 +211,7 @@ impl Toolchain {
     }
 
     /// What is installed to build the core library from source.
-    #[must_use]
-    pub fn from_source(active: &Compiler) -> Option<Self> {
+    fn from_source(active: &Compiler) -> Option<Self> {
         let source = active.own_source().or_else(|| active.packaged_source());
         if let Some(source) = source {
             return Self::new(active.clone(), Core::Source(source), TARGETS[0]);
@@ -278,7 +294,7 @@ pub fn linker() -> Option<PathBuf> {
     Compiler::active()
         .ok()
         .and_then(|active| active.own_linker())
-        .or_else(|| paths::program("ld.lld"))
+        .or_else(|| programs::working("ld.lld"))
         .or_else(|| newest_versioned(Path::new("/usr/bin")))
 }
 
@@ -312,13 +328,7 @@ mod tests {
         assert!(!at_least("1.9.0", (1, 88)));
         assert!(!at_least("1.85.0+dfsg3-1", (1, 88)));
         assert!(!at_least("", (1, 0)));
-    }
-
-    #[test]
-    fn the_oldest_release_is_the_one_of_the_manifest() {
-        let manifest = fs::read_to_string(paths::root().join("Cargo.toml")).unwrap();
-        let (major, minor) = OLDEST;
-        assert!(manifest.contains(&format!("rust-version = \"{major}.{minor}\"")));
+        assert!(oldest() >= (1, 88));
     }
 
     fn compiler(sysroot: &Path, other: bool) -> Compiler {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::peer::Peer;
-use crate::{image, linux, paths, process, setup};
+use crate::setup::{self, Private};
+use crate::{image, linux, paths, process, programs};
 
 /// What was measured, and with what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ impl Versions {
     /// Finds them out. `stock` is the stock kernel.
     pub fn find(stock: &Path, machine: &str) -> Result<Self> {
         let first = |program: &str, words: &[&str]| -> Result<String> {
-            let text = process::output(Command::new(program).args(words))?;
+            let text = process::output(programs::command(program).args(words))?;
             Ok(text.lines().next().unwrap_or_default().to_owned())
         };
         let qemu = first("qemu-system-aarch64", &["--version"])?;
@@ -93,7 +94,10 @@ fn package(file: Option<&Path>, name: &str) -> String {
     }
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat", "${Version}", name]);
-    process::output(&mut query).unwrap_or_else(|_| "not of a package".into())
+    let installed = process::output(&mut query).ok();
+    installed
+        .or_else(|| Private::here().version(name))
+        .unwrap_or_else(|| "not of a package".into())
 }
 
 /// The commit of this work tree.

@@ -1,12 +1,11 @@
 //! The script that U-Boot runs.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use warmbus_linux::image::ImageHeader;
 
-use crate::{Refusal, process};
+use crate::{Refusal, process, programs};
 
 const BLOCK: u64 = 2 << 20;
 
@@ -110,7 +109,7 @@ pub fn pack(text: &str) -> Result<Vec<u8>> {
     let directory = tempfile::tempdir()?;
     let [source, script] = ["boot.cmd", "boot.scr"].map(|name| directory.path().join(name));
     fs::write(&source, text)?;
-    let mut command = Command::new("mkimage");
+    let mut command = programs::command("mkimage");
     command
         .args(["-A", "arm64", "-O", "linux", "-T", "script", "-C", "none"])
         .args(["-n", "Warmbus", "-d"])

@@ -4,14 +4,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 use super::{CROSS, Store, key};
 use crate::debian::Archive;
-use crate::{Refusal, paths, process};
+use crate::{Refusal, paths, process, programs};
 
 const PACKAGE: &str = "busybox-static";
 /// How the program is compiled.
@@ -65,7 +64,7 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
 /// `store`.
 fn tool(store: &Store, from: &Path) -> Result<Vec<u8>> {
     let compiler = format!("{CROSS}gcc");
-    let version = process::output(Command::new(&compiler).arg("--version"))?;
+    let version = process::output(programs::command(&compiler).arg("--version"))?;
     let files = listed(from)?;
     let mut inputs = vec![version.into_bytes(), FLAGS.join(" ").into_bytes()];
     for file in &files {
@@ -77,7 +76,7 @@ fn tool(store: &Store, from: &Path) -> Result<Vec<u8>> {
         let sources = files
             .iter()
             .filter(|file| file.extension().is_some_and(|end| end == "c"));
-        let mut command = Command::new(compiler);
+        let mut command = programs::command(&compiler);
         command.args(FLAGS).arg("-o").arg(&whole).args(sources);
         process::output(&mut command)?;
         fs::rename(&whole, &program)?;

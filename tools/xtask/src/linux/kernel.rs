@@ -13,7 +13,7 @@ use super::patches::{Patched, Series};
 use super::source::Source;
 use super::{CROSS, Options, Store, key};
 use crate::progress::Step;
-use crate::{Refusal, paths, process};
+use crate::{Refusal, paths, process, programs};
 
 /// Goes into the key: to be raised when the steps of a build change.
 const RECIPE: &str = "1";
@@ -65,7 +65,7 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
         options.page_size.kib(),
         consumer.unwrap_or_default()
     );
-    let compiler = process::output(Command::new(format!("{CROSS}gcc")).arg("--version"))?;
+    let compiler = process::output(programs::command(&format!("{CROSS}gcc")).arg("--version"))?;
 
     let mut source = Source::find(store, options, options.refresh)?;
     if let (Source::Directory(path), Some(_)) = (&source, &series) {
@@ -188,7 +188,7 @@ impl<'a> Build<'a> {
     }
 
     fn make(from: &Path, objects: &Path) -> Command {
-        let mut command = Command::new("make");
+        let mut command = programs::command("make");
         let mut output = OsString::from("O=");
         output.push(objects);
         command

@@ -12,14 +12,12 @@ mod patches;
 mod source;
 
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use fd_lock::RwLock;
 use sha2::{Digest, Sha256};
 
-use crate::progress::Step;
 use crate::{paths, setup};
 
 pub use kernel::PageSize;
@@ -140,19 +138,8 @@ impl Store {
     /// Does `work` in the directory, after other processes have done theirs.
     fn locked<T>(work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let directory = paths::cache().join("linux");
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let file = directory.join("lock");
-        let opened = File::create(&file);
-        let opened = opened.with_context(|| format!("cannot write {}", file.display()))?;
-        let mut lock = RwLock::new(opened);
-        let waited = lock.try_write().is_err();
-        let step = waited.then(|| Step::begin("waiting for another build of Linux"));
-        let _guard = lock
-            .write()
-            .with_context(|| format!("cannot lock {}", file.display()))?;
-        drop(step);
-        work(&Self { directory })
+        let store = Self { directory };
+        paths::exclusively(&store.directory, "another build of Linux", || work(&store))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -8,11 +8,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{paths, process};
+use crate::{paths, process, programs};
 
 /// The patches of `linux/patches`, in their order.
 pub(super) struct Series {
@@ -127,7 +126,7 @@ impl<'a> Patched<'a> {
                     continue;
                 }
             }
-            let mut command = Command::new("patch");
+            let mut command = programs::command("patch");
             command
                 .args(["--strip=1", "--batch", "--forward", "--silent"])
                 .arg("--no-backup-if-mismatch")

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{Options, Store, hex};
 use crate::debian::Archive;
 use crate::progress::Step;
-use crate::{Refusal, process};
+use crate::{Refusal, process, programs};
 
 /// How long unpacking may take.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -178,7 +177,7 @@ fn extract(tarball: &Path, work: &Path) -> Result<()> {
         fs::remove_dir_all(&into)?;
     }
     fs::create_dir_all(&into)?;
-    let mut command = Command::new("tar");
+    let mut command = programs::command("tar");
     command
         .args(["--extract", "--strip-components=1", "--file"])
         .arg(tarball)

@@ -9,7 +9,7 @@ use warmbus_boot::report::console::Section;
 use super::{Running, uefi};
 use crate::process::words;
 use crate::topology::Topology;
-use crate::{paths, process};
+use crate::{process, programs, setup};
 
 /// How the guest gets into memory and starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,14 +320,13 @@ impl Machine {
     #[must_use]
     pub fn command(&self) -> Command {
         // A QEMU whose parent was killed would run on for ever.
-        let mut command = if paths::program("setpriv").is_some() {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL", "--", "qemu-system-aarch64"]);
-            command
-        } else {
-            Command::new("qemu-system-aarch64")
-        };
+        let mut command = programs::command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "qemu-system-aarch64"]);
+        if programs::find("setpriv").is_none() {
+            command = programs::command("qemu-system-aarch64");
+        }
         command
+            .args(setup::qemu_data())
             .args([
                 "-M",
                 &self.options.join(","),
@@ -439,15 +438,16 @@ mod tests {
     use crate::process::words;
 
     fn line(machine: &Machine) -> String {
+        // Ahead of that is where this machine has QEMU and its files.
         let line = words(&machine.command());
-        line[line.find("qemu-system-aarch64").unwrap()..].to_owned()
+        line[line.find("-M ").unwrap()..].to_owned()
     }
 
     #[test]
     fn the_plain_machine_is_the_one_that_the_peers_were_measured_on() {
         assert_eq!(
             line(&Machine::kernel(Path::new("k"))),
-            "qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -m 1G -smp 1 -nic none \
+            "-M virt,gic-version=3 -cpu cortex-a72 -m 1G -smp 1 -nic none \
              -display none -monitor none -serial stdio -no-reboot -kernel k"
         );
     }
