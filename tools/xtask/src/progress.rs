@@ -1,8 +1,8 @@
-//! Telling what is being done: one moving line on a terminal, plain lines
+//! What is being done: one moving line on a terminal, plain lines
 //! elsewhere. All of it goes to standard error.
 
 use std::io::{IsTerminal, stderr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -10,8 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub struct Step {
     bar: Option<ProgressBar>,
     what: String,
-    /// Tenths of the way that were told.
-    tenths: u64,
+    began: Instant,
+    /// The whole minutes that were shown.
+    minutes: u64,
 }
 
 impl Step {
@@ -23,7 +24,8 @@ impl Step {
             return Self {
                 bar: None,
                 what: what.to_owned(),
-                tenths: 0,
+                began: Instant::now(),
+                minutes: 0,
             };
         }
         let style = ProgressStyle::with_template("{spinner} {prefix} [{elapsed}] {wide_msg:.dim}")
@@ -35,7 +37,8 @@ impl Step {
         Self {
             bar: Some(bar),
             what: what.to_owned(),
-            tenths: 0,
+            began: Instant::now(),
+            minutes: 0,
         }
     }
 
@@ -46,16 +49,23 @@ impl Step {
         }
     }
 
-    /// Shows that `done` of about `total` things, called `unit`, are done.
-    /// Where there is no terminal it says so ten times on the way.
-    pub fn progress(&mut self, done: u64, total: u64, unit: &str) {
-        let said = format!("{done} of about {total} {unit}");
+    /// Shows how far something long is, of which nobody knows how much there
+    /// is. Where there is no terminal it says so once a minute, with the time
+    /// that it took until then.
+    pub fn so_far(&mut self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_prefix(format!("{}: {said}", self.what));
-        } else if done * 10 / total.max(1) > self.tenths {
-            self.tenths = done * 10 / total.max(1);
-            eprintln!("{}: {said}", self.what);
+            bar.set_message(text.to_owned());
+        } else if self.began.elapsed().as_secs() / 60 > self.minutes {
+            self.minutes = self.began.elapsed().as_secs() / 60;
+            eprintln!("{}: {} min, {text}", self.what, self.minutes);
         }
+    }
+
+    /// How long it has taken, in minutes and seconds.
+    #[must_use]
+    pub fn elapsed(&self) -> String {
+        let seconds = self.began.elapsed().as_secs();
+        format!("{} min {} s", seconds / 60, seconds % 60)
     }
 
     /// Says how it ended, in place of the moving line.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use warmbus_boot::report::console::{Event, Outcome, Section};
 
 use crate::image;
-use crate::qemu::{Machine, Payload, Running};
+use crate::qemu::{Machine, Payload, Running, roms};
 use crate::setup::{self, Purpose};
 use crate::topology::{self, Topology};
 use crate::{Refusal, build, linux};
@@ -154,6 +154,9 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let directory = tempfile::tempdir()?;
     let machine = options.machine(&firmware, &topology, payload, directory.path())?;
+    if !topology::names()?.contains(&options.topology) || !options.extra.is_empty() {
+        roms::ensure(&machine)?;
+    }
     eprintln!("QEMU with topology {}:", topology.name);
     if options.shell {
         return machine.interact();

@@ -75,7 +75,8 @@ pub fn all() -> Result<Vec<Topology>> {
     names()?.iter().map(|name| Topology::load(name)).collect()
 }
 
-fn names() -> Result<Vec<String>> {
+/// The names of the topologies of the board.
+pub(crate) fn names() -> Result<Vec<String>> {
     let directory = directory();
     let mut names: Vec<_> = fs::read_dir(&directory)
         .with_context(|| format!("cannot read {}", directory.display()))?

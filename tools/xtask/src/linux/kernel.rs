@@ -19,8 +19,6 @@ use crate::{Refusal, paths, process, programs};
 const RECIPE: &str = "1";
 /// How long a build may take on a slow machine.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// About how many files a build compiles, to show how far it is.
-const FILES: u64 = 1000;
 /// What our patches add to the configuration.
 const CONSUMER: &str = "CONFIG_PCI_PCSC";
 
@@ -244,30 +242,32 @@ impl<'a> Build<'a> {
     }
 
     fn compile(&self, from: &Path, objects: &Path) -> Result<()> {
-        let mut step = Step::begin(&format!(
-            "building Linux {}, once, which takes minutes",
-            self.label
-        ));
+        let mut step = Step::begin(&format!("building Linux {}, once", self.label));
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let mut command = Self::make(from, objects);
         command.args([&format!("-j{jobs}"), "Image"]);
         let mut done = 0;
         process::watch(&mut command, LIMIT, |line| {
-            if compiles(line) {
+            if let Some(file) = compiled(line) {
                 done += 1;
-                step.progress(done, FILES, "files");
+                step.so_far(&format!("{done} files, now {file}"));
             }
-            step.detail(line.trim_start());
         })?;
-        step.end(&format!("built Linux {}: {done} files", self.label));
+        let time = step.elapsed();
+        step.end(&format!(
+            "built Linux {}: {done} files in {time}",
+            self.label
+        ));
         Ok(())
     }
 }
 
-/// Whether a line of the build says that a file is compiled.
-fn compiles(line: &str) -> bool {
-    let tool = line.split_whitespace().next().unwrap_or_default();
-    ["CC", "AS", "HOSTCC"].contains(&tool)
+/// The file that is compiled, if a line of the build says that one is.
+fn compiled(line: &str) -> Option<&str> {
+    let (tool, file) = line.trim().split_once(' ')?;
+    ["CC", "AS", "HOSTCC"]
+        .contains(&tool)
+        .then(|| file.trim_start())
 }
 
 /// The options of `wanted` that are otherwise in `config`.
@@ -309,10 +309,12 @@ mod tests {
 
     #[test]
     fn only_lines_of_compilers_count() {
-        assert!(compiles("  CC      drivers/pci/probe.o"));
-        assert!(compiles("  HOSTCC  scripts/kconfig/conf.o"));
-        assert!(!compiles("  CALL    scripts/checksyscalls.sh"));
-        assert!(!compiles(""));
+        let file = compiled("  CC      drivers/pci/probe.o");
+        assert_eq!(file, Some("drivers/pci/probe.o"));
+        let file = compiled("  HOSTCC  scripts/kconfig/conf.o");
+        assert_eq!(file, Some("scripts/kconfig/conf.o"));
+        assert_eq!(compiled("  CALL    scripts/checksyscalls.sh"), None);
+        assert_eq!(compiled(""), None);
     }
 
     #[test]

@@ -413,7 +413,7 @@ impl Machine {
     }
 
     /// Makes the files that the machine starts from.
-    fn prepare(&self) -> Result<()> {
+    pub(super) fn prepare(&self) -> Result<()> {
         match &self.start {
             Start::Uefi { image, directory } => uefi::prepare(
                 directory,

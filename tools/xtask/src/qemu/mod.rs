@@ -1,6 +1,7 @@
 //! Starting QEMU and listening to it.
 
 mod machine;
+pub mod roms;
 mod running;
 mod uefi;
 

@@ -126,6 +126,59 @@ pub(super) fn versions(package: &str) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
+    /// What apt of Debian 12 prints about QEMU of its own beside `qemu-utils`
+    /// of the backports, shortened.
+    const REMOVES: &str = "\
+The following additional packages will be installed:
+  libslirp0 qemu-system-common qemu-system-data
+Recommended packages:
+  qemu-system-gui qemu-utils qemu-efi-aarch64 qemu-block-extra
+The following packages will be REMOVED:
+  qemu-utils
+The following NEW packages will be installed:
+  libslirp0 qemu-system-arm qemu-system-common qemu-system-data
+0 upgraded, 4 newly installed, 1 to remove and 125 not upgraded.
+Remv qemu-utils [1:10.0.2+ds-2+deb13u1~bpo12+1]
+Inst libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])
+Inst qemu-system-arm (1:7.2+dfsg-7+deb12u18+b3 Debian:12.15/oldstable [amd64])
+Conf libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])
+";
+
+    #[test]
+    fn an_installation_that_removes_or_downgrades_is_not_harmless() {
+        assert!(!is_harmless(REMOVES));
+        let only_simulated: String = REMOVES
+            .lines()
+            .filter(|line| !line.contains("REMOVED"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert!(!is_harmless(&only_simulated));
+        assert!(!is_harmless(
+            "The following packages will be DOWNGRADED:\n  xz-utils\n\
+             0 upgraded, 0 newly installed, 1 downgraded, 0 to remove and 0 not upgraded.\n\
+             Inst xz-utils [5.4.1-1] (5.2.5-2.1 Debian:11.11/oldoldstable [amd64])\n"
+        ));
+        assert!(is_harmless(
+            "The following packages will be upgraded:\n  libslirp0\n\
+             1 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n\
+             Inst libslirp0 [4.6.0-1] (4.7.0-1 Debian:12.15/oldstable [amd64])\n\
+             Conf libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])\n"
+        ));
+    }
+
+    #[test]
+    fn what_does_harm_is_set_apart_from_what_does_none() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let all: Vec<String> = names(&["bc", "qemu-system-arm", "flex"]);
+        let harmless = |packages: &[String]| !packages.contains(&"qemu-system-arm".to_owned());
+        assert_eq!(
+            split(all.clone(), harmless),
+            (names(&["bc", "flex"]), names(&["qemu-system-arm"]))
+        );
+        assert_eq!(split(all.clone(), |_| true), (all.clone(), names(&[])));
+        assert_eq!(split(all.clone(), |_| false), (names(&[]), all));
+    }
+
     #[test]
     fn apts_table_of_versions_is_read_newest_first() {
         let table = " rust-src | 1.96.0+dfsg1-1~deb12u2 | somewhere/main amd64 Packages\n rust-src | 1.85.0+dfsg3-1 | elsewhere\n";

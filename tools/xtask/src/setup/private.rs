@@ -195,12 +195,12 @@ impl Private {
         if ["bison", "flex"].contains(&name) && programs::find_in_system("m4").is_none() {
             export("M4", &quoted(&self.bin().join("m4")));
         }
-        let mut command = format!("exec {}", quoted(program));
+        let mut command = vec!["exec".to_owned(), quoted(program)];
         let names = self.root().join("usr/share/misc/pci.ids");
         if name == "lspci" && names.is_file() {
-            command += &format!(" -i {}", quoted(&names));
+            command.extend(["-i".to_owned(), quoted(&names)]);
         }
-        lines.push(format!("{command} \"$@\"\n"));
+        lines.push(format!("{} \"$@\"\n", command.join(" ")));
         lines.join("\n")
     }
 }
