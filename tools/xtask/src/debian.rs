@@ -227,21 +227,48 @@ pub fn extract(file: &Path, into: &Path) -> Result<()> {
     process::output(command.arg("--extract").arg(file).arg(into)).map(drop)
 }
 
-/// The mirrors in the user's settings, Debian's first. Before the user's apt
-/// has fetched its lists it does not know which they are.
+/// The mirrors in the user's settings that offer packages, of those that fit
+/// `filters`. Before the user's apt has fetched its lists it does not know which
+/// do.
+fn uris(filters: &[&str]) -> Result<String> {
+    let mut command = Command::new("apt-get");
+    command
+        .args(["indextargets", "--format", "$(REPO_URI)"])
+        .arg("Created-By: Packages")
+        .args(filters);
+    process::output(&mut command)
+}
+
+/// All of them, Debian's first.
 fn mirrors() -> Result<Vec<String>> {
-    let ask = |filters: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .args(["indextargets", "--format", "$(REPO_URI)"])
-            .arg("Created-By: Packages")
-            .args(filters);
-        process::output(&mut command)
-    };
     Ok(distinct(&[
-        ask(&["Origin: Debian", "Label: Debian"])?,
-        ask(&[])?,
+        uris(&["Origin: Debian", "Label: Debian"])?,
+        uris(&[])?,
     ]))
+}
+
+/// The mirror in the user's settings of the archive of Debian's that has the
+/// label `label`.
+pub fn mirror(label: &str) -> Result<String> {
+    let uris = uris(&["Origin: Debian", &format!("Label: {label}")])?;
+    let uri = uris.lines().next().map(str::to_owned);
+    uri.ok_or_else(|| Refusal(format!("the apt settings name no mirror of {label}")).into())
+}
+
+/// The user's settings of apt that say how to reach mirrors, as a file of
+/// settings.
+pub fn way_to_the_network() -> Result<String> {
+    let settings = process::output(Command::new("apt-config").arg("dump"))?;
+    Ok(network_settings(&settings))
+}
+
+fn network_settings(settings: &str) -> String {
+    let kept = settings.lines().filter(|line| {
+        let ways = ["http", "https", "Check-", "Retries", "ForceIPv"];
+        let rest = line.strip_prefix("Acquire::");
+        rest.is_some_and(|rest| ways.iter().any(|way| rest.starts_with(way)))
+    });
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The lines of `lists` in their order, each once.
@@ -286,6 +313,16 @@ mod tests {
             );
         }
         assert!(!sources("http://mirror.example/debian/", false).contains("signed-by"));
+    }
+
+    #[test]
+    fn only_settings_of_the_network_are_taken_over() {
+        let settings = "APT::Architecture \"amd64\";\nAcquire::http::Proxy \"p\";\n\
+            Acquire::Check-Date \"false\";\nAcquire::IndexTargets::deb::DEP-11 \"\";\n";
+        assert_eq!(
+            network_settings(settings),
+            "Acquire::http::Proxy \"p\";\nAcquire::Check-Date \"false\";\n"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod build;
 pub mod debian;
 pub mod disk;
 pub mod flat;
+pub mod fresh;
 pub mod image;
 pub mod linux;
 pub mod paths;

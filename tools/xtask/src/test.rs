@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
-use crate::{Refusal, build, linux, paths, programs};
+use crate::{Refusal, build, fresh, linux, paths, programs};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
@@ -46,6 +46,7 @@ Examples:
   cargo xtask test --host
   cargo xtask test --kernels ~/images
   cargo xtask test --long scale
+  cargo xtask test --long fresh-debian-13
   cargo xtask test --seed random --iterations 10000 transparent
   cargo xtask test switch")]
 pub struct Options {
@@ -141,6 +142,13 @@ pub fn run(options: &Options) -> Result<bool> {
         kernels: options.kernels.as_deref().map(directory).transpose()?,
         sum: Sum::default(),
     };
+    if session
+        .name
+        .as_deref()
+        .is_some_and(|name| name.starts_with(fresh::NAME))
+    {
+        return session.fresh(options.long);
+    }
     println!("random cases: seed {}", options.seed);
     let toolchain = setup::ensure(if options.host {
         Purpose::Host
@@ -172,16 +180,7 @@ pub fn run(options: &Options) -> Result<bool> {
             Err(error) => session.failed("firmware build", &format!("{error:#}")),
         }
     }
-    let sum = session.sum;
-    if sum.total() == 0 {
-        return Err(Refusal(format!(
-            "no test is called {:?}",
-            options.name.as_deref().unwrap_or("")
-        ))
-        .into());
-    }
-    println!("{sum}");
-    Ok(sum.failed == 0)
+    session.end()
 }
 
 /// The Linux of the tests, and the same with our patches, which takes little
@@ -297,6 +296,30 @@ impl Session {
             arguments.push("--include-ignored");
         }
         self.tests(&mut command, &arguments)
+    }
+
+    /// The commands of the README on fresh systems.
+    fn fresh(&mut self, long: bool) -> Result<bool> {
+        if !long {
+            return Err(Refusal("fresh systems take hours: ask with --long".into()).into());
+        }
+        let (passed, failed) = fresh::run(self.name.as_deref().unwrap_or_default())?;
+        self.sum.passed += passed;
+        self.sum.failed += failed;
+        self.end()
+    }
+
+    /// Prints the sum, and says whether all passed.
+    fn end(&self) -> Result<bool> {
+        if self.sum.total() == 0 {
+            return Err(Refusal(format!(
+                "no test is called {:?}",
+                self.name.as_deref().unwrap_or("")
+            ))
+            .into());
+        }
+        println!("{}", self.sum);
+        Ok(self.sum.failed == 0)
     }
 
     /// Runs a `cargo test` and adds what its runners say.

@@ -14,6 +14,12 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// How many seconds to wait for another package manager.
 const LOCK_SECONDS: u32 = 120;
 
+/// Whether this is root.
+#[must_use]
+pub fn is_root() -> bool {
+    process::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
 /// Apt, with the right to install.
 pub(super) struct Apt {
     sudo: bool,
@@ -23,8 +29,7 @@ impl Apt {
     /// `None` where there is no apt, or no right to install.
     pub(super) fn find() -> Option<Self> {
         programs::find_in_system("apt-get")?;
-        let root = process::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-        if root {
+        if is_root() {
             return Some(Self { sudo: false });
         }
         process::succeeds(Command::new("sudo").args(["-n", "true"])).then_some(Self { sudo: true })

@@ -8,10 +8,12 @@ mod apt;
 mod packages;
 mod private;
 mod rust;
+mod status;
 mod tools;
 
 use anyhow::{Context, Result};
 
+pub use self::apt::is_root;
 use self::packages::Packages;
 pub use self::private::Private;
 use self::rust::COMPILER_SETS;
@@ -31,6 +33,12 @@ pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
     }
     obtain(purpose, Some(&active))?;
     Toolchain::find(&active).context("the toolchain that was just there is gone")
+}
+
+/// Makes sure that the tools for `purpose` are there, which does not build the
+/// firmware.
+pub fn ensure_for(purpose: Purpose) -> Result<()> {
+    obtain(purpose, None)
 }
 
 /// Makes sure that Linux can be built here, or refuses with what is missing.

@@ -20,6 +20,8 @@ pub enum Purpose {
     Image,
     /// All of that, and all tests.
     Test,
+    /// Installing systems for the longest of them.
+    Fresh,
 }
 
 /// A program or a file that has to be there.
@@ -88,9 +90,9 @@ impl Tool {
     }
 }
 
-use Purpose::{Build, Host, Image, Linux, Run};
+use Purpose::{Build, Fresh, Host, Image, Linux, Run};
 
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 19] = [
     Tool::program(
         "QEMU for ARM",
         "qemu-system-arm",
@@ -141,13 +143,15 @@ const TOOLS: [Tool; 18] = [
     Tool::found("EDK2 for QEMU", "qemu-efi-aarch64", &[], || {
         edk2().and(edk2_flash().map(|[code, _]| code))
     }),
+    Tool::program("debootstrap", "debootstrap", "debootstrap", &[Fresh]),
 ];
 
 /// What is needed for `purpose`.
 pub(super) fn needed(purpose: Purpose) -> impl Iterator<Item = &'static Tool> {
-    TOOLS
-        .iter()
-        .filter(move |tool| purpose == Purpose::Test || tool.purposes.contains(&purpose))
+    TOOLS.iter().filter(move |tool| {
+        let is_named = tool.purposes.contains(&purpose);
+        is_named || purpose == Purpose::Test && !tool.purposes.contains(&Fresh)
+    })
 }
 
 /// What of that is not there, or does not work.
