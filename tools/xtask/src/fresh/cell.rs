@@ -67,6 +67,11 @@ struct Ended {
 }
 
 impl Cell {
+    /// The directory of what its commands said.
+    fn log(&self) -> PathBuf {
+        paths::images().join(self.to_string())
+    }
+
     fn user(&self) -> (&'static str, String) {
         if self.is_root {
             ("root", "/root".into())
@@ -76,12 +81,20 @@ impl Cell {
     }
 
     /// Installs the system, runs the commands in it, and removes it.
-    pub(super) fn test(&self, host: &Host) -> Result<Report> {
+    pub(super) fn test(&self, host: &Host) -> Report {
+        let mut report = Report::default();
+        if let Err(error) = self.test_with(host, &mut report) {
+            report.problems.push(format!("{error:#}"));
+        }
+        report
+    }
+
+    fn test_with(&self, host: &Host, report: &mut Report) -> Result<()> {
+        root::remove(&self.log())?;
         let system = host.system(self.release)?;
         self.prepare(&system)?;
         let mounts = self.mounts(host, &system)?;
         let before = fs::read(system.file(STATUS))?;
-        let mut report = Report::default();
 
         let first: &[&str] = if self.is_whole {
             &["./qemu-run.sh"]
@@ -92,7 +105,7 @@ impl Cell {
         report.run = ended.summary();
         if self.rust == Rust::Old {
             report.refused(&ended);
-            return Ok(report);
+            return Ok(());
         }
         report.expect(ended.status == Some(0), "./qemu-run.sh failed");
         let found = ended.output.contains("warmbus: result: ok");
@@ -110,8 +123,7 @@ impl Cell {
 
         let check = self.run(&system, &mounts, &["cargo", "xtask", "setup", "--check"])?;
         report.qemu = self.qemu(&system, &mounts, &check.output)?;
-        self.expect_packages_unharmed(&system, &before, &mut report)?;
-        Ok(report)
+        self.expect_packages_unharmed(&system, &before, report)
     }
 
     /// Installs what the cell has besides the fresh system, and the project.
@@ -174,12 +186,11 @@ impl Cell {
             error: String::from_utf8_lossy(&output.stderr).into_owned(),
             time: format!("{} min {:02} s", seconds / 60, seconds % 60),
         };
-        let logs = paths::images().join(NAME);
-        fs::create_dir_all(&logs)?;
+        fs::create_dir_all(self.log())?;
         let mut log = File::options()
             .create(true)
             .append(true)
-            .open(logs.join(format!("{self}.log")))?;
+            .open(self.log().join("log"))?;
         writeln!(
             log,
             "$ {}\n{}{}({:?} after {})\n",

@@ -29,8 +29,8 @@ pub(super) const USER: &str = "tester";
 /// where no other process sees it, and goes into it.
 const ENTER: &str = r#"
 set -e
-root=$1 user=$2 place=$3
-shift 3
+root=$1 user=$2 place=$3 path=$4
+shift 4
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 while [ "$1" != -- ]; do
@@ -39,7 +39,7 @@ while [ "$1" != -- ]; do
     shift 2
 done
 shift
-exec chroot --userspec="$user" "$root" sh -c 'cd "$0" && exec "$@"' "$place" "$@"
+exec chroot --userspec="$user" "$root" env PATH="$path" sh -c 'cd "$0" && exec "$@"' "$place" "$@"
 "#;
 
 /// What of this machine goes into every system.
@@ -167,6 +167,12 @@ impl System {
         mounts: &[(PathBuf, String)],
         words: &[&str],
     ) -> Command {
+        let system = if user == "root" {
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        } else {
+            "/usr/local/bin:/usr/bin:/bin"
+        };
+        let path = format!("{home}/.cargo/bin:{system}");
         let mut command = Command::new("unshare");
         command
             .args([
@@ -180,23 +186,16 @@ impl System {
                 "sh",
             ])
             .arg(&self.root)
-            .args([user, place]);
+            .args([user, place, &path]);
         for (from, to) in mounts {
             command.arg(from).arg(to);
         }
-        let system = if user == "root" {
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        } else {
-            "/usr/local/bin:/usr/bin:/bin"
-        };
-        let path = format!("{home}/.cargo/bin:{system}");
         command
             .arg("--")
             .args(words)
             .env_clear()
-            .envs(env::vars_os().filter(|(name, _)| leads_to_the_network(name)))
+            .envs(env::vars_os().filter(|(name, _)| name == "PATH" || leads_to_the_network(name)))
             .env("HOME", home)
-            .env("PATH", path)
             .env("LC_ALL", "C.UTF-8");
         command
     }
