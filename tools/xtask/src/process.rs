@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::io::{self, Read};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -121,44 +121,22 @@ pub fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str))
     Ok(())
 }
 
-/// Runs `command`, ends it after `limit`, and returns how it ended and what it
-/// said, whatever that is.
-pub fn limited(command: &mut Command, limit: Duration) -> Result<Output> {
+/// Runs `command` without input, and ends it after `limit`. Returns how it
+/// ended, whatever that is.
+pub fn limited(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
     let name = words(command);
-    let mut child = Guard(
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?,
-    );
-    let read = |from: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
-            let mut bytes = Vec::new();
-            // What comes before an error is kept.
-            let _ = from.map(|mut from| from.read_to_end(&mut bytes));
-            bytes
-        })
-    };
-    let out = child.0.stdout.take().map(|out| Box::new(out) as _);
-    let err = child.0.stderr.take().map(|err| Box::new(err) as _);
-    let (out, err) = (read(out), read(err));
+    let started = command.stdin(Stdio::null()).spawn();
+    let mut child = Guard(started.with_context(|| format!("cannot start {name}"))?);
     let deadline = Instant::now() + limit;
-    let status = loop {
+    loop {
         if let Some(status) = child.0.try_wait()? {
-            break status;
+            return Ok(status);
         }
         if Instant::now() >= deadline {
             bail!("{name} did not end within {} seconds", limit.as_secs());
         }
         thread::sleep(Duration::from_millis(100));
-    };
-    Ok(Output {
-        status,
-        stdout: out.join().unwrap_or_default(),
-        stderr: err.join().unwrap_or_default(),
-    })
+    }
 }
 
 /// Calls `line` with each line of `from`, without its line end. Bytes that are

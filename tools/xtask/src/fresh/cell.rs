@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -177,30 +176,28 @@ impl Cell {
         let step = Step::begin(&format!("{self}: {}", words.join(" ")));
         let began = Instant::now();
         let mut command = system.command(user, &home, PLACE, mounts, words);
-        let output = process::limited(&mut command, LIMIT)?;
+        // In files, where it can be read meanwhile.
+        let files = ["out", "err"].map(|end| {
+            let name = words.join("-").replace(['/', '.'], "");
+            self.log().join(format!("{name}.{end}"))
+        });
+        fs::create_dir_all(self.log())?;
+        let [out, err] = &files;
+        command
+            .stdout(File::create(out)?)
+            .stderr(File::create(err)?);
+        let status = process::limited(&mut command, LIMIT)?;
         drop(step);
         let seconds = began.elapsed().as_secs();
-        let ended = Ended {
-            status: output.status.code(),
-            output: String::from_utf8_lossy(&output.stdout).into_owned(),
-            error: String::from_utf8_lossy(&output.stderr).into_owned(),
-            time: format!("{} min {:02} s", seconds / 60, seconds % 60),
+        let read = |file: &PathBuf| -> Result<String> {
+            Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())
         };
-        fs::create_dir_all(self.log())?;
-        let mut log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log().join("log"))?;
-        writeln!(
-            log,
-            "$ {}\n{}{}({:?} after {})\n",
-            words.join(" "),
-            ended.output,
-            ended.error,
-            ended.status,
-            ended.time
-        )?;
-        Ok(ended)
+        Ok(Ended {
+            status: status.code(),
+            output: read(out)?,
+            error: read(err)?,
+            time: format!("{} min {:02} s", seconds / 60, seconds % 60),
+        })
     }
 
     /// The version of QEMU that was used, and where it is from.
