@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use log::{info, warn};
 use warmbus_boot::capture::{capture_evicted, capture_vfs};
@@ -44,9 +45,8 @@ pub(crate) struct Outcome {
     pub(crate) failure: Option<String>,
     /// Why the assignment is not complete, if it is not.
     pub(crate) gap: Option<String>,
-    /// Until when nobody may read SR-IOV capabilities, in nanoseconds of the
-    /// timer, if that matters.
-    pub(crate) settled_at: Option<u64>,
+    /// The time of the timer before which SR-IOV capabilities may not be read.
+    pub(crate) settled_at: Option<Duration>,
 }
 
 /// The host bridges of `machine` that can be reached, and the way to them.
@@ -192,9 +192,11 @@ pub(crate) fn ask_routing(outcome: &mut Outcome, timer: Timer, phases: &mut Phas
 }
 
 /// Waits until SR-IOV capabilities may be read again.
-pub(crate) fn settle(settled_at: Option<u64>, mut timer: Timer) {
-    let left = settled_at.map_or(0, |at| at.saturating_sub(timer.now()));
-    timer.wait(left);
+pub(crate) fn settle(settled_at: Option<Duration>, mut timer: Timer) {
+    if let Some(at) = settled_at {
+        let left = at.saturating_sub(timer.now());
+        timer.wait(left);
+    }
 }
 
 /// How often the cacheable dword that was read most often was read, and how

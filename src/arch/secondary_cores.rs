@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 use aarch64_cpu::registers::{
     CPACR_EL1, CPTR_EL2, CurrentEL, HCR_EL2, MAIR_EL1, MAIR_EL2, MPIDR_EL1, SCTLR_EL1, SCTLR_EL2,
@@ -246,7 +247,7 @@ fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
     (0..TX_POLL_LIMIT / PAUSE).any(|_| {
         let is_off = state(affinity, conduit) == Some(AffinityState::Off);
         if !is_off {
-            timer.wait(PAUSE);
+            timer.wait(Duration::from_nanos(PAUSE));
         }
         is_off
     })

@@ -2,7 +2,9 @@
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0};
+use core::time::Duration;
 use tock_registers::interfaces::Readable;
+
 use warmbus_pci::time::Clock;
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -71,11 +73,12 @@ fn counter() -> u64 {
 }
 
 impl Clock for Timer {
-    fn now(&mut self) -> u64 {
-        self.nanoseconds()
+    fn now(&mut self) -> Duration {
+        Duration::from_nanos(self.nanoseconds())
     }
 
-    fn wait(&mut self, nanoseconds: u64) {
+    fn wait(&mut self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let end = self.nanoseconds().saturating_add(nanoseconds);
         // A round takes more than four nanoseconds, so a running clock ends
         // the loop first; one that stands still does not hold it for ever.

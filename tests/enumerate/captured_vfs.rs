@@ -38,9 +38,10 @@ pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine
         vfs.wait(&mut clock);
         let settled;
         (topology, settled) = capture_vfs(vfs, topology, &mut config, &mut clock);
-        let settled = settled.unwrap_or(0);
-        let now = clock.now();
-        clock.advance(settled.saturating_sub(now));
+        if let Some(settled) = settled {
+            let left = settled.saturating_sub(clock.now());
+            clock.wait(left);
+        }
     }
     let start = handover::decide(&topology, &config);
     Machine {

@@ -3,6 +3,7 @@
 //! Nothing is written: the host bridges are to be preserved.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use warmbus_boot::report::{self, CachedBytes};
 use warmbus_pci::time::Clock;
@@ -16,15 +17,15 @@ use super::lspci::lspci;
 use super::{Dump, corpus, scratch};
 
 /// A clock that only waiting moves.
-struct Patient(u64);
+struct Patient(Duration);
 
 impl Clock for Patient {
-    fn now(&mut self) -> u64 {
+    fn now(&mut self) -> Duration {
         self.0
     }
 
-    fn wait(&mut self, nanoseconds: u64) {
-        self.0 += nanoseconds;
+    fn wait(&mut self, duration: Duration) {
+        self.0 += duration;
     }
 }
 
@@ -99,7 +100,7 @@ fn read_machine(
         &hosts(recorded),
         &ScanPolicy::default(),
         &mut cache,
-        &mut Patient(0),
+        &mut Patient(Duration::ZERO),
     );
     for function in topology.functions() {
         cache.capture(function.sbdf);

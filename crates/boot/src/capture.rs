@@ -1,6 +1,7 @@
 //! Capture: from a hierarchy with addresses to a full cache.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use warmbus_pci::time::Clock;
 use warmbus_pci::{Anomaly, AnomalyKind, Assigned, ConfigAccess, ConfigSpace, EnabledVfs, Step};
@@ -10,15 +11,15 @@ use warmbus_pcsc::ConfigCache;
 /// disables those again that are not to stay enabled. To be called after
 /// [`EnabledVfs::wait`].
 ///
-/// Returns the topology with these functions, and the time, in nanoseconds of
-/// `clock`, before which the SR-IOV capabilities may not be read; `None` where
+/// Returns the topology with these functions, and the time of `clock`
+/// before which the SR-IOV capabilities may not be read; `None` where
 /// that does not matter.
 pub fn capture_vfs<A: ConfigAccess, C: Clock>(
     vfs: EnabledVfs,
     topology: Assigned,
     config: &mut ConfigCache<A>,
     clock: &mut C,
-) -> (Assigned, Option<u64>) {
+) -> (Assigned, Option<Duration>) {
     let found = vfs.find(&topology, config, clock);
     for function in found.functions() {
         config.capture(function.sbdf);

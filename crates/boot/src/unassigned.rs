@@ -112,16 +112,15 @@ fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
         }
     }
     let sriov = function.sriov.filter(|sriov| sriov.total_vfs > 0)?;
-    // SR-IOV 2.1.2: where the last VF is.
-    let distance = u32::from(sriov.first_vf_offset)
-        + u32::from(sriov.total_vfs - 1) * u32::from(sriov.vf_stride);
-    let last = (u32::from(function.sbdf.routing_id()) + distance) >> 8;
-    // Even on the first bus that it could be on. A Linux that gives other numbers
-    // counts these buses past 255 and starts over, at the bus that it is on.
+    let routing = sriov.routing();
+    let last = routing.last_bus(function.sbdf);
+    // Even on the first bus that it could be on. A Linux that assigns other
+    // numbers counts these buses past 255 and starts over, at the bus that it
+    // is on.
     let root = host.buses.first;
-    let first = u32::from(root) + u32::from(function.sbdf.bus() != root);
-    let hopeless = (first << 8 | u32::from(function.sbdf.devfn())) + distance;
-    let can_never_fit = hopeless >> 8 > u32::from(host.buses.last);
+    let lowest = root.saturating_add(u8::from(function.sbdf.bus() != root));
+    let lowest = Sbdf::from_devfn(function.sbdf.segment(), lowest, function.sbdf.devfn());
+    let can_never_fit = routing.last_bus(lowest) > u32::from(host.buses.last);
     (last > u32::from(host.buses.last) && !can_never_fit).then_some(
         UnassignedReason::VirtualFunctions {
             total_vfs: sriov.total_vfs,

@@ -8,7 +8,7 @@ use super::sbdf_map::SbdfMap;
 use super::{AccessFault, AnomalyKind, ConfigAccess, ConfigOffset, Sbdf, VfIdentity, Width};
 
 /// What a Vendor ID read returns while a function is not ready and software
-/// asked to see that (PCIe 2.3.1, Configuration RRS Software Visibility).
+/// enabled to see that (PCIe 2.3.1, Configuration RRS Software Visibility).
 pub const VENDOR_NOT_READY: u32 = 0x0001;
 
 /// What a Vendor ID read says about a function number.
@@ -38,6 +38,20 @@ impl Probe {
                 vendor_id: vendor_id as u16,
                 device_id: (ids >> 16) as u16,
             },
+        }
+    }
+}
+
+impl Probe {
+    /// The dword with Vendor and Device ID of a function that is present.
+    #[must_use]
+    pub const fn ids(self) -> Option<u32> {
+        match self {
+            Self::Absent | Self::NotReady => None,
+            Self::Present {
+                vendor_id,
+                device_id,
+            } => Some((device_id as u32) << 16 | vendor_id as u32),
         }
     }
 }

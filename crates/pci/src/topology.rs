@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::{Anomaly, AnomalyKind, BusRange, ConfigAccess, HostBridge, Sbdf};
+use super::registers::header_type;
+use super::{Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, Sbdf};
 
 /// A capability in the first 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +149,7 @@ pub struct BridgeWindow {
 }
 
 /// What a function with a type 1 header has more than others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgeInfo {
     /// Bus that the bridge is on.
     pub primary: u8,
@@ -244,6 +245,43 @@ pub struct Function {
     pub virtual_function: Option<VirtualInfo>,
     /// What is not as it should be.
     pub anomalies: Vec<AnomalyKind>,
+}
+
+impl Function {
+    /// The function at `sbdf`, from its header and its capability lists: `ids`
+    /// is the dword at offset 0, `class` the one at 8, `header` the one at
+    /// 0x0c. It is on a root bus of the first host bridge; BARs, bus numbers,
+    /// windows and VFs are not filled in.
+    #[must_use]
+    pub fn from_header(
+        sbdf: Sbdf,
+        ids: u32,
+        class: u32,
+        header: u32,
+        lists: &CapabilityLists,
+    ) -> Self {
+        let header = (header >> 16) as u8;
+        let layout = header & header_type::LAYOUT;
+        Self {
+            sbdf,
+            host: 0,
+            parent: None,
+            vendor_id: ids as u16,
+            device_id: (ids >> 16) as u16,
+            revision: class as u8,
+            class_code: class >> 8,
+            header_type: layout,
+            multi_function: header & header_type::MULTI_FUNCTION != 0,
+            port_type: lists.port_type,
+            capabilities: lists.capabilities.clone(),
+            extended_capabilities: lists.extended_capabilities.clone(),
+            bars: Vec::new(),
+            bridge: (layout == 1).then(BridgeInfo::default),
+            sriov: None,
+            virtual_function: None,
+            anomalies: Vec::new(),
+        }
+    }
 }
 
 /// All host bridges and functions of a machine, in the order in which they

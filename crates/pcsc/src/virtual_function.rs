@@ -93,11 +93,7 @@ impl FunctionCache {
         let Some(num_vfs) = routing.num_vfs.or(cached) else {
             return;
         };
-        let found = VfRouting {
-            num_vfs,
-            offset: value as u16,
-            stride: (value >> 16) as u16,
-        };
+        let found = VfRouting::from_dword(num_vfs, value);
         routing.known.insert(num_vfs, found);
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use warmbus_pci::time::Clock;
 
@@ -48,13 +49,14 @@ impl SimulatedClock {
 }
 
 impl Clock for SimulatedClock {
-    fn now(&mut self) -> u64 {
-        if self.is_stopped() { 0 } else { self.time() }
+    fn now(&mut self) -> Duration {
+        let now = if self.is_stopped() { 0 } else { self.time() };
+        Duration::from_nanos(now)
     }
 
-    fn wait(&mut self, nanoseconds: u64) {
+    fn wait(&mut self, duration: Duration) {
         if !self.is_stopped() {
-            self.advance(nanoseconds);
+            self.advance(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 }
@@ -67,10 +69,10 @@ mod tests {
     fn all_handles_show_the_same_time_and_a_stopped_clock_shows_none() {
         let clock = SimulatedClock::default();
         let mut other = clock.clone();
-        other.wait(5 * SECOND);
+        other.wait(Duration::from_secs(5));
         assert_eq!(clock.time(), 5 * SECOND);
         clock.stop();
-        other.wait(SECOND);
-        assert_eq!((other.now(), other.time()), (0, 5 * SECOND));
+        other.wait(Duration::from_secs(1));
+        assert_eq!((other.now(), other.time()), (Duration::ZERO, 5 * SECOND));
     }
 }

@@ -10,11 +10,11 @@ use crate::{
 /// State of the link below a downstream port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
-    /// There is none, or the port cannot tell: ask what is below.
+    /// There is none, or its state is not known: probe what is below.
     Unknown,
     /// Up.
     Up,
-    /// Down for good.
+    /// Down, and no device will bring it up.
     Down,
     /// Not up yet.
     Training,
@@ -33,7 +33,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             self.assign_bus_numbers(index, last_bus)
         };
         let Some((secondary, last_bus)) = secondary else {
-            self.note_faults();
+            self.record_faults();
             return;
         };
         let bus = Bus {
@@ -42,17 +42,17 @@ impl<S: ConfigSpace> Scan<'_, S> {
             parent: Some(index),
             is_link: self.has_link_below(index),
         };
-        let slow_before = self.slow.len();
+        let pending_before = self.pending.len();
         match link {
             Link::Down => {}
-            Link::Training => self.slow.push(PendingDevice::function(self.host, bus, 0)),
+            Link::Training => self.pending.push(PendingDevice::new(self.host, bus, 0)),
             Link::Up | Link::Unknown => self.scan_bus(bus),
         }
         if !self.preserve {
-            let has_slow = self.slow.len() > slow_before;
-            self.finalize_subordinate(index, last_bus, has_slow, bridges_left_on_bus);
+            let has_pending = self.pending.len() > pending_before;
+            self.finalize_subordinate(index, last_bus, has_pending, bridges_left_on_bus);
         }
-        self.note_faults();
+        self.record_faults();
     }
 
     fn express(&self, port: Sbdf) -> Option<u16> {
@@ -68,7 +68,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         )
     }
 
-    /// Notes whether the slot below a port is hot-plug capable.
+    /// Records whether the slot below a port is hot-plug capable.
     fn read_slot(&mut self, index: usize) {
         let port = self.topology.functions[index].sbdf;
         if let Some(capabilities) = self.slot_capabilities(port) {
@@ -90,7 +90,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         (capabilities != u32::MAX).then_some(capabilities)
     }
 
-    /// Looks at the link below a port and notes its state.
+    /// Reads the state of the link below a port and records it.
     pub(super) fn link(&mut self, index: usize) -> Link {
         let link = self.read_link(index);
         if let Some(bridge) = &mut self.topology.functions[index].bridge {
@@ -139,7 +139,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             };
         }
         // Boards leave presence detect of a fixed slot unwired: only where
-        // cards come and go does it tell anything.
+        // cards come and go is it meaningful.
         if hot_plug && !self.is_occupied(port, base) {
             Link::Down
         } else {
@@ -179,7 +179,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         }
     }
 
-    /// Takes the numbers of a bridge as they are. Returns the secondary bus
+    /// Keeps the numbers of a bridge as they are. Returns the secondary bus
     /// and the last one below, if the numbers are valid.
     fn accept_bus_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
         let port = self.topology.functions[index].sbdf;
@@ -239,9 +239,9 @@ impl<S: ConfigSpace> Scan<'_, S> {
         (secondary != 0).then_some((secondary, subordinate))
     }
 
-    /// Takes away the bus numbers that a loader has given to a bridge: they may
-    /// be the ones that a bridge beside it is about to get, and two bridges
-    /// that lead to the same bus answer in each other's place.
+    /// Clears the bus numbers that the previous boot stage has assigned to a
+    /// bridge: a bridge beside it is about to be assigned other numbers, which
+    /// may be the same, and two bridges must not forward to one bus.
     pub(super) fn clear_bus_numbers(&mut self, index: usize) {
         let port = self.topology.functions[index].sbdf;
         let found = self.dword(port, BUS_NUMBERS);
@@ -252,9 +252,9 @@ impl<S: ConfigSpace> Scan<'_, S> {
         }
     }
 
-    /// Gives a bridge its primary and secondary number, and everything up to
-    /// `last_bus` for now. Returns the secondary bus and the last one that may
-    /// be given away below.
+    /// Assigns a bridge its primary and secondary number, and all numbers up to
+    /// `last_bus` until those below it are known. Returns the secondary bus and
+    /// the last one that may be assigned below.
     fn assign_bus_numbers(&mut self, index: usize, last_bus: u8) -> Option<(u8, u8)> {
         let port = self.topology.functions[index].sbdf;
         let next = self.next_bus[self.host];
@@ -270,7 +270,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 AnomalyKind::NoBusNumberLeft { last: last_bus }
             };
             self.topology.functions[index].anomalies.push(kind);
-            // Nothing may be forwarded by numbers of an earlier life.
+            // Stale numbers must not forward anything.
             self.config.write(
                 port,
                 ConfigOffset::new(BUS_NUMBERS),
@@ -308,7 +308,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         Some((secondary, last))
     }
 
-    /// Looks whether a bridge above the one at `index`, whose numbers did not
+    /// Checks whether a bridge above the one at `index`, whose numbers did not
     /// stick, has lost its own: then it is the same bridge, reached again
     /// through itself.
     fn detect_loop(&mut self, index: usize) {
@@ -318,7 +318,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             next = function.parent;
             let (port, bridge) = (function.sbdf, function.bridge);
             let offset = ConfigOffset::new(BUS_NUMBERS);
-            // From the hardware: the cache knows what was given to it.
+            // From the hardware: a cache returns what was written.
             let found = self.config.read_hardware(port, offset, Width::Dword);
             let [primary, secondary, subordinate, _] = found.to_le_bytes();
             let is_same = bridge.is_some_and(|bridge| {
@@ -338,7 +338,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         &mut self,
         index: usize,
         last_bus: u8,
-        has_slow: bool,
+        has_pending: bool,
         bridges_left_on_bus: usize,
     ) {
         let port = self.topology.functions[index].sbdf;
@@ -350,8 +350,8 @@ impl<S: ConfigSpace> Scan<'_, S> {
             last_bus
         } else {
             let used = next - 1;
-            let wanted = if has_slow {
-                u16::from(self.policy.slow_spare_buses)
+            let wanted = if has_pending {
+                u16::from(self.policy.not_ready_spare_buses)
             } else if bridge.hot_plug {
                 u16::from(self.policy.spare_buses)
             } else {

@@ -1,15 +1,13 @@
 //! Devices and their functions.
 
-use alloc::vec::Vec;
-
 use super::not_ready::PendingDevice;
 use super::{Bus, Scan};
 use crate::registers::{
     CACHE_LINE_SIZE, REVISION, capability, express, extended, header_type, sr_iov,
 };
 use crate::{
-    AnomalyKind, BridgeInfo, ConfigOffset, ConfigSpace, Function, PortType, Probe, Sbdf, SrIovInfo,
-    Step, Width,
+    AnomalyKind, ConfigOffset, ConfigSpace, Function, PortType, Probe, Sbdf, SrIovInfo, Step,
+    VfRouting, Width,
 };
 
 impl<S: ConfigSpace> Scan<'_, S> {
@@ -28,21 +26,18 @@ impl<S: ConfigSpace> Scan<'_, S> {
         );
     }
 
-    /// Finds the functions of one device. One that is not ready yet is noted
-    /// for later.
+    /// Finds the functions of one device. One that is not ready yet is retried
+    /// at the end.
     pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
         match self.config.probe(function) {
-            Probe::Absent => self.note_absent(bus, function),
+            Probe::Absent => self.record_absent(bus, function),
             Probe::NotReady => self
-                .slow
-                .push(PendingDevice::function(self.host, bus, device)),
-            Probe::Present {
-                vendor_id,
-                device_id,
-            } => {
+                .pending
+                .push(PendingDevice::new(self.host, bus, device)),
+            found @ Probe::Present { .. } => {
                 let first = self.topology.functions.len();
-                if self.add_function(function, bus.parent, vendor_id, device_id) {
+                if self.add_function(function, bus.parent, found) {
                     self.scan_functions(bus, device, first);
                 }
                 for index in first..self.topology.functions.len() {
@@ -92,10 +87,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// Adds `function` if it is there. Returns whether it is.
     fn probe_function(&mut self, bus: Bus, function: Sbdf) -> bool {
         match self.config.probe(function) {
-            Probe::Present {
-                vendor_id,
-                device_id,
-            } => self.add_function(function, bus.parent, vendor_id, device_id),
+            found @ Probe::Present { .. } => self.add_function(function, bus.parent, found),
             Probe::NotReady => {
                 // Function 0 is ready, and the functions of a device get
                 // ready together unless something is wrong.
@@ -103,22 +95,22 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 false
             }
             Probe::Absent => {
-                self.note_absent(bus, function);
+                self.record_absent(bus, function);
                 false
             }
         }
     }
 
-    /// Notes that `function` is not there, if that is for good.
+    /// Records that `function` is absent, if it cannot appear later.
     ///
     /// A PCI Express function that is not ready yet answers with Request Retry
-    /// Status (PCIe 2.3.1): who does not answer at all does not exist. But a
-    /// device may not have trained its link yet, or be plugged in later, and
-    /// on a conventional bus it may keep silent for a second after reset
-    /// (PCI 3.0, 4.3.2).
-    fn note_absent(&mut self, bus: Bus, function: Sbdf) {
-        self.note_faults();
-        let is_for_good = match bus.parent {
+    /// Status (PCIe 2.3.1), so that one that does not answer at all does not
+    /// exist. But the link of a device may not have trained yet, a device may
+    /// be plugged in later, and one on a conventional bus need not answer for
+    /// a second after reset (PCI 3.0, 4.3.2).
+    fn record_absent(&mut self, bus: Bus, function: Sbdf) {
+        self.record_faults();
+        let is_permanent = match bus.parent {
             None => true,
             Some(parent) => {
                 let is_express = matches!(
@@ -129,7 +121,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 is_express && device_answers && !self.is_hot_plug(parent)
             }
         };
-        if is_for_good {
+        if is_permanent {
             self.topology.absent.push(function);
         }
     }
@@ -142,68 +134,34 @@ impl<S: ConfigSpace> Scan<'_, S> {
             .any(|bridge| bridge.hot_plug)
     }
 
-    /// Takes a function that answered into the topology. Returns `false`
-    /// where it stopped answering meanwhile.
-    fn add_function(
-        &mut self,
-        sbdf: Sbdf,
-        parent: Option<usize>,
-        vendor_id: u16,
-        device_id: u16,
-    ) -> bool {
+    /// Adds a function that answered to the topology. Returns `false` where it
+    /// stopped answering meanwhile.
+    fn add_function(&mut self, sbdf: Sbdf, parent: Option<usize>, found: Probe) -> bool {
         let Some(anomalies) = self.config.walk(sbdf) else {
             let during = Step::Capabilities;
             self.exclude(sbdf, AnomalyKind::StoppedAnswering { during });
             return false;
         };
         let class = self.dword(sbdf, REVISION);
-        let header = (self.dword(sbdf, CACHE_LINE_SIZE) >> 16) as u8;
+        let header = self.dword(sbdf, CACHE_LINE_SIZE);
         let Some(lists) = self.config.lists(sbdf) else {
             let during = Step::Header;
             self.exclude(sbdf, AnomalyKind::StoppedAnswering { during });
             return false;
         };
-        let layout = header & header_type::LAYOUT;
         let mut function = Function {
-            sbdf,
             host: self.host,
             parent,
-            vendor_id,
-            device_id,
-            revision: class as u8,
-            class_code: class >> 8,
-            header_type: layout,
-            multi_function: header & header_type::MULTI_FUNCTION != 0,
-            port_type: lists.port_type,
-            capabilities: lists.capabilities.clone(),
-            extended_capabilities: lists.extended_capabilities.clone(),
-            bars: Vec::new(),
-            bridge: None,
-            sriov: None,
-            virtual_function: None,
             anomalies,
+            ..Function::from_header(sbdf, found.ids().unwrap_or(u32::MAX), class, header, lists)
         };
-        match layout {
-            0 | 2 => {}
-            1 => {
-                function.bridge = Some(BridgeInfo {
-                    primary: sbdf.bus(),
-                    secondary: 0,
-                    subordinate: 0,
-                    io: None,
-                    memory: None,
-                    prefetchable: None,
-                    link_up: None,
-                    hot_plug: false,
-                    ari_forwarding: false,
-                });
-            }
-            header_type => function
-                .anomalies
-                .push(AnomalyKind::UnknownHeaderType { header_type }),
+        if function.header_type > header_type::CARDBUS {
+            function.anomalies.push(AnomalyKind::UnknownHeaderType {
+                header_type: function.header_type,
+            });
         }
         self.topology.functions.push(function);
-        self.note_faults();
+        self.record_faults();
         true
     }
 
@@ -244,12 +202,12 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let vfs = self.dword(sbdf, base + sr_iov::INITIAL_VFS);
         let total_vfs = (vfs >> 16) as u16;
         // 65535 VFs of 65535 are all ones, too: what counts is whether the
-        // function was forgotten over it.
+        // function was evicted because of it.
         if vfs == u32::MAX && self.config.lists(sbdf).is_none() {
             return;
         }
         let (num_vfs, mut vfs_enabled) = if total_vfs > 0 {
-            self.found_vfs(sbdf, base)
+            self.read_enabled_vfs(sbdf, base)
         } else {
             (0, false)
         };
@@ -277,49 +235,40 @@ impl<S: ConfigSpace> Scan<'_, S> {
         }
         let routing = self.dword(sbdf, base + sr_iov::VF_OFFSET);
         let vf_device = self.dword(sbdf, base + sr_iov::VF_DEVICE_ID);
-        let (first_vf_offset, vf_stride) = (routing as u16, (routing >> 16) as u16);
-        let last_rid = match total_vfs {
-            0 => u32::from(sbdf.routing_id()),
-            count => {
-                u32::from(sbdf.routing_id())
-                    + u32::from(first_vf_offset)
-                    + u32::from(count - 1) * u32::from(vf_stride)
-            }
-        };
+        let routing = VfRouting::from_dword(total_vfs, routing);
         let last_usable = self.topology.hosts[self.host].0.buses.last;
-        let last_bus = last_rid >> 8;
+        let last_bus = routing.last_bus(sbdf);
         let function = &mut self.topology.functions[index];
-        let overlaps = total_vfs > 0 && first_vf_offset == 0 || total_vfs > 1 && vf_stride == 0;
-        if overlaps {
+        let is_within = last_bus <= u32::from(last_usable);
+        if routing.overlaps() {
             function.anomalies.push(AnomalyKind::VfsOverlap {
-                offset: first_vf_offset,
-                stride: vf_stride,
+                offset: routing.offset,
+                stride: routing.stride,
                 total_vfs,
             });
-        }
-        let fits = last_bus <= u32::from(last_usable) && !overlaps;
-        if !fits && !overlaps {
+        } else if !is_within {
             function.anomalies.push(AnomalyKind::VfsBeyondLastBus {
                 total_vfs,
                 bus: last_bus,
                 last: last_usable,
             });
         }
+        let fits = is_within && !routing.overlaps();
         function.sriov = Some(SrIovInfo {
             total_vfs,
-            first_vf_offset,
-            vf_stride,
+            first_vf_offset: routing.offset,
+            vf_stride: routing.stride,
             vf_device_id: (vf_device >> 16) as u16,
             last_bus: if fits { last_bus as u8 } else { sbdf.bus() },
             num_vfs,
             vfs_enabled,
             num_vfs_register,
         });
-        self.note_faults();
+        self.record_faults();
     }
 
-    /// The NumVFs of VFs that are enabled, and whether any are.
-    fn found_vfs(&mut self, physical: Sbdf, base: u16) -> (u16, bool) {
+    /// NumVFs of VFs that are enabled, and whether any are.
+    fn read_enabled_vfs(&mut self, physical: Sbdf, base: u16) -> (u16, bool) {
         let mut dword = |at| {
             let offset = ConfigOffset::new(base + at);
             self.config.read(physical, offset, Width::Dword)

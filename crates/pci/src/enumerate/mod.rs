@@ -1,18 +1,19 @@
-//! Finds every function below the host bridges and gives buses their numbers.
+//! Finds every function below the host bridges and assigns bus numbers.
 //!
 //! The walk follows the PCI Express and PCI-PCI bridge specifications: it
-//! touches only buses that a bridge announces, only device 0 below a PCI
-//! Express link, and nothing below a link that is down. Bus numbers are given
-//! depth first. A function that is not ready is left and visited again when
-//! all others are done, so that one deadline serves the whole machine.
+//! accesses only buses that a bridge forwards, only device 0 below a PCI
+//! Express link, and nothing below a link that is down. Bus numbers are
+//! assigned depth first. A function that is not ready is retried when all
+//! others are done, so that one timeout serves the whole machine.
 //!
-//! A host bridge that is to be preserved is only read.
+//! Below a host bridge that is preserved nothing is written.
 
 mod bridge;
 mod device;
 mod not_ready;
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
 use crate::time::Clock;
@@ -21,33 +22,33 @@ use not_ready::PendingDevice;
 /// What enumeration may decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanPolicy {
-    /// Bus numbers that a hot-plug capable port gets beyond the ones in use,
-    /// for bridges in what is plugged in later.
+    /// Bus numbers that are assigned to a hot-plug capable port beyond the ones
+    /// in use, for bridges in what is plugged in later.
     pub spare_buses: u8,
-    /// Bus numbers that a port gets beyond the ones in use while the device
-    /// below it is not ready and may turn out to be a bridge.
-    pub slow_spare_buses: u8,
-    /// Nanoseconds after which functions that are not ready are given up,
-    /// counted once for the whole scan from its start. PCIe 2.3.1 gives a
-    /// function one second after a reset.
-    pub deadline: u64,
+    /// Bus numbers that are assigned to a port beyond the ones in use while the
+    /// device below it is not ready and may turn out to be a bridge.
+    pub not_ready_spare_buses: u8,
+    /// After what time functions that are not ready are excluded, counted once
+    /// for the whole scan from its start. PCIe 2.3.1 allows a function one
+    /// second after a reset.
+    pub not_ready_timeout: Duration,
 }
 
 impl Default for ScanPolicy {
     fn default() -> Self {
         Self {
             spare_buses: 1,
-            slow_spare_buses: 4,
-            deadline: 1_000_000_000,
+            not_ready_spare_buses: 4,
+            not_ready_timeout: Duration::from_secs(1),
         }
     }
 }
 
 /// Enumerates everything below `hosts`.
 ///
-/// Every function that answered is known to `config` afterwards, with what
-/// may be cached of it decided. What is wrong is told in the topology; nothing
-/// is an error.
+/// The capability lists of every function that answered are known to `config`
+/// afterwards. What is wrong is an anomaly in the topology; nothing is an
+/// error.
 pub fn enumerate<S: ConfigSpace, C: Clock>(
     hosts: &[HostBridge],
     policy: &ScanPolicy,
@@ -59,7 +60,7 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
         config,
         policy,
         topology: Topology::default(),
-        slow: Vec::new(),
+        pending: Vec::new(),
         next_bus: Vec::new(),
         host: 0,
         preserve: false,
@@ -88,17 +89,17 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
     scan.topology
 }
 
-/// One enumeration under way.
+/// A running enumeration.
 struct Scan<'a, S> {
     config: &'a mut S,
     policy: &'a ScanPolicy,
     topology: Topology,
-    slow: Vec<PendingDevice>,
-    /// For each host the lowest bus number that is not given away yet.
+    pending: Vec<PendingDevice>,
+    /// For each host the lowest bus number that is not assigned yet.
     next_bus: Vec<u16>,
     /// The host that is being scanned.
     host: usize,
-    /// Whether it is only to be read.
+    /// Whether nothing may be written to it.
     preserve: bool,
 }
 
@@ -106,7 +107,7 @@ struct Scan<'a, S> {
 #[derive(Clone, Copy, Debug)]
 struct Bus {
     number: u8,
-    /// Highest bus number that may be given away below.
+    /// Highest bus number that may be assigned below.
     last: u8,
     /// The bridge above; `None` on a root bus.
     parent: Option<usize>,
@@ -129,7 +130,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         self.record_anomaly(function, kind);
     }
 
-    fn note_faults(&mut self) {
+    fn record_faults(&mut self) {
         self.topology.record_faults(self.config);
     }
 
@@ -149,7 +150,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let bridges: Vec<usize> = (first..functions.len())
             .filter(|&index| functions[index].bridge.is_some())
             .collect();
-        // VFs take buses above that of their PF, which no bridge may get.
+        // VFs are on buses above that of their PF, which no bridge may have.
         let last_vf_bus = functions[first..]
             .iter()
             .filter_map(|function| function.sriov.map(|sriov| sriov.last_bus))
@@ -159,7 +160,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             *next = (*next).max(u16::from(last) + 1);
         }
         if !self.preserve {
-            // The first one gets new numbers before anything is read below.
+            // The first one is assigned new numbers before anything is read below.
             for &index in bridges.iter().skip(1) {
                 self.clear_bus_numbers(index);
             }

@@ -1,11 +1,14 @@
-//! Devices that were not ready: visited again when everything else is done.
+//! Devices that are not ready: retried when everything else is done.
 
-use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::bridge::Link;
 use super::{Bus, Scan};
-use crate::time::Clock;
+use crate::time::{Backoff, Clock};
 use crate::{AnomalyKind, ConfigSpace, Sbdf};
+
+/// Rounds at most, should the clock stand still.
+const MAX_ROUNDS: u32 = 64;
 
 /// A device that was not ready, or one behind a link that was not up.
 #[derive(Clone, Copy, Debug)]
@@ -16,55 +19,38 @@ pub(super) struct PendingDevice {
 }
 
 impl PendingDevice {
-    pub(super) fn function(host: usize, bus: Bus, device: u8) -> Self {
+    pub(super) const fn new(host: usize, bus: Bus, device: u8) -> Self {
         Self { host, bus, device }
     }
 }
 
-/// Nanoseconds before the second visit; doubled each round.
-const FIRST_WAIT: u64 = 1_000_000;
-/// Nanoseconds between visits at most.
-const LONGEST_WAIT: u64 = 100_000_000;
-/// Visits at most, should the clock stand still.
-const ROUNDS: u32 = 64;
-
 impl<S: ConfigSpace> Scan<'_, S> {
-    /// Visits slow devices until all are ready or the deadline, counted from
-    /// `start`, has passed.
-    pub(super) fn retry_pending<C: Clock>(&mut self, start: u64, clock: &mut C) {
-        let mut wait = FIRST_WAIT;
-        for _ in 0..ROUNDS {
-            let waiting = core::mem::take(&mut self.slow);
-            if waiting.is_empty() {
-                return;
-            }
-            let elapsed = clock.now().saturating_sub(start);
-            let left = self.policy.deadline.saturating_sub(elapsed);
-            if left == 0 {
-                self.slow = waiting;
-                break;
-            }
-            clock.wait(wait.min(left));
-            wait = (wait * 2).min(LONGEST_WAIT);
-            for slow in waiting {
-                self.visit(slow);
+    /// Retries pending devices until all are ready or the timeout, counted
+    /// from `start`, has passed.
+    pub(super) fn retry_pending<C: Clock>(&mut self, start: Duration, clock: &mut C) {
+        let timeout = self.policy.not_ready_timeout;
+        let mut backoff = Backoff::new(start, timeout, MAX_ROUNDS);
+        while !self.pending.is_empty() && backoff.wait(clock) {
+            for device in core::mem::take(&mut self.pending) {
+                self.retry(device);
             }
         }
-        for slow in core::mem::take(&mut self.slow) {
-            self.host = slow.host;
-            let function = Sbdf::new(self.segment(), slow.bus.number, slow.device, 0);
-            let milliseconds = self.policy.deadline / 1_000_000;
+        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        for device in core::mem::take(&mut self.pending) {
+            self.host = device.host;
+            let (bus, device) = (device.bus.number, device.device);
+            let function = Sbdf::new(self.segment(), bus, device, 0);
             self.exclude(function, AnomalyKind::NotReady { milliseconds });
         }
     }
 
-    fn visit(&mut self, slow: PendingDevice) {
-        self.host = slow.host;
-        self.preserve = self.topology.hosts[slow.host].0.preserve;
-        let mut bus = slow.bus;
+    fn retry(&mut self, pending: PendingDevice) {
+        self.host = pending.host;
+        self.preserve = self.topology.hosts[pending.host].0.preserve;
+        let mut bus = pending.bus;
         if let Some(parent) = bus.parent {
             match self.link(parent) {
-                Link::Training => return self.slow.push(slow),
+                Link::Training => return self.pending.push(pending),
                 Link::Down => return,
                 Link::Up | Link::Unknown => {}
             }
@@ -73,12 +59,12 @@ impl<S: ConfigSpace> Scan<'_, S> {
             }
         }
         let first = self.topology.functions.len();
-        // Numbers come from those that were set aside below the parent.
+        // Numbers come from those that are spare below the parent.
         let next = self.next_bus[self.host];
         if bus.parent.is_some() {
             self.next_bus[self.host] = self.first_free_below(bus);
         }
-        self.scan_device(bus, slow.device);
+        self.scan_device(bus, pending.device);
         self.scan_bridges(first, bus.last);
         if bus.parent.is_some() {
             self.next_bus[self.host] = next;
@@ -88,7 +74,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// The lowest bus number below the parent of `bus` that is not in use.
     fn first_free_below(&self, bus: Bus) -> u16 {
         let below = bus.number..=bus.last;
-        let used: Vec<u8> = self
+        let used = self
             .topology
             .functions
             .iter()
@@ -97,9 +83,8 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 let bridge = function.bridge.map_or(0, |bridge| bridge.subordinate);
                 let vfs = function.sriov.map_or(0, |sriov| sriov.last_bus);
                 [bridge, vfs]
-            })
-            .collect();
-        let highest = used.into_iter().fold(bus.number, u8::max);
+            });
+        let highest = used.fold(bus.number, u8::max);
         u16::from(highest) + 1
     }
 }

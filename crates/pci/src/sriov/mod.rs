@@ -1,41 +1,42 @@
 //! SR-IOV virtual functions (PCIe 9): they are found by way of their physical
 //! function, since a scan does not see them, and only while they are enabled.
 //!
-//! [`enable_vfs`] sets VF Enable of all physical functions that are to show
-//! their VFs; [`EnabledVfs::wait`] waits once for all of them, so that between
+//! [`enable_vfs`] sets VF Enable of all physical functions whose VFs are
+//! wanted; [`EnabledVfs::wait`] waits once for all of them, so that between
 //! the two there is time for other work. [`EnabledVfs::find`] probes each
 //! VF, and [`EnabledVfs::finish`] clears VF Enable again.
 //!
-//! [`probe_vf_routing`] finds out where VFs would be for other numbers of them,
+//! [`probe_vf_routing`] reads the routing IDs that VFs have for every NumVFs,
 //! without enabling any.
 //!
-//! In a host bridge that is to be preserved nothing is written: only VFs that
-//! are enabled already are found, and they stay so.
+//! Below a host bridge that is preserved nothing is written: only VFs that are
+//! enabled already are found, and they stay enabled.
 
-mod find;
 mod insert;
-mod places;
+mod probe;
 mod routing;
 mod routing_ids;
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::registers::{extended, sr_iov};
 use super::{Anomaly, AnomalyKind, Assigned, ConfigOffset, ConfigSpace, Sbdf, Topology, Width};
 use crate::time::Clock;
-use places::AllocatedRoutingIds;
+use routing_ids::AllocatedRoutingIds;
 
-pub use find::FoundVfs;
+pub use probe::FoundVfs;
 pub use routing::probe_vf_routing;
 pub use routing_ids::{VfIdentity, VfRouting};
 
-/// Nanoseconds from VF Enable to the first access to a VF (PCIe 9.3.3.3.1).
-const ENABLE_TIME: u64 = 100_000_000;
-/// Nanoseconds for which the SR-IOV capability may not be read after VF Enable
+/// Time from VF Enable to the first access to a VF (PCIe 9.3.3.3.1).
+const ENABLE_TIME: Duration = Duration::from_millis(100);
+/// Time for which the SR-IOV capability may not be read after VF Enable
 /// was cleared (PCIe 9.3.3.3.1).
-const DISABLE_TIME: u64 = 1_000_000_000;
+const DISABLE_TIME: Duration = Duration::from_secs(1);
 
-/// Which VFs a physical function is to show that no word of its own names.
+/// Which VFs of a physical function are captured that the policy does not
+/// list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VfScope {
     /// None.
@@ -52,7 +53,7 @@ pub enum VfScope {
 pub struct VfPolicy {
     /// What holds for all physical functions that are not listed.
     pub scope: VfScope,
-    /// Physical functions and how many VFs each is to show.
+    /// Physical functions and how many VFs of each are captured.
     pub listed: Vec<(Sbdf, u16)>,
     /// Leave VFs enabled that were enabled to be captured.
     pub keep: bool,
@@ -61,9 +62,9 @@ pub struct VfPolicy {
 /// VFs that are enabled and not found yet.
 #[derive(Debug)]
 pub struct EnabledVfs {
-    groups: Vec<EnabledPf>,
+    pfs: Vec<EnabledPf>,
     /// When VF Enable was last set; `None` where it always was.
-    enabled_at: Option<u64>,
+    enabled_at: Option<Duration>,
     keep: bool,
 }
 
@@ -71,10 +72,10 @@ pub struct EnabledVfs {
 #[derive(Clone, Copy, Debug)]
 struct EnabledPf {
     /// Index of the physical function in the topology.
-    physical: usize,
+    index: usize,
     routing: VfRouting,
     /// Whether VF Enable was set here.
-    is_ours: bool,
+    was_enabled_here: bool,
 }
 
 /// Enables the VFs that `policy` wants, as far as each has a routing ID of its
@@ -111,8 +112,8 @@ fn enable_wanted<S: ConfigSpace, C: Clock>(
     if wanted.is_empty() {
         return None;
     }
-    let mut places = AllocatedRoutingIds::new(topology);
-    let mut groups = Vec::new();
+    let mut allocated = AllocatedRoutingIds::new(topology);
+    let mut pfs = Vec::new();
     let mut enabled_at = None;
     for (index, num_vfs) in wanted {
         let function = &topology.functions[index];
@@ -120,15 +121,15 @@ fn enable_wanted<S: ConfigSpace, C: Clock>(
         let was_enabled = function.sriov.is_some_and(|sriov| sriov.vfs_enabled);
         let result = if was_enabled {
             routing_of(topology, index, num_vfs, config)
-                .and_then(|routing| places.check(topology, index, routing).map(|()| routing))
+                .and_then(|routing| allocated.check(topology, index, routing).map(|()| routing))
         } else if is_preserved {
             Err(AnomalyKind::VfsNotEnabled { num_vfs })
         } else {
-            enable(topology, index, num_vfs, config, &mut places)
+            enable(topology, index, num_vfs, config, &allocated)
         };
         match result {
             Ok(routing) => {
-                places.take(topology, index, routing);
+                allocated.allocate(topology.functions[index].sbdf, routing);
                 if !was_enabled {
                     enabled_at = Some(clock.now());
                 }
@@ -137,10 +138,10 @@ fn enable_wanted<S: ConfigSpace, C: Clock>(
                     sriov.vfs_enabled = true;
                     sriov.num_vfs_register = Some(num_vfs);
                 }
-                groups.push(EnabledPf {
-                    physical: index,
+                pfs.push(EnabledPf {
+                    index,
                     routing,
-                    is_ours: !was_enabled,
+                    was_enabled_here: !was_enabled,
                 });
             }
             Err(kind) => {
@@ -152,14 +153,14 @@ fn enable_wanted<S: ConfigSpace, C: Clock>(
         }
     }
     topology.record_faults(config);
-    (!groups.is_empty()).then_some(EnabledVfs {
-        groups,
+    (!pfs.is_empty()).then_some(EnabledVfs {
+        pfs,
         enabled_at,
         keep: policy.keep,
     })
 }
 
-/// How many VFs the function at `index` is to show; `None` for none.
+/// How many VFs of the function at `index` are wanted; `None` for none.
 fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u16> {
     let function = &mut topology.functions[index];
     let sriov = function.sriov?;
@@ -168,7 +169,7 @@ fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u1
         .iter()
         .rfind(|(sbdf, _)| *sbdf == function.sbdf);
     let count = match (listed, policy.scope) {
-        // What is enabled in a preserved host bridge is not for us to change.
+        // NumVFs cannot be changed while VFs are enabled.
         (Some(_), _) | (None, VfScope::All) if sriov.vfs_enabled => sriov.num_vfs,
         (Some(&(_, count)), _) => count,
         (None, VfScope::Off) => 0,
@@ -199,21 +200,17 @@ fn routing_of<S: ConfigSpace>(
         .ok_or(AnomalyKind::PhysicalFunctionGone)?;
     let offset = ConfigOffset::new(base + sr_iov::VF_OFFSET);
     let value = config.read(sbdf, offset, Width::Dword);
-    Ok(VfRouting {
-        num_vfs,
-        offset: value as u16,
-        stride: (value >> 16) as u16,
-    })
+    Ok(VfRouting::from_dword(num_vfs, value))
 }
 
 /// Sets NumVFs and VF Enable of the function at `index`, unless its VFs would
-/// get into the way of others.
+/// not have routing IDs of their own.
 fn enable<S: ConfigSpace>(
     topology: &Topology,
     index: usize,
     num_vfs: u16,
     config: &mut S,
-    places: &mut AllocatedRoutingIds,
+    allocated: &AllocatedRoutingIds,
 ) -> Result<VfRouting, AnomalyKind> {
     let function = &topology.functions[index];
     let sbdf = function.sbdf;
@@ -229,7 +226,7 @@ fn enable<S: ConfigSpace>(
         write(config, sr_iov::NUM_VFS, num_vfs);
     }
     let routing = routing_of(topology, index, num_vfs, config)?;
-    if let Err(kind) = places.check(topology, index, routing) {
+    if let Err(kind) = allocated.check(topology, index, routing) {
         if let Some(before) = in_register.filter(|&before| before != num_vfs) {
             write(config, sr_iov::NUM_VFS, before);
         }

@@ -8,7 +8,7 @@ use crate::byte_class::{ByteClass, ByteRule, InvalidatedBy};
 use crate::config_cache::ConfigCache;
 use crate::function_cache::State;
 use warmbus_pci::registers::sr_iov;
-use warmbus_pci::{ConfigAccess, Sbdf};
+use warmbus_pci::{ConfigAccess, Sbdf, VfRouting};
 
 /// The buses below a bridge: secondary and subordinate.
 pub(super) type SubordinateBuses = Option<(u8, u8)>;
@@ -120,16 +120,9 @@ impl<A: ConfigAccess> ConfigCache<A> {
             .word(base + sr_iov::NUM_VFS)
             .or_else(|| block.word(base + sr_iov::INITIAL_VFS + 2))
             .unwrap_or(0);
-        let (offset, stride) = (routing as u16, (routing >> 16) as u16);
-        for n in 0..count {
-            let rid = n
-                .checked_mul(stride)
-                .and_then(|distance| distance.checked_add(offset))
-                .and_then(|distance| distance.checked_add(function.routing_id()));
-            let Some(rid) = rid.filter(|&rid| rid != function.routing_id()) else {
-                break;
-            };
-            self.forget(Sbdf::from_routing_id(function.segment(), rid));
+        let routing = VfRouting::from_dword(count, routing);
+        for vf in routing.addresses(function).filter(|&vf| vf != function) {
+            self.forget(vf);
         }
     }
 }

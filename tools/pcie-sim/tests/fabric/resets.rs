@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use warmbus_pci::time::Clock;
 use warmbus_pci::{PortType, Width};
 use warmbus_pcie_sim::{ExpressModel, FunctionModel, MILLISECOND, Outcome, RrsHandling, SECOND};
@@ -31,7 +33,7 @@ fn rrs_shows_only_in_reads_of_both_vendor_id_bytes_and_only_when_enabled() {
     assert_eq!(bench.r16(F, 2), 0xffff);
     assert_eq!(bench.r32(F, 8), ABSENT);
     assert_eq!(bench.fabric.log().count(Outcome::NotReady), 6);
-    bench.fabric.clock().wait(SECOND);
+    bench.fabric.clock().wait(Duration::from_secs(1));
     assert_eq!(bench.r32(F, 0), ids(7));
 }
 
