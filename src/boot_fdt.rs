@@ -2,14 +2,13 @@
 
 use core::ptr;
 
+use warmbus_fdt::MAGIC;
+use warmbus_linux::memory::MAX_TREE_SIZE;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
-/// Most bytes that a device tree may have (arm64 Linux boot protocol).
-const MAX_SIZE: u64 = 2 << 20;
 /// What is looked at where there is no tree, to say so with the numbers.
-const HEADER_SIZE: u64 = 40;
-const MAGIC: u32 = 0xd00d_feed;
+const HEADER_SIZE: u64 = warmbus_fdt::HEADER_SIZE as u64;
 
 /// The device tree that the loader left in memory.
 #[derive(Clone, Copy)]
@@ -37,7 +36,7 @@ impl BootTree {
             u32::from_be(unsafe { words.add(index).read_volatile() })
         };
         let size = if word(0) == MAGIC {
-            u64::from(word(1)).clamp(HEADER_SIZE, MAX_SIZE)
+            u64::from(word(1)).clamp(HEADER_SIZE, MAX_TREE_SIZE)
         } else {
             HEADER_SIZE
         };

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use warmbus_linux::devicetree::{Chosen, ChosenHandover, TreeError, edit};
+use warmbus_linux::devicetree::{Chosen, ChosenError, ChosenHandover, edit};
 use warmbus_linux::payload::{Module, Payload, PayloadError};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
@@ -255,7 +255,7 @@ fn numbers_that_do_not_fit_the_cells_of_the_root_are_refused() {
     let error = edit(&tree, &chosen).unwrap_err();
     assert_eq!(
         error,
-        TreeError::TooWide {
+        ChosenError::TooWide {
             value: 0x1_0000_0000
         }
     );
@@ -278,13 +278,13 @@ fn numbers_that_do_not_fit_the_cells_of_the_root_are_refused() {
         "#address-cells = <3>; #size-cells = <2>;",
     ] {
         let tree = compile(&format!("/dts-v1/; / {{ {cells} }};"));
-        assert_eq!(edit(&tree, &chosen), Err(TreeError::Cells));
+        assert_eq!(edit(&tree, &chosen), Err(ChosenError::Cells));
     }
     let chosen = Chosen {
         bootargs: Some(b"a\0b"),
         ..Chosen::default()
     };
-    assert_eq!(edit(&tree, &chosen), Err(TreeError::CommandLine));
+    assert_eq!(edit(&tree, &chosen), Err(ChosenError::CommandLine));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::tokens::{MAX_DEPTH, TreeError, write};
+use crate::{FdtError, HEADER_SIZE, MAX_DEPTH, write};
 
 /// Writes a flattened device tree, node by node.
 ///
@@ -20,7 +20,7 @@ use crate::tokens::{MAX_DEPTH, TreeError, write};
 /// tree.end_node();
 /// tree.end_node();
 /// assert!(tree.finish()?.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]));
-/// # Ok::<(), warmbus_fdt::tokens::TreeError>(())
+/// # Ok::<(), warmbus_fdt::FdtError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct FdtWriter {
@@ -32,7 +32,7 @@ pub struct FdtWriter {
     depth: usize,
     /// What the next token may be.
     place: Place,
-    failure: Option<TreeError>,
+    failure: Option<FdtError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl FdtWriter {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            tree: alloc::vec![0; write::HEADER_SIZE + write::NO_RESERVATIONS.len()],
+            tree: alloc::vec![0; HEADER_SIZE + write::NO_RESERVATIONS.len()],
             strings: Vec::new(),
             depth: 0,
             place: Place::Start,
@@ -69,9 +69,12 @@ impl FdtWriter {
     /// Begins a node in the one that was begun last and did not end; the root
     /// node, which has no name, if there is none.
     pub fn begin_node(&mut self, name: &str) {
-        self.check(self.place != Place::End, TreeError::Order);
-        self.check(self.depth < MAX_DEPTH, TreeError::Depth);
-        self.check(!name.contains('\0'), TreeError::Name);
+        self.check(self.place != Place::End, FdtError::Order);
+        if self.depth >= MAX_DEPTH {
+            let error = self.too_deep();
+            self.check(false, error);
+        }
+        self.check(!name.contains('\0'), FdtError::Nul);
         write::begin(&mut self.tree, name);
         self.depth += 1;
         self.place = Place::Properties;
@@ -79,7 +82,7 @@ impl FdtWriter {
 
     /// Ends the node that was begun last.
     pub fn end_node(&mut self) {
-        self.check(self.depth > 0, TreeError::Order);
+        self.check(self.depth > 0, FdtError::Order);
         write::end(&mut self.tree);
         self.depth = self.depth.saturating_sub(1);
         self.place = if self.depth == 0 {
@@ -92,9 +95,9 @@ impl FdtWriter {
     /// Adds a property to the node that was begun last. Properties come before
     /// the nodes in a node (DT 5.4.2).
     pub fn property(&mut self, name: &str, value: &[u8]) {
-        self.check(self.place == Place::Properties, TreeError::Order);
-        self.check(!name.contains('\0'), TreeError::Name);
-        self.check(u32::try_from(value.len()).is_ok(), TreeError::TooLarge);
+        self.check(self.place == Place::Properties, FdtError::Order);
+        self.check(!name.contains('\0'), FdtError::Nul);
+        self.check(u32::try_from(value.len()).is_ok(), FdtError::TooLarge);
         let name = self.intern(name);
         write::property(&mut self.tree, name, value);
     }
@@ -118,7 +121,7 @@ impl FdtWriter {
     pub fn property_strings(&mut self, name: &str, values: &[&str]) {
         let mut bytes = Vec::new();
         for value in values {
-            self.check(!value.contains('\0'), TreeError::Name);
+            self.check(!value.contains('\0'), FdtError::Nul);
             bytes.extend_from_slice(value.as_bytes());
             bytes.push(0);
         }
@@ -126,15 +129,15 @@ impl FdtWriter {
     }
 
     /// The tree, with its header.
-    pub fn finish(mut self) -> Result<Vec<u8>, TreeError> {
-        self.check(self.place == Place::End, TreeError::Order);
+    pub fn finish(mut self) -> Result<Vec<u8>, FdtError> {
+        self.check(self.place == Place::End, FdtError::Order);
         if let Some(failure) = self.failure {
             return Err(failure);
         }
         write::finish(&mut self.tree);
-        let structure = write::HEADER_SIZE + write::NO_RESERVATIONS.len();
+        let structure = HEADER_SIZE + write::NO_RESERVATIONS.len();
         let header = write::header(structure, self.tree.len(), self.strings.len(), 0)?;
-        self.tree[..write::HEADER_SIZE].copy_from_slice(&header);
+        self.tree[..HEADER_SIZE].copy_from_slice(&header);
         self.tree.append(&mut self.strings);
         Ok(self.tree)
     }
@@ -155,7 +158,12 @@ impl FdtWriter {
         offset as u32
     }
 
-    fn check(&mut self, holds: bool, failure: TreeError) {
+    fn too_deep(&self) -> FdtError {
+        let place = alloc::format!("offset {:#x}", self.tree.len());
+        FdtError::TooDeep { place }
+    }
+
+    fn check(&mut self, holds: bool, failure: FdtError) {
         if !holds && self.failure.is_none() {
             self.failure = Some(failure);
         }
@@ -258,20 +266,20 @@ mod tests {
         let property = |tree: &mut FdtWriter| tree.property_u32("p", 1);
         let name = |tree: &mut FdtWriter| tree.property_u32("p\0", 1);
         let text = |tree: &mut FdtWriter| tree.property_string("p", "\0");
-        assert_eq!(finish(&[]), TreeError::Order);
-        assert_eq!(finish(&[&begin]), TreeError::Order);
-        assert_eq!(finish(&[&end]), TreeError::Order);
-        assert_eq!(finish(&[&property, &begin, &end]), TreeError::Order);
-        assert_eq!(finish(&[&begin, &end, &begin, &end]), TreeError::Order);
+        assert_eq!(finish(&[]), FdtError::Order);
+        assert_eq!(finish(&[&begin]), FdtError::Order);
+        assert_eq!(finish(&[&end]), FdtError::Order);
+        assert_eq!(finish(&[&property, &begin, &end]), FdtError::Order);
+        assert_eq!(finish(&[&begin, &end, &begin, &end]), FdtError::Order);
         let late: [&dyn Fn(&mut FdtWriter); 5] = [&begin, &begin, &end, &property, &end];
-        assert_eq!(finish(&late), TreeError::Order);
-        assert_eq!(finish(&[&begin, &name, &property, &end]), TreeError::Name);
-        assert_eq!(finish(&[&begin, &text, &end]), TreeError::Name);
+        assert_eq!(finish(&late), FdtError::Order);
+        assert_eq!(finish(&[&begin, &name, &property, &end]), FdtError::Nul);
+        assert_eq!(finish(&[&begin, &text, &end]), FdtError::Nul);
         let mut deep = FdtWriter::new();
         (0..=MAX_DEPTH).for_each(|_| deep.begin_node("n"));
         (0..=MAX_DEPTH).for_each(|_| deep.end_node());
         let error = deep.finish().unwrap_err();
-        assert_eq!(error, TreeError::Depth);
+        assert!(matches!(error, FdtError::TooDeep { .. }), "{error}");
         assert!(error.to_string().contains("64"), "{error}");
     }
 }

@@ -8,9 +8,9 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-pub use warmbus_fdt::tokens::TreeError;
-use warmbus_fdt::tokens::{Token, Tree, u32_at, write};
+use warmbus_fdt::{FdtError, RawTree, Token, is_chosen, write};
 use warmbus_memory::MemoryRange;
+use warmbus_memory::bytes::be_u32;
 
 /// What `/chosen` is to say. What is not asked for stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,17 +36,39 @@ pub struct ChosenHandover {
     pub scratch: MemoryRange,
 }
 
+/// Why a tree cannot be edited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChosenError {
+    /// It cannot be read, or the new one not be written.
+    #[error(transparent)]
+    Tree(#[from] FdtError),
+    /// The root node has no numbers of cells for addresses and sizes, or
+    /// others than 1 and 2.
+    #[error("the root of the device tree does not give #address-cells and #size-cells of 1 or 2")]
+    Cells,
+    /// A number does not fit into the cells of the root node.
+    #[error("{value:#x} does not fit into the cells of the root of the device tree")]
+    TooWide {
+        /// The number.
+        value: u64,
+    },
+    /// The command line holds a NUL.
+    #[error("the command line holds a NUL")]
+    CommandLine,
+}
+
 /// Returns `tree` with the additions of `chosen`.
 ///
 /// The size of the result does not depend on addresses, so it can be found out
 /// before they are known.
-pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
-    let tree = Tree::new(tree)?;
+pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, ChosenError> {
+    let tree = RawTree::new(tree)?;
     let places = Places::find(&tree)?;
     let mut strings = tree.strings.to_vec();
     let mut additions = Vec::new();
     for (name, value) in properties(chosen, &places)? {
-        let at = u32::try_from(strings.len()).map_err(|_| TreeError::TooLarge)?;
+        let at = u32::try_from(strings.len()).map_err(|_| FdtError::TooLarge)?;
         write::property(&mut additions, at, &value);
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
@@ -90,11 +112,11 @@ pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, TreeError> {
             reservations.extend_from_slice(entry);
         }
     }
-    let tree = Tree {
+    let tree = RawTree {
         reservations: &reservations,
         ..tree
     };
-    assemble(&tree, &structure, &strings)
+    Ok(assemble(&tree, &structure, &strings)?)
 }
 
 /// The names of the properties that `chosen` sets.
@@ -116,11 +138,11 @@ fn names(chosen: &Chosen<'_>) -> Vec<&'static str> {
 fn properties(
     chosen: &Chosen<'_>,
     places: &Places<'_>,
-) -> Result<Vec<(&'static str, Vec<u8>)>, TreeError> {
+) -> Result<Vec<(&'static str, Vec<u8>)>, ChosenError> {
     let mut values = Vec::new();
     if let Some(bootargs) = chosen.bootargs {
         if bootargs.contains(&0) {
-            return Err(TreeError::CommandLine);
+            return Err(ChosenError::CommandLine);
         }
         let mut text = bootargs.to_vec();
         text.push(0);
@@ -142,11 +164,11 @@ fn properties(
 }
 
 /// Appends `value` in `count` big-endian cells.
-fn cells(value: u64, count: u32, out: &mut Vec<u8>) -> Result<(), TreeError> {
+fn cells(value: u64, count: u32, out: &mut Vec<u8>) -> Result<(), ChosenError> {
     if count == 2 {
         out.extend_from_slice(&value.to_be_bytes());
     } else {
-        let low = u32::try_from(value).map_err(|_| TreeError::TooWide { value })?;
+        let low = u32::try_from(value).map_err(|_| ChosenError::TooWide { value })?;
         out.extend_from_slice(&low.to_be_bytes());
     }
     Ok(())
@@ -168,7 +190,7 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn find(tree: &Tree<'a>) -> Result<Self, TreeError> {
+    fn find(tree: &RawTree<'a>) -> Result<Self, FdtError> {
         let mut places = Self::default();
         let mut depth = 0;
         let mut in_chosen = false;
@@ -191,8 +213,8 @@ impl<'a> Places<'a> {
                     places.root_end = place.start;
                 }
                 Token::Property { name, value } if depth == 1 => match name {
-                    b"#address-cells" => places.address_cells = u32_at(value, 0),
-                    b"#size-cells" => places.size_cells = u32_at(value, 0),
+                    b"#address-cells" => places.address_cells = be_u32(value, 0),
+                    b"#size-cells" => places.size_cells = be_u32(value, 0),
                     _ => {}
                 },
                 Token::Property { name, .. } if depth == 2 && in_chosen => {
@@ -206,11 +228,11 @@ impl<'a> Places<'a> {
     }
 
     /// `range` as one address and one size in the cells of the root node.
-    fn pair(&self, range: MemoryRange) -> Result<Vec<u8>, TreeError> {
+    fn pair(&self, range: MemoryRange) -> Result<Vec<u8>, ChosenError> {
         let count = |cells: Option<u32>| {
             cells
                 .filter(|count| (1..=2).contains(count))
-                .ok_or(TreeError::Cells)
+                .ok_or(ChosenError::Cells)
         };
         let mut out = Vec::with_capacity(16);
         cells(range.start.0, count(self.address_cells)?, &mut out)?;
@@ -219,13 +241,8 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Linux accepts both names.
-pub fn is_chosen(name: &[u8]) -> bool {
-    name == b"chosen" || name == b"chosen@0"
-}
-
 /// Puts the blocks together, in the order that dtc writes them.
-fn assemble(tree: &Tree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, TreeError> {
+fn assemble(tree: &RawTree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, FdtError> {
     let mut out = write::start(tree, structure.len(), strings.len())?;
     out.extend_from_slice(structure);
     out.extend_from_slice(strings);

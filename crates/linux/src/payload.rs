@@ -5,14 +5,11 @@
 //! on Arm" binding). QEMU's `guest-loader` makes them, and U-Boot scripts can.
 
 use alloc::string::String;
-use core::fmt;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use super::bundle::KernelInInitrd;
-use super::devicetree::is_chosen;
-use warmbus_fdt::tokens::{Token, Tree, TreeError, u32_at};
-use warmbus_memory::MemoryRange;
-use warmbus_memory::PhysAddr;
+use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode, is_chosen};
+use warmbus_memory::{MemoryRange, PhysAddr};
 
 /// A file that a loader put into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,71 +61,30 @@ impl<'a> Payload<'a> {
         self.ramdisk = Some(module(bundle.initrd.unwrap_or(0..file.len())));
     }
 
-    /// Reads the modules of `tree`.
+    /// Reads `/chosen` of `tree` and the modules below it.
     pub fn find(tree: &'a [u8]) -> Result<Self, PayloadError> {
-        let tree = Tree::new(tree)?;
         let mut reader = Reader::default();
-        let mut depth = 0;
         let mut seen_chosen = false;
-        let mut in_chosen = false;
-        for token in tree.tokens() {
-            let (_, token) = token?;
-            match token {
-                Token::Begin { name } => {
-                    depth += 1;
-                    if depth == 2 {
-                        in_chosen = !seen_chosen && is_chosen(name);
-                        seen_chosen |= in_chosen;
-                    } else if depth == 3 && in_chosen {
-                        reader.node = Node {
-                            name,
-                            ..Node::default()
-                        };
-                    }
+        let mut modules = Ok(());
+        DeviceTree::new(tree)?.walk_root_children(&mut |node| {
+            if node
+                .parent()
+                .is_some_and(|parent| parent.parent().is_some())
+            {
+                if modules.is_ok() {
+                    modules = reader.module(node)?;
                 }
-                Token::End => {
-                    if depth == 3 && in_chosen {
-                        reader.finish_node()?;
-                    } else if depth == 2 && in_chosen {
-                        in_chosen = false;
-                    }
-                    depth -= 1;
-                }
-                Token::Property { name, value } if in_chosen => match depth {
-                    2 => reader.chosen_property(name, value),
-                    3 => reader.node.property(name, value),
-                    _ => {}
-                },
-                Token::Property { .. } => {}
+                return Ok(ControlFlow::Break(()));
             }
-        }
+            if seen_chosen || !is_chosen(node.name()?.as_bytes()) {
+                return Ok(ControlFlow::Break(()));
+            }
+            seen_chosen = true;
+            reader.chosen(node)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        modules?;
         reader.finish()
-    }
-}
-
-/// A node below `/chosen`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Node<'a> {
-    name: &'a [u8],
-    compatible: &'a [u8],
-    reg: Option<&'a [u8]>,
-    bootargs: Option<&'a [u8]>,
-}
-
-impl<'a> Node<'a> {
-    fn property(&mut self, name: &[u8], value: &'a [u8]) {
-        match name {
-            b"compatible" => self.compatible = value,
-            b"reg" => self.reg = Some(value),
-            b"bootargs" => self.bootargs = Some(line(value)),
-            _ => {}
-        }
-    }
-
-    fn is(&self, compatible: &[u8]) -> bool {
-        self.compatible
-            .split(|byte| *byte == 0)
-            .any(|one| one == compatible)
     }
 }
 
@@ -141,48 +97,44 @@ struct Reader<'a> {
     initrd_end: Option<u64>,
     root_tree: Option<&'a [u8]>,
     scratch: Option<&'a [u8]>,
-    node: Node<'a>,
 }
 
 impl<'a> Reader<'a> {
-    fn chosen_property(&mut self, name: &[u8], value: &'a [u8]) {
-        match name {
-            b"#address-cells" => self.address_cells = u32_at(value, 0),
-            b"#size-cells" => self.size_cells = u32_at(value, 0),
-            b"bootargs" => self.payload.bootargs = Some(line(value)),
-            b"linux,initrd-start" => self.initrd_start = number(value),
-            b"linux,initrd-end" => self.initrd_end = number(value),
-            b"linux,booted-from-kexec" => self.payload.from_kexec = true,
-            b"linux,kho-fdt" => self.root_tree = Some(value),
-            b"linux,kho-scratch" => self.scratch = Some(value),
-            _ => {}
-        }
+    /// Reads the properties of `/chosen`.
+    fn chosen(&mut self, node: &FdtNode<'_, 'a>) -> Result<(), FdtError> {
+        self.address_cells = node.cell("#address-cells")?;
+        self.size_cells = node.cell("#size-cells")?;
+        self.payload.bootargs = node.property("bootargs")?.map(line);
+        self.initrd_start = node.property("linux,initrd-start")?.and_then(number);
+        self.initrd_end = node.property("linux,initrd-end")?.and_then(number);
+        self.payload.from_kexec = node.property("linux,booted-from-kexec")?.is_some();
+        self.root_tree = node.property("linux,kho-fdt")?;
+        self.scratch = node.property("linux,kho-scratch")?;
+        Ok(())
     }
 
-    fn finish_node(&mut self) -> Result<(), PayloadError> {
-        let node = self.node;
-        let kernel = node.is(b"multiboot,kernel");
-        if !kernel && !node.is(b"multiboot,ramdisk") {
-            return Ok(());
+    /// Reads a node below `/chosen`, which may be a module.
+    fn module(&mut self, node: &FdtNode<'_, 'a>) -> Result<Result<(), PayloadError>, FdtError> {
+        let is_kernel = node.is_compatible("multiboot,kernel")?;
+        if !is_kernel && !node.is_compatible("multiboot,ramdisk")? {
+            return Ok(Ok(()));
         }
-        let range = self.range(node.reg).ok_or_else(|| PayloadError::Reg {
-            node: text(node.name),
-        })?;
-        let slot = if kernel {
+        let Some(range) = self.range(node.property("reg")?) else {
+            return Ok(Err(PayloadError::Reg { node: node.name()? }));
+        };
+        let slot = if is_kernel {
             &mut self.payload.kernel
         } else {
             &mut self.payload.ramdisk
         };
         if slot.is_some() {
-            return Err(PayloadError::Twice {
-                node: text(node.name),
-            });
+            return Ok(Err(PayloadError::Twice { node: node.name()? }));
         }
         *slot = Some(Module {
             range,
-            bootargs: node.bootargs,
+            bootargs: node.property("bootargs")?.map(line),
         });
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// One address and one size, in the cells that `/chosen` gives or, as
@@ -237,11 +189,7 @@ fn range(start: u64, size: u64) -> Option<MemoryRange> {
 
 /// A number of one or two cells.
 fn number(value: &[u8]) -> Option<u64> {
-    match value.len() {
-        4 => u32_at(value, 0).map(u64::from),
-        8 => Some(u64::from(u32_at(value, 0)?) << 32 | u64::from(u32_at(value, 4)?)),
-        _ => None,
-    }
+    matches!(value.len(), 4 | 8).then(|| Cells::new(value).number(value.len() / 4))?
 }
 
 /// Text up to its NUL.
@@ -249,57 +197,31 @@ fn line(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-fn text(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
-}
-
-/// Why the payload cannot be told from a boot tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why the payload of a boot tree cannot be found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PayloadError {
     /// The tree cannot be read.
-    Tree(TreeError),
+    #[error(transparent)]
+    Tree(#[from] FdtError),
     /// A module has no usable address and size.
+    #[error("the module /chosen/{node} has no 'reg' with one address and one size")]
     Reg {
         /// The name of its node.
         node: String,
     },
     /// There is a second module of the same kind.
+    #[error("the module /chosen/{node} is the second one of its kind")]
     Twice {
         /// The name of its node.
         node: String,
     },
     /// `/chosen` has an initrd that ends before it starts.
+    #[error("the initrd from {start:#x} to {end:#x} in /chosen is not a range")]
     Initrd {
         /// `linux,initrd-start`.
         start: u64,
         /// `linux,initrd-end`.
         end: u64,
     },
-}
-
-impl fmt::Display for PayloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tree(error) => error.fmt(f),
-            Self::Reg { node } => write!(
-                f,
-                "the module /chosen/{node} has no 'reg' with one address and one size"
-            ),
-            Self::Twice { node } => {
-                write!(f, "the module /chosen/{node} is the second one of its kind")
-            }
-            Self::Initrd { start, end } => write!(
-                f,
-                "the initrd from {start:#x} to {end:#x} in /chosen is not a range"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for PayloadError {}
-
-impl From<TreeError> for PayloadError {
-    fn from(error: TreeError) -> Self {
-        Self::Tree(error)
-    }
 }

@@ -7,8 +7,7 @@
 
 use alloc::vec::Vec;
 
-use warmbus_fdt::FdtWriter;
-use warmbus_fdt::tokens::TreeError;
+use warmbus_fdt::{FdtError, FdtWriter};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
@@ -42,7 +41,7 @@ pub struct UefiState {
 
 impl UefiState {
     /// The tree.
-    pub fn device_tree(&self) -> Result<Vec<u8>, TreeError> {
+    pub fn device_tree(&self) -> Result<Vec<u8>, FdtError> {
         let mut tree = FdtWriter::new();
         tree.begin_node("");
         tree.property_u32("#address-cells", 2);
@@ -75,7 +74,7 @@ impl UefiState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warmbus_fdt::tokens::{Token, Tree};
+    use warmbus_fdt::{RawTree, Token};
 
     #[test]
     fn the_tree_has_only_chosen_and_the_words_of_the_efi_stub() {
@@ -88,7 +87,7 @@ mod tests {
             kaslr_seed: Some(5),
         };
         let bytes = state.device_tree().unwrap();
-        let tree = Tree::new(&bytes).unwrap();
+        let tree = RawTree::new(&bytes).unwrap();
         let mut names = Vec::new();
         let mut properties = Vec::new();
         for token in tree.tokens() {

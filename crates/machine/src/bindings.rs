@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::cells::{self, AddressError};
-use super::tree::FdtNode;
+use warmbus_fdt::FdtNode;
 use warmbus_memory::MemoryRange;
 use warmbus_pci::{CamLayout, Mechanism, PhysAddr};
 

@@ -9,11 +9,12 @@ use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::bindings::{Binding, binding};
-use super::cells::{AddressError, Reader};
+use super::cells::AddressError;
 use super::memory::at_most;
-use super::tree::{FdtNode, Tree, big_endian_u32};
 use super::windows::{drop_shared_windows, windows};
+use warmbus_fdt::{Cells, DeviceTree, FdtNode};
 use warmbus_memory::MemoryRange;
+use warmbus_memory::bytes::be_u32;
 use warmbus_pci::{BusRange, HostBridge, PhysAddr};
 
 const PAGE_SIZE: u64 = 4096;
@@ -94,7 +95,7 @@ impl<E: Into<AddressError>> From<E> for BridgeError {
 /// Reads all host bridges that are to be used. One that cannot be is left out
 /// with a warning.
 pub(super) fn bridges(
-    tree: &Tree<'_>,
+    tree: &DeviceTree<'_>,
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<Bridges, MachineError> {
@@ -161,7 +162,7 @@ fn probe_only(value: &[u8], path: &str, warnings: &mut Vec<String>) -> bool {
         ));
         return false;
     }
-    big_endian_u32(value, 0) != Some(0)
+    be_u32(value, 0) != Some(0)
 }
 
 /// What is accessed to reach the configuration space behind a bridge.
@@ -238,7 +239,7 @@ fn bus_range(place: &FdtNode<'_, '_>) -> Result<BusRange, BridgeError> {
             last: 255,
         });
     };
-    let mut reader = Reader::new(value);
+    let mut reader = Cells::new(value);
     let (Some(first), Some(last)) = (reader.cell(), reader.cell()) else {
         return Err(BridgeError::Address(AddressError::Malformed {
             property: "bus-range",

@@ -4,44 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::MachineError;
-use super::tree::{Cells, FdtNode, big_endian_u32};
+use warmbus_fdt::{CellCounts, Cells, FdtError, FdtNode};
 use warmbus_memory::{MemoryRange, PhysAddr};
-
-/// Cells taken one after the other from a property value.
-pub(super) struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    pub(super) fn cell(&mut self) -> Option<u32> {
-        let cell = big_endian_u32(self.bytes, 0)?;
-        self.bytes = self.bytes.get(4..)?;
-        Some(cell)
-    }
-
-    /// A number of `cells` cells. `None` at the end of the value, and where
-    /// the number has more than 64 bits.
-    pub(super) fn number(&mut self, cells: usize) -> Option<u64> {
-        // Bounded by the value, whatever #address-cells says.
-        let mut number = 0_u64;
-        for _ in 0..cells {
-            if number >> 32 != 0 {
-                return None;
-            }
-            number = number << 32 | u64::from(self.cell()?);
-        }
-        Some(number)
-    }
-}
 
 /// Why the address of a device is not known to the processor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +27,11 @@ pub(super) enum AddressError {
         path: String,
     },
     /// The tree itself is damaged.
-    Tree(MachineError),
+    Tree(FdtError),
 }
 
-impl From<MachineError> for AddressError {
-    fn from(error: MachineError) -> Self {
+impl From<FdtError> for AddressError {
+    fn from(error: FdtError) -> Self {
         Self::Tree(error)
     }
 }
@@ -118,7 +82,7 @@ pub(super) fn bus_regions(
         path: place.path(),
         length: value.len(),
     };
-    let mut reader = Reader::new(value);
+    let mut reader = Cells::new(value);
     let mut regions = Vec::new();
     while !reader.is_empty() {
         // Without cells an entry would take nothing from the value.
@@ -166,14 +130,14 @@ pub(super) fn to_cpu(
         if here.parent().is_none() {
             break;
         }
-        address = through(here, address, size)?;
+        address = translate_one_bus(here, address, size)?;
         bus = here.parent();
     }
     Ok(address)
 }
 
 /// One step of the translation: from the bus below `bus` to the one above.
-fn through(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
+fn translate_one_bus(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
     let not_forwarded = || AddressError::NotForwarded {
         address,
         size,
@@ -183,7 +147,7 @@ fn through(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, Addres
     if ranges.is_empty() {
         return Ok(address);
     }
-    let child = bus.cells()?;
+    let child = bus.cell_counts()?;
     let parent = parent_cells(bus)?;
     // Entries of other widths, such as those of a PCI bus, carry flags.
     if !(1..=2).contains(&child.address) || !(1..=2).contains(&parent.address) {
@@ -194,7 +158,7 @@ fn through(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, Addres
         path: bus.path(),
         length: ranges.len(),
     };
-    let mut reader = Reader::new(ranges);
+    let mut reader = Cells::new(ranges);
     while !reader.is_empty() {
         let child_base = reader.number(child.address).ok_or_else(malformed)?;
         let parent_base = reader.number(parent.address).ok_or_else(malformed)?;
@@ -212,13 +176,8 @@ fn through(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, Addres
     Err(not_forwarded())
 }
 
-/// Cells on the bus that a node is on.
-pub(super) fn parent_cells(place: &FdtNode<'_, '_>) -> Result<Cells, MachineError> {
-    place.parent().map_or(
-        Ok(Cells {
-            address: 2,
-            size: 1,
-        }),
-        FdtNode::cells,
-    )
+/// Cells of the addresses and sizes on the bus that a node is on.
+pub(super) fn parent_cells(node: &FdtNode<'_, '_>) -> Result<CellCounts, FdtError> {
+    node.parent()
+        .map_or(Ok(CellCounts::DEFAULT), FdtNode::cell_counts)
 }

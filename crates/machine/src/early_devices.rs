@@ -4,9 +4,8 @@
 use alloc::string::String;
 use core::ops::ControlFlow;
 
-use super::MachineError;
 use super::cells;
-use super::tree::{FdtNode, Tree, found, text};
+use warmbus_fdt::{DeviceTree, FdtError, FdtNode, text, tolerate_damage_after};
 use warmbus_memory::PhysAddr;
 
 /// Register layout of a serial port.
@@ -58,7 +57,7 @@ impl EarlyDevices {
     /// Reads as much as can be read from a device tree, which may be damaged.
     #[must_use]
     pub fn from_device_tree(bytes: &[u8]) -> Self {
-        let Ok(tree) = Tree::new(bytes) else {
+        let Ok(tree) = DeviceTree::new(bytes) else {
             return Self::default();
         };
         Self {
@@ -68,7 +67,7 @@ impl EarlyDevices {
     }
 }
 
-fn psci(tree: &Tree<'_>) -> Option<PsciConduit> {
+fn psci(tree: &DeviceTree<'_>) -> Option<PsciConduit> {
     let mut conduit = None;
     let walked = tree.walk(&mut |place| {
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
@@ -82,10 +81,10 @@ fn psci(tree: &Tree<'_>) -> Option<PsciConduit> {
         }
         Ok(ControlFlow::Continue(()))
     });
-    found(walked, conduit).ok().flatten()
+    tolerate_damage_after(conduit, walked).ok().flatten()
 }
 
-fn console(tree: &Tree<'_>) -> Result<Option<Console>, MachineError> {
+fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
     let stdout = match tree.root_child_property("chosen", "stdout-path") {
         Ok(None) => tree.root_child_property("chosen", "linux,stdout-path"),
         other => other,
@@ -113,11 +112,11 @@ fn console(tree: &Tree<'_>) -> Result<Option<Console>, MachineError> {
         }
         Ok(ControlFlow::Continue(()))
     });
-    found(walked, console)
+    tolerate_damage_after(console, walked)
 }
 
 /// What is left of `path` at `place`, or `None` where it leads elsewhere.
-fn below<'t>(place: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, MachineError> {
+fn below<'t>(place: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, FdtError> {
     let Some(parent) = place.parent() else {
         return Ok(Some(path.trim_matches('/')));
     };
@@ -132,7 +131,7 @@ fn below<'t>(place: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, 
     Ok(matches.then_some(rest))
 }
 
-fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, MachineError> {
+fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
     const PORTS: [(&str, ConsoleKind); 6] = [
         ("arm,pl011", ConsoleKind::Pl011),
         ("arm,sbsa-uart", ConsoleKind::Pl011),

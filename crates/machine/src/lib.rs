@@ -16,7 +16,6 @@ mod error;
 mod memory;
 #[cfg(test)]
 mod tests;
-mod tree;
 mod uefi;
 mod windows;
 
@@ -30,7 +29,7 @@ pub use error::MachineError;
 pub use memory::{Reservation, ReservationKind};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
-use tree::Tree;
+use warmbus_fdt::{Cells, DeviceTree};
 use warmbus_memory::{MemoryRange, RamRegion, RangeSet};
 use warmbus_pci::HostBridge;
 
@@ -83,7 +82,7 @@ pub struct Machine {
 impl Machine {
     /// Reads the device tree that starts with `bytes`.
     pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
-        let tree = Tree::new(bytes)?;
+        let tree = DeviceTree::new(bytes)?;
         let mut warnings = Vec::new();
         let memory_nodes = memory::memory(&tree, &mut warnings)?;
         let memory: RangeSet = memory_nodes.iter().map(|region| region.range).collect();
@@ -136,7 +135,7 @@ impl Machine {
 }
 
 /// Frequency of the timer, and the model name.
-fn basics(tree: &Tree<'_>) -> Result<(Option<u32>, Option<String>), MachineError> {
+fn basics(tree: &DeviceTree<'_>) -> Result<(Option<u32>, Option<String>), MachineError> {
     let (mut frequency, mut model) = (None, None);
     tree.walk(&mut |place| {
         if place.parent().is_none() {
@@ -152,7 +151,7 @@ fn basics(tree: &Tree<'_>) -> Result<(Option<u32>, Option<String>), MachineError
 }
 
 /// Number of processors, and the affinity of those that PSCI turns on.
-fn processors(tree: &Tree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
+fn processors(tree: &DeviceTree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
     let (mut count, mut psci) = (0, Vec::new());
     tree.walk(&mut |place| {
         let Some(parent) = place.parent() else {
@@ -169,10 +168,10 @@ fn processors(tree: &Tree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
             || place.name()?.split('@').next() == Some("cpu");
         if is_cpu && place.is_okay()? {
             count += 1;
-            let address_cells = parent.cells()?.address;
+            let address_cells = parent.cell_counts()?.address;
             let affinity = place
                 .property("reg")?
-                .and_then(|reg| cells::Reader::new(reg).number(address_cells));
+                .and_then(|reg| Cells::new(reg).number(address_cells));
             if place.text("enable-method")? == Some("psci") {
                 psci.extend(affinity);
             }

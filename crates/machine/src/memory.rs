@@ -1,13 +1,13 @@
 //! Memory: what there is, and what of it is taken.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use super::MachineError;
-use super::cells::{self, Reader};
-use super::tree::{FdtNode, Tree, text};
+use super::cells;
+use warmbus_fdt::{Cells, DeviceTree, FdtNode, text};
 use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 /// More memory ranges, and more reservations, than any machine has. What is
@@ -48,7 +48,7 @@ pub struct Reservation {
 /// where the tree does not tell. Those of a node are sorted, without overlaps,
 /// neighbours joined.
 pub(super) fn memory(
-    tree: &Tree<'_>,
+    tree: &DeviceTree<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<RamRegion>, MachineError> {
     let mut found: Vec<(u32, Vec<MemoryRange>)> = Vec::new();
@@ -83,7 +83,7 @@ pub(super) fn memory(
 
 /// Everything in the tree that memory is taken by.
 pub(super) fn reservations(
-    tree: &Tree<'_>,
+    tree: &DeviceTree<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Reservation>, MachineError> {
     let mut taken = reserved_by_map(tree, warnings);
@@ -151,7 +151,7 @@ pub(super) fn at_most(count: usize, limit: usize, what: &'static str) -> Result<
 
 /// A property of one or two cells, as `/chosen` has them.
 fn one_number(value: &[u8]) -> Option<u64> {
-    matches!(value.len(), 4 | 8).then(|| Reader::new(value).number(value.len() / 4))?
+    matches!(value.len(), 4 | 8).then(|| Cells::new(value).number(value.len() / 4))?
 }
 
 fn take_regions(
@@ -179,34 +179,24 @@ fn take_regions(
     }
 }
 
-/// The memory reservation block: pairs of 64-bit numbers up to a pair of
-/// zeros (DT 5.3.2).
-fn reserved_by_map(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Reservation> {
-    let offset = tree.reservation_offset() as usize;
-    let mut reader = Reader::new(tree.bytes().get(offset..).unwrap_or_default());
+/// The memory reservation block (DT 5.3).
+fn reserved_by_map(tree: &DeviceTree<'_>, warnings: &mut Vec<String>) -> Vec<Reservation> {
     let mut taken = Vec::new();
-    loop {
-        let (Some(base), Some(size)) = (reader.number(2), reader.number(2)) else {
-            warnings.push(format!(
-                "the memory reservation block at {offset:#x} has no end"
-            ));
-            return taken;
-        };
-        if (base, size) == (0, 0) {
-            return taken;
+    for entry in tree.reservations() {
+        match entry {
+            Ok((_, 0)) => {}
+            Ok((address, size)) => taken.push(Reservation {
+                range: MemoryRange::new(PhysAddr(address), size),
+                kind: ReservationKind::MemReserve,
+            }),
+            Err(error) => warnings.push(error.to_string()),
         }
-        if size == 0 {
-            continue;
-        }
-        taken.push(Reservation {
-            range: MemoryRange::new(PhysAddr(base), size),
-            kind: ReservationKind::MemReserve,
-        });
     }
+    taken
 }
 
 /// The kernel command line that the tree carries.
-pub(super) fn bootargs(tree: &Tree<'_>) -> Result<String, MachineError> {
+pub(super) fn bootargs(tree: &DeviceTree<'_>) -> Result<String, MachineError> {
     let value = tree.root_child_property("chosen", "bootargs")?;
     Ok(value.and_then(text).unwrap_or_default().into())
 }

@@ -4,8 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::cells::{self, AddressError, Reader};
-use super::tree::FdtNode;
+use super::cells::{self, AddressError};
+use warmbus_fdt::{Cells, FdtNode};
 use warmbus_memory::MemoryRange;
 use warmbus_pci::{HostBridge, HostWindow, PhysAddr, WindowKind};
 
@@ -21,7 +21,7 @@ pub(super) fn windows(
 ) -> Result<Vec<HostWindow>, AddressError> {
     let ranges = place.property("ranges")?.unwrap_or_default();
     let parent = cells::parent_cells(place)?;
-    let own = place.cells()?;
+    let own = place.cell_counts()?;
     let malformed = || AddressError::Malformed {
         property: "ranges",
         path: place.path(),
@@ -30,7 +30,7 @@ pub(super) fn windows(
     if own.address != 3 && !ranges.is_empty() {
         return Err(malformed());
     }
-    let mut reader = Reader::new(ranges);
+    let mut reader = Cells::new(ranges);
     let mut windows: Vec<HostWindow> = Vec::new();
     while !reader.is_empty() {
         let flags = reader.cell().ok_or_else(malformed)?;

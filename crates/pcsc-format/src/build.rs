@@ -7,8 +7,7 @@ use core::fmt;
 use super::block::BlockError;
 use super::layout::Layout;
 use super::{FunctionRecord, absent, index};
-use warmbus_fdt::FdtWriter;
-use warmbus_fdt::tokens::TreeError;
+use warmbus_fdt::{FdtError, FdtWriter};
 use warmbus_kho::{
     ARENA_BLOCK, InheritedState, MAX_SCRATCH_AREAS, METADATA, Subtree, native, preserved_map,
 };
@@ -341,7 +340,7 @@ pub enum BuildError {
         run: u64,
     },
     /// A tree could not be written.
-    Tree(TreeError),
+    Tree(FdtError),
 }
 
 impl fmt::Display for BuildError {
@@ -385,8 +384,8 @@ impl From<BlockError> for BuildError {
     }
 }
 
-impl From<TreeError> for BuildError {
-    fn from(error: TreeError) -> Self {
+impl From<FdtError> for BuildError {
+    fn from(error: FdtError) -> Self {
         Self::Tree(error)
     }
 }

@@ -6,16 +6,31 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use warmbus_fdt::tokens::{Token, Tree, TreeError, u32_at, write};
-use warmbus_linux::devicetree::is_chosen;
+use warmbus_fdt::{FdtError, RawTree, Token, is_chosen, write};
+use warmbus_memory::bytes::be_u32;
+
+/// Why a tree cannot be completed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverlayError {
+    /// One of the trees cannot be read, or the new one not be written.
+    #[error(transparent)]
+    Tree(#[from] FdtError),
+    /// A node has a phandle that is reserved for nodes which are added.
+    #[error("the phandle {phandle:#x} is reserved for nodes that are added to the device tree")]
+    Phandle {
+        /// The phandle.
+        phandle: u32,
+    },
+}
 
 /// Returns `tree` with the nodes and properties of `additions` that it does
 /// not have. Both are flattened device trees.
 ///
 /// Cells of `additions` from the first label on name its own nodes. Where
 /// `tree` has such a node with a phandle of its own, that one is meant.
-pub fn complete(tree: &[u8], additions: &[u8]) -> Result<Vec<u8>, TreeError> {
-    let (tree, additions) = (Tree::new(tree)?, Tree::new(additions)?);
+pub fn complete(tree: &[u8], additions: &[u8]) -> Result<Vec<u8>, OverlayError> {
+    let (tree, additions) = (RawTree::new(tree)?, RawTree::new(additions)?);
     let mut merge = Merge {
         tree,
         additions,
@@ -34,8 +49,8 @@ pub fn complete(tree: &[u8], additions: &[u8]) -> Result<Vec<u8>, TreeError> {
 }
 
 struct Merge<'a> {
-    tree: Tree<'a>,
-    additions: Tree<'a>,
+    tree: RawTree<'a>,
+    additions: RawTree<'a>,
     /// A label's phandle, and that of the same node in the tree.
     phandles: Vec<(u32, u32)>,
 }
@@ -65,7 +80,7 @@ impl Frame<'_> {
 impl<'a> Merge<'a> {
     /// Writes the nodes of both to `out`. Returns the phandles that the tree
     /// has for nodes with a label.
-    fn run(&self, out: &mut dyn FnMut(&[u8])) -> Result<Vec<(u32, u32)>, TreeError> {
+    fn run(&self, out: &mut dyn FnMut(&[u8])) -> Result<Vec<(u32, u32)>, OverlayError> {
         let mut frames: Vec<Option<Frame<'a>>> = Vec::new();
         let mut phandles = Vec::new();
         for token in self.tree.tokens() {
@@ -87,7 +102,7 @@ impl<'a> Merge<'a> {
                 }
                 Token::Property { name, value } => {
                     let is_phandle = name == b"phandle" || name == b"linux,phandle";
-                    let phandle = u32_at(value, 0).filter(|_| is_phandle);
+                    let phandle = be_u32(value, 0).filter(|_| is_phandle);
                     if let Some(Some(frame)) = frames.last_mut() {
                         frame.properties.push(name);
                     }
@@ -97,7 +112,7 @@ impl<'a> Merge<'a> {
                             .as_ref()
                             .map_or(Ok(None), |frame| self.label(frame.at))?;
                         if ours != Some(theirs) && self.labels()?.contains(&theirs) {
-                            return Err(TreeError::Phandle { phandle: theirs });
+                            return Err(OverlayError::Phandle { phandle: theirs });
                         }
                         if let (Some(frame), Some(ours)) = (frame, ours) {
                             phandles.push((ours, theirs));
@@ -121,7 +136,7 @@ impl<'a> Merge<'a> {
 
     /// The child called `name` of the node that begins at `at` in the
     /// additions.
-    fn child(&self, at: usize, name: &[u8]) -> Result<Option<usize>, TreeError> {
+    fn child(&self, at: usize, name: &[u8]) -> Result<Option<usize>, OverlayError> {
         let mut depth = 0;
         for token in self.additions.tokens_of(at) {
             match token? {
@@ -140,7 +155,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The phandles of all nodes of the additions that have one.
-    fn labels(&self) -> Result<Vec<u32>, TreeError> {
+    fn labels(&self) -> Result<Vec<u32>, OverlayError> {
         let mut labels = Vec::new();
         for token in self.additions.tokens() {
             if let (
@@ -151,20 +166,20 @@ impl<'a> Merge<'a> {
                 },
             ) = token?
             {
-                labels.extend(u32_at(value, 0));
+                labels.extend(be_u32(value, 0));
             }
         }
         Ok(labels)
     }
 
     /// The phandle of a node of the additions.
-    fn label(&self, at: usize) -> Result<Option<u32>, TreeError> {
+    fn label(&self, at: usize) -> Result<Option<u32>, OverlayError> {
         for token in self.additions.tokens_of(at).skip(1) {
             match token?.1 {
                 Token::Property {
                     name: b"phandle",
                     value,
-                } => return Ok(u32_at(value, 0)),
+                } => return Ok(be_u32(value, 0)),
                 Token::Property { .. } => {}
                 Token::Begin { .. } | Token::End => break,
             }
@@ -177,7 +192,7 @@ impl<'a> Merge<'a> {
         &self,
         frame: &mut Frame<'a>,
         out: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), TreeError> {
+    ) -> Result<(), OverlayError> {
         if frame.completed {
             return Ok(());
         }
@@ -194,7 +209,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Writes the children that the tree lacks in the node of `frame`.
-    fn children(&self, frame: &Frame<'a>, out: &mut dyn FnMut(&[u8])) -> Result<(), TreeError> {
+    fn children(&self, frame: &Frame<'a>, out: &mut dyn FnMut(&[u8])) -> Result<(), OverlayError> {
         let mut depth = 0;
         let mut missing = false;
         for token in self.additions.tokens_of(frame.at) {
@@ -228,11 +243,13 @@ impl<'a> Merge<'a> {
         place: &Range<usize>,
         value: &[u8],
         out: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), TreeError> {
+    ) -> Result<(), OverlayError> {
         let token = &self.additions.structure[place.clone()];
-        let name = u32_at(token, 8).ok_or(TreeError::Truncated)?;
-        let before = u32::try_from(self.tree.strings.len()).map_err(|_| TreeError::TooLarge)?;
-        let name = name.checked_add(before).ok_or(TreeError::TooLarge)?;
+        let name = be_u32(token, 8).ok_or(FdtError::Unfinished {
+            offset: place.start,
+        })?;
+        let before = u32::try_from(self.tree.strings.len()).map_err(|_| FdtError::TooLarge)?;
+        let name = name.checked_add(before).ok_or(FdtError::TooLarge)?;
         out(&token[..8]);
         out(&name.to_be_bytes());
         // Text has no bytes that a label starts with.

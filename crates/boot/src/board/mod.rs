@@ -12,10 +12,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-pub use complete::complete;
+pub use complete::{OverlayError, complete};
 
-use warmbus_fdt::FdtWriter;
-use warmbus_fdt::tokens::{Token, Tree};
+use warmbus_fdt::{FdtWriter, RawTree, Token};
 use warmbus_linux::payload::Payload;
 use warmbus_memory::MemoryRange;
 
@@ -138,7 +137,7 @@ fn module_nodes(modules: &[(&'static str, MemoryRange)]) -> Option<Vec<u8>> {
 
 /// A property of the root node.
 fn root_property<'a>(tree: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
-    let tree = Tree::new(tree).ok()?;
+    let tree = RawTree::new(tree).ok()?;
     let mut depth = 0;
     for token in tree.tokens() {
         match token.ok()?.1 {

@@ -9,7 +9,6 @@ use std::vec::Vec;
 use std::{format, io::Write};
 
 use super::*;
-use warmbus_fdt::tokens::TreeError;
 use warmbus_machine::{ConsoleKind, Machine, ReservationKind};
 use warmbus_memory::PhysAddr;
 
@@ -127,7 +126,7 @@ fn a_label_means_the_node_of_the_tree_where_that_has_a_phandle() {
     let taken = compiled("/dts-v1/; / { other { phandle = <0xfff00001>; }; };");
     assert_eq!(
         complete(&taken, &additions),
-        Err(TreeError::Phandle {
+        Err(OverlayError::Phandle {
             phandle: 0xfff0_0001
         })
     );
@@ -200,7 +199,7 @@ fn a_damaged_tree_is_an_error_and_never_more() {
             damaged[at] = value;
             let completed = Completed::new(&damaged);
             if let Some(tree) = completed.tree {
-                assert!(Tree::new(&tree).is_ok(), "byte {at} is {value}");
+                assert!(RawTree::new(&tree).is_ok(), "byte {at} is {value}");
             }
         }
     }

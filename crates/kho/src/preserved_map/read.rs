@@ -7,7 +7,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::KhoAbi;
-use warmbus_fdt::tokens::{Token, Tree};
+use warmbus_fdt::{RawTree, Token};
 pub use warmbus_memory::ADDRESS_END;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
@@ -44,7 +44,7 @@ type See<'s> = dyn FnMut(&[&[u8]], &[u8], &[u8]) -> Option<()> + 's;
 /// read, or `see` says so.
 pub fn each_property(bytes: &[u8], see: &mut See<'_>) -> Option<()> {
     let mut path = Vec::new();
-    for token in Tree::new(bytes).ok()?.tokens() {
+    for token in RawTree::new(bytes).ok()?.tokens() {
         match token.ok()?.1 {
             Token::Begin { name } => path.push(name),
             Token::End => drop(path.pop()),

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
-    INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LARGEST_TREE, LOW_MEMORY_END, MemoryPlan,
+    INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LOW_MEMORY_END, MAX_TREE_SIZE, MemoryPlan,
     MemoryRange, PlanRequest,
 };
 use warmbus_memory::PageSize;
@@ -102,15 +102,15 @@ impl MemoryPlan {
         if !base.is_some_and(|base| base.is_multiple_of(KERNEL_ALIGN)) {
             return Err(PlanViolation::Alignment("kernel", kernel));
         }
-        if self.tree.size != request.tree_size || self.tree.size > LARGEST_TREE {
+        if self.tree.size != request.tree_size || self.tree.size > MAX_TREE_SIZE {
             return Err(PlanViolation::Size("device tree", self.tree));
         }
         if !self.tree.start.0.is_multiple_of(8) {
             return Err(PlanViolation::Alignment("device tree", self.tree));
         }
         // Linux maps the 2 MiB around the tree.
-        let block = self.tree.start.0 / LARGEST_TREE * LARGEST_TREE;
-        let around = MemoryRange::new(PhysAddr(block), LARGEST_TREE);
+        let block = self.tree.start.0 / MAX_TREE_SIZE * MAX_TREE_SIZE;
+        let around = MemoryRange::new(PhysAddr(block), MAX_TREE_SIZE);
         if !around.contains(self.tree) {
             return Err(PlanViolation::Alignment("device tree", self.tree));
         }

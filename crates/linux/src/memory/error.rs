@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::LARGEST_TREE;
+use super::MAX_TREE_SIZE;
 
 /// Why there is no place for something. Ordered by how far the search came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +62,7 @@ impl fmt::Display for PlanError {
             Self::NoRam => f.write_str("there is no RAM to place the kernel in"),
             Self::TreeTooLarge { size } => write!(
                 f,
-                "the device tree has {size:#x} bytes, more than the {LARGEST_TREE:#x} that Linux accepts"
+                "the device tree has {size:#x} bytes, more than the {MAX_TREE_SIZE:#x} that Linux accepts"
             ),
             Self::ScratchTooLarge { size, align, ram } => write!(
                 f,

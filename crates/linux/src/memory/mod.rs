@@ -23,7 +23,7 @@ use warmbus_memory::{MemoryRange, PageSize};
 pub const KERNEL_ALIGN: u64 = 2 << 20;
 
 /// The most bytes of a device tree: what Linux maps of it early.
-pub const LARGEST_TREE: u64 = 2 << 20;
+pub const MAX_TREE_SIZE: u64 = 2 << 20;
 
 /// A kernel and its initrd lie in one window of this many bytes, which is
 /// itself aligned to [`INITRD_WINDOW_ALIGN`].

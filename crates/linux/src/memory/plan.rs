@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::error::PlanError;
 use super::{
-    HandoverNeeds, INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LARGEST_TREE, LOW_MEMORY_END,
+    HandoverNeeds, INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LOW_MEMORY_END, MAX_TREE_SIZE,
     MemoryRange, PlanRequest, scratch,
 };
 use warmbus_kho::ARENA_BLOCK;
@@ -81,7 +81,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(request: &'a PlanRequest<'a>) -> Result<Self, PlanError> {
-        if request.tree_size > LARGEST_TREE {
+        if request.tree_size > MAX_TREE_SIZE {
             return Err(PlanError::TreeTooLarge {
                 size: request.tree_size,
             });
@@ -338,11 +338,11 @@ impl<'a> Search<'a> {
             free.remove(pages(initrd));
         }
         let tree = free
-            .lowest_fit(LARGEST_TREE, LARGEST_TREE, ALL)
+            .lowest_fit(MAX_TREE_SIZE, MAX_TREE_SIZE, ALL)
             .ok_or(PlanError::Tree {
                 size: request.tree_size,
             })?;
-        free.remove(MemoryRange::new(tree, LARGEST_TREE));
+        free.remove(MemoryRange::new(tree, MAX_TREE_SIZE));
         let arena = match &request.handover {
             None => None,
             Some(handover) => Some(self.arena(&free, handover)?),

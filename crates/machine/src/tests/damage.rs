@@ -1,6 +1,7 @@
 //! Trees that are damaged, by hand and at random.
 
 use super::*;
+use warmbus_fdt::FdtError;
 
 #[test]
 fn what_is_no_device_tree_is_refused_with_the_numbers() {
@@ -8,11 +9,11 @@ fn what_is_no_device_tree_is_refused_with_the_numbers() {
     let size = QEMU.len();
     assert_eq!(
         error(&[]),
-        "there is no device tree: 0 bytes are fewer than a header has"
+        "there is no device tree: 0 bytes are fewer than the 40 of a header"
     );
     assert_eq!(
         error(&QEMU[..39]),
-        "there is no device tree: 39 bytes are fewer than a header has"
+        "there is no device tree: 39 bytes are fewer than the 40 of a header"
     );
     assert_eq!(
         error(&with_header(QEMU, 0, 0x1234)),
@@ -51,7 +52,10 @@ fn a_damaged_tree_still_gives_the_console_that_comes_before_the_damage() {
     let mut tree = QEMU.to_vec();
     tree[at..at + 4].copy_from_slice(&0xbad_u32.to_be_bytes());
     let error = Machine::from_device_tree(&tree).unwrap_err();
-    assert!(matches!(error, MachineError::Structure { .. }), "{error}");
+    assert!(
+        matches!(error, MachineError::Tree(FdtError::Structure { .. })),
+        "{error}"
+    );
     assert_eq!(
         EarlyDevices::from_device_tree(&tree),
         EarlyDevices::from_device_tree(QEMU)
@@ -74,7 +78,10 @@ fn nodes_that_are_nested_too_deeply_are_refused() {
         tree = with_header(&tree, index, (field(index) + added) as u32);
     }
     let error = Machine::from_device_tree(&tree).unwrap_err();
-    assert!(matches!(error, MachineError::TooDeep { .. }), "{error}");
+    assert!(
+        matches!(error, MachineError::Tree(FdtError::TooDeep { .. })),
+        "{error}"
+    );
 }
 
 #[test]

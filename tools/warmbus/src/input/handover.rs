@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use warmbus_fdt::tokens::{Token, Tree};
+use warmbus_fdt::{MAGIC, RawTree, Token};
 use warmbus_pci::Sbdf;
 
 use super::memory::{self, Memory};
 use super::tables::{INDEX_MAGIC, le64, read_block, read_index};
 use super::{Capture, Handover, Kind, Place};
 
-const TREE_MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
+const TREE_MAGIC: [u8; 4] = MAGIC.to_be_bytes();
 
 /// Version of the cacheability rules and of the tree's extension that are known
 /// here.
@@ -46,7 +46,7 @@ impl<'a> Flat<'a> {
         let bytes = memory
             .from(address)
             .with_context(|| format!("{} is not in the file, which has {memory}", at()))?;
-        let tree = Tree::new(bytes).with_context(at)?;
+        let tree = RawTree::new(bytes).with_context(at)?;
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         let mut flat = Self::default();
         let mut depth = 0;
