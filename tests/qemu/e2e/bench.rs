@@ -4,7 +4,7 @@ use std::process::Command;
 
 use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, booted};
-use xtask::bench::peer::Peer;
+use xtask::bench::contender::Contender;
 use xtask::bench::results::Results;
 use xtask::{paths, topology};
 
@@ -27,7 +27,7 @@ fn a_quick_run_counts_what_is_written_down() {
     // Another boot, counted by itself.
     let boot = booted("small");
     let counts = trace::counts(&boot.accesses());
-    let warmbus = small.measure(Peer::Warmbus).expect("it was measured");
+    let warmbus = small.measure(Contender::Warmbus).expect("it was measured");
     assert_eq!(
         (warmbus.reads, warmbus.writes),
         (counts.reads, counts.writes)
@@ -35,12 +35,18 @@ fn a_quick_run_counts_what_is_written_down() {
     assert_eq!(small.functions, Some(boot.pci().len() as u64));
 
     let table = String::from_utf8_lossy(&output.stdout);
-    for peer in [Peer::Warmbus, Peer::LinuxStock, Peer::LinuxAfterWarmbus] {
-        let row = table.lines().find(|line| line.starts_with(peer.title()));
-        assert!(row.is_some(), "no row of {} in\n{table}", peer.title());
+    for contender in [
+        Contender::Warmbus,
+        Contender::LinuxStock,
+        Contender::LinuxAfterWarmbus,
+    ] {
+        let row = table
+            .lines()
+            .find(|line| line.starts_with(contender.title()));
+        assert!(row.is_some(), "no row of {} in\n{table}", contender.title());
     }
-    let of = |peer| small.measure(peer).expect("it was measured").reads;
-    assert!(of(Peer::LinuxAfterWarmbus) < of(Peer::LinuxStock));
+    let of = |contender| small.measure(contender).expect("it was measured").reads;
+    assert!(of(Contender::LinuxAfterWarmbus) < of(Contender::LinuxStock));
 
     let kept = paths::root().join("bench/results/bench.json");
     let kept = Results::load(&kept).expect("results are written down");
@@ -50,7 +56,10 @@ fn a_quick_run_counts_what_is_written_down() {
         Vec::<String>::new(),
         "`cargo xtask bench` is due"
     );
-    println!("{compared} counts of {} are the same", small.peers.len());
+    println!(
+        "{compared} counts of {} are the same",
+        small.contenders.len()
+    );
 }
 
 #[test]
@@ -61,8 +70,8 @@ fn what_is_written_down_is_whole() {
     let all = topology::all().expect("the board has topologies");
     assert_eq!(names.len(), all.len(), "{names:?}");
     for case in &kept.topologies {
-        let peers: Vec<_> = case.peers.iter().map(|row| row.peer).collect();
-        assert_eq!(peers, Peer::ALL, "{}", case.name);
+        let contenders: Vec<_> = case.contenders.iter().map(|row| row.contender).collect();
+        assert_eq!(contenders, Contender::ALL, "{}", case.name);
     }
     let sizes: Vec<_> = kept.sizes.iter().map(|case| case.functions).collect();
     assert_eq!(sizes, [8, 64, 512, 2048].map(Some));

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::progress::Step;
+use crate::progress::Progress;
 use crate::toolchain::Toolchain;
-use crate::{flat, paths, process};
+use crate::{elf_to_image, paths, process};
 
 /// Builds the firmware with `toolchain` and returns the path of the flat
 /// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it.
 pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
-    let step = Step::begin("building the firmware");
+    let step = Progress::begin("building the firmware");
     let mut command = toolchain.cargo("build");
     command.args([
         "--release",
@@ -29,8 +29,8 @@ pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
         .join(toolchain.target)
         .join("release/warmbus-firmware");
     let elf = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let flat =
-        flat::flatten(&elf).with_context(|| format!("{} cannot be used", built.display()))?;
+    let flat = elf_to_image::convert(&elf)
+        .with_context(|| format!("{} cannot be used", built.display()))?;
 
     let images = paths::images();
     fs::create_dir_all(&images)?;

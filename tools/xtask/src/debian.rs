@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::progress::Step;
-use crate::{Refusal, paths, process, programs};
+use crate::progress::Progress;
+use crate::{UsageError, paths, process, programs};
 
 /// The suites that are looked at.
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
@@ -53,7 +53,7 @@ impl Archive {
     /// mirror in the user's settings that has the suites.
     pub fn open() -> Result<Self> {
         let archive = Self::prepare(paths::cache().join("apt"), Offer::Suites, "")?;
-        let step = Step::begin("asking Debian for its list of packages");
+        let step = Progress::begin("asking Debian for its list of packages");
         let mut failure = None;
         for mirror in mirrors()? {
             archive.write(
@@ -69,7 +69,7 @@ impl Archive {
         }
         match failure {
             Some(error) => Err(error.context("no mirror of the apt settings could be used")),
-            None => Err(Refusal(
+            None => Err(UsageError(
                 "packages of Debian are needed, and the apt settings name no mirror".into(),
             )
             .into()),
@@ -81,7 +81,7 @@ impl Archive {
     /// `directory`.
     pub fn of_system(directory: PathBuf, status: &str) -> Result<Self> {
         let archive = Self::prepare(directory, Offer::System, status)?;
-        let step = Step::begin("asking apt for its list of packages, without root");
+        let step = Progress::begin("asking apt for its list of packages, without root");
         // A source that cannot be reached makes this fail, and the packages may
         // be in the others.
         let update = process::watch(archive.command("apt-get").arg("update"), LIMIT, |line| {
@@ -97,7 +97,7 @@ impl Archive {
         for program in ["apt-get", "dpkg-deb"] {
             if programs::find_in_system(program).is_none() {
                 let why = format!("packages of Debian are needed, and there is no {program}");
-                return Err(Refusal(why).into());
+                return Err(UsageError(why).into());
             }
         }
         let archive = Self { directory, offer };
@@ -181,7 +181,7 @@ impl Archive {
 
     /// Downloads `package` and unpacks what it would install to `into`.
     pub fn unpack(&self, package: &str, into: &Path) -> Result<()> {
-        let step = Step::begin(&format!("downloading {package} from Debian"));
+        let step = Progress::begin(&format!("downloading {package} from Debian"));
         let downloads = tempfile::tempdir_in(&self.directory)?;
         let mut command = self.command("apt-get");
         command
@@ -197,7 +197,7 @@ impl Archive {
     /// Downloads `packages` and all that they need beside what counts as
     /// installed, and returns the files.
     pub fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>> {
-        let step = Step::begin(&format!("downloading {}", packages.join(", ")));
+        let step = Progress::begin(&format!("downloading {}", packages.join(", ")));
         let mut command = self.command("apt-get");
         command
             .args(["install", "--download-only", "--yes"])
@@ -252,7 +252,7 @@ fn mirrors() -> Result<Vec<String>> {
 pub fn mirror(label: &str) -> Result<String> {
     let uris = uris(&["Origin: Debian", &format!("Label: {label}")])?;
     let uri = uris.lines().next().map(str::to_owned);
-    uri.ok_or_else(|| Refusal(format!("the apt settings name no mirror of {label}")).into())
+    uri.ok_or_else(|| UsageError(format!("the apt settings name no mirror of {label}")).into())
 }
 
 /// The user's settings of apt that say how to reach mirrors, as a file of

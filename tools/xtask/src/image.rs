@@ -10,7 +10,7 @@ use warmbus_linux::image::ImageHeader;
 use warmbus_linux::unpack::KernelFormat;
 use warmbus_memory::PageSize;
 
-use crate::Refusal;
+use crate::UsageError;
 
 /// The most bytes that a kernel is unpacked to.
 const LIMIT: usize = 512 << 20;
@@ -41,7 +41,7 @@ impl KernelFacts {
 pub fn facts(file: &Path) -> Result<KernelFacts> {
     let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     read(&bytes).map_err(|why| {
-        Refusal(format!(
+        UsageError(format!(
             "{} is no arm64 Image to start: {why}",
             file.display()
         ))

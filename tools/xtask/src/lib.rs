@@ -7,7 +7,7 @@ pub mod bench;
 pub mod build;
 pub mod debian;
 pub mod disk;
-pub mod flat;
+pub mod elf_to_image;
 pub mod fresh;
 pub mod image;
 pub mod linux;
@@ -25,15 +25,15 @@ pub mod topology;
 
 use std::fmt;
 
-/// A request that cannot be carried out as it stands: a wrong option, a file
-/// that is not there, a tool that is missing. Ends the program with status 2.
+/// A request that cannot be carried out as it is: an invalid option, a file that
+/// does not exist, a tool that is missing. Ends the program with status 2.
 #[derive(Debug)]
-pub struct Refusal(pub String);
+pub struct UsageError(pub String);
 
-impl fmt::Display for Refusal {
+impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for UsageError {}

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use xtask::setup::{self, Purpose};
-use xtask::{Refusal, bench, build, disk, linux, run, test};
+use xtask::{UsageError, bench, build, disk, linux, run, test};
 
 /// Builds, runs and tests Warmbus.
 #[derive(Parser)]
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             for line in format!("{error:#}").lines() {
                 eprintln!("error: {line}");
             }
-            ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
 }

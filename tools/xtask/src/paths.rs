@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use fd_lock::RwLock;
 
-use crate::progress::Step;
+use crate::progress::Progress;
 
 /// The root of the work tree.
 #[must_use]
@@ -50,7 +50,7 @@ pub fn exclusively<T>(directory: &Path, what: &str, work: impl FnOnce() -> Resul
     let opened = opened.with_context(|| format!("cannot write {}", file.display()))?;
     let mut lock = RwLock::new(opened);
     let waits = lock.try_write().is_err();
-    let step = waits.then(|| Step::begin(&format!("waiting for {what}")));
+    let step = waits.then(|| Progress::begin(&format!("waiting for {what}")));
     let _guard = lock
         .write()
         .with_context(|| format!("cannot lock {}", file.display()))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// One thing that is being done.
-pub struct Step {
+pub struct Progress {
     bar: Option<ProgressBar>,
     what: String,
     began: Instant,
@@ -15,7 +15,7 @@ pub struct Step {
     minutes: u64,
 }
 
-impl Step {
+impl Progress {
     /// Says that `what` begins.
     #[must_use]
     pub fn begin(what: &str) -> Self {
@@ -77,7 +77,7 @@ impl Step {
     }
 }
 
-impl Drop for Step {
+impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -11,7 +11,7 @@ use crate::image;
 use crate::qemu::{Machine, Payload, Running, roms};
 use crate::setup::{self, Purpose};
 use crate::topology::{self, Topology};
-use crate::{Refusal, build, linux};
+use crate::{UsageError, build, linux};
 
 /// What every Linux is told: where its console is, to take the handover, and
 /// to end the machine instead of hanging when it panics.
@@ -370,7 +370,7 @@ pub(crate) fn check_readable(file: &Path) -> Result<()> {
     let opened = fs::File::open(file);
     opened
         .map(drop)
-        .map_err(|error| Refusal(format!("cannot read {}: {error}", file.display())).into())
+        .map_err(|error| UsageError(format!("cannot read {}: {error}", file.display())).into())
 }
 
 /// Refuses a file that cannot be written before anything is started.
@@ -378,5 +378,5 @@ fn check_writable(file: &Path) -> Result<()> {
     let opened = fs::OpenOptions::new().append(true).create(true).open(file);
     opened
         .map(drop)
-        .map_err(|error| Refusal(format!("cannot write {}: {error}", file.display())).into())
+        .map_err(|error| UsageError(format!("cannot write {}: {error}", file.display())).into())
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
-use crate::{Refusal, build, fresh, linux, paths, programs};
+use crate::{UsageError, build, fresh, linux, paths, programs};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
@@ -195,7 +195,7 @@ fn kernels() -> Result<[(&'static str, PathBuf); 2]> {
 /// The full name of `path`, which has to be a directory.
 fn directory(path: &Path) -> Result<PathBuf> {
     let full = path.canonicalize().ok().filter(|full| full.is_dir());
-    full.ok_or_else(|| Refusal(format!("{} is no directory", path.display())).into())
+    full.ok_or_else(|| UsageError(format!("{} is no directory", path.display())).into())
 }
 
 struct Session {
@@ -301,7 +301,7 @@ impl Session {
     /// The commands of the README on fresh systems.
     fn fresh(&mut self, long: bool) -> Result<bool> {
         if !long {
-            return Err(Refusal("fresh systems take hours: ask with --long".into()).into());
+            return Err(UsageError("fresh systems take hours: ask with --long".into()).into());
         }
         let (passed, failed) = fresh::run(self.name.as_deref().unwrap_or_default())?;
         self.sum.passed += passed;
@@ -312,7 +312,7 @@ impl Session {
     /// Prints the sum, and says whether all passed.
     fn end(&self) -> Result<bool> {
         if self.sum.total() == 0 {
-            return Err(Refusal(format!(
+            return Err(UsageError(format!(
                 "no test is called {:?}",
                 self.name.as_deref().unwrap_or("")
             ))

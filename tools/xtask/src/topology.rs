@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{Refusal, paths};
+use crate::{UsageError, paths};
 
 /// A PCIe hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Topology {
             PathBuf::from(name)
         };
         let text = fs::read_to_string(&file).map_err(|error| {
-            Refusal(format!(
+            UsageError(format!(
                 "topology {name:?} is neither one of {} nor a file that can be read ({error})",
                 names().map_or_else(|error| error.to_string(), |names| names.join(", "))
             ))
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_topology_that_does_not_exist_is_refused_in_one_line_with_those_that_do() {
         let error = Topology::load("no-such").unwrap_err();
-        assert!(error.is::<Refusal>());
+        assert!(error.is::<UsageError>());
         let text = error.to_string();
         assert!(
             text.contains("no-such") && text.contains("switch") && !text.contains('\n'),

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use warmbus_boot::report::Report;
 use warmbus_boot::report::console::{Event, Section};
 
-use super::peer::{Boot, CLEAR_SCREEN};
+use super::attribution::{CLEAR_SCREEN, accesses_of};
+use super::contender::{Boot, Contender};
 use crate::qemu::{Log, Machine, Payload, Running};
 use crate::run::LINUX_BOOTARGS;
 use crate::setup::{self, Purpose};
@@ -39,11 +40,11 @@ pub(super) struct Tools {
 
 /// What came out of a boot.
 pub(super) struct Recording {
-    /// QEMU's trace and what the console said in between.
+    /// QEMU's trace with the lines of the console.
     pub(super) log: Log,
     /// The report of the firmware, where it took part.
     pub(super) report: Option<Report>,
-    /// What the console said, sections aside.
+    /// The lines of the console outside of sections.
     pub(super) console: Vec<String>,
 }
 
@@ -206,8 +207,11 @@ impl Tools {
             .as_ref()
             .context("the firmware sent no report")?;
         let own = own.accesses.reads + own.accesses.writes;
-        let counted =
-            super::peer::Peer::Warmbus.part(&recording.log.said, recording.log.trace.len())?[1];
+        let counted = accesses_of(
+            Contender::Warmbus,
+            &recording.log.console,
+            recording.log.trace.len(),
+        )?[1];
         ensure!(
             own == counted as u64,
             "the firmware counted {own} accesses, QEMU {counted}"
@@ -271,7 +275,7 @@ impl Recording {
     fn failure(&self, why: &str) -> String {
         let last = self.console.len().saturating_sub(LAST_LINES);
         format!(
-            "{why}; the console said last:\n{}",
+            "{why}; the last lines of the console:\n{}",
             self.console[last..].join("\n")
         )
     }

@@ -8,7 +8,7 @@ use warmbus_cli::trace::{self, Access};
 
 use crate::qemu::Log;
 
-/// What one peer did to configuration space, by QEMU's trace.
+/// What one contender did to configuration space, by QEMU's trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
     /// Reads, absent probes included.

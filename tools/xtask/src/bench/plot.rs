@@ -1,12 +1,11 @@
 //! The plots, as SVG. They bring their own background, so that they can be read
 //! on a dark page as well.
 
-use anyhow::{Context, Result, anyhow};
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use anyhow::{Context, Result};
+use plotters::style::{Color, RGBColor};
 
-use super::peer::Peer;
+use super::canvas::{Align, Canvas, Point};
+use super::contender::Contender;
 use super::results::{Case, Results};
 use super::table::thousands;
 
@@ -20,76 +19,24 @@ const GRID: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
 /// How much of the colour of reads is left in that of writes.
 const WRITES: f64 = 0.45;
 
-/// Points of the plane, from the upper left corner.
-type Point = (i32, i32);
-
-/// Where a text stands beside its point.
-#[derive(Clone, Copy)]
-enum Align {
-    Left,
-    Middle,
-    Right,
-}
-
-struct Canvas<'a>(DrawingArea<SVGBackend<'a>, Shift>);
-
-impl<'a> Canvas<'a> {
-    fn new(into: &'a mut String, (width, height): Point) -> Result<Self> {
-        let size = [width, height].map(i32::unsigned_abs);
-        let area = SVGBackend::with_string(into, size.into()).into_drawing_area();
-        area.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
-        Ok(Self(area))
-    }
-
-    fn text(&self, text: &str, at: Point, size: u32, color: RGBColor, align: Align) -> Result<()> {
-        let across = match align {
-            Align::Left => HPos::Left,
-            Align::Middle => HPos::Center,
-            Align::Right => HPos::Right,
-        };
-        let style = ("sans-serif", size)
-            .into_font()
-            .color(&color)
-            .pos(Pos::new(across, VPos::Center));
-        let text = Text::new(text.to_owned(), at, style);
-        self.0.draw(&text).map_err(|error| anyhow!("{error}"))
-    }
-
-    fn bar(&self, from: Point, to: Point, color: RGBAColor) -> Result<()> {
-        let bar = Rectangle::new([from, to], color.filled());
-        self.0.draw(&bar).map_err(|error| anyhow!("{error}"))
-    }
-
-    fn line(&self, points: Vec<Point>, color: RGBColor, width: u32) -> Result<()> {
-        let line = PathElement::new(points, color.stroke_width(width));
-        self.0.draw(&line).map_err(|error| anyhow!("{error}"))
-    }
-
-    fn dot(&self, at: Point, color: RGBColor) -> Result<()> {
-        let dot = Circle::new(at, 4, color.filled());
-        self.0.draw(&dot).map_err(|error| anyhow!("{error}"))
-    }
-
-    fn end(self) -> Result<()> {
-        self.0.present().map_err(|error| anyhow!("{error}"))
+/// The colour of a contender.
+fn color(contender: Contender) -> RGBColor {
+    match contender {
+        Contender::UBoot | Contender::Edk2 | Contender::LinuxStock => OTHERS,
+        Contender::Warmbus
+        | Contender::LinuxCold
+        | Contender::LinuxAfterWarmbus
+        | Contender::LinuxAfterKexec => OURS,
     }
 }
 
-/// The colour of a peer.
-fn color(peer: Peer) -> RGBColor {
-    match peer {
-        Peer::UBoot | Peer::Edk2 | Peer::LinuxStock => OTHERS,
-        Peer::Warmbus | Peer::LinuxCold | Peer::LinuxAfterWarmbus | Peer::LinuxAfterKexec => OURS,
-    }
-}
-
-/// The colour of a peer where lines lie close to each other.
-fn shade(peer: Peer) -> RGBColor {
-    match peer {
-        Peer::UBoot => RGBColor(0xa1, 0x62, 0x07),
-        Peer::Edk2 => RGBColor(0x7e, 0x5a, 0x9b),
-        Peer::Warmbus => RGBColor(0x2b, 0x8a, 0x3e),
-        _ => color(peer),
+/// The colour of a contender where lines lie close to each other.
+fn shade(contender: Contender) -> RGBColor {
+    match contender {
+        Contender::UBoot => RGBColor(0xa1, 0x62, 0x07),
+        Contender::Edk2 => RGBColor(0x7e, 0x5a, 0x9b),
+        Contender::Warmbus => RGBColor(0x2b, 0x8a, 0x3e),
+        _ => color(contender),
     }
 }
 
@@ -123,7 +70,7 @@ fn scaled(part: u64, all: u64, length: i32) -> i32 {
 const PANEL: Point = (500, 272);
 const HEAD: i32 = 66;
 
-/// Accesses of every peer, a panel for each topology.
+/// Accesses of every contender, a panel for each topology.
 pub(super) fn topologies(results: &Results) -> Result<String> {
     let mut svg = String::new();
     let lines = whole(results.topologies.len().div_ceil(2));
@@ -145,7 +92,7 @@ pub(super) fn topologies(results: &Results) -> Result<String> {
     Ok(svg)
 }
 
-/// Room for the names of peers, and for the numbers behind bars.
+/// Room for the names of contenders, and for the numbers behind bars.
 const NAMES: i32 = 168;
 const NUMBERS: i32 = 112;
 /// From one bar to the next, and how thick it is.
@@ -159,7 +106,7 @@ fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
     );
     canvas.text(&title, (x + 20, y + 14), 18, TEXT, Align::Left)?;
     let most = case
-        .peers
+        .contenders
         .iter()
         .map(|row| row.measure.total())
         .max()
@@ -168,8 +115,8 @@ fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
     let (zero, length) = (x + NAMES, PANEL.0 - NAMES - NUMBERS);
     let top = y + 32;
     // A gap sets kernels apart from firmware.
-    let gap = |peer: Peer| if peer.is_linux() { 10 } else { 0 };
-    let height = STEP * whole(case.peers.len()) + 10;
+    let gap = |contender: Contender| if contender.is_linux() { 10 } else { 0 };
+    let height = STEP * whole(case.contenders.len()) + 10;
     for part in 0..=parts {
         let value = end * part / parts;
         let at = zero + scaled(value, end, length);
@@ -182,14 +129,20 @@ fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
             Align::Middle,
         )?;
     }
-    for (number, row) in case.peers.iter().enumerate() {
+    for (number, row) in case.contenders.iter().enumerate() {
         let measure = &row.measure;
-        let above = top + 4 + whole(number) * STEP + gap(row.peer);
+        let above = top + 4 + whole(number) * STEP + gap(row.contender);
         let middle = above + THICK / 2;
-        let color = color(row.peer);
+        let color = color(row.contender);
         let reads = zero + scaled(measure.reads, end, length);
         let all = zero + scaled(measure.total(), end, length);
-        canvas.text(row.peer.title(), (zero - 8, middle), 15, TEXT, Align::Right)?;
+        canvas.text(
+            row.contender.title(),
+            (zero - 8, middle),
+            15,
+            TEXT,
+            Align::Right,
+        )?;
         canvas.bar((zero, above), (reads, above + THICK), color.mix(1.0))?;
         canvas.bar((reads, above), (all, above + THICK), color.mix(WRITES))?;
         let numbers = format!(
@@ -216,7 +169,7 @@ impl Plane {
     /// The plane that shows all of `counts`, which are ordered by their numbers
     /// of functions.
     fn of(counts: &[(u64, &Case)]) -> Option<Self> {
-        let cases = counts.iter().flat_map(|(_, case)| &case.peers);
+        let cases = counts.iter().flat_map(|(_, case)| &case.contenders);
         let totals: Vec<u64> = cases.map(|row| row.measure.total().max(1)).collect();
         let [least, most] =
             [totals.iter().min()?, totals.iter().max()?].map(|total| total.ilog10());
@@ -269,7 +222,7 @@ impl Plane {
     }
 }
 
-/// Accesses of some peers against the number of functions.
+/// Accesses of some contenders against the number of functions.
 pub(super) fn sizes(results: &Results) -> Result<String> {
     let counts = results
         .sizes
@@ -292,15 +245,15 @@ pub(super) fn sizes(results: &Results) -> Result<String> {
     plane.axes(&canvas, &counts)?;
 
     let mut names: Vec<(Point, String, RGBColor)> = Vec::new();
-    for peer in Peer::ALL {
-        let totals = counts
-            .iter()
-            .filter_map(|&(functions, case)| Some((functions, case.measure(peer)?.total().max(1))));
+    for contender in Contender::ALL {
+        let totals = counts.iter().filter_map(|&(functions, case)| {
+            Some((functions, case.measure(contender)?.total().max(1)))
+        });
         let totals: Vec<(u64, u64)> = totals.collect();
         let Some(&(functions, total)) = totals.last() else {
             continue;
         };
-        let color = shade(peer);
+        let color = shade(contender);
         let points = totals
             .iter()
             .map(|(functions, total)| (plane.across(*functions), plane.up(*total)));
@@ -309,7 +262,7 @@ pub(super) fn sizes(results: &Results) -> Result<String> {
         for &point in &points {
             canvas.dot(point, color)?;
         }
-        let name = format!("{}: {} each", peer.title(), total / functions);
+        let name = format!("{}: {} each", contender.title(), total / functions);
         names.push(((plane.across(functions), plane.up(total)), name, color));
     }
     // Names that would cover each other move down.
@@ -352,7 +305,7 @@ mod tests {
     use crate::bench::results::tests::sample;
 
     #[test]
-    fn every_peer_of_every_topology_has_its_numbers_in_the_plot() {
+    fn every_contender_of_every_topology_has_its_numbers_in_the_plot() {
         let svg = topologies(&sample()).unwrap();
         for text in [
             "small, 9 functions",

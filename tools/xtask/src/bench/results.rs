@@ -7,11 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::board_reports::Board;
+use super::contender::Contender;
 use super::measure::Measure;
-use super::owners::Board;
-use super::peer::Peer;
 use super::versions::Versions;
-use crate::Refusal;
+use crate::UsageError;
 
 /// Value of the key `schema`.
 pub const SCHEMA: &str = "warmbus-bench/1";
@@ -44,16 +44,18 @@ pub struct Case {
     pub functions: Option<u64>,
     /// Most bytes of heap that Warmbus used at the same time.
     pub heap_peak_bytes: Option<u64>,
-    /// Who was measured on it.
-    pub peers: Vec<Row>,
+    /// The contenders that were measured on it.
+    #[serde(rename = "peers")]
+    pub contenders: Vec<Row>,
 }
 
-/// What one peer did on a machine.
+/// The accesses of one contender on one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Who.
-    pub peer: Peer,
-    /// What.
+    /// The contender.
+    #[serde(rename = "peer")]
+    pub contender: Contender,
+    /// Its accesses.
     #[serde(flatten)]
     pub measure: Measure,
 }
@@ -80,28 +82,31 @@ pub struct VirtualMachines {
 }
 
 impl Case {
-    /// What `peer` did.
+    /// The accesses of `contender`.
     #[must_use]
-    pub fn measure(&self, peer: Peer) -> Option<&Measure> {
-        let row = self.peers.iter().find(|row| row.peer == peer);
+    pub fn measure(&self, contender: Contender) -> Option<&Measure> {
+        let row = self
+            .contenders
+            .iter()
+            .find(|row| row.contender == contender);
         row.map(|row| &row.measure)
     }
 
     /// The reads of a Linux in relation to those of a stock one; `None` for
-    /// another peer, and where there is no stock one.
+    /// another contender, and where there is no stock one.
     #[must_use]
     pub fn share_of_stock(&self, row: &Row) -> Option<f64> {
-        let stock = self.measure(Peer::LinuxStock)?;
-        row.peer
+        let stock = self.measure(Contender::LinuxStock)?;
+        row.contender
             .is_linux()
             .then(|| ratio(row.measure.reads, stock.reads))
     }
 
-    /// The time of a peer to find all functions, in relation to that of a
+    /// The time of a contender to find all functions, in relation to that of a
     /// stock Linux.
     #[must_use]
     pub fn time_ratio(&self, row: &Row) -> Option<f64> {
-        let stock = self.measure(Peer::LinuxStock)?;
+        let stock = self.measure(Contender::LinuxStock)?;
         let times = [row.measure, *stock].map(|measure| measure.find_all_microseconds);
         (!times.contains(&0)).then(|| ratio(times[0], times[1]))
     }
@@ -110,8 +115,12 @@ impl Case {
     /// relation to those of a stock Linux alone.
     #[must_use]
     pub fn together(&self) -> Option<(u64, f64)> {
-        let [warmbus, linux, stock] = [Peer::Warmbus, Peer::LinuxAfterWarmbus, Peer::LinuxStock]
-            .map(|peer| self.measure(peer).map(Measure::total));
+        let [warmbus, linux, stock] = [
+            Contender::Warmbus,
+            Contender::LinuxAfterWarmbus,
+            Contender::LinuxStock,
+        ]
+        .map(|contender| self.measure(contender).map(Measure::total));
         let both = warmbus? + linux?;
         Some((both, ratio(both, stock?)))
     }
@@ -146,12 +155,12 @@ impl Results {
     /// Reads results from `file`.
     pub fn load(file: &Path) -> Result<Self> {
         let text = fs::read_to_string(file)
-            .map_err(|error| Refusal(format!("cannot read {}: {error}", file.display())))?;
+            .map_err(|error| UsageError(format!("cannot read {}: {error}", file.display())))?;
         let results: Self = serde_json::from_str(&text)
             .with_context(|| format!("{} holds no {SCHEMA}", file.display()))?;
         if results.schema != SCHEMA {
             let found = &results.schema;
-            return Err(Refusal(format!("{} is {found}, not {SCHEMA}", file.display())).into());
+            return Err(UsageError(format!("{} is {found}, not {SCHEMA}", file.display())).into());
         }
         Ok(results)
     }
@@ -161,7 +170,7 @@ impl Results {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// The counts of both runs that can be compared, those of peers whose
+    /// The counts of both runs that can be compared, those of contenders whose
     /// versions are the same, and what of them differs, a line each.
     #[must_use]
     pub fn compare(&self, other: &Self) -> (usize, Vec<String>) {
@@ -180,11 +189,11 @@ impl Results {
             let Some(their) = theirs.iter().find(|their| their.name == case.name) else {
                 continue;
             };
-            for row in &case.peers {
-                let Some(measure) = their.measure(row.peer) else {
+            for row in &case.contenders {
+                let Some(measure) = their.measure(row.contender) else {
                     continue;
                 };
-                if !self.versions.comparable(&other.versions, row.peer) {
+                if !self.versions.comparable(&other.versions, row.contender) {
                     continue;
                 }
                 if measure.counts() == row.measure.counts() {
@@ -194,7 +203,7 @@ impl Results {
                         let [reads, writes, absent] = measure.counts();
                         format!("{reads} + {writes}, {absent} absent")
                     });
-                    let (name, title) = (&case.name, row.peer.title());
+                    let (name, title) = (&case.name, row.contender.title());
                     differences.push(format!("{name}, {title}: {now}; before {before}"));
                 }
             }
@@ -209,8 +218,8 @@ pub(super) mod tests {
 
     /// Results of one topology, for tests.
     pub(in crate::bench) fn sample() -> Results {
-        let row = |peer, reads, writes, time| Row {
-            peer,
+        let row = |contender, reads, writes, time| Row {
+            contender,
             measure: Measure {
                 reads,
                 writes,
@@ -223,14 +232,14 @@ pub(super) mod tests {
             description: "a <few> devices & a switch".into(),
             functions: Some(functions),
             heap_peak_bytes: Some(functions * 7000),
-            peers: vec![
-                row(Peer::UBoot, 796, 158, 30),
-                row(Peer::Edk2, 3112, 662, 900),
-                row(Peer::Warmbus, 355, 99, 20),
-                row(Peer::LinuxStock, 2063, 361, 100),
-                row(Peer::LinuxCold, 807, 361, 80),
-                row(Peer::LinuxAfterWarmbus, 199, 300, 50),
-                row(Peer::LinuxAfterKexec, 190, 300, 50),
+            contenders: vec![
+                row(Contender::UBoot, 796, 158, 30),
+                row(Contender::Edk2, 3112, 662, 900),
+                row(Contender::Warmbus, 355, 99, 20),
+                row(Contender::LinuxStock, 2063, 361, 100),
+                row(Contender::LinuxCold, 807, 361, 80),
+                row(Contender::LinuxAfterWarmbus, 199, 300, 50),
+                row(Contender::LinuxAfterKexec, 190, 300, 50),
             ],
         };
         Results {
@@ -266,17 +275,17 @@ pub(super) mod tests {
         let mut other = sample();
         other.schema = "warmbus-bench/2".into();
         fs::write(&file, other.json().unwrap()).unwrap();
-        assert!(Results::load(&file).unwrap_err().is::<Refusal>());
+        assert!(Results::load(&file).unwrap_err().is::<UsageError>());
     }
 
     #[test]
     fn shares_are_those_of_the_reads_of_a_stock_kernel() {
         let case = &sample().topologies[0];
-        let share = |index: usize| case.share_of_stock(&case.peers[index]);
+        let share = |index: usize| case.share_of_stock(&case.contenders[index]);
         assert_eq!(share(2), None, "Warmbus is no Linux");
         assert_eq!(share(3), Some(1.0));
         assert!((share(5).unwrap() - 199.0 / 2063.0).abs() < 1e-9);
-        assert_eq!(case.time_ratio(&case.peers[5]), Some(0.5));
+        assert_eq!(case.time_ratio(&case.contenders[5]), Some(0.5));
         let (both, share) = case.together().unwrap();
         assert_eq!(both, 355 + 99 + 199 + 300);
         assert!((share - 953.0 / 2424.0).abs() < 1e-9);
@@ -286,9 +295,11 @@ pub(super) mod tests {
     #[test]
     fn counts_that_differ_are_named_and_times_may_differ() {
         let mut now = sample();
-        now.topologies[0].peers[3].measure.find_all_microseconds = 1;
+        now.topologies[0].contenders[3]
+            .measure
+            .find_all_microseconds = 1;
         assert_eq!(now.compare(&sample()), (28, Vec::new()));
-        now.topologies[1].peers[3].measure.reads += 1;
+        now.topologies[1].contenders[3].measure.reads += 1;
         let (compared, differences) = now.compare(&sample());
         assert_eq!(compared, 28);
         assert_eq!(

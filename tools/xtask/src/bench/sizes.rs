@@ -1,22 +1,22 @@
 //! Machines of any number of functions.
 
-use super::peer::Peer;
+use super::contender::Contender;
 use crate::topology::Topology;
 
 /// Functions of the machines that show what a function costs.
 pub(super) const SIZES: [u32; 4] = [8, 64, 512, 2048];
 
-/// Whether `peer` is measured on machines of that many functions. EDK2 takes
+/// Whether `contender` is measured on machines of that many functions. EDK2 takes
 /// many minutes from some hundreds on, U-Boot from thousands on. A chain of
 /// kernels shows nothing more of the cost of a function, and a cold cache nothing
 /// that the topologies do not.
 #[must_use]
-pub(super) fn shows(peer: Peer, functions: u32) -> bool {
-    match peer {
-        Peer::UBoot => functions <= 512,
-        Peer::Edk2 => functions <= 64,
-        Peer::Warmbus | Peer::LinuxStock | Peer::LinuxAfterWarmbus => true,
-        Peer::LinuxCold | Peer::LinuxAfterKexec => false,
+pub(super) fn shows(contender: Contender, functions: u32) -> bool {
+    match contender {
+        Contender::UBoot => functions <= 512,
+        Contender::Edk2 => functions <= 64,
+        Contender::Warmbus | Contender::LinuxStock | Contender::LinuxAfterWarmbus => true,
+        Contender::LinuxCold | Contender::LinuxAfterKexec => false,
     }
 }
 

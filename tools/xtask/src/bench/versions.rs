@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::peer::Peer;
+use super::contender::Contender;
 use crate::setup::{self, Private};
 use crate::{image, linux, paths, process, programs};
 
@@ -54,19 +54,19 @@ impl Versions {
         })
     }
 
-    /// Whether the counts of `peer` have to be the same with `other` as with
+    /// Whether the counts of `contender` have to be the same with `other` as with
     /// this, unless Warmbus or its patches changed what they do.
     #[must_use]
-    pub fn comparable(&self, other: &Self, peer: Peer) -> bool {
+    pub fn comparable(&self, other: &Self, contender: Contender) -> bool {
         let machine = (&self.qemu, &self.machine) == (&other.qemu, &other.machine);
-        let same = match peer {
-            Peer::UBoot => self.u_boot == other.u_boot,
-            Peer::Edk2 => self.edk2 == other.edk2,
-            Peer::Warmbus => true,
-            Peer::LinuxStock
-            | Peer::LinuxCold
-            | Peer::LinuxAfterWarmbus
-            | Peer::LinuxAfterKexec => self.linux == other.linux,
+        let same = match contender {
+            Contender::UBoot => self.u_boot == other.u_boot,
+            Contender::Edk2 => self.edk2 == other.edk2,
+            Contender::Warmbus => true,
+            Contender::LinuxStock
+            | Contender::LinuxCold
+            | Contender::LinuxAfterWarmbus
+            | Contender::LinuxAfterKexec => self.linux == other.linux,
         };
         machine && same
     }
@@ -152,17 +152,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_compared_only_with_the_same_version_of_itself() {
+    fn a_contender_is_compared_only_with_the_same_version_of_itself() {
         let now = Versions::default();
         let mut other = now.clone();
         other.u_boot = "2024.01".into();
-        assert!(!now.comparable(&other, Peer::UBoot));
-        assert!(now.comparable(&other, Peer::Edk2));
+        assert!(!now.comparable(&other, Contender::UBoot));
+        assert!(now.comparable(&other, Contender::Edk2));
         other.linux = "7.4".into();
-        assert!(!now.comparable(&other, Peer::LinuxCold));
-        assert!(now.comparable(&other, Peer::Warmbus));
+        assert!(!now.comparable(&other, Contender::LinuxCold));
+        assert!(now.comparable(&other, Contender::Warmbus));
         other.qemu = "9.0".into();
-        assert!(!now.comparable(&other, Peer::Edk2));
+        assert!(!now.comparable(&other, Contender::Edk2));
     }
 
     #[test]

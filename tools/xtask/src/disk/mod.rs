@@ -12,12 +12,12 @@ use anyhow::{Context, Result};
 use warmbus_board::Board;
 use warmbus_boot::report::console::Event;
 
-use crate::progress::Step;
+use crate::progress::Progress;
 use crate::qemu::Machine;
 use crate::run::{self, check_readable};
 use crate::setup::{self, Purpose};
 use crate::topology::Topology;
-use crate::{Refusal, build, linux, paths};
+use crate::{UsageError, build, linux, paths};
 
 /// The board that QEMU emulates with a U-Boot.
 const EMULATED: &str = "qemu-virt";
@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let board = board(&options.board)?;
     if options.run && options.board != EMULATED {
-        return Err(Refusal(format!(
+        return Err(UsageError(format!(
             "QEMU has no U-Boot for {}, only for {EMULATED}",
             options.board
         ))
@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let output = options.output.clone();
     let output = output.unwrap_or_else(|| paths::images().join(format!("{}.img", options.board)));
-    let step = Step::begin("writing the image");
+    let step = Progress::begin("writing the image");
     let size = card::write(&output, &files)?;
     step.end(&format!(
         "{}: {} MiB, for the U-Boot of {}",
@@ -122,7 +122,7 @@ fn board(id: &str) -> Result<Board> {
     boards.retain(|_, board| board.image.is_some());
     let names: Vec<_> = boards.keys().cloned().collect();
     boards.remove(id).ok_or_else(|| {
-        Refusal(format!(
+        UsageError(format!(
             "no image can be made for {id:?}, only for {}",
             names.join(", ")
         ))

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use warmbus_linux::image::ImageHeader;
 
-use crate::{Refusal, process, programs};
+use crate::{UsageError, process, programs};
 
 const BLOCK: u64 = 2 << 20;
 
@@ -30,7 +30,7 @@ impl Script<'_> {
             let printable =
                 |letter: char| (' '..='~').contains(&letter) && letter != '\'' && letter != '\\';
             if let Some(letter) = words.chars().find(|letter| !printable(*letter)) {
-                return Err(Refusal(format!(
+                return Err(UsageError(format!(
                     "U-Boot cannot be told a command line with {letter:?}: {words}"
                 ))
                 .into());

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::root::{self, Host, LIMIT, System, USER};
 use super::{NAME, Release, Rust};
-use crate::progress::Step;
+use crate::progress::Progress;
 use crate::{paths, process};
 
 /// Where the project is.
@@ -127,7 +127,7 @@ impl Cell {
 
     /// Installs what the cell has besides the fresh system, and the project.
     fn prepare(&self, system: &System) -> Result<()> {
-        let step = Step::begin(&format!("{self}: installing"));
+        let step = Progress::begin(&format!("{self}: installing"));
         system.run_as_root(&["apt-get", "update"])?;
         let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
         if !self.rust.packages().is_empty() {
@@ -173,7 +173,7 @@ impl Cell {
     /// Runs `words` in the project, as the user, and keeps what they say.
     fn run(&self, system: &System, mounts: &[(PathBuf, String)], words: &[&str]) -> Result<Ended> {
         let (user, home) = self.user();
-        let step = Step::begin(&format!("{self}: {}", words.join(" ")));
+        let step = Progress::begin(&format!("{self}: {}", words.join(" ")));
         let began = Instant::now();
         let mut command = system.command(user, &home, PLACE, mounts, words);
         // In files, where it can be read meanwhile.

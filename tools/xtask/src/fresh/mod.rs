@@ -16,7 +16,7 @@ use anyhow::Result;
 
 use self::cell::{Cell, Report};
 use self::root::Host;
-use crate::Refusal;
+use crate::UsageError;
 
 /// What the names of these tests start with.
 pub const NAME: &str = "fresh";
@@ -135,7 +135,7 @@ fn refuse_unless_root() -> Result<()> {
     if crate::setup::is_root() {
         return Ok(());
     }
-    Err(Refusal("fresh systems are installed and entered by root only".into()).into())
+    Err(UsageError("fresh systems are installed and entered by root only".into()).into())
 }
 
 fn table(reports: &[(Cell, Report)]) -> String {

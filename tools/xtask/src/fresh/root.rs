@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{Release, refuse_unless_root};
-use crate::progress::Step;
+use crate::progress::Progress;
 use crate::setup::{self, Purpose};
 use crate::{debian, paths, process, programs};
 
@@ -97,14 +97,14 @@ impl Host {
         }
         let root = self.directory.join("system");
         remove(&root)?;
-        let step = Step::begin(&format!("copying {release}"));
+        let step = Progress::begin(&format!("copying {release}"));
         copy(&base, &root)?;
         drop(step);
         Ok(System { root })
     }
 
     fn install(&self, release: Release, base: &Path) -> Result<()> {
-        let step = Step::begin(&format!("installing {release}"));
+        let step = Progress::begin(&format!("installing {release}"));
         let whole = self.directory.join("new");
         remove(&whole)?;
         let [archive, security] = ["Debian", "Debian-Security"].map(debian::mirror);

@@ -10,7 +10,7 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 
 use super::{CROSS, Store, key};
 use crate::debian::Archive;
-use crate::{Refusal, paths, process, programs};
+use crate::{UsageError, paths, process, programs};
 
 const PACKAGE: &str = "busybox-static";
 /// How the program is compiled.
@@ -90,7 +90,7 @@ fn busybox(store: &Store) -> Result<Vec<u8>> {
     if !file.is_file() {
         let archive = Archive::open()?;
         if archive.version(PACKAGE).is_none() {
-            return Err(Refusal(format!("Debian offers no {PACKAGE}")).into());
+            return Err(UsageError(format!("Debian offers no {PACKAGE}")).into());
         }
         let package = tempfile::tempdir_in(&store.directory)?;
         archive.unpack(PACKAGE, package.path())?;

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use super::patches::{Patched, Series};
 use super::source::Source;
 use super::{CROSS, Options, Store, key};
-use crate::progress::Step;
-use crate::{Refusal, paths, process, programs};
+use crate::progress::Progress;
+use crate::{UsageError, paths, process, programs};
 
 /// Goes into the key: to be raised when the steps of a build change.
 const RECIPE: &str = "1";
@@ -67,7 +67,7 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
 
     let mut source = Source::find(store, options, options.refresh)?;
     if let (Source::Directory(path), Some(_)) = (&source, &series) {
-        return Err(Refusal(format!(
+        return Err(UsageError(format!(
             "--consumer would patch {}: apply linux/patches there, switch {CONSUMER} on, and \
              leave --consumer out",
             path.display()
@@ -175,7 +175,7 @@ impl<'a> Build<'a> {
             return Ok(());
         }
         if self.work.exists() {
-            let step = Step::begin("removing the source and objects of another revision");
+            let step = Progress::begin("removing the source and objects of another revision");
             fs::remove_dir_all(&self.work)
                 .with_context(|| format!("cannot remove {}", self.work.display()))?;
             drop(step);
@@ -220,7 +220,7 @@ impl<'a> Build<'a> {
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let missing = unmet(self.wanted, &config);
         if missing.iter().any(|name| name.contains("_PAGES")) {
-            return Err(Refusal(format!("Linux {} cannot have such pages", self.label)).into());
+            return Err(UsageError(format!("Linux {} cannot have such pages", self.label)).into());
         }
         if missing.contains(&CONSUMER) {
             bail!("Linux {} cannot have {CONSUMER}", self.label);
@@ -242,7 +242,7 @@ impl<'a> Build<'a> {
     }
 
     fn compile(&self, from: &Path, objects: &Path) -> Result<()> {
-        let mut step = Step::begin(&format!("building Linux {}, once", self.label));
+        let mut step = Progress::begin(&format!("building Linux {}, once", self.label));
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let mut command = Self::make(from, objects);
         command.args([&format!("-j{jobs}"), "Image"]);

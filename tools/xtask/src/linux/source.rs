@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Options, Store, hex};
 use crate::debian::Archive;
-use crate::progress::Step;
-use crate::{Refusal, process, programs};
+use crate::progress::Progress;
+use crate::{UsageError, process, programs};
 
 /// How long unpacking may take.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -59,7 +59,7 @@ impl Source {
 
     fn given(path: &Path) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| {
-            Refusal(format!(
+            UsageError(format!(
                 "the kernel source {} cannot be read: {error}",
                 path.display()
             ))
@@ -75,7 +75,7 @@ impl Source {
         if path.join("arch/arm64/Kconfig").is_file() {
             return Ok(Self::Directory(path));
         }
-        Err(Refusal(format!("{} holds no kernel source", path.display())).into())
+        Err(UsageError(format!("{} holds no kernel source", path.display())).into())
     }
 
     /// What tells this source from all others, for the key of what is built.
@@ -162,7 +162,7 @@ fn newest(archive: &Archive, package: &str) -> Result<String> {
         .iter()
         .filter_map(|name| name.strip_prefix(prefix).map(str::to_owned))
         .collect();
-    Err(Refusal(format!(
+    Err(UsageError(format!(
         "Debian offers no {package}; it offers the versions {}; for others there is --source",
         offered.join(", ")
     ))
@@ -171,7 +171,7 @@ fn newest(archive: &Archive, package: &str) -> Result<String> {
 
 /// Unpacks the one directory in `tarball` to `work/unpacked`.
 fn extract(tarball: &Path, work: &Path) -> Result<()> {
-    let step = Step::begin("unpacking the kernel source");
+    let step = Progress::begin("unpacking the kernel source");
     let into = work.join("unpacked");
     if into.exists() {
         fs::remove_dir_all(&into)?;
@@ -187,7 +187,7 @@ fn extract(tarball: &Path, work: &Path) -> Result<()> {
         .env("XZ_DEFAULTS", "--threads=0");
     process::watch(&mut command, LIMIT, |line| step.detail(line))?;
     if !into.join("arch/arm64/Kconfig").is_file() {
-        return Err(Refusal(format!("{} holds no kernel source", tarball.display())).into());
+        return Err(UsageError(format!("{} holds no kernel source", tarball.display())).into());
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
-//! The one place that knows QEMU's command lines.
+//! Every machine that QEMU emulates here, as a value.
+
+mod command;
+mod payload;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
 use warmbus_boot::report::console::Section;
 
-use super::{Running, uefi};
-use crate::process::words;
 use crate::topology::Topology;
-use crate::{process, programs, setup};
+use payload::{INITRD_AT, KERNEL_AT};
+
+pub use payload::Payload;
 
 /// How the guest gets into memory and starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,49 +53,8 @@ pub struct Machine {
     extra: Vec<String>,
 }
 
-/// Where the payload's kernel is placed: above the firmware, which QEMU puts
-/// 2 MiB from the start of memory, and the device tree, which it puts 128 MiB
-/// from there, in machines from 512 MiB of memory on.
-const KERNEL_AT: u64 = 0x5000_0000;
-/// Where its initrd is placed, which leaves 64 MiB for the kernel, and with
-/// 512 MiB of memory 192 MiB for the initrd.
-const INITRD_AT: u64 = 0x5400_0000;
-
-/// The same two on `sbsa-ref`, whose memory starts at 1 TiB.
+/// The addresses of kernel and initrd on `sbsa-ref`, whose memory starts at 1 TiB.
 const SBSA_AT: [u64; 2] = [0x100_1000_0000, 0x100_1400_0000];
-
-/// What the firmware is to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload {
-    /// An arm64 `Image` or `Image.gz`.
-    pub kernel: PathBuf,
-    /// Its initrd.
-    pub initrd: Option<PathBuf>,
-    /// Its command line.
-    pub bootargs: String,
-}
-
-impl Payload {
-    /// The arguments for QEMU's `guest-loader`, which writes `/chosen` nodes
-    /// as boot loaders do.
-    fn arguments(&self) -> Vec<String> {
-        // A comma ends a value unless it is doubled.
-        let value = |text: &str| text.replace(',', ",,");
-        let file = |path: &Path| value(&path.to_string_lossy());
-        let mut all = vec![format!(
-            "guest-loader,addr={KERNEL_AT:#x},kernel={},bootargs={}",
-            file(&self.kernel),
-            value(&self.bootargs)
-        )];
-        if let Some(initrd) = &self.initrd {
-            all.push(format!(
-                "guest-loader,addr={INITRD_AT:#x},initrd={}",
-                file(initrd)
-            ));
-        }
-        all
-    }
-}
 
 impl Machine {
     /// A machine that starts `image` by the Linux boot protocol, as a loader
@@ -314,121 +274,6 @@ impl Machine {
     pub fn arguments<T: Into<String>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
         self.extra.extend(arguments.into_iter().map(Into::into));
         self
-    }
-
-    /// The command that starts QEMU.
-    #[must_use]
-    pub fn command(&self) -> Command {
-        // A QEMU whose parent was killed would run on for ever.
-        let mut command = programs::command("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "qemu-system-aarch64"]);
-        if programs::find("setpriv").is_none() {
-            command = programs::command("qemu-system-aarch64");
-        }
-        command
-            .args(setup::qemu_data())
-            .args([
-                "-M",
-                &self.options.join(","),
-                "-cpu",
-                &self.cpu,
-                "-m",
-                &self.memory,
-            ])
-            .args(["-smp", &self.smp.to_string()])
-            // No default network card: only what the topology says is on PCIe.
-            .args(["-nic", "none", "-display", "none"]);
-        if self.interactive {
-            command.args(["-serial", "mon:stdio"]);
-        } else {
-            command.args(["-monitor", "none", "-serial", "stdio"]);
-        }
-        command.arg("-no-reboot");
-        match &self.start {
-            Start::Kernel(image) => {
-                command.arg("-kernel").arg(image);
-                if !self.bootargs.is_empty() {
-                    command.args(["-append", &self.bootargs.join(" ")]);
-                }
-            }
-            Start::Bios(bios) => drop(command.arg("-bios").arg(bios)),
-            Start::Uefi { directory, .. } => drop(command.args(uefi::arguments(directory))),
-            Start::Loaders => {}
-        }
-        if let Some(file) = &self.device_tree {
-            command.arg("-dtb").arg(file);
-        }
-        for loader in &self.loaders {
-            command.args(["-device", &format!("loader,{loader}")]);
-        }
-        // From UEFI it comes on the volume.
-        let payload = match &self.start {
-            Start::Uefi { .. } => None,
-            _ => self.payload.as_ref(),
-        };
-        for device in payload.into_iter().flat_map(Payload::arguments) {
-            command.args(["-device", &device]);
-        }
-        if self.trace {
-            command.args([
-                "-trace",
-                "memory_region_ops_read",
-                "-trace",
-                "memory_region_ops_write",
-            ]);
-        }
-        if self.time_stamps {
-            command.args(["-msg", "timestamp=on"]);
-        }
-        if let Some(path) = &self.qmp {
-            command.arg("-no-shutdown");
-            command.args([
-                "-qmp",
-                &format!("unix:{},server=on,wait=off", path.display()),
-            ]);
-        }
-        command.args(&self.devices).args(&self.extra);
-        command
-    }
-
-    /// Writes the device tree that QEMU makes for this machine to `file`.
-    pub fn dump_device_tree(&self, file: &Path) -> Result<()> {
-        let mut machine = self.clone();
-        machine.options.push(format!("dumpdtb={}", file.display()));
-        process::output(&mut machine.command()).map(drop)
-    }
-
-    /// Runs QEMU on the terminal of this program until it ends. Fails unless
-    /// its exit status is 0.
-    pub fn interact(&self) -> Result<()> {
-        self.prepare()?;
-        let mut command = self.clone().interactive().command();
-        let status = command
-            .status()
-            .with_context(|| format!("cannot start {}", words(&command)))?;
-        if !status.success() {
-            bail!("QEMU failed ({status})");
-        }
-        Ok(())
-    }
-
-    /// Makes the files that the machine starts from.
-    pub(super) fn prepare(&self) -> Result<()> {
-        match &self.start {
-            Start::Uefi { image, directory } => uefi::prepare(
-                directory,
-                image,
-                self.payload.as_ref(),
-                &self.bootargs.join(" "),
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// Starts QEMU.
-    pub fn start(&self) -> Result<Running> {
-        self.prepare()?;
-        Running::start(&mut self.command(), self.qmp.as_deref())
     }
 }
 

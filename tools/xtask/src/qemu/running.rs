@@ -1,4 +1,4 @@
-//! A QEMU that runs: its console, its messages, its end.
+//! A QEMU process: its console, its messages, its end.
 
 use std::fs;
 use std::io::Write;
@@ -15,41 +15,42 @@ use warmbus_cli::trace;
 use crate::process::{Guard, for_each_line, words};
 use crate::qmp::Client;
 
-/// How long a guest may be silent before it counts as hung.
+/// How long a guest may print nothing before it counts as hung.
 pub const SILENCE: Duration = Duration::from_secs(300);
-/// How long to listen before looking whether the guest is still there.
+/// Interval of the checks whether QEMU still runs.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long QEMU may take to end once the guest has said how it ended.
+/// How long QEMU may take to end after the guest has printed its result.
 const LAST_STEPS: Duration = Duration::from_secs(30);
 
 /// What QEMU wrote to standard error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    /// Lines of the trace that are of the ECAM window, as QEMU wrote them.
+    /// The lines of the trace for the ECAM window, unchanged.
     pub trace: Vec<String>,
-    /// Lines of the console in the trace, without their ends, and how many of
-    /// the lines above came before each was whole: what of the guest made which
-    /// accesses.
-    pub said: Vec<(usize, String)>,
-    /// What QEMU has to say besides.
+    /// The lines of the console in the trace, without line ends, each with the
+    /// number of accesses before it was complete. This order shows which
+    /// program of the guest made which accesses.
+    pub console: Vec<(usize, String)>,
+    /// All other messages of QEMU.
     pub messages: Vec<String>,
 }
 
 impl Log {
     fn read(from: impl std::io::Read) -> Self {
         let mut log = Self::default();
-        let mut said = Vec::new();
+        let mut line_so_far = Vec::new();
         for_each_line(from, |line| {
             if trace::is_trace(&line) {
                 if trace::Access::parse(&line).is_some() {
                     log.trace.push(line);
                 } else if let Some(byte) = trace::console_byte(&line) {
                     if byte == b'\n' {
-                        let text = String::from_utf8_lossy(&said).into_owned();
-                        log.said.push((log.trace.len(), text.trim_end().to_owned()));
-                        said.clear();
+                        let text = String::from_utf8_lossy(&line_so_far).into_owned();
+                        log.console
+                            .push((log.trace.len(), text.trim_end().to_owned()));
+                        line_so_far.clear();
                     } else {
-                        said.push(byte);
+                        line_so_far.push(byte);
                     }
                 }
             // The network cards of the topologies are there to be enumerated:
@@ -70,12 +71,12 @@ impl Log {
             .collect()
     }
 
-    /// The number of accesses before the guest had said the first line with
-    /// `words` in it.
+    /// The number of accesses before the guest had printed the first line that
+    /// contains `words`.
     #[must_use]
     pub fn accesses_before(&self, words: &str) -> Option<usize> {
-        let mut said = self.said.iter();
-        said.find_map(|(count, line)| line.contains(words).then_some(*count))
+        let mut lines = self.console.iter();
+        lines.find_map(|(count, line)| line.contains(words).then_some(*count))
     }
 
     /// Writes the trace of the ECAM window to `file`.
@@ -141,7 +142,7 @@ impl Running {
         match qmp {
             Ok(qmp) => running.qmp = qmp,
             Err(error) => bail!(
-                "{error:#}; QEMU said: {}",
+                "{error:#}; messages of QEMU: {}",
                 running.end()?.log.messages.join("; ")
             ),
         }
@@ -171,7 +172,7 @@ impl Running {
                         .is_some_and(|qmp| qmp.is_off().unwrap_or(false));
                     if silent.elapsed() >= self.silence {
                         let seconds = self.silence.as_secs();
-                        bail!("the guest said nothing for {seconds} seconds");
+                        bail!("the guest printed nothing for {seconds} seconds");
                     }
                 }
                 Err(_) => {
@@ -281,6 +282,6 @@ mod tests {
         };
         let text = [&say("a\r"), access, &say("\nb"), access, &say("c\n")].concat();
         let log = Log::read(text.as_bytes());
-        assert_eq!(log.said, [(1, "a".to_owned()), (2, "bc".to_owned())]);
+        assert_eq!(log.console, [(1, "a".to_owned()), (2, "bc".to_owned())]);
     }
 }

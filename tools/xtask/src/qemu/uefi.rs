@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Payload;
-use crate::{Refusal, setup};
+use crate::{UsageError, setup};
 
 /// Where UEFI looks for a program on a volume that it was told nothing about.
 const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
@@ -54,7 +54,7 @@ pub(super) fn prepare(
 ) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let missing = || Refusal("EDK2 for QEMU is missing (package qemu-efi-aarch64)".into());
+    let missing = || UsageError("EDK2 for QEMU is missing (package qemu-efi-aarch64)".into());
     let [_, empty] = setup::edk2_flash().ok_or_else(missing)?;
     let file = variables(directory);
     fs::copy(&empty, &file).with_context(|| format!("cannot write {}", file.display()))?;

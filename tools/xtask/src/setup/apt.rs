@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::process;
 use crate::programs;
-use crate::progress::Step;
+use crate::progress::Progress;
 
 /// How long the package manager may take.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -53,7 +53,7 @@ impl Apt {
 
     /// Fetches the lists of packages.
     pub(super) fn update(&self) -> Result<()> {
-        let step = Step::begin("asking apt for its list of packages");
+        let step = Progress::begin("asking apt for its list of packages");
         process::watch(self.command().arg("update"), LIMIT, |line| {
             step.detail(line);
         })
@@ -73,7 +73,7 @@ impl Apt {
 
     /// Installs `packages`; removes and downgrades none.
     pub(super) fn install(&self, packages: &[String]) -> Result<()> {
-        let step = Step::begin(&format!("installing {}", packages.join(", ")));
+        let step = Progress::begin(&format!("installing {}", packages.join(", ")));
         let mut command = self.command();
         command
             .args(["install", "--yes", "--no-install-recommends", "--no-remove"])

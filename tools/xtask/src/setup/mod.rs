@@ -20,12 +20,12 @@ use self::rust::COMPILER_SETS;
 use self::tools::Tool;
 pub(crate) use self::tools::qemu_data;
 pub use self::tools::{Purpose, edk2, edk2_flash, u_boot};
-use crate::Refusal;
+use crate::UsageError;
 use crate::toolchain::{Compiler, TARGETS, Toolchain};
 
 /// Makes sure that all is there for `purpose`, gets what is missing, and
 /// returns the toolchain for the firmware. What cannot be had is named in a
-/// [`Refusal`].
+/// [`UsageError`].
 pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
     let active = Compiler::active()?;
     if Toolchain::prebuilt(&active).is_none() {
@@ -43,8 +43,8 @@ pub fn ensure_for(purpose: Purpose) -> Result<()> {
 
 /// Makes sure that Linux can be built here, or refuses with what is missing.
 pub fn ensure_for_linux() -> Result<()> {
-    obtain(Purpose::Linux, None).map_err(|error| match error.downcast::<Refusal>() {
-        Ok(Refusal(lines)) => Refusal(format!(
+    obtain(Purpose::Linux, None).map_err(|error| match error.downcast::<UsageError>() {
+        Ok(UsageError(lines)) => UsageError(format!(
             "{lines}\nLinux cannot be built without; --probe-only works without Linux, and \
              --kernel takes one that is built"
         ))
@@ -57,7 +57,7 @@ pub fn ensure_for_linux() -> Result<()> {
 /// there.
 pub fn ensure_rom(name: &str) -> Result<()> {
     let package = tools::package_of_rom(name).ok_or_else(|| {
-        Refusal(format!(
+        UsageError(format!(
             "QEMU has no file {name}, which a device of the topology needs, and no package is \
              known to hold it; `romfile=` starts the device without"
         ))
@@ -67,7 +67,7 @@ pub fn ensure_rom(name: &str) -> Result<()> {
     if tools::rom(name).is_some() {
         return Ok(());
     }
-    Err(Refusal(lines(
+    Err(UsageError(lines(
         &[format!(
             "{name} for a device of the topology (package {package})"
         )],
@@ -129,7 +129,7 @@ impl<'a> Missing<'a> {
                 TARGETS[0], TARGETS[0]
             ));
         }
-        Err(Refusal(lines(&missing, problems)).into())
+        Err(UsageError(lines(&missing, problems)).into())
     }
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use super::status::{field, installed, stanza};
 use crate::debian::{self, Archive};
-use crate::progress::Step;
+use crate::progress::Progress;
 use crate::{paths, programs};
 
 /// What dpkg knows of the system.
@@ -114,7 +114,7 @@ impl Private {
     pub(super) fn install(&self, archive: &Archive, packages: &[String]) -> Result<()> {
         paths::exclusively(&self.directory, "another setup", || {
             let files = archive.download(packages)?;
-            let step = Step::begin(&format!("unpacking {}", packages.join(", ")));
+            let step = Progress::begin(&format!("unpacking {}", packages.join(", ")));
             let mut status = fs::read_to_string(self.status()).unwrap_or_default();
             for file in &files {
                 let stanza = stanza(file)?;

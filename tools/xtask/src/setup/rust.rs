@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::progress::Step;
+use crate::progress::Progress;
 use crate::toolchain::{self, Compiler, TARGETS, oldest};
-use crate::{Refusal, paths, process, programs};
+use crate::{UsageError, paths, process, programs};
 
 /// How long `rustup` may take: where there is no way to its server it hangs.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ pub(super) fn add_target_with_rustup(active: &Compiler) {
     if rests {
         return;
     }
-    let step = Step::begin(&format!("adding {target} with rustup"));
+    let step = Progress::begin(&format!("adding {target} with rustup"));
     let mut command = Command::new("rustup");
     command.args(["target", "add", target]);
     match process::watch(&mut command, RUSTUP_LIMIT, |line| step.detail(line)) {
@@ -78,7 +78,7 @@ pub(super) fn core_library_packages(
         }
     }
     let (major, minor) = oldest();
-    Err(Refusal(format!(
+    Err(UsageError(format!(
         "no package has the source of Rust {release}, and none a compiler of {major}.{minor} or newer with its source; `rustup target add {}` is what is left",
         TARGETS[0]
     ))
@@ -160,6 +160,6 @@ mod tests {
             ]
         );
         let too_old = chosen("1.95.0", &offers[5..]).unwrap_err();
-        assert!(too_old.is::<Refusal>(), "{too_old}");
+        assert!(too_old.is::<UsageError>(), "{too_old}");
     }
 }

@@ -26,7 +26,7 @@ pub struct Flat {
 /// Fails if it is not a 64-bit ARM file, if a segment is out of bounds, if the
 /// result is larger than [`LIMIT`] or does not start with an arm64 Linux Image
 /// header, or if the header asks for less memory than the segments take.
-pub fn flatten(elf: &[u8]) -> Result<Flat> {
+pub fn convert(elf: &[u8]) -> Result<Flat> {
     let header = FileHeader64::<Le>::parse(elf).context("not a 64-bit ELF file")?;
     let endian = header.endian().context("not a little-endian ELF file")?;
     ensure!(
@@ -118,7 +118,7 @@ mod tests {
     fn segments_land_at_their_distance_from_the_lowest_with_zeros_between() {
         let header = image_header(0x2000);
         let file = elf(&[(0x1080, &[7, 8], 0x20), (0x1000, &header, 64)]);
-        let flat = flatten(&file).unwrap();
+        let flat = convert(&file).unwrap();
         assert_eq!(flat.bytes.len(), 0x82);
         assert_eq!(&flat.bytes[56..60], b"ARM\x64");
         assert_eq!(&flat.bytes[0x7e..], [0, 0, 7, 8]);
@@ -130,37 +130,40 @@ mod tests {
         let mut data = image_header(LIMIT as u64);
         data.resize(LIMIT, 1);
         assert_eq!(
-            flatten(&elf(&[(0, &data, LIMIT as u64)]))
+            convert(&elf(&[(0, &data, LIMIT as u64)]))
                 .unwrap()
                 .bytes
                 .len(),
             LIMIT
         );
         data.push(1);
-        let error = flatten(&elf(&[(0, &data, LIMIT as u64 + 1)])).unwrap_err();
-        assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+        let error = convert(&elf(&[(0, &data, LIMIT as u64 + 1)])).unwrap_err();
+        assert!(
+            error.to_string().contains("larger than 1024 KiB"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_image_header_that_asks_for_too_little_memory_is_refused() {
         let header = image_header(0x1000);
         let file = |memsz| elf(&[(0, &header, memsz)]);
-        assert!(flatten(&file(0x1000)).is_ok());
-        assert!(flatten(&file(0x1001)).is_err());
+        assert!(convert(&file(0x1000)).is_ok());
+        assert!(convert(&file(0x1001)).is_err());
     }
 
     #[test]
     fn what_is_no_image_is_refused() {
         let plain = [0; 64];
         assert!(
-            flatten(&elf(&[(0, &plain, 64)])).is_err(),
+            convert(&elf(&[(0, &plain, 64)])).is_err(),
             "no Image header"
         );
-        assert!(flatten(&elf(&[])).is_err(), "no segment");
+        assert!(convert(&elf(&[])).is_err(), "no segment");
         let whole = elf(&[(0, &image_header(64), 64)]);
-        assert!(flatten(&whole).is_ok());
+        assert!(convert(&whole).is_ok());
         for end in 0..whole.len() {
-            assert!(flatten(&whole[..end]).is_err(), "cut off at {end}");
+            assert!(convert(&whole[..end]).is_err(), "cut off at {end}");
         }
     }
 }

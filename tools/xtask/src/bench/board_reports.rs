@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use warmbus_boot::report::{Report, SCHEMA};
 
 use super::results::ratio;
-use crate::Refusal;
+use crate::UsageError;
 
 /// What a report says about the cost of configuration accesses on a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Board {
 impl Board {
     /// Reads a report.
     pub fn load(file: &Path) -> Result<Self> {
-        let refuse = |why: String| Refusal(format!("{}: {why}", file.display()));
+        let refuse = |why: String| UsageError(format!("{}: {why}", file.display()));
         let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
         let report: Report = serde_json::from_str(&text)
             .map_err(|error| refuse(format!("this is no {SCHEMA}: {error}")))?;
@@ -114,7 +114,7 @@ mod tests {
 
         fs::write(&file, "{}").unwrap();
         let error = Board::load(&file).unwrap_err();
-        assert!(error.is::<Refusal>());
+        assert!(error.is::<UsageError>());
         assert!(error.to_string().contains("my-board.json"), "{error}");
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::owners::Board;
-use super::peer::Peer;
+use super::board_reports::Board;
+use super::contender::Contender;
 use super::results::{Case, Results};
 use super::table::{Table, or_dash, percent, thousands};
 
@@ -22,7 +22,7 @@ const MARKS: [&str; 2] = [
 fn tables(results: &Results) -> Vec<(String, Table)> {
     let mut all = Vec::new();
     for case in &results.topologies {
-        all.push((title(case), peers(case)));
+        all.push((title(case), contenders(case)));
     }
     all.push((
         "Firmware and Linux together, cold boot".into(),
@@ -51,9 +51,9 @@ fn projected(accesses: u64, microseconds: u64) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
-fn peers(case: &Case) -> Table {
+fn contenders(case: &Case) -> Table {
     let mut table = Table::new(&[
-        "peer",
+        "contender",
         "reads",
         "writes",
         "absent",
@@ -62,10 +62,10 @@ fn peers(case: &Case) -> Table {
         "at 1 us",
         "at 17 us",
     ]);
-    for row in &case.peers {
+    for row in &case.contenders {
         let [one, most] = PROJECTIONS.map(|time| projected(row.measure.total(), time));
         table.row([
-            row.peer.title().to_owned(),
+            row.contender.title().to_owned(),
             thousands(row.measure.reads),
             thousands(row.measure.writes),
             thousands(row.measure.absent_probes),
@@ -87,7 +87,7 @@ fn together(cases: &[Case]) -> Table {
     ]);
     for case in cases {
         if let (Some((both, share)), Some(stock)) =
-            (case.together(), case.measure(Peer::LinuxStock))
+            (case.together(), case.measure(Contender::LinuxStock))
         {
             table.row([
                 case.name.clone(),
@@ -100,14 +100,14 @@ fn together(cases: &[Case]) -> Table {
     table
 }
 
-/// Reads and writes of each peer, per function.
+/// Reads and writes of each contender, per function.
 fn sizes(cases: &[Case]) -> Table {
     let shown = [
-        Peer::UBoot,
-        Peer::Edk2,
-        Peer::Warmbus,
-        Peer::LinuxStock,
-        Peer::LinuxAfterWarmbus,
+        Contender::UBoot,
+        Contender::Edk2,
+        Contender::Warmbus,
+        Contender::LinuxStock,
+        Contender::LinuxAfterWarmbus,
     ];
     let heading = [
         "functions",
@@ -124,8 +124,8 @@ fn sizes(cases: &[Case]) -> Table {
             continue;
         };
         let each = |total: u64| format!("{} ({} each)", thousands(total), total / functions);
-        let [u_boot, edk2, warmbus, stock, warm] =
-            shown.map(|peer| or_dash(case.measure(peer), |measure| each(measure.total())));
+        let [u_boot, edk2, warmbus, stock, warm] = shown
+            .map(|contender| or_dash(case.measure(contender), |measure| each(measure.total())));
         let heap = or_dash(case.heap_peak_bytes, |bytes| {
             format!(
                 "{} KiB ({:.1} each)",
@@ -240,17 +240,21 @@ fn essence(results: &Results) -> String {
     ]);
     for case in &results.topologies {
         let [u_boot, edk2, warmbus, stock, warm] = [
-            Peer::UBoot,
-            Peer::Edk2,
-            Peer::Warmbus,
-            Peer::LinuxStock,
-            Peer::LinuxAfterWarmbus,
+            Contender::UBoot,
+            Contender::Edk2,
+            Contender::Warmbus,
+            Contender::LinuxStock,
+            Contender::LinuxAfterWarmbus,
         ]
-        .map(|peer| or_dash(case.measure(peer), |measure| thousands(measure.total())));
+        .map(|contender| {
+            or_dash(case.measure(contender), |measure| {
+                thousands(measure.total())
+            })
+        });
         let row = case
-            .peers
+            .contenders
             .iter()
-            .find(|row| row.peer == Peer::LinuxAfterWarmbus);
+            .find(|row| row.contender == Contender::LinuxAfterWarmbus);
         table.row([
             case.name.clone(),
             or_dash(case.functions, thousands),
