@@ -57,7 +57,7 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
         reads.retain(|&read| reach.direct_address(read).is_some());
         reads
     }));
-    let helpers = (queue.lists().min(wanted)).saturating_sub(1);
+    let helpers = (queue.batches().min(wanted)).saturating_sub(1);
     if helpers == 0 || cores.wanted.is_none() && !is_worth_it(config, &queue, timer) {
         debug!("one core makes the {} reads that are left", queue.reads());
         return;
@@ -79,7 +79,7 @@ pub(crate) fn read_ahead(topology: &Topology, config: &mut Config, cores: Cores<
     info!(
         "{count} cores made {} reads behind {} root ports",
         queue.reads(),
-        queue.lists()
+        queue.batches()
     );
     ahead.access_mut().add(timer.ticks() - start);
     ahead.load(queue.into_results());

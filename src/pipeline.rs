@@ -117,7 +117,7 @@ pub(crate) fn run(
         for function in functions {
             config.capture(function);
         }
-        config.access_mut().access_mut().drop_answers();
+        config.access_mut().access_mut().discard();
         let topology = capture_evicted(topology, config).with_faults(config);
         (topology, vfs)
     });
@@ -142,7 +142,7 @@ pub(crate) fn run(
     let gap = first_unassigned(&topology).map(|gap| alloc::format!("{gap}"));
     let topology = topology.with_anomalies(found);
     let mut accesses = config.access().counts();
-    accesses.reads += config.access().access().dropped();
+    accesses.reads += config.access().access().discarded();
     let statistics = config.statistics();
     let (max_reads, cacheable_dwords) = reads_of_cacheable_dwords(&config);
     if options.verify {

@@ -55,7 +55,7 @@ fn capture(config: &mut ConfigCache<Ahead>, topology: &Topology) {
     for function in functions {
         config.capture(function);
     }
-    config.access_mut().drop_answers();
+    config.access_mut().discard();
 }
 
 /// All that is cached, as bytes.
@@ -88,7 +88,7 @@ fn several_cores_capture_the_same_bytes_with_the_same_reads_as_one() {
             capture(&mut config, &topology);
             assert_eq!(contents(&config), contents(&alone));
             assert_eq!(config.statistics(), alone.statistics());
-            assert_eq!(config.access().dropped(), 0);
+            assert_eq!(config.access().discarded(), 0);
             assert_eq!(
                 config.access().access().log().reads(),
                 alone.access().access().log().reads()
@@ -178,7 +178,7 @@ fn a_write_makes_answers_worthless() {
     config
         .access_mut()
         .write(function, ConfigOffset::new(0x3c), Width::Byte, 1);
-    assert!(config.access().dropped() > 0);
+    assert!(config.access().discarded() > 0);
     let before = config.access().access().log().reads();
     capture(&mut config, &topology);
     assert!(config.access().access().log().reads() > before);

@@ -130,9 +130,7 @@ fn a_bridge_in_reset_is_not_touched() {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!(
-                "its controller is in reset, as the register at 0xfd509210 says with {reset:#010x}"
-            )
+            format!("its controller is in reset: the register at 0xfd509210 is {reset:#010x}")
         );
         assert_eq!(model.read, [0x9210]);
         assert_eq!((model.wrong.len(), model.writes), (0, 0));

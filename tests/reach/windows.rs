@@ -120,6 +120,6 @@ fn two_bridges_never_share_a_bus() {
     let error = reach.add(&mut host(CamLayout::ECAM, 0x7e)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "its loader numbered its buses 7e-7e, and buses 00-7e of segment 0003 belong to another host bridge"
+        "its buses are 7e-7e, and buses 00-7e of segment 0003 belong to another host bridge"
     );
 }

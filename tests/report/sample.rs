@@ -5,9 +5,9 @@ use warmbus_boot::report::{
     Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
 };
 use warmbus_pci::{
-    Anomaly, AnomalyKind, Bar, BarKind, BridgeInfo, BridgeWindow, BusRange, CamLayout, Capability,
-    ExtendedCapability, Function, HostBridge, HostWindow, Mechanism, PhysAddr, PortType, Sbdf,
-    SrIovInfo, Topology, WindowKind,
+    Anomaly, AnomalyKind, Bar, BarKind, BridgeInfo, BusRange, CamLayout, Capability,
+    ExtendedCapability, Function, HostBridge, HostWindow, Mechanism, PciRange, PhysAddr, PortType,
+    Sbdf, SrIovInfo, Topology, WindowKind,
 };
 
 /// A function without anything special.
@@ -59,7 +59,7 @@ pub(crate) fn bridge(
             secondary,
             subordinate,
             io: None,
-            memory: memory.map(|(base, limit)| BridgeWindow { base, limit }),
+            memory: memory.and_then(|(base, limit)| PciRange::new(base, limit)),
             prefetchable: None,
             link_up: None,
             hot_plug: false,
@@ -182,14 +182,8 @@ pub(crate) fn topology() -> Topology {
         None,
     );
     if let Some(bridge) = &mut root_port.bridge {
-        bridge.io = Some(BridgeWindow {
-            base: 0x1000,
-            limit: 0x1fff,
-        });
-        bridge.prefetchable = Some(BridgeWindow {
-            base: 0x80_0000_0000,
-            limit: 0x80_000f_ffff,
-        });
+        bridge.io = PciRange::new(0x1000, 0x1fff);
+        bridge.prefetchable = PciRange::new(0x80_0000_0000, 0x80_000f_ffff);
         bridge.link_up = Some(true);
     }
     let mut empty_port = bridge("02:01.0", PortType::DownstreamPort, (4, 4), None, Some(2));

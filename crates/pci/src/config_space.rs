@@ -11,7 +11,7 @@ use super::{AccessFault, AnomalyKind, ConfigAccess, ConfigOffset, Sbdf, VfIdenti
 /// enabled to see that (PCIe 2.3.1, Configuration RRS Software Visibility).
 pub const VENDOR_NOT_READY: u32 = 0x0001;
 
-/// What a Vendor ID read says about a function number.
+/// The result of reading the Vendor ID of a function number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// No completion, or no function.

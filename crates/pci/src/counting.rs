@@ -13,7 +13,7 @@ pub struct AccessCounts {
     pub reads: u64,
     /// All writes.
     pub writes: u64,
-    /// Reads of a Vendor ID that nobody answered.
+    /// Reads of a Vendor ID that no function answered.
     pub absent_probes: u64,
     /// Reads of a dword that was written since it was last read: sizing, and
     /// checks whether a value sticks.
@@ -56,7 +56,7 @@ impl Dwords {
         word.is_some_and(|word| word >> (dword % 64) & 1 != 0)
     }
 
-    /// Returns whether it was there.
+    /// Returns whether it was in the set.
     fn insert(&mut self, dword: u16) -> bool {
         let index = usize::from(dword / 64);
         if self.0.len() <= index {
@@ -67,7 +67,7 @@ impl Dwords {
         was_there
     }
 
-    /// Returns whether it was there.
+    /// Returns whether it was in the set.
     fn remove(&mut self, dword: u16) -> bool {
         let was_there = self.contains(dword);
         if let Some(word) = self.0.get_mut(usize::from(dword / 64)) {
@@ -110,8 +110,8 @@ impl<A: ConfigAccess> CountingAccess<A> {
         self.counts
     }
 
-    /// How often the dword at `offset` of `function` was read, reads after a
-    /// write to it left out; 255 stands for more.
+    /// How often the dword at `offset` of `function` was read, not counting
+    /// reads after a write to it; 255 stands for more.
     pub fn dword_read_count(&self, function: Sbdf, offset: ConfigOffset) -> u8 {
         self.reads
             .get(function)

@@ -4,7 +4,7 @@ use super::registers::{
     BAR0, IO_BASE, MEMORY_BASE, PREFETCHABLE_BASE, PREFETCHABLE_BASE_UPPER,
     PREFETCHABLE_LIMIT_UPPER, ROM_BAR_TYPE0, ROM_BAR_TYPE1,
 };
-use super::{Bar, BarKind, BridgeWindow};
+use super::{Bar, BarKind, PciRange};
 
 /// Granularity of an I/O window of a bridge in bytes (PCIe 7.5.1.3.6).
 pub(super) const IO_GRANULE: u64 = 0x1000;
@@ -29,7 +29,7 @@ pub(super) const fn rom_register(header_type: u8) -> Option<u16> {
     }
 }
 
-/// What the type bits of a BAR value say (PCIe 7.5.1.2.1): its kind, and
+/// What the type bits of a BAR value encode (PCIe 7.5.1.2.1): its kind, and
 /// whether it is prefetchable. `None` for the reserved memory types.
 pub(super) const fn bar_type(value: u32) -> Option<(BarKind, bool)> {
     if value & 1 != 0 {
@@ -54,26 +54,53 @@ pub(super) const fn address_bits(kind: BarKind, value: u32) -> u32 {
     }
 }
 
-/// The BARs of a function as its registers say, sizes unknown; a register
+/// The walk over the BAR registers of a function: a 64-bit BAR has two.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BarWalk {
+    count: u8,
+    next: u8,
+}
+
+impl BarWalk {
+    /// The walk over `count` registers.
+    pub(super) const fn new(count: u8) -> Self {
+        Self { count, next: 0 }
+    }
+
+    /// The number of the register of the next BAR.
+    pub(super) const fn next(&mut self) -> Option<u8> {
+        if self.next == self.count {
+            return None;
+        }
+        self.next += 1;
+        Some(self.next - 1)
+    }
+
+    /// Skips the upper half of the BAR that was returned last. Returns `false`
+    /// where that is in the last register and so has none.
+    pub(super) const fn skip_upper_half(&mut self) -> bool {
+        self.next().is_some()
+    }
+}
+
+/// The BARs of a function as its registers hold them, sizes unknown; a register
 /// that is 0 is taken as not implemented.
 pub(super) fn read_bars(
     header_type: u8,
     read: &mut dyn FnMut(u16) -> u32,
     found: &mut dyn FnMut(Bar),
 ) {
-    let mut index = 0;
-    while index < bar_count(header_type) {
+    let mut walk = BarWalk::new(bar_count(header_type));
+    while let Some(index) = walk.next() {
         let register = BAR0 + 4 * u16::from(index);
         let value = read(register);
         let Some((kind, prefetchable)) =
             bar_type(value).filter(|_| value != 0 && value != u32::MAX)
         else {
-            index += 1;
             continue;
         };
         let mut address = u64::from(address_bits(kind, value));
-        let is_64_bit = kind == BarKind::Memory64;
-        if is_64_bit {
+        if kind == BarKind::Memory64 && walk.skip_upper_half() {
             address |= u64::from(read(register + 4)) << 32;
         }
         found(Bar {
@@ -84,7 +111,6 @@ pub(super) fn read_bars(
             address: Some(address),
             size: None,
         });
-        index += if is_64_bit { 2 } else { 1 };
     }
     if let Some(register) = rom_register(header_type) {
         let value = read(register);
@@ -104,16 +130,15 @@ pub(super) fn read_bars(
 /// The windows of a bridge: I/O, memory, prefetchable memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Windows {
-    pub(super) io: Option<BridgeWindow>,
-    pub(super) memory: Option<BridgeWindow>,
-    pub(super) prefetchable: Option<BridgeWindow>,
+    pub(super) io: Option<PciRange>,
+    pub(super) memory: Option<PciRange>,
+    pub(super) prefetchable: Option<PciRange>,
 }
 
 /// The windows that the registers of a bridge describe (PCIe 7.5.1.3). I/O is
 /// decoded with 16 bits. A window whose base is above its limit is closed, and
 /// so is one of which all registers are 0, which is not implemented.
-pub(super) fn windows(read: &mut dyn FnMut(u16) -> u32) -> Windows {
-    let open = |base: u64, limit: u64| (base <= limit).then_some(BridgeWindow { base, limit });
+pub(super) fn read_windows(read: &mut dyn FnMut(u16) -> u32) -> Windows {
     let io = read(IO_BASE) & 0xffff;
     let memory = read(MEMORY_BASE);
     let prefetchable = read(PREFETCHABLE_BASE);
@@ -125,18 +150,18 @@ pub(super) fn windows(read: &mut dyn FnMut(u16) -> u32) -> Windows {
     }
     Windows {
         io: (io != 0)
-            .then(|| open(u64::from(io << 8 & 0xf000), u64::from(io & 0xf000) | 0xfff))
+            .then(|| PciRange::new(u64::from(io << 8 & 0xf000), u64::from(io & 0xf000) | 0xfff))
             .flatten(),
         memory: (memory != 0)
             .then(|| {
-                open(
+                PciRange::new(
                     u64::from(memory << 16 & 0xfff0_0000),
                     u64::from(memory & 0xfff0_0000) | 0xf_ffff,
                 )
             })
             .flatten(),
         prefetchable: (prefetchable & 0xfff0_fff0 != 0 || prefetchable_base > 0xffff_ffff)
-            .then(|| open(prefetchable_base, prefetchable_limit))
+            .then(|| PciRange::new(prefetchable_base, prefetchable_limit))
             .flatten(),
     }
 }
@@ -162,14 +187,17 @@ mod tests {
             (PREFETCHABLE_BASE_UPPER, 0x80),
             (PREFETCHABLE_LIMIT_UPPER, 0x80),
         ]);
-        let found = windows(&mut read).prefetchable.unwrap();
-        assert_eq!((found.base, found.limit), (0x80_0000_0000, 0x80_001f_ffff));
+        let found = read_windows(&mut read).prefetchable.unwrap();
+        assert_eq!(
+            (found.base(), found.limit()),
+            (0x80_0000_0000, 0x80_001f_ffff)
+        );
     }
 
     #[test]
     fn a_window_with_its_base_above_its_limit_is_closed() {
         let mut read = registers(&[(IO_BASE, 0x00f0), (MEMORY_BASE, 0x0000_fff0)]);
-        assert_eq!(windows(&mut read), Windows::default());
+        assert_eq!(read_windows(&mut read), Windows::default());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{PhysAddr, config_mech};
+use super::{PciRange, PhysAddr, config_mech};
 use warmbus_memory::MemoryRange;
 
 /// An inclusive range of bus numbers.
@@ -46,6 +46,20 @@ pub struct HostWindow {
     pub cpu_address: PhysAddr,
     /// Bytes, not 0.
     pub size: u64,
+}
+
+impl HostWindow {
+    /// The addresses on the PCI side, up to the last one of 64 bits; `None`
+    /// where the window has no bytes.
+    #[must_use]
+    pub const fn pci_range(&self) -> Option<PciRange> {
+        match self.size.checked_sub(1) {
+            Some(distance) => {
+                PciRange::new(self.pci_address, self.pci_address.saturating_add(distance))
+            }
+            None => None,
+        }
+    }
 }
 
 /// How one window shows the configuration space of all buses.

@@ -21,6 +21,7 @@ mod enumerate;
 mod host;
 mod lspci;
 mod prefetch;
+mod range;
 pub mod registers;
 mod resources;
 mod sbdf_map;
@@ -43,14 +44,15 @@ pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace, HexDump};
 pub use prefetch::{
     ConfigRead, PrefetchedAccess, ReadBatches, ReadResult, group_reads_by_root_port,
 };
+pub use range::PciRange;
 pub use resources::{AssignCounts, AssignPolicy, Assigned, assign};
 pub use sbdf_map::SbdfMap;
 pub use sriov::{
     EnabledVfs, FoundVfs, VfIdentity, VfPolicy, VfRouting, VfScope, enable_vfs, probe_vf_routing,
 };
 pub use topology::{
-    Bar, BarKind, BridgeInfo, BridgeWindow, Capability, ExtendedCapability, Function, PortType,
-    SrIovInfo, Topology, VirtualInfo,
+    Bar, BarKind, BridgeInfo, Capability, ExtendedCapability, Function, PortType, SrIovInfo,
+    Topology, VirtualInfo,
 };
 pub use verify::{KnownRegisters, verify_assignment};
 pub use warmbus_memory::PhysAddr;

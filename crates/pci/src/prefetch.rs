@@ -1,10 +1,10 @@
-//! Reads that several cores make together, ahead of whoever wants the values.
+//! Configuration reads that several cores make in parallel, in advance.
 //!
 //! A configuration read stalls the core that makes it until the completion is
 //! back, so that one core cannot have two of them under way. Functions behind
 //! different root ports do not wait for each other: their reads are put into
-//! one list a root port, cores take lists from a [`ReadBatches`] until none is
-//! left, and [`PrefetchedAccess`] hands out the values as if they were read now.
+//! one batch a root port, cores take batches from [`ReadBatches`] until none is
+//! left, and [`PrefetchedAccess`] returns the values as if they were read then.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -25,7 +25,7 @@ pub struct ConfigRead {
     pub width: Width,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadResult {
     /// The value, in the low bits.
@@ -34,68 +34,68 @@ pub enum ReadResult {
     Fault,
 }
 
-/// The reads of one core at a time.
+/// Reads that one core makes in order.
 #[derive(Debug)]
-struct List {
+struct Batch {
     reads: Vec<ConfigRead>,
     /// Bit 32 is set where the read was made and bit 33 where it ended in a
     /// fault; the value is below.
-    answers: Vec<AtomicU64>,
+    results: Vec<AtomicU64>,
 }
 
 const MADE: u64 = 1 << 32;
 const FAULT: u64 = 1 << 33;
 
-/// Lists of reads, of which each is made by one core, in its order.
+/// Batches of reads, each of which one core makes in order.
 ///
-/// Nobody waits for anybody: a core takes the next list by one atomic
-/// addition. Who made a list and when does not show in the answers.
+/// No core waits for another: a core takes the next batch by one atomic
+/// addition. The results do not depend on which core made a batch, or when.
 #[derive(Debug)]
 pub struct ReadBatches {
-    lists: Vec<List>,
+    batches: Vec<Batch>,
     next: AtomicUsize,
 }
 
 impl ReadBatches {
-    /// A queue of `lists`. The longest ones are taken first, so that no core
-    /// is left alone with one at the end.
-    pub fn new(lists: Vec<Vec<ConfigRead>>) -> Self {
-        let mut lists: Vec<List> = lists
+    /// The longest of `batches` are taken first, so that no core is left alone
+    /// with one at the end.
+    pub fn new(batches: Vec<Vec<ConfigRead>>) -> Self {
+        let mut batches: Vec<Batch> = batches
             .into_iter()
             .filter(|reads| !reads.is_empty())
-            .map(|reads| List {
-                answers: iter::repeat_with(AtomicU64::default)
+            .map(|reads| Batch {
+                results: iter::repeat_with(AtomicU64::default)
                     .take(reads.len())
                     .collect(),
                 reads,
             })
             .collect();
         // The longest first.
-        lists.sort_by_key(|list| Reverse(list.reads.len()));
+        batches.sort_by_key(|batch| Reverse(batch.reads.len()));
         Self {
-            lists,
+            batches,
             next: AtomicUsize::new(0),
         }
     }
 
-    /// Lists, which is also how many cores can have something to do.
-    pub fn lists(&self) -> usize {
-        self.lists.len()
+    /// Number of batches, which is also how many cores can be used.
+    pub fn batches(&self) -> usize {
+        self.batches.len()
     }
 
-    /// Reads in all lists.
+    /// Number of reads in all batches.
     pub fn reads(&self) -> usize {
-        self.lists.iter().map(|list| list.reads.len()).sum()
+        self.batches.iter().map(|batch| batch.reads.len()).sum()
     }
 
-    /// Takes lists until there is none left, and makes their reads by `read`.
+    /// Takes batches until there is none left, and makes their reads by `read`.
     ///
-    /// After a fault the other reads of the same function are left out: it
-    /// is for the one who wants the values to say whether they still matter.
+    /// After a fault the other reads of the same function are skipped: they are
+    /// made when their values are needed.
     pub fn work(&self, read: impl Fn(ConfigRead) -> ReadResult) {
-        while let Some(list) = self.lists.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(batch) = self.batches.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let mut faulty = None;
-            for (&wanted, slot) in list.reads.iter().zip(&list.answers) {
+            for (&wanted, slot) in batch.reads.iter().zip(&batch.results) {
                 if faulty == Some(wanted.function) {
                     continue;
                 }
@@ -112,20 +112,20 @@ impl ReadBatches {
     }
 
     /// The reads that were made, by function, those of one function in the
-    /// order of its list. To be called when no core works any more.
+    /// order of its batch. To be called when no core works any more.
     pub fn into_results(self) -> Vec<(ConfigRead, ReadResult)> {
         let mut made: Vec<(ConfigRead, ReadResult)> = self
-            .lists
+            .batches
             .into_iter()
-            .flat_map(|list| list.reads.into_iter().zip(list.answers))
+            .flat_map(|batch| batch.reads.into_iter().zip(batch.results))
             .filter_map(|(read, slot)| {
                 let bits = slot.load(Ordering::Acquire);
-                let answer = if bits & FAULT == 0 {
+                let result = if bits & FAULT == 0 {
                     ReadResult::Value(bits as u32)
                 } else {
                     ReadResult::Fault
                 };
-                (bits & MADE != 0).then_some((read, answer))
+                (bits & MADE != 0).then_some((read, result))
             })
             .collect();
         made.sort_by_key(|(read, _)| read.function);
@@ -133,90 +133,91 @@ impl ReadBatches {
     }
 }
 
-/// Sorts the reads that `reads` names for each function of `topology` into one
-/// list for each function on a root bus, with all that is behind it.
+/// Groups the reads that `reads` returns for each function of `topology` into
+/// one batch for each function on a root bus, with all that is behind it.
 pub fn group_reads_by_root_port(
     topology: &Topology,
     mut reads: impl FnMut(Sbdf) -> Vec<ConfigRead>,
 ) -> Vec<Vec<ConfigRead>> {
-    let mut lists: Vec<Vec<ConfigRead>> = Vec::new();
-    // List of each function, by its index: a parent comes before its children.
-    let mut list_of = Vec::with_capacity(topology.functions.len());
+    let mut batches: Vec<Vec<ConfigRead>> = Vec::new();
+    // Batch of each function, by its index: a parent comes before its children.
+    let mut batch_of = Vec::with_capacity(topology.functions.len());
     for function in &topology.functions {
-        let above = function.parent.and_then(|parent| list_of.get(parent));
-        let list = above.copied().unwrap_or_else(|| {
-            lists.push(Vec::new());
-            lists.len() - 1
+        let above = function.parent.and_then(|parent| batch_of.get(parent));
+        let batch = above.copied().unwrap_or_else(|| {
+            batches.push(Vec::new());
+            batches.len() - 1
         });
-        list_of.push(list);
-        lists[list].extend(reads(function.sbdf));
+        batch_of.push(batch);
+        batches[batch].extend(reads(function.sbdf));
     }
-    lists
+    batches
 }
 
-/// A [`ConfigAccess`] that answers from reads which were made ahead, and asks
-/// the hardware for all others.
+/// A [`ConfigAccess`] that returns results of reads which were made in advance,
+/// and makes all others.
 ///
-/// Each answer is given once, and only while nothing is written: a write drops
-/// all of them, since what it changes is not known here.
+/// Each result is used once, and only while nothing is written: a write
+/// discards all of them, since what it changes is not known here.
 #[derive(Debug)]
 pub struct PrefetchedAccess<A> {
     access: A,
-    answers: VecDeque<(ConfigRead, ReadResult)>,
+    results: VecDeque<(ConfigRead, ReadResult)>,
     faults: VecDeque<AccessFault>,
-    dropped: u64,
+    discarded: u64,
 }
 
 impl<A: ConfigAccess> PrefetchedAccess<A> {
-    /// Nothing was read ahead yet.
+    /// Access without results of earlier reads.
     pub fn new(access: A) -> Self {
         Self {
             access,
-            answers: VecDeque::new(),
+            results: VecDeque::new(),
             faults: VecDeque::new(),
-            dropped: 0,
+            discarded: 0,
         }
     }
 
-    /// The way to the hardware.
+    /// The access underneath.
     pub fn access(&self) -> &A {
         &self.access
     }
 
-    /// The way to the hardware. What is written there is not seen here.
+    /// The access underneath. Results stay valid whatever is written there.
     pub fn access_mut(&mut self) -> &mut A {
         &mut self.access
     }
 
-    /// Takes what was read ahead: as [`ReadBatches::into_results`] returns it,
-    /// to be asked for in the same order. Answers of earlier are dropped.
-    pub fn load(&mut self, answers: Vec<(ConfigRead, ReadResult)>) {
-        self.drop_answers();
-        self.answers = answers.into();
+    /// Loads results as [`ReadBatches::into_results`] returns them; the reads
+    /// are expected in the same order. Results that were loaded before are
+    /// discarded.
+    pub fn load(&mut self, results: Vec<(ConfigRead, ReadResult)>) {
+        self.discard();
+        self.results = results.into();
     }
 
-    /// Drops what nobody asked for.
-    pub fn drop_answers(&mut self) {
-        self.dropped += self.answers.len() as u64;
-        self.answers.clear();
+    /// Discards the results that are left.
+    pub fn discard(&mut self) {
+        self.discarded += self.results.len() as u64;
+        self.results.clear();
     }
 
-    /// How many answers were dropped so far: reads that reached the hardware
-    /// and that nobody above knows of.
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
+    /// How many results were discarded so far: reads of the hardware that no
+    /// access above has counted.
+    pub const fn discarded(&self) -> u64 {
+        self.discarded
     }
 
     fn take(&mut self, wanted: ConfigRead) -> Option<ReadResult> {
-        // A function that stopped answering leaves answers behind.
-        while self.answers.front()?.0.function < wanted.function {
-            self.answers.pop_front();
-            self.dropped += 1;
+        // A function that stopped answering leaves results behind.
+        while self.results.front()?.0.function < wanted.function {
+            self.results.pop_front();
+            self.discarded += 1;
         }
-        if self.answers.front()?.0 != wanted {
+        if self.results.front()?.0 != wanted {
             return None;
         }
-        self.answers.pop_front().map(|(_, answer)| answer)
+        self.results.pop_front().map(|(_, result)| result)
     }
 }
 
@@ -238,7 +239,7 @@ impl<A: ConfigAccess> ConfigAccess for PrefetchedAccess<A> {
     }
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
-        self.drop_answers();
+        self.discard();
         self.access.write(function, offset, width, value);
     }
 

@@ -1,4 +1,4 @@
-//! What is kept of each function, by address.
+//! A map by the address of a function.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -15,11 +15,11 @@ use super::Sbdf;
 #[derive(Debug)]
 pub struct SbdfMap<T> {
     slots: Vec<Slot<T>>,
-    /// Where in `slots` the value of each function is.
-    places: BTreeMap<Sbdf, usize>,
-    /// Places in `slots` that hold none.
+    /// Index in `slots` of the value of each function.
+    indices: BTreeMap<Sbdf, usize>,
+    /// Indices in `slots` that hold none.
     free: Vec<usize>,
-    /// The place in `slots` that was found last.
+    /// The index in `slots` that was found last.
     last: usize,
 }
 
@@ -42,28 +42,28 @@ impl<T> SbdfMap<T> {
     pub const fn new() -> Self {
         Self {
             slots: Vec::new(),
-            places: BTreeMap::new(),
+            indices: BTreeMap::new(),
             free: Vec::new(),
             last: 0,
         }
     }
 
-    fn place(&self, function: Sbdf) -> Option<usize> {
+    fn index(&self, function: Sbdf) -> Option<usize> {
         let last = self.slots.get(self.last);
         if last.is_some_and(|slot| slot.is_of(function)) {
             return Some(self.last);
         }
-        self.places.get(&function).copied()
+        self.indices.get(&function).copied()
     }
 
     /// The value of `function`.
     pub fn get(&self, function: Sbdf) -> Option<&T> {
-        self.slots[self.place(function)?].value.as_deref()
+        self.slots[self.index(function)?].value.as_deref()
     }
 
     /// The value of `function`, to change.
     pub fn get_mut(&mut self, function: Sbdf) -> Option<&mut T> {
-        self.last = self.place(function)?;
+        self.last = self.index(function)?;
         self.slots[self.last].value.as_deref_mut()
     }
 
@@ -73,20 +73,20 @@ impl<T> SbdfMap<T> {
             function,
             value: Some(Box::new(value)),
         };
-        let place = self.place(function).or_else(|| self.free.pop());
-        let place = place.unwrap_or(self.slots.len());
-        match self.slots.get_mut(place) {
+        let index = self.index(function).or_else(|| self.free.pop());
+        let index = index.unwrap_or(self.slots.len());
+        match self.slots.get_mut(index) {
             Some(there) => *there = slot,
             None => self.slots.push(slot),
         }
-        self.places.insert(function, place);
-        self.last = place;
+        self.indices.insert(function, index);
+        self.last = index;
     }
 
     /// The value of `function`, to change; what `make` makes where there was none.
     pub fn get_or_insert_with(&mut self, function: Sbdf, make: fn() -> T) -> &mut T {
-        match self.place(function) {
-            Some(place) => self.last = place,
+        match self.index(function) {
+            Some(index) => self.last = index,
             None => self.insert(function, make()),
         }
         let value = &mut self.slots[self.last].value;
@@ -95,16 +95,16 @@ impl<T> SbdfMap<T> {
 
     /// Takes the value of `function` out.
     pub fn remove(&mut self, function: Sbdf) -> Option<T> {
-        let place = self.places.remove(&function)?;
-        self.free.push(place);
-        self.slots[place].value.take().map(|value| *value)
+        let index = self.indices.remove(&function)?;
+        self.free.push(index);
+        self.slots[index].value.take().map(|value| *value)
     }
 
     /// The functions in a range of addresses and their values, in order.
     pub fn range(&self, functions: impl RangeBounds<Sbdf>) -> impl Iterator<Item = (Sbdf, &T)> {
-        let places = self.places.range(functions);
-        places
-            .filter_map(|(&function, &place)| Some((function, self.slots[place].value.as_deref()?)))
+        let indices = self.indices.range(functions);
+        indices
+            .filter_map(|(&function, &index)| Some((function, self.slots[index].value.as_deref()?)))
     }
 }
 

@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 
 use super::registers::header_type;
-use super::{Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, Sbdf};
+use super::{
+    Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, PciRange, Sbdf,
+};
 
 /// A capability in the first 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub enum PortType {
 
 impl PortType {
     /// Decodes the PCI Express Capabilities register (PCIe 7.5.3.2), whose
-    /// bits 7:4 tell it.
+    /// bits 7:4 hold it.
     #[must_use]
     pub const fn from_flags(flags: u16) -> Self {
         match (flags >> 4) as u8 & 0xf {
@@ -87,7 +89,7 @@ impl PortType {
     }
 }
 
-/// What kind of address space a BAR asks for.
+/// The kind of address space that a BAR requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BarKind {
     /// I/O space.
@@ -125,7 +127,7 @@ pub struct Bar {
     /// Which one, as Linux numbers resources: 0 to 5 for the BARs, 6 for the
     /// expansion ROM, 7 to 12 for the VF BARs.
     pub index: u8,
-    /// What it asks for.
+    /// What it requests.
     pub kind: BarKind,
     /// Whether the memory is prefetchable.
     pub prefetchable: bool,
@@ -138,16 +140,6 @@ pub struct Bar {
     pub size: Option<u64>,
 }
 
-/// A forwarding window of a PCI-PCI bridge: an inclusive address range on the
-/// PCI side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BridgeWindow {
-    /// First address.
-    pub base: u64,
-    /// Last address, not below `base`.
-    pub limit: u64,
-}
-
 /// What a function with a type 1 header has more than others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgeInfo {
@@ -158,13 +150,13 @@ pub struct BridgeInfo {
     /// Highest bus below it.
     pub subordinate: u8,
     /// I/O window, if open.
-    pub io: Option<BridgeWindow>,
+    pub io: Option<PciRange>,
     /// Memory window, if open.
-    pub memory: Option<BridgeWindow>,
+    pub memory: Option<PciRange>,
     /// Prefetchable memory window, if open.
-    pub prefetchable: Option<BridgeWindow>,
+    pub prefetchable: Option<PciRange>,
     /// Whether the link below the port is up; `None` where the port has none
-    /// or cannot tell.
+    /// or does not report it.
     pub link_up: Option<bool>,
     /// Whether devices can come and go below (a hot-plug capable slot).
     pub hot_plug: bool,
@@ -172,7 +164,7 @@ pub struct BridgeInfo {
     pub ari_forwarding: bool,
 }
 
-/// What the SR-IOV capability of a physical function says.
+/// The SR-IOV capability of a physical function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SrIovInfo {
     /// TotalVFs.

@@ -1,17 +1,16 @@
 //! Checks a finished assignment, from the registers alone.
 //!
-//! Nothing of the plan is used: bus numbers, windows and BAR addresses are
-//! decoded again from what the registers hold, as whoever comes next will
-//! decode them. Only the sizes of BARs, which no register holds, and the
-//! parents are taken from the topology.
+//! Bus numbers, windows and BAR addresses are decoded again from what the
+//! registers hold, as the OS will decode them. Only the sizes of BARs, which no
+//! register holds, and the parents are taken from the topology.
 
 use alloc::vec::Vec;
 
-use super::decode::{Windows, address_bits, bar_type, rom_register, windows};
+use super::decode::{Windows, address_bits, bar_type, read_windows, rom_register};
 use super::registers::{BAR0, BUS_NUMBERS, IO_BASE, VENDOR_ID, extended, sr_iov};
 use super::{
-    Anomaly, AnomalyKind, Bar, BarKind, BridgeWindow, BusNumbers, ConfigOffset, Decoder, Function,
-    Sbdf, Topology, Width, WindowKind,
+    Anomaly, AnomalyKind, Bar, BarKind, BusNumbers, ConfigOffset, Decoder, Function, HostWindow,
+    PciRange, Sbdf, Topology, Width, WindowKind,
 };
 
 /// Something that decodes addresses.
@@ -20,15 +19,15 @@ struct DecodedRange {
     /// Index of the function in the topology.
     function: usize,
     is_io: bool,
-    range: BridgeWindow,
+    range: PciRange,
     decoder: Decoder,
 }
 
 /// Checks that bus numbers nest, that every BAR and window lies inside the
 /// window above it, and that no two on a bus overlap. Returns what is wrong.
 ///
-/// Everything that the check reads must be cached, as it is after a capture;
-/// what is not is left out.
+/// Everything that the check reads must be known, as it is after a capture;
+/// what is not is not checked.
 pub fn verify_assignment<K: KnownRegisters>(topology: &Topology, known: &K) -> Vec<Anomaly> {
     let mut checker = Checker {
         topology,
@@ -112,9 +111,7 @@ impl Checker<'_> {
 
     fn check_nesting(&mut self, claim: &DecodedRange, decoded: &[Option<Windows>]) {
         let function = &self.topology.functions[claim.function];
-        let is_inside = |window: BridgeWindow| {
-            window.base <= claim.range.base && claim.range.limit <= window.limit
-        };
+        let is_inside = |window: PciRange| window.contains(claim.range);
         let fits = match function.parent {
             Some(parent) => decoded[parent].is_none_or(|above| {
                 let windows = if claim.is_io {
@@ -126,27 +123,23 @@ impl Checker<'_> {
             }),
             None => {
                 let host = &self.topology.hosts[function.host].0;
-                // ACPI does not tell what a host bridge forwards, unless its
-                // code is run.
+                // Only AML code, which is not run, describes what a host bridge of
+                // an ACPI machine forwards.
                 let unknown = host.preserve && host.windows.is_empty();
                 unknown
                     || host
                         .windows
                         .iter()
                         .filter(|window| (window.kind == WindowKind::Io) == claim.is_io)
-                        .any(|window| {
-                            is_inside(BridgeWindow {
-                                base: window.pci_address,
-                                limit: window.pci_address.saturating_add(window.size - 1),
-                            })
-                        })
+                        .filter_map(HostWindow::pci_range)
+                        .any(is_inside)
             }
         };
         if !fits {
             let kind = AnomalyKind::NotForwarded {
                 decoder: claim.decoder,
-                base: claim.range.base,
-                limit: claim.range.limit,
+                base: claim.range.base(),
+                limit: claim.range.limit(),
             };
             self.fail(function.sbdf, kind);
         }
@@ -161,17 +154,17 @@ impl Checker<'_> {
         claims.sort_by_key(|claim| {
             let (host, bus, is_io) = bus(claim);
             let space = (host as u64) << 9 | u64::from(bus) << 1 | u64::from(is_io);
-            (space, claim.range.base)
+            (space, claim.range.base())
         });
         let mut overlaps = Vec::new();
         let mut highest: Option<DecodedRange> = None;
         for claim in claims {
             match highest {
                 Some(before) if bus(&before) == bus(&claim) => {
-                    if claim.range.base <= before.range.limit {
+                    if claim.range.base() <= before.range.limit() {
                         overlaps.push((before, claim));
                     }
-                    if claim.range.limit > before.range.limit {
+                    if claim.range.limit() > before.range.limit() {
                         highest = Some(claim);
                     }
                 }
@@ -182,12 +175,12 @@ impl Checker<'_> {
             let functions = &self.topology.functions;
             let kind = AnomalyKind::Overlap {
                 decoder: claim.decoder,
-                base: claim.range.base,
-                limit: claim.range.limit,
+                base: claim.range.base(),
+                limit: claim.range.limit(),
                 other: functions[before.function].sbdf,
                 other_decoder: before.decoder,
-                other_base: before.range.base,
-                other_limit: before.range.limit,
+                other_base: before.range.base(),
+                other_limit: before.range.limit(),
             };
             let sbdf = functions[claim.function].sbdf;
             self.fail(sbdf, kind);
@@ -247,14 +240,14 @@ fn buses_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Option<BusNumb
 }
 
 fn windows_of<K: KnownRegisters>(registers: &RegistersOf<'_, K>) -> Windows {
-    windows(&mut |offset| match offset {
+    read_windows(&mut |offset| match offset {
         // Secondary Status beside it is never cached.
         IO_BASE => registers.word(offset).map_or(0, u32::from),
         _ => registers.dword(offset).unwrap_or(0),
     })
 }
 
-/// What a BAR claims: the address in its register and the size that is known.
+/// What a BAR decodes: the address in its register and the size that is known.
 fn claim_of<K: KnownRegisters>(
     index: usize,
     function: &Function,
@@ -297,10 +290,7 @@ fn claim_of<K: KnownRegisters>(
     Some(DecodedRange {
         function: index,
         is_io,
-        range: BridgeWindow {
-            base,
-            limit: base.checked_add(total.checked_sub(1)?)?,
-        },
+        range: PciRange::from_size(base, total)?,
         decoder: if is_vf { Decoder::VfBars } else { Decoder::Bar },
     })
 }

@@ -204,11 +204,11 @@ impl From<warmbus_pci::BusRange> for Buses {
     }
 }
 
-impl From<warmbus_pci::BridgeWindow> for Window {
-    fn from(window: warmbus_pci::BridgeWindow) -> Self {
+impl From<warmbus_pci::PciRange> for Window {
+    fn from(window: warmbus_pci::PciRange) -> Self {
         Self {
-            base: window.base,
-            limit: window.limit,
+            base: window.base(),
+            limit: window.limit(),
         }
     }
 }

@@ -116,7 +116,7 @@ pub enum AnomalyKind {
         /// Fixed Subordinate Bus Number.
         subordinate: u8,
     },
-    /// A bridge that got no bus number.
+    /// A bridge without a bus number.
     #[error("no bus number is left below it, the last is {last:02x}")]
     NoBusNumberLeft {
         /// The last bus that can be below it.
@@ -160,21 +160,21 @@ pub enum AnomalyKind {
         /// The last bus of the host bridge.
         last: u8,
     },
-    /// VFs were asked for of something that can have none.
-    #[error("VFs were asked for, but no physical function is there")]
+    /// VFs were requested of something that can have none.
+    #[error("VFs were requested, but no physical function is there")]
     NoPhysicalFunction,
-    /// More VFs were asked for than there can be.
+    /// More VFs were requested than there can be.
     #[error("{requested} VFs are more than the {total_vfs} that it can have")]
     TooManyVfs {
-        /// How many were asked for.
+        /// How many were requested.
         requested: u16,
         /// TotalVFs.
         total_vfs: u16,
     },
     /// VFs that would have to be enabled below a preserved host bridge.
-    #[error("{num_vfs} VFs were asked for, but are not enabled, and nothing may be written")]
+    #[error("{num_vfs} VFs were requested, but are not enabled, and nothing may be written")]
     VfsNotEnabled {
-        /// How many were asked for.
+        /// How many were requested.
         num_vfs: u16,
     },
     /// A physical function that stopped answering before its VFs were enabled
@@ -273,7 +273,7 @@ pub enum AnomalyKind {
     BarUnassigned {
         /// Resource index of the BAR.
         index: u8,
-        /// What it asks for.
+        /// What it requests.
         kind: BarKind,
         /// Bytes, for VF BARs those of all VFs.
         size: u64,
@@ -288,7 +288,7 @@ pub enum AnomalyKind {
     BarNotForwarded {
         /// Resource index of the BAR.
         index: u8,
-        /// What it asks for.
+        /// What it requests.
         kind: BarKind,
         /// Bytes, for VF BARs those of all VFs.
         size: u64,
@@ -321,7 +321,7 @@ pub enum AnomalyKind {
         /// Upper base and limit as read.
         read: (u32, u32),
     },
-    /// Addresses that do not reach what decodes them.
+    /// Addresses that a bridge above does not forward.
     #[error("{decoder} {base:#x} to {limit:#x} is outside of what the bridge above forwards")]
     NotForwarded {
         /// What decodes them.

@@ -36,7 +36,7 @@ impl fmt::Display for Anomaly {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "a set of independent subjects, each asked for by name"
+    reason = "a set of independent subjects, each read by name"
 )]
 #[non_exhaustive]
 pub struct Affects {

@@ -2,10 +2,10 @@
 //!
 //! Its own configuration space is at the start of its registers. An index
 //! register chooses the function behind it that a window of 4 KiB shows. No
-//! request may be sent while there is no link: the processor would be told of
-//! an error, or nothing at all.
+//! request may be sent while there is no link: it would end in an error, or never
+//! complete.
 
-use super::{HostBridgeError, ReadResult, RegisterLocation, Registers, buses_of_port};
+use super::{HostBridgeError, ReadOutcome, RegisterLocation, Registers, buses_of_port};
 use crate::{BusRange, PhysAddr, Sbdf, Width};
 
 const MISC_STATUS: u64 = 0x4068;
@@ -26,14 +26,15 @@ pub(super) struct BrcmStb {
     base: PhysAddr,
     root_bus: u8,
     secondary: u8,
-    aimed: Option<Sbdf>,
+    /// The function that the index selects.
+    target: Option<Sbdf>,
     /// What the index register held.
     saved: Option<u32>,
 }
 
 impl BrcmStb {
     /// The root port with its registers at `base`. Nothing is written yet, and
-    /// nothing is touched that is in reset.
+    /// nothing is accessed that is in reset.
     pub(super) fn open(
         registers: &mut impl Registers,
         base: PhysAddr,
@@ -61,25 +62,25 @@ impl BrcmStb {
             base,
             root_bus: buses.first,
             secondary,
-            aimed: None,
+            target: None,
             saved: None,
         };
         Ok((port, buses))
     }
 
-    fn aim(&mut self, registers: &mut impl Registers, function: Sbdf) -> Option<()> {
-        if self.aimed == Some(function) {
+    fn select(&mut self, registers: &mut impl Registers, function: Sbdf) -> Option<()> {
+        if self.target == Some(function) {
             return Some(());
         }
         let index = PhysAddr(self.base.0 + CONFIG_INDEX);
         if self.saved.is_none() {
             self.saved = Some(registers.read(index, Width::Dword)?);
         }
-        self.aimed = None;
+        self.target = None;
         // The layout of an ECAM address: bus, device, function.
         let target = u32::from(function.routing_id()) << 12;
         registers.write(index, Width::Dword, target)?;
-        self.aimed = Some(function);
+        self.target = Some(function);
         Some(())
     }
 
@@ -96,7 +97,7 @@ impl BrcmStb {
                 _ => RegisterLocation::Nowhere,
             };
         }
-        // One device is on the link, whatever number it is called by.
+        // One device is on the link and responds to every device number.
         if function.bus() == self.secondary && function.device() != 0 {
             return RegisterLocation::Nowhere;
         }
@@ -105,7 +106,7 @@ impl BrcmStb {
             Some(_) => return RegisterLocation::Nowhere,
             None => return RegisterLocation::Fault,
         }
-        match self.aim(registers, function) {
+        match self.select(registers, function) {
             Some(()) => RegisterLocation::At(PhysAddr(self.base.0 + CONFIG_DATA + offset)),
             None => RegisterLocation::Fault,
         }
@@ -117,17 +118,17 @@ impl BrcmStb {
         function: Sbdf,
         offset: u16,
         width: Width,
-    ) -> ReadResult {
+    ) -> ReadOutcome {
         self.address(registers, function, offset)
             .read(registers, width)
     }
 
-    /// Puts the index back as it was found.
+    /// Restores the index as it was found.
     pub(super) fn restore(&mut self, registers: &mut impl Registers) {
-        self.aimed = None;
+        self.target = None;
         if let Some(index) = self.saved.take() {
             let address = PhysAddr(self.base.0 + CONFIG_INDEX);
-            // Nothing is left to be done about a register that does not answer.
+            // A register that does not answer cannot be restored.
             let _ = registers.write(address, Width::Dword, index);
         }
     }

@@ -1,14 +1,14 @@
 //! The Synopsys `DesignWare` root port.
 //!
-//! Its own configuration space is in its register block (DBI). What is behind
-//! it is seen through a window of the processor that an outbound region of its
-//! address translation unit (iATU) turns into configuration requests for one
-//! function; to look at another function the region is aimed again.
+//! Its own configuration space is in its register block (DBI). The functions
+//! behind it are accessed through a window of the processor, which an outbound
+//! region of its address translation unit (iATU) translates into configuration
+//! requests for one function; for another function the region is reprogrammed.
 //!
 //! Cores before 4.80 show one region at a time, chosen by a viewport register;
 //! later ones have all regions side by side ("unrolled").
 
-use super::{HostBridgeError, ReadResult, RegisterLocation, Registers, buses_of_port};
+use super::{HostBridgeError, ReadOutcome, RegisterLocation, Registers, buses_of_port};
 use crate::{BusRange, PhysAddr, Sbdf, Width};
 
 /// Port logic: the state of the link.
@@ -34,7 +34,7 @@ const UPPER_TARGET: u64 = 0x18;
 /// Only where regions are unrolled.
 const UPPER_LIMIT: u64 = 0x20;
 
-/// The registers of a region in the order in which they are put back: the one
+/// The registers of a region in the order in which they are restored: the one
 /// with the enable bit is the last.
 const REGION: [u64; 7] = [
     LOWER_BASE,
@@ -50,10 +50,10 @@ const ENABLE: u32 = 1 << 31;
 /// TLP types in the low bits of the first control register.
 const CONFIGURATION_0: u32 = 4;
 const CONFIGURATION_1: u32 = 5;
-/// Reads of the enable bit before it is given up.
+/// Reads of the enable bit until it counts as stuck.
 const ENABLE_READS: u32 = 100_000;
 
-/// Bytes of the window that a region is aimed with: what one function has.
+/// Bytes of the window of a region: the configuration space of one function.
 pub(crate) const FUNCTION_SIZE: u64 = 4096;
 
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +70,10 @@ pub(super) struct DesignWare {
     /// The outbound region that is used.
     region: u32,
     root_bus: u8,
-    /// The bus right behind the root port.
+    /// The bus directly below the root port.
     secondary: u8,
-    aimed: Option<Sbdf>,
+    /// The function that the region is programmed for.
+    target: Option<Sbdf>,
     saved: Option<Saved>,
 }
 
@@ -84,8 +85,8 @@ struct Saved {
 }
 
 impl DesignWare {
-    /// The root port with its registers at `dbi`, which sees the functions
-    /// behind it through the window at `window`. Nothing is written yet.
+    /// The root port with its registers at `dbi`, which accesses the
+    /// functions behind it through the window at `window`. Nothing is written yet.
     pub(super) fn open(
         registers: &mut impl Registers,
         window: PhysAddr,
@@ -123,11 +124,11 @@ impl DesignWare {
             dbi,
             window,
             layout,
-            // The one that U-Boot looks through, and turns to I/O in between.
+            // The one that U-Boot uses, which also switches it to I/O.
             region: 1,
             root_bus: buses.first,
             secondary,
-            aimed: None,
+            target: None,
             saved: None,
         };
         Ok((port, buses))
@@ -153,18 +154,18 @@ impl DesignWare {
         registers.read(self.register(register), Width::Dword)
     }
 
-    /// Remembers what the region holds. A region 0 that covers the window is
-    /// taken instead: it would go before any other.
+    /// Saves what the region holds. A region 0 that covers the window is used
+    /// instead: it has priority over all others.
     fn save(&mut self, registers: &mut impl Registers) -> Option<()> {
-        let chooser = PhysAddr(self.dbi.0 + VIEWPORT);
+        let viewport_register = PhysAddr(self.dbi.0 + VIEWPORT);
         let viewport = match self.layout {
-            Layout::Viewport => registers.read(chooser, Width::Dword)?,
+            Layout::Viewport => registers.read(viewport_register, Width::Dword)?,
             Layout::Unrolled { .. } => 0,
         };
         for region in [0, 1] {
             self.region = region;
             if matches!(self.layout, Layout::Viewport) {
-                registers.write(chooser, Width::Dword, region)?;
+                registers.write(viewport_register, Width::Dword, region)?;
             }
             let enabled = self.get(registers, CONTROL_2)? & ENABLE != 0;
             let base = u64::from(self.get(registers, UPPER_BASE)?) << 32
@@ -197,16 +198,16 @@ impl DesignWare {
         self.set(registers, UPPER_TARGET, 0)
     }
 
-    /// Turns the window to `function`. `None` where the controller does not
-    /// do as it is told.
-    fn aim(&mut self, registers: &mut impl Registers, function: Sbdf) -> Option<()> {
-        if self.aimed == Some(function) {
+    /// Programs the region for `function`. `None` where a register does not
+    /// answer or the enable bit does not stick.
+    fn select(&mut self, registers: &mut impl Registers, function: Sbdf) -> Option<()> {
+        if self.target == Some(function) {
             return Some(());
         }
         if self.saved.is_none() {
             self.save(registers)?;
         }
-        self.aimed = None;
+        self.target = None;
         let kind = if function.bus() == self.secondary {
             CONFIGURATION_0
         } else {
@@ -219,7 +220,7 @@ impl DesignWare {
         // A request that leaves before the region is enabled goes elsewhere.
         for _ in 0..ENABLE_READS {
             if self.get(registers, CONTROL_2)? & ENABLE != 0 {
-                self.aimed = Some(function);
+                self.target = Some(function);
                 return Some(());
             }
         }
@@ -244,37 +245,37 @@ impl DesignWare {
             Some(false) => return RegisterLocation::Nowhere,
             None => return RegisterLocation::Fault,
         }
-        match self.aim(registers, function) {
+        match self.select(registers, function) {
             Some(()) => RegisterLocation::At(PhysAddr(self.window.0 + u64::from(offset))),
             None => RegisterLocation::Fault,
         }
     }
 
     /// Reads the dword around the register, as not every bus that such a
-    /// controller hangs on has narrower accesses.
+    /// controller is on has narrower accesses.
     pub(super) fn read(
         &mut self,
         registers: &mut impl Registers,
         function: Sbdf,
         offset: u16,
         width: Width,
-    ) -> ReadResult {
+    ) -> ReadOutcome {
         let dword = self.address(registers, function, offset & !3);
         match dword.read(registers, Width::Dword) {
-            ReadResult::Value(value) => {
-                ReadResult::Value(value >> (8 * (offset & 3)) & width.ones())
+            ReadOutcome::Value(value) => {
+                ReadOutcome::Value(value >> (8 * (offset & 3)) & width.ones())
             }
             other => other,
         }
     }
 
-    /// Puts the region back as it was found.
+    /// Restores the region as it was found.
     pub(super) fn restore(&mut self, registers: &mut impl Registers) {
         let Some(saved) = self.saved.take() else {
             return;
         };
-        self.aimed = None;
-        // Nothing is left to be done about a register that does not answer.
+        self.target = None;
+        // A register that does not answer cannot be restored.
         let _ = match self.layout {
             Layout::Viewport => Some(()),
             Layout::Unrolled { .. } => self.set(registers, UPPER_LIMIT, saved.upper_limit),
@@ -283,8 +284,8 @@ impl DesignWare {
             let _ = self.set(registers, register, value);
         }
         if matches!(self.layout, Layout::Viewport) {
-            let chooser = PhysAddr(self.dbi.0 + VIEWPORT);
-            let _ = registers.write(chooser, Width::Dword, saved.viewport);
+            let viewport_register = PhysAddr(self.dbi.0 + VIEWPORT);
+            let _ = registers.write(viewport_register, Width::Dword, saved.viewport);
         }
     }
 }

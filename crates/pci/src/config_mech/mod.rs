@@ -1,9 +1,8 @@
 //! Configuration space through the host bridges of a machine.
 //!
-//! What differs from bridge to bridge is how a function's registers get an
-//! address. It is decided here, over [`Registers`], so that it can be tried
-//! against a model of a controller; who owns the processor only loads and
-//! stores.
+//! Host bridges differ in how the registers of a function are addressed. That
+//! is decided here, over [`Registers`], so that it can be tested against a
+//! model of a controller; the firmware only loads and stores.
 
 mod brcmstb;
 mod designware;
@@ -12,7 +11,8 @@ mod window;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
+
+use thiserror::Error;
 
 use super::{
     AccessFault, BusRange, ConfigAccess, ConfigOffset, ConfigRead, HostBridge, Mechanism, PhysAddr,
@@ -25,8 +25,8 @@ pub(super) use designware::FUNCTION_SIZE;
 use window::Window;
 
 /// Faults that are kept for [`ConfigAccess::take_fault`]; more are dropped,
-/// since the first ones tell the story.
-const KEPT_FAULTS: usize = 64;
+/// since the first ones show the cause.
+const MAX_FAULTS: usize = 64;
 
 /// Memory-mapped registers, by physical address.
 pub trait Registers {
@@ -49,9 +49,9 @@ impl<R: Registers + ?Sized> Registers for &mut R {
     }
 }
 
-/// A way to reach the functions below one host bridge.
+/// The access mechanism of one host bridge.
 #[derive(Debug)]
-enum Route {
+enum Backend {
     Window(Window),
     DesignWare(DesignWare),
     BrcmStb(BrcmStb),
@@ -61,7 +61,7 @@ enum Route {
 struct Host {
     segment: u16,
     buses: BusRange,
-    way: Route,
+    backend: Backend,
 }
 
 impl Host {
@@ -94,30 +94,36 @@ impl<R: Registers> HostBridgeAccess<R> {
 
     /// Adds `host`, whose [`HostBridge::regions`] must be accessible.
     ///
-    /// Where a loader has numbered the buses of a controller, which need not
-    /// be as the tree has them, `host` gets the numbers that are in use.
+    /// Where the previous boot stage has numbered the buses of a controller,
+    /// which need not be as the machine description has them, the buses of
+    /// `host` become those that are in use.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the controller cannot be used, or which other host bridge
+    /// has the same buses.
     pub fn add(&mut self, host: &mut HostBridge) -> Result<(), HostBridgeError> {
         let registers = &mut self.registers;
-        let way = match host.mechanism {
-            Mechanism::Window(shape) => Route::Window(Window::new(host, shape)),
+        let backend = match host.mechanism {
+            Mechanism::Window(shape) => Backend::Window(Window::new(host, shape)),
             Mechanism::DesignWare { dbi, atu } => {
-                let (way, buses) = DesignWare::open(registers, host.ecam_base, dbi, atu)?;
+                let (port, buses) = DesignWare::open(registers, host.ecam_base, dbi, atu)?;
                 host.buses = buses;
-                Route::DesignWare(way)
+                Backend::DesignWare(port)
             }
             Mechanism::BrcmStb => {
-                let (way, buses) = BrcmStb::open(registers, host.ecam_base)?;
+                let (port, buses) = BrcmStb::open(registers, host.ecam_base)?;
                 host.buses = buses;
-                Route::BrcmStb(way)
+                Backend::BrcmStb(port)
             }
         };
         let (segment, buses) = (host.segment, host.buses);
-        let taken = |other: &&Host| {
+        let has_same_buses = |other: &&Host| {
             other.segment == segment
                 && other.buses.first <= buses.last
                 && buses.first <= other.buses.last
         };
-        if let Some(other) = self.hosts.iter().find(taken) {
+        if let Some(other) = self.hosts.iter().find(has_same_buses) {
             return Err(HostBridgeError::SameBuses {
                 segment,
                 buses,
@@ -127,37 +133,37 @@ impl<R: Registers> HostBridgeAccess<R> {
         self.hosts.push(Host {
             segment,
             buses,
-            way,
+            backend,
         });
         Ok(())
     }
 
-    /// The address of a register that one plain load reads, whoever else reads
-    /// meanwhile; `None` where the bridge has no window onto its functions, or
+    /// The address of a register that one load reads, also while other cores
+    /// read; `None` where the bridge has no window onto its functions, or
     /// nothing can be there.
     pub fn direct_address(&self, read: ConfigRead) -> Option<PhysAddr> {
         let function = read.function;
         let host = self.hosts.iter().find(|host| host.covers_bus(function))?;
         let aligned = read.offset.get() & !(read.width.bytes() - 1);
-        match &host.way {
-            Route::Window(window) => match window.address(function, aligned) {
+        match &host.backend {
+            Backend::Window(window) => match window.address(function, aligned) {
                 RegisterLocation::At(address) => Some(address),
                 RegisterLocation::Nowhere | RegisterLocation::Fault => None,
             },
-            Route::DesignWare(_) | Route::BrcmStb(_) => None,
+            Backend::DesignWare(_) | Backend::BrcmStb(_) => None,
         }
     }
 
-    fn host(&mut self, function: Sbdf) -> Option<(&mut R, &mut Route)> {
+    fn host(&mut self, function: Sbdf) -> Option<(&mut R, &mut Backend)> {
         let host = self
             .hosts
             .iter_mut()
             .find(|host| host.covers_bus(function))?;
-        Some((&mut self.registers, &mut host.way))
+        Some((&mut self.registers, &mut host.backend))
     }
 
-    fn note(&mut self, function: Sbdf, offset: ConfigOffset) {
-        if self.faults.len() < KEPT_FAULTS {
+    fn record_fault(&mut self, function: Sbdf, offset: ConfigOffset) {
+        if self.faults.len() < MAX_FAULTS {
             self.faults.push_back(AccessFault { function, offset });
         }
     }
@@ -165,42 +171,42 @@ impl<R: Registers> HostBridgeAccess<R> {
 
 impl<R: Registers> ConfigAccess for HostBridgeAccess<R> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
-        let Some((registers, way)) = self.host(function) else {
+        let Some((registers, backend)) = self.host(function) else {
             return width.ones();
         };
         let aligned = offset.get() & !(width.bytes() - 1);
-        let answer = match way {
-            Route::Window(window) => window.read(registers, function, aligned, width),
-            Route::DesignWare(port) => port.read(registers, function, aligned, width),
-            Route::BrcmStb(port) => port.read(registers, function, aligned, width),
+        let outcome = match backend {
+            Backend::Window(window) => window.read(registers, function, aligned, width),
+            Backend::DesignWare(port) => port.read(registers, function, aligned, width),
+            Backend::BrcmStb(port) => port.read(registers, function, aligned, width),
         };
-        match answer {
-            ReadResult::Value(value) => value & width.ones(),
-            ReadResult::Unclaimed => width.ones(),
-            ReadResult::Fault => {
-                self.note(function, offset);
+        match outcome {
+            ReadOutcome::Value(value) => value & width.ones(),
+            ReadOutcome::Unclaimed => width.ones(),
+            ReadOutcome::Fault => {
+                self.record_fault(function, offset);
                 width.ones()
             }
         }
     }
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
-        let Some((registers, way)) = self.host(function) else {
+        let Some((registers, backend)) = self.host(function) else {
             return;
         };
         let aligned = offset.get() & !(width.bytes() - 1);
-        let place = match way {
-            Route::Window(window) => window.address(function, aligned),
-            Route::DesignWare(port) => port.address(registers, function, aligned),
-            Route::BrcmStb(port) => port.address(registers, function, aligned),
+        let location = match backend {
+            Backend::Window(window) => window.address(function, aligned),
+            Backend::DesignWare(port) => port.address(registers, function, aligned),
+            Backend::BrcmStb(port) => port.address(registers, function, aligned),
         };
-        let done = match place {
+        let done = match location {
             RegisterLocation::At(address) => registers.write(address, width, value).is_some(),
             RegisterLocation::Nowhere => true,
             RegisterLocation::Fault => false,
         };
         if !done {
-            self.note(function, offset);
+            self.record_fault(function, offset);
         }
     }
 
@@ -212,10 +218,10 @@ impl<R: Registers> ConfigAccess for HostBridgeAccess<R> {
 impl<R: Registers> Drop for HostBridgeAccess<R> {
     fn drop(&mut self) {
         for host in &mut self.hosts {
-            match &mut host.way {
-                Route::Window(_) => {}
-                Route::DesignWare(port) => port.restore(&mut self.registers),
-                Route::BrcmStb(port) => port.restore(&mut self.registers),
+            match &mut host.backend {
+                Backend::Window(_) => {}
+                Backend::DesignWare(port) => port.restore(&mut self.registers),
+                Backend::BrcmStb(port) => port.restore(&mut self.registers),
             }
         }
     }
@@ -232,61 +238,71 @@ enum RegisterLocation {
 }
 
 impl RegisterLocation {
-    fn read(self, registers: &mut impl Registers, width: Width) -> ReadResult {
+    fn read(self, registers: &mut impl Registers, width: Width) -> ReadOutcome {
         match self {
             Self::At(address) => registers
                 .read(address, width)
-                .map_or(ReadResult::Fault, ReadResult::Value),
-            Self::Nowhere => ReadResult::Unclaimed,
-            Self::Fault => ReadResult::Fault,
+                .map_or(ReadOutcome::Fault, ReadOutcome::Value),
+            Self::Nowhere => ReadOutcome::Unclaimed,
+            Self::Fault => ReadOutcome::Fault,
         }
     }
 }
 
 /// What came of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReadResult {
+enum ReadOutcome {
     Value(u32),
     Unclaimed,
     Fault,
 }
 
-/// The buses that the root port at `registers` says it leads to: its primary
-/// bus up to its subordinate one, or its own bus alone where they make no
-/// sense. `None` where its registers do not answer.
+/// The buses that the root port at `port` forwards: its primary bus up to its
+/// subordinate one, or its own bus alone where these are not valid; and the bus
+/// directly below. `None` where its registers do not answer.
 fn buses_of_port(registers: &mut impl Registers, port: PhysAddr) -> Option<(BusRange, u8)> {
     // Primary, secondary and subordinate bus number (PCIe 7.5.1.3.4).
     let numbers = registers.read(PhysAddr(port.0 + 0x18), Width::Dword)?;
     let [first, secondary, last, _] = numbers.to_le_bytes();
-    let sound = first < secondary && secondary <= last;
-    let last = if sound { last } else { first };
-    let secondary = if sound { secondary } else { first };
+    let is_valid = first < secondary && secondary <= last;
+    let last = if is_valid { last } else { first };
+    let secondary = if is_valid { secondary } else { first };
     Some((BusRange { first, last }, secondary))
 }
 
-/// Why the functions below a host bridge cannot be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why the functions below a host bridge cannot be accessed. Its `Display` is a
+/// sentence about the host bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum HostBridgeError {
     /// A register does not answer.
+    #[error("its register at {address} does not answer")]
     NoResponse {
         /// Which one.
         address: PhysAddr,
     },
     /// The controller is held in reset.
+    #[error("its controller is in reset: the register at {address} is {value:#010x}")]
     InReset {
-        /// The register that says so.
+        /// The register that shows it.
         address: PhysAddr,
         /// Its value.
         value: u32,
     },
-    /// The controller is no root port: nobody has set it up as one.
+    /// The controller was not set up as a root port.
+    #[error(
+        "its controller was not set up as a root port: the register at {address} is {value:#010x}"
+    )]
     NotRootPort {
-        /// The register that says so.
+        /// The register that shows it.
         address: PhysAddr,
         /// Its value.
         value: u32,
     },
-    /// Two bridges lead to the same buses.
+    /// Two host bridges have the same buses.
+    #[error(
+        "its buses are {buses}, and buses {other} of segment {segment:04x} belong to another host bridge"
+    )]
     SameBuses {
         /// Their segment.
         segment: u16,
@@ -296,32 +312,6 @@ pub enum HostBridgeError {
         other: BusRange,
     },
     /// The registers could not be mapped.
+    #[error("{0}")]
     Unmapped(String),
 }
-
-impl fmt::Display for HostBridgeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoResponse { address } => write!(f, "its register at {address} does not answer"),
-            Self::InReset { address, value } => write!(
-                f,
-                "its controller is in reset, as the register at {address} says with {value:#010x}"
-            ),
-            Self::NotRootPort { address, value } => write!(
-                f,
-                "its controller was not set up as a root port: the register at {address} is {value:#010x}"
-            ),
-            Self::SameBuses {
-                segment,
-                buses,
-                other,
-            } => write!(
-                f,
-                "its loader numbered its buses {buses}, and buses {other} of segment {segment:04x} belong to another host bridge"
-            ),
-            Self::Unmapped(why) => f.write_str(why),
-        }
-    }
-}
-
-impl core::error::Error for HostBridgeError {}

@@ -1,7 +1,7 @@
 //! One window with the configuration space of all buses: ECAM (PCIe 7.2.2)
 //! and its relatives.
 
-use super::{ReadResult, RegisterLocation, Registers};
+use super::{ReadOutcome, RegisterLocation, Registers};
 use crate::{CamLayout, HostBridge, PhysAddr, Sbdf, Width};
 
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ impl Window {
         if bus == 0 && self.shape.single_device_on_root_bus && function.device() != 0 {
             return RegisterLocation::Nowhere;
         }
-        // 256 functions share the room of a bus.
+        // 256 functions share the space of a bus.
         let function_shift = self.shape.bus_shift - 8;
         if u32::from(offset) >> function_shift != 0 {
             return RegisterLocation::Nowhere;
@@ -42,7 +42,7 @@ impl Window {
         function: Sbdf,
         offset: u16,
         width: Width,
-    ) -> ReadResult {
+    ) -> ReadOutcome {
         self.address(function, offset).read(registers, width)
     }
 }

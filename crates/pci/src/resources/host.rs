@@ -3,14 +3,14 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::plan::{AddressSpace, Bridge, Placement, Priority, Request};
-use super::pools::Apertures;
-use super::size::ProbedResources;
+use super::allocate::{AddressSpace, Bridge, Placement, Priority, Request};
+use super::apertures::Apertures;
+use super::probe::ProbedResources;
 use super::{AssignPolicy, KINDS, Kind, program};
 use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
 use crate::{AnomalyKind, Bar, BarKind, ConfigSpace, Function, Topology};
 
-/// The bridges of one host, and where the functions hang.
+/// The bridges below one host bridge, and the bridge above each function.
 struct Tree {
     /// Indices into [`Topology::functions`], parents first.
     bridges: Vec<usize>,
@@ -48,7 +48,7 @@ impl Tree {
     }
 }
 
-/// A BAR that wants addresses of one space.
+/// A BAR that is to be assigned addresses of one space.
 #[derive(Clone, Copy, Debug)]
 struct BarRequest {
     kind: Kind,
@@ -59,54 +59,54 @@ struct BarRequest {
     bar: usize,
 }
 
-/// What is to be assigned below one host bridge, and from what.
+/// What is to be assigned below one host bridge, and from which apertures.
 pub(super) struct HostAssignment<'a> {
     host: usize,
-    sized: &'a [ProbedResources],
+    probed: &'a [ProbedResources],
     tree: Tree,
-    pools: Apertures,
-    wanted: Vec<BarRequest>,
+    apertures: Apertures,
+    requests: Vec<BarRequest>,
 }
 
 impl<'a> HostAssignment<'a> {
-    /// Collects what the functions of `host` want.
-    pub(super) fn new(topology: &Topology, host: usize, sized: &'a [ProbedResources]) -> Self {
-        let mut plan = Self {
+    /// Collects what the BARs of the functions of `host` request.
+    pub(super) fn new(topology: &Topology, host: usize, probed: &'a [ProbedResources]) -> Self {
+        let mut assignment = Self {
             host,
-            sized,
+            probed,
             tree: Tree::new(topology, host),
-            pools: Apertures::new(topology, host),
-            wanted: Vec::new(),
+            apertures: Apertures::new(topology, host),
+            requests: Vec::new(),
         };
         for (index, function) in topology.functions.iter().enumerate() {
             if function.host == host {
                 for bar in 0..function.bars.len() {
-                    plan.want(index, function, bar);
+                    assignment.add_request(index, function, bar);
                 }
             }
         }
-        plan
+        assignment
     }
 
-    fn want(&mut self, index: usize, function: &Function, number: usize) {
+    fn add_request(&mut self, index: usize, function: &Function, number: usize) {
         let bar = &function.bars[number];
         let Some(size) = bar.size.filter(|_| !bar.fixed) else {
             return;
         };
         let vfs = function.sriov.map_or(0, |sriov| u64::from(sriov.total_vfs));
-        let (rank, count) = match bar.kind {
+        let (priority, count) = match bar.kind {
             BarKind::VfMemory32 | BarKind::VfMemory64 => (Priority::VirtualFunctions, vfs),
             BarKind::Rom => (Priority::Rom, 1),
             _ => (Priority::Bar, 1),
         };
         let bridge = self.tree.above[index];
-        self.wanted.push(BarRequest {
+        self.requests.push(BarRequest {
             kind: self.kind_of(bar, bridge),
             request: Request {
                 bridge,
                 size: size.saturating_mul(count),
                 align: size,
-                rank,
+                priority,
             },
             function: index,
             bar: number,
@@ -118,46 +118,55 @@ impl<'a> HostAssignment<'a> {
     /// any does, unless the host bridge forwards it as prefetchable.
     fn kind_of(&self, bar: &Bar, bridge: Option<usize>) -> Kind {
         let is_64_bit = matches!(bar.kind, BarKind::Memory64 | BarKind::VfMemory64);
-        let may_be_high =
-            is_64_bit && (bar.prefetchable || bridge.is_none() && !self.pools.is_high_prefetchable);
-        let sized = self.sized;
+        let may_be_high = is_64_bit
+            && (bar.prefetchable || bridge.is_none() && !self.apertures.is_high_prefetchable);
+        let probed = self.probed;
         match bar.kind {
             BarKind::Io => Kind::Io,
-            _ if may_be_high && self.tree.all_above(bridge, |up| sized[up].prefetchable_64) => {
-                self.pools.prefetchable_or_memory()
+            _ if may_be_high && self.tree.all_above(bridge, |up| probed[up].prefetchable_64) => {
+                self.apertures.prefetchable_or_memory()
             }
             _ => Kind::Memory,
         }
     }
 
-    /// Plans each space, then writes the registers.
-    pub(super) fn carry_out<S: ConfigSpace>(
+    /// Allocates each space, then programs the registers.
+    pub(super) fn assign<S: ConfigSpace>(
         mut self,
         topology: &mut Topology,
         policy: &AssignPolicy,
         config: &mut S,
     ) {
         for kind in KINDS {
-            let left = self.plan_space(topology, policy, kind);
-            if kind == Kind::Memory && !self.pools.is_high {
-                // Without memory beyond 4 GiB prefetchable windows share the
-                // rest.
-                self.pools.prefetchable = left.left;
+            let placement = self.assign_space(topology, policy, kind);
+            if kind == Kind::Memory && !self.apertures.is_high {
+                // Without memory beyond 4 GiB prefetchable windows share what
+                // is still free below.
+                self.apertures.prefetchable = placement.free;
             }
         }
-        for (function, sized) in topology.functions.iter_mut().zip(self.sized) {
+        for (function, probed) in topology.functions.iter_mut().zip(self.probed) {
             if function.host == self.host {
-                program::write(function, sized, config);
+                program::write(function, probed, config);
             }
         }
     }
 
-    fn plan_space(&self, topology: &mut Topology, policy: &AssignPolicy, kind: Kind) -> Placement {
+    fn assign_space(
+        &self,
+        topology: &mut Topology,
+        policy: &AssignPolicy,
+        kind: Kind,
+    ) -> Placement {
         let bridges: Vec<Bridge> = (0..self.tree.bridges.len())
             .map(|number| self.bridge(topology, number, kind))
             .collect();
-        let wanted: Vec<&BarRequest> = self.wanted.iter().filter(|bar| bar.kind == kind).collect();
-        let requests: Vec<Request> = wanted.iter().map(|bar| bar.request).collect();
+        let of_kind: Vec<&BarRequest> = self
+            .requests
+            .iter()
+            .filter(|bar| bar.kind == kind)
+            .collect();
+        let requests: Vec<Request> = of_kind.iter().map(|bar| bar.request).collect();
         let (granule, padding) = match kind {
             Kind::Io => (IO_GRANULE, policy.hot_plug_io),
             Kind::Memory => (MEMORY_GRANULE, policy.hot_plug_memory),
@@ -166,12 +175,12 @@ impl<'a> HostAssignment<'a> {
         let space = AddressSpace {
             bridges: &bridges,
             requests: &requests,
-            pools: self.pools.of(kind),
+            apertures: self.apertures.of(kind),
             granule,
             padding,
         };
-        let placement = space.place();
-        for (wanted, address) in wanted.iter().zip(&placement.requests) {
+        let placement = space.place_all();
+        for (wanted, address) in of_kind.iter().zip(&placement.requests) {
             let function = &mut topology.functions[wanted.function];
             function.bars[wanted.bar].address = *address;
             if address.is_none() {
@@ -188,12 +197,12 @@ impl<'a> HostAssignment<'a> {
 
     fn bridge(&self, topology: &Topology, number: usize, kind: Kind) -> Bridge {
         let forwards = |index: usize| {
-            let sized = &self.sized[index];
+            let probed = &self.probed[index];
             match kind {
-                Kind::Io => sized.io_window,
+                Kind::Io => probed.io_window,
                 Kind::Memory => true,
-                Kind::Prefetchable if self.pools.is_high => sized.prefetchable_64,
-                Kind::Prefetchable => sized.prefetchable_64 || sized.prefetchable_32,
+                Kind::Prefetchable if self.apertures.is_high => probed.prefetchable_64,
+                Kind::Prefetchable => probed.prefetchable_64 || probed.prefetchable_32,
             }
         };
         let index = self.tree.bridges[number];
@@ -220,7 +229,7 @@ fn describe_unplaced(
             index,
             kind,
             size,
-            largest_free: placement.largest_left(),
+            largest_free: placement.largest_free(),
         }
     } else {
         AnomalyKind::BarNotForwarded { index, kind, size }

@@ -1,35 +1,37 @@
-//! Gives BARs and bridge windows their addresses.
+//! Assigns addresses to BARs and bridge windows.
 //!
-//! First every register is asked what it can do, with decode off. Then each
-//! address space of each host bridge is planned by itself: sizes go up from
-//! the leaves, addresses come down. Last the registers are written. What does
-//! not fit stays disabled and is named, with its size and what was left.
+//! First every register is [probed](probe), with decode off. Then each address
+//! space of each host bridge is [allocated](allocate) by itself: sizes are
+//! summed up from the leaves, addresses are placed from the root down. Last the
+//! registers are [programmed](program). What does not fit stays disabled and
+//! is an anomaly, with its size and the largest free range.
 //!
-//! In a host bridge that is to be preserved, addresses are read as they are.
+//! Below a host bridge that is preserved, addresses are read as they are.
 
+mod allocate;
+mod apertures;
 mod host;
-mod plan;
-mod pools;
+mod probe;
 mod program;
-mod size;
 
 use alloc::vec::Vec;
 use core::ops::Deref;
 
-use super::decode::{read_bars, windows};
+use super::decode::{read_bars, read_windows};
 use super::{Anomaly, AnomalyKind, ConfigAccess, ConfigOffset, ConfigSpace, Step, Topology, Width};
 use host::HostAssignment;
-use size::{ProbedResources, ResourceProbe};
+use probe::{ProbedResources, ResourceProbe};
 
 /// What assignment may decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignPolicy {
-    /// Bytes of memory that a hot-plug capable port gets at least.
+    /// Bytes of memory that are assigned to a hot-plug capable port at least.
     pub hot_plug_memory: u64,
-    /// Bytes of prefetchable memory that a hot-plug capable port gets at
-    /// least.
+    /// Bytes of prefetchable memory that are assigned to a hot-plug capable
+    /// port at least.
     pub hot_plug_prefetchable: u64,
-    /// Bytes of I/O space that a hot-plug capable port gets at least.
+    /// Bytes of I/O space that are assigned to a hot-plug capable port at
+    /// least.
     pub hot_plug_io: u64,
 }
 
@@ -104,14 +106,14 @@ pub fn assign<S: ConfigSpace>(
     policy: &AssignPolicy,
     config: &mut S,
 ) -> Assigned {
-    let found: Vec<ProbedResources> = (0..topology.functions.len())
-        .map(|index| size_function(&mut topology, index, config))
+    let probed: Vec<ProbedResources> = (0..topology.functions.len())
+        .map(|index| probe_function(&mut topology, index, config))
         .collect();
     for host in 0..topology.hosts.len() {
         if topology.hosts[host].0.preserve {
             read_found(&mut topology, host, config);
         } else {
-            HostAssignment::new(&topology, host, &found).carry_out(&mut topology, policy, config);
+            HostAssignment::new(&topology, host, &probed).assign(&mut topology, policy, config);
         }
     }
     topology.record_faults(config);
@@ -126,7 +128,7 @@ pub fn assign<S: ConfigSpace>(
     Assigned { topology, counts }
 }
 
-fn size_function<S: ConfigSpace>(
+fn probe_function<S: ConfigSpace>(
     topology: &mut Topology,
     index: usize,
     config: &mut S,
@@ -137,16 +139,16 @@ fn size_function<S: ConfigSpace>(
     }
     let total_vfs = function.sriov.map_or(0, |sriov| sriov.total_vfs);
     let found = config.is_present(function.sbdf).then(|| {
-        let sizer = ResourceProbe {
+        let probe = ResourceProbe {
             config,
             function: function.sbdf,
             header_type: function.header_type,
             class_code: function.class_code,
             out: ProbedResources::default(),
         };
-        sizer.run(total_vfs)
+        probe.run(total_vfs)
     });
-    // What was read of one that is gone is no answer.
+    // What was read of one that is gone means nothing.
     let Some(mut found) = found.filter(|_| config.is_present(function.sbdf)) else {
         let during = Step::Sizing;
         let kind = AnomalyKind::StoppedAnswering { during };
@@ -159,7 +161,7 @@ fn size_function<S: ConfigSpace>(
     found
 }
 
-/// Takes the addresses of a preserved host bridge as they are.
+/// Reads the addresses below a preserved host bridge as they are.
 fn read_found<S: ConfigSpace>(topology: &mut Topology, host: usize, config: &mut S) {
     for function in topology.functions.iter_mut().filter(|f| f.host == host) {
         let sbdf = function.sbdf;
@@ -167,7 +169,7 @@ fn read_found<S: ConfigSpace>(topology: &mut Topology, host: usize, config: &mut
         let bars = &mut function.bars;
         read_bars(function.header_type, &mut read, &mut |bar| bars.push(bar));
         if let Some(bridge) = &mut function.bridge {
-            let found = windows(&mut read);
+            let found = read_windows(&mut read);
             bridge.io = found.io;
             bridge.memory = found.memory;
             bridge.prefetchable = found.prefetchable;

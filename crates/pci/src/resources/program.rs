@@ -1,14 +1,14 @@
-//! Writes planned addresses into the registers.
+//! Programs BARs, windows and decode enables with the assigned addresses.
 
 use super::Kind;
-use super::size::{FIRST_VF_INDEX, ProbedResources, ROM_INDEX};
+use super::probe::{FIRST_VF_INDEX, ProbedResources, ROM_INDEX};
 use crate::decode::rom_register;
 use crate::registers::{
     BAR0, COMMAND, IO_BASE, MEMORY_BASE, PREFETCHABLE_BASE, PREFETCHABLE_BASE_UPPER,
     PREFETCHABLE_LIMIT_UPPER, command, extended, sr_iov,
 };
 use crate::{
-    AnomalyKind, BarKind, BridgeWindow, ConfigOffset, ConfigSpace, Function, Sbdf, Topology, Width,
+    AnomalyKind, BarKind, ConfigOffset, ConfigSpace, Function, PciRange, Sbdf, Topology, Width,
 };
 
 /// Records the windows of one space in the bridges they belong to.
@@ -16,29 +16,25 @@ pub(super) fn set_windows(
     topology: &mut Topology,
     bridges: &[usize],
     kind: Kind,
-    windows: &[Option<(u64, u64)>],
+    windows: &[Option<PciRange>],
 ) {
     for (&index, window) in bridges.iter().zip(windows) {
         let Some(bridge) = &mut topology.functions[index].bridge else {
             continue;
         };
-        let window = window.map(|(base, size)| BridgeWindow {
-            base,
-            limit: base + (size - 1),
-        });
         match kind {
-            Kind::Io => bridge.io = window,
-            Kind::Memory => bridge.memory = window,
-            Kind::Prefetchable => bridge.prefetchable = window,
+            Kind::Io => bridge.io = *window,
+            Kind::Memory => bridge.memory = *window,
+            Kind::Prefetchable => bridge.prefetchable = *window,
         }
     }
 }
 
-/// Writes the addresses of one function, then turns on the decoding of the
-/// spaces in which all its BARs have one.
+/// Programs the addresses of one function, then enables decoding of the spaces
+/// in which all its BARs have one.
 pub(super) fn write<S: ConfigSpace>(
     function: &mut Function,
-    sized: &ProbedResources,
+    probed: &ProbedResources,
     config: &mut S,
 ) {
     let mut out = Writer {
@@ -56,7 +52,7 @@ pub(super) fn write<S: ConfigSpace>(
         }
     }
     if function.bridge.is_some() {
-        out.windows(function, sized);
+        out.windows(function, probed);
     }
     let enabled = enabled_spaces(function);
     if enabled != 0 {
@@ -128,12 +124,12 @@ impl<S: ConfigSpace> Writer<'_, S> {
 
     /// Writes the windows of a bridge and reads back those that may be
     /// hardwired; the read is the one that fills the cache.
-    fn windows(&mut self, function: &mut Function, sized: &ProbedResources) {
+    fn windows(&mut self, function: &mut Function, probed: &ProbedResources) {
         let Some(bridge) = function.bridge else {
             return;
         };
         if let Some(io) = bridge.io {
-            let value = (io.base >> 8 & 0xf0) | (io.limit & 0xf000);
+            let value = (io.base() >> 8 & 0xf0) | (io.limit() & 0xf000);
             self.write(IO_BASE, Width::Word, value as u32);
         }
         let memory = window_value(bridge.memory);
@@ -145,12 +141,12 @@ impl<S: ConfigSpace> Writer<'_, S> {
                 read: found,
             });
         }
-        if !(sized.prefetchable_64 || sized.prefetchable_32) {
+        if !(probed.prefetchable_64 || probed.prefetchable_32) {
             return;
         }
-        if sized.prefetchable_64 {
+        if probed.prefetchable_64 {
             let (base, limit) = match bridge.prefetchable {
-                Some(window) => ((window.base >> 32) as u32, (window.limit >> 32) as u32),
+                Some(window) => ((window.base() >> 32) as u32, (window.limit() >> 32) as u32),
                 None => (0, 0),
             };
             self.write(PREFETCHABLE_BASE_UPPER, Width::Dword, base);
@@ -176,9 +172,11 @@ impl<S: ConfigSpace> Writer<'_, S> {
 
 /// Base and limit of a memory window as its register holds them; closed where
 /// there is none.
-fn window_value(window: Option<BridgeWindow>) -> u32 {
+fn window_value(window: Option<PciRange>) -> u32 {
     match window {
-        Some(window) => (window.base >> 16 & 0xfff0) as u32 | (window.limit & 0xfff0_0000) as u32,
+        Some(window) => {
+            (window.base() >> 16 & 0xfff0) as u32 | (window.limit() & 0xfff0_0000) as u32
+        }
         None => 0x0000_fff0,
     }
 }

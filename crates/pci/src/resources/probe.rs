@@ -1,9 +1,9 @@
-//! Finds out what each BAR and window register can do, by writing to it with
-//! decode off.
+//! Probes each BAR and window register: what it implements shows when ones are
+//! written to it, with decode off.
 
 use alloc::vec::Vec;
 
-use crate::decode::{address_bits, bar_count, bar_type, rom_register};
+use crate::decode::{BarWalk, address_bits, bar_count, bar_type, rom_register};
 use crate::registers::{
     BAR0, COMMAND, IO_BASE, PREFETCHABLE_BASE, capability, command, extended, sr_iov,
 };
@@ -14,7 +14,7 @@ pub(super) const ROM_INDEX: u8 = 6;
 /// Resource index of the first VF BAR.
 pub(super) const FIRST_VF_INDEX: u8 = 7;
 
-/// What the sizing of one function found.
+/// What probing the registers of one function found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProbedResources {
     pub(super) bars: Vec<Bar>,
@@ -27,7 +27,7 @@ pub(super) struct ProbedResources {
     pub(super) anomalies: Vec<AnomalyKind>,
 }
 
-/// Sizes one function through the cache.
+/// Probes the BARs and windows of one function.
 pub(super) struct ResourceProbe<'a, S> {
     pub(super) config: &'a mut S,
     pub(super) function: Sbdf,
@@ -44,11 +44,11 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         self.disable_decode();
         let fixed = self.enhanced_allocation();
         let count = bar_count(self.header_type);
-        self.size_bars(BAR0, count, 0, &fixed);
+        self.probe_bars(BAR0, count, 0, &fixed);
         if let Some(register) = rom_register(self.header_type)
             && !fixed.iter().any(|bar| bar.index == ROM_INDEX)
         {
-            self.size_rom(register);
+            self.probe_rom(register);
         }
         let sr_iov = self
             .config
@@ -56,7 +56,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         if let Some(base) = sr_iov
             && total_vfs > 0
         {
-            self.size_bars(base + sr_iov::VF_BAR0, 6, FIRST_VF_INDEX, &fixed);
+            self.probe_bars(base + sr_iov::VF_BAR0, 6, FIRST_VF_INDEX, &fixed);
         }
         self.out.bars.extend(fixed);
         self.out.bars.sort_by_key(|bar| bar.index);
@@ -66,7 +66,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         self.out
     }
 
-    /// A host bridge decodes memory whatever its Command register says, so
+    /// A host bridge decodes memory whatever its Command register holds, so
     /// that ones in its BARs would capture addresses of others.
     fn is_host_bridge(&self) -> bool {
         self.class_code >> 8 == 0x0600
@@ -93,13 +93,13 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         }
     }
 
-    /// BARs `first`.. of the registers from `base` on.
-    fn size_bars(&mut self, base: u16, count: u8, first: u8, fixed: &[Bar]) {
-        let mut number = 0;
-        while number < count {
+    /// The BARs in the `count` registers from `base` on; `first` is the resource
+    /// index of the first one.
+    fn probe_bars(&mut self, base: u16, count: u8, first: u8, fixed: &[Bar]) {
+        let mut walk = BarWalk::new(count);
+        while let Some(number) = walk.next() {
             let register = base + 4 * u16::from(number);
             let index = first + number;
-            number += 1;
             if fixed.iter().any(|bar| bar.index == index) || self.is_legacy_ide(index) {
                 continue;
             }
@@ -117,16 +117,15 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
             };
             let mut address_mask = u64::from(address_bits(kind, mask));
             if kind == BarKind::Memory64 {
-                if number == count {
+                if !walk.skip_upper_half() {
                     self.reject_bar(register, AnomalyKind::BarWithoutUpperHalf { index });
                     continue;
                 }
                 let upper = self.probe_writable_bits(register + 4, u32::MAX);
                 address_mask |= u64::from(upper) << 32;
-                number += 1;
             } else {
                 // Upper bits that a 32-bit BAR does not have do not matter,
-                // nor those that an I/O BAR of 16 bits leaves out.
+                // nor those that an I/O BAR of 16 bits does not implement.
                 address_mask |= 0xffff_ffff_0000_0000;
                 if kind == BarKind::Io && mask >> 16 == 0 {
                     address_mask |= 0xffff_0000;
@@ -157,7 +156,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
     }
 
     /// IDE in compatibility mode decodes fixed ports, whatever BARs 0 to 3
-    /// say (PCI IDE Controller 1.0, 2.1).
+    /// hold (PCI IDE Controller 1.0, 2.1).
     fn is_legacy_ide(&self, index: u8) -> bool {
         let interface = self.class_code & 0xff;
         self.class_code >> 8 == 0x0101
@@ -168,7 +167,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
             }
     }
 
-    fn size_rom(&mut self, register: u16) {
+    fn probe_rom(&mut self, register: u16) {
         // The enable bit stays off.
         let mask = self.probe_writable_bits(register, 0xffff_f800);
         let address = address_bits(BarKind::Rom, mask);
@@ -194,13 +193,13 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         self.dword(register)
     }
 
-    /// Leaves a BAR alone that does not follow the rules.
+    /// Clears a BAR that violates the specification, and reports it.
     fn reject_bar(&mut self, register: u16, kind: AnomalyKind) {
         self.clear(register);
         self.out.anomalies.push(kind);
     }
 
-    /// Writes 0 to a register that need not take it.
+    /// Writes 0 to a register that need not hold it.
     fn clear(&mut self, register: u16) {
         self.write(register, Width::Dword, 0);
         self.config.invalidate_register(self.function, register);
@@ -231,12 +230,12 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
             let low = self.dword(at + 4);
             let offset_low = self.dword(at + 8);
             let mut field = at + 12;
-            let mut upper = |sizer: &mut Self, low: u32| {
+            let mut upper = |probe: &mut Self, low: u32| {
                 if low & SIXTY_FOUR_BIT == 0 {
                     return 0;
                 }
                 field += 4;
-                u64::from(sizer.dword(field - 4)) << 32
+                u64::from(probe.dword(field - 4)) << 32
             };
             let address = u64::from(low & !3) | upper(self, low);
             let last = u64::from(offset_low | 3) | upper(self, offset_low);
@@ -270,8 +269,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         bars
     }
 
-    /// Closes the I/O and prefetchable windows, and finds out by that whether
-    /// they exist (PCIe 7.5.1.3.6, 7.5.1.3.9): both are optional.
+    /// Closes the I/O and prefetchable windows, which shows whether they exist (PCIe 7.5.1.3.6, 7.5.1.3.9): both are optional.
     fn probe_windows(&mut self) {
         self.write(IO_BASE, Width::Word, 0x00f0);
         self.out.io_window = self.dword(IO_BASE) & 0xf0f0 == 0x00f0;

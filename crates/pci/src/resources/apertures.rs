@@ -1,17 +1,17 @@
-//! The addresses that a host bridge has to give.
+//! The addresses below a host bridge that are free to be assigned.
 
 use alloc::vec::Vec;
 
 use super::Kind;
-use super::plan::Aperture;
 use crate::decode::MEMORY_GRANULE;
-use crate::{BarKind, HostBridge, Topology, WindowKind};
+use crate::{BarKind, HostBridge, PciRange, Topology, WindowKind};
 
-/// What the windows of a host bridge leave free, by space.
+/// What is free in the windows of a host bridge, by space: each list sorted,
+/// its ranges disjoint.
 pub(super) struct Apertures {
-    io: Vec<Aperture>,
-    memory: Vec<Aperture>,
-    pub(super) prefetchable: Vec<Aperture>,
+    io: Vec<PciRange>,
+    memory: Vec<PciRange>,
+    pub(super) prefetchable: Vec<PciRange>,
     /// Whether there is memory beyond 4 GiB, which is what the prefetchable
     /// windows of bridges are for.
     pub(super) is_high: bool,
@@ -22,7 +22,7 @@ pub(super) struct Apertures {
 
 impl Apertures {
     pub(super) fn new(topology: &Topology, host: usize) -> Self {
-        /// Ports below belong to devices that decode them unasked.
+        /// Ports below are those of legacy devices, which decode them unassigned.
         const FIRST_IO: u64 = 0x1000;
         /// Bridges decode 16 bits of I/O addresses.
         const IO_END: u64 = 0x1_0000;
@@ -31,7 +31,7 @@ impl Apertures {
         const FIRST_MEMORY: u64 = MEMORY_GRANULE;
 
         let bridge: &HostBridge = &topology.hosts[host].0;
-        let mut pools = Self {
+        let mut found = Self {
             io: Vec::new(),
             memory: Vec::new(),
             prefetchable: Vec::new(),
@@ -42,18 +42,18 @@ impl Apertures {
             let base = window.pci_address;
             let end = base.saturating_add(window.size);
             match window.kind {
-                WindowKind::Io => clip(&mut pools.io, base.max(FIRST_IO), end.min(IO_END)),
+                WindowKind::Io => push_clipped(&mut found.io, base.max(FIRST_IO), end.min(IO_END)),
                 // A prefetchable window may merge reads, which a BAR that is
                 // not prefetchable does not stand.
                 WindowKind::Memory32 | WindowKind::Memory64 if end <= FOUR_GIB => {
                     if !window.prefetchable {
-                        clip(&mut pools.memory, base.max(FIRST_MEMORY), end);
+                        push_clipped(&mut found.memory, base.max(FIRST_MEMORY), end);
                     }
                 }
                 WindowKind::Memory32 => {}
                 WindowKind::Memory64 => {
-                    clip(&mut pools.prefetchable, base.max(FOUR_GIB), end);
-                    pools.is_high_prefetchable |= window.prefetchable;
+                    push_clipped(&mut found.prefetchable, base.max(FOUR_GIB), end);
+                    found.is_high_prefetchable |= window.prefetchable;
                 }
             }
         }
@@ -73,19 +73,22 @@ impl Apertures {
                     _ => 1,
                 };
                 let size = size.saturating_mul(count.into());
+                let size = size.min(u64::MAX - base);
                 let space = match bar.kind {
-                    BarKind::Io => &mut pools.io,
-                    _ if base < FOUR_GIB => &mut pools.memory,
-                    _ => &mut pools.prefetchable,
+                    BarKind::Io => &mut found.io,
+                    _ if base < FOUR_GIB => &mut found.memory,
+                    _ => &mut found.prefetchable,
                 };
-                reserve(space, base, base.saturating_add(size));
+                if let Some(range) = PciRange::from_size(base, size) {
+                    reserve(space, range);
+                }
             }
         }
-        for space in [&mut pools.io, &mut pools.memory, &mut pools.prefetchable] {
-            space.sort_by_key(|pool| pool.base);
+        for space in [&mut found.io, &mut found.memory, &mut found.prefetchable] {
+            space.sort_unstable();
         }
-        pools.is_high = !pools.prefetchable.is_empty();
-        pools
+        found.is_high = !found.prefetchable.is_empty();
+        found
     }
 
     /// The space for memory beyond 4 GiB, or what stands in for it.
@@ -97,7 +100,7 @@ impl Apertures {
         }
     }
 
-    pub(super) fn of(&self, kind: Kind) -> &[Aperture] {
+    pub(super) fn of(&self, kind: Kind) -> &[PciRange] {
         match kind {
             Kind::Io => &self.io,
             Kind::Memory => &self.memory,
@@ -106,20 +109,16 @@ impl Apertures {
     }
 }
 
-fn clip(pools: &mut Vec<Aperture>, base: u64, end: u64) {
-    if base < end {
-        pools.push(Aperture {
-            base,
-            size: end - base,
-        });
-    }
+/// Adds `base` to `end`, which is not included, if anything is between them.
+fn push_clipped(apertures: &mut Vec<PciRange>, base: u64, end: u64) {
+    let size = end.saturating_sub(base);
+    apertures.extend(PciRange::from_size(base, size));
 }
 
-/// Takes `base..end` out of `pools`.
-fn reserve(pools: &mut Vec<Aperture>, base: u64, end: u64) {
-    for pool in core::mem::take(pools) {
-        let pool_end = pool.base + pool.size;
-        clip(pools, pool.base, pool_end.min(base));
-        clip(pools, pool.base.max(end), pool_end);
+/// Takes `reserved` out of `apertures`.
+fn reserve(apertures: &mut Vec<PciRange>, reserved: PciRange) {
+    for aperture in core::mem::take(apertures) {
+        apertures.extend(aperture.below(reserved));
+        apertures.extend(aperture.above(reserved));
     }
 }
