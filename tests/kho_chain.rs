@@ -11,7 +11,7 @@ use warmbus_kho::preserved_map::Preserved;
 use warmbus_kho::{InheritedState, KhoAbi, PreviousHandover, PreviousHandoverError, Subtree};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::{PhysMemWrite, TestMemory};
+use warmbus_memory::{PhysMemoryWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
 use warmbus_pcsc_format::{
     FunctionRecord, Handover, Layout, Placement, VerifyError, VirtualRecord, build_inheriting,
@@ -363,7 +363,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 1..17),
     ) {
         let (mut memory, handover) = left_by_a_kernel(PageSize::K4, 0x8_0000);
-        warmbus_memory::PhysMemWrite::write(&mut memory, PhysAddr(BASE + at), &bytes);
+        warmbus_memory::PhysMemoryWrite::write(&mut memory, PhysAddr(BASE + at), &bytes);
         if let Ok(incoming) = read(&memory, &handover) {
             prop_assert!(incoming.entries.len() <= 2000 && incoming.held.len() <= 512);
         }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::{PhysMemWrite, TestMemory};
+use warmbus_memory::{PhysMemoryWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
 use warmbus_pcie_sim::proptest_config;
 use warmbus_pcsc_format::{
@@ -459,7 +459,7 @@ struct Counter {
     zeroed: u64,
 }
 
-impl PhysMemWrite for Counter {
+impl PhysMemoryWrite for Counter {
     fn write(&mut self, _: PhysAddr, bytes: &[u8]) {
         self.calls += 1;
         self.written += bytes.len() as u64;

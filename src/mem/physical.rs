@@ -1,9 +1,9 @@
 //! The memory that belongs to no part of the firmware, by physical address.
 
 use alloc::vec::Vec;
-use core::{fmt, ptr, slice};
+use core::{ptr, slice};
 
-use warmbus_memory::{MemoryRange, PhysAddr, PhysMemRead, RangeSet};
+use warmbus_memory::{MemoryRange, NotMemory, PhysMemory, RangeSet};
 
 /// All memory that is mapped and not in use by the firmware itself: payload,
 /// and the place for what Linux gets.
@@ -38,7 +38,7 @@ impl PhysicalMemory {
     }
 
     /// The bytes of `range`.
-    pub(crate) fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotOwned> {
+    pub(crate) fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
         let start = self.address(range)?;
         // SAFETY: `address` has checked that it is memory which nobody else
         // uses, and the borrow keeps `write` away.
@@ -48,7 +48,7 @@ impl PhysicalMemory {
     }
 
     /// The bytes of `range`, to be written to.
-    pub(crate) fn bytes_mut(&mut self, range: MemoryRange) -> Result<&mut [u8], NotOwned> {
+    pub(crate) fn bytes_mut(&mut self, range: MemoryRange) -> Result<&mut [u8], NotMemory> {
         let start = ptr::with_exposed_provenance_mut(self.address(range)?);
         // SAFETY: `address` has checked that it is memory which nobody else
         // uses, and the borrow keeps everybody else away.
@@ -60,10 +60,10 @@ impl PhysicalMemory {
         &mut self,
         from: MemoryRange,
         to: MemoryRange,
-    ) -> Result<(&[u8], &mut [u8]), NotOwned> {
+    ) -> Result<(&[u8], &mut [u8]), NotMemory> {
         let source = ptr::with_exposed_provenance(self.address(from)?);
         if from.overlaps(to) {
-            return Err(NotOwned { range: to });
+            return Err(NotMemory { range: to });
         }
         let target = self.bytes_mut(to)?;
         // SAFETY: as in `bytes`; the two do not overlap.
@@ -72,7 +72,7 @@ impl PhysicalMemory {
     }
 
     /// The address of `range`, if all of it is free memory.
-    fn address(&self, range: MemoryRange) -> Result<usize, NotOwned> {
+    fn address(&self, range: MemoryRange) -> Result<usize, NotMemory> {
         let is_slice = range.start.0 != 0 && isize::try_from(range.size).is_ok();
         if is_slice
             && self.mapped.contains_range(range)
@@ -80,31 +80,13 @@ impl PhysicalMemory {
         {
             Ok(range.start.0 as usize)
         } else {
-            Err(NotOwned { range })
+            Err(NotMemory { range })
         }
     }
 }
 
-impl PhysMemRead for PhysicalMemory {
-    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
-        self.bytes(MemoryRange::new(address, length)).ok()
+impl PhysMemory for PhysicalMemory {
+    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
+        self.bytes(range)
     }
 }
-
-/// A range is not all free memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotOwned {
-    range: MemoryRange,
-}
-
-impl fmt::Display for NotOwned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is not memory, or overlaps memory that is in use",
-            self.range
-        )
-    }
-}
-
-impl core::error::Error for NotOwned {}

@@ -24,9 +24,9 @@ use warmbus_linux::load_options::LoadOptions;
 use warmbus_linux::payload;
 use warmbus_linux::uefi::{SecureBoot, UefiState};
 use warmbus_machine::{
-    AcpiMemory, Machine, MemoryMap, Reservation, ReservationKind, map_runtime_services_flat,
+    Machine, MemoryMap, Reservation, ReservationKind, map_runtime_services_flat,
 };
-use warmbus_memory::MemoryRange;
+use warmbus_memory::{MemoryRange, NotMemory, PhysMemory};
 use warmbus_pci::{HostBridge, PhysAddr};
 
 use crate::arch::entry::leave_uefi;
@@ -215,15 +215,15 @@ fn written(map: &uefi::mem::memory_map::MemoryMapOwned) -> &[u8] {
 /// Memory that boot services have mapped.
 struct Mapped<'a>(MemoryMap<'a>);
 
-impl AcpiMemory for Mapped<'_> {
-    fn bytes(&self, address: PhysAddr, size: u64) -> Option<&[u8]> {
-        if address.0 == 0 || !self.0.is_memory(address, size) {
-            return None;
+impl PhysMemory for Mapped<'_> {
+    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
+        if range.start.0 == 0 || !self.0.is_memory(range) {
+            return Err(NotMemory { range });
         }
-        let start = core::ptr::with_exposed_provenance(address.0 as usize);
+        let start = core::ptr::with_exposed_provenance(range.start.0 as usize);
         // SAFETY: all of it is memory, which UEFI maps one to one; tables do
         // not change.
-        Some(unsafe { core::slice::from_raw_parts(start, size as usize) })
+        Ok(unsafe { core::slice::from_raw_parts(start, range.size as usize) })
     }
 }
 

@@ -243,7 +243,7 @@ impl Received<'_> {
         let mut after = TestMemory::new(self.memory.base(), self.memory.bytes().len());
         let mut keep = |at: u64, size: u64| {
             let bytes = self.memory.get(PhysAddr(at), size as usize).unwrap();
-            warmbus_memory::PhysMemWrite::write(&mut after, PhysAddr(at), bytes);
+            warmbus_memory::PhysMemoryWrite::write(&mut after, PhysAddr(at), bytes);
         };
         for (&address, order) in &self.preserved {
             assert!(address >= base);

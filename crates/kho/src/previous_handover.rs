@@ -11,7 +11,7 @@ use core::fmt;
 use super::preserved_map::Preserved;
 use super::preserved_map::read::{self, ADDRESS_END, MapFault, number, u64_at};
 use super::{KhoAbi, MAX_SCRATCH_AREAS};
-use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemRead, RangeSet};
+use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemory, RangeSet};
 
 /// The subtree that this program writes itself.
 const PCSC_NODE: &[u8] = b"pcsc";
@@ -69,11 +69,11 @@ pub struct PreviousHandover {
 
 /// The scratch areas in the array at `array`.
 pub fn scratch_areas(
-    memory: &dyn PhysMemRead,
+    memory: &dyn PhysMemory,
     array: MemoryRange,
 ) -> Result<Vec<MemoryRange>, PreviousHandoverError> {
     let fault = PreviousHandoverError::Scratch { array };
-    let bytes = memory.get(array.start, array.size).ok_or(fault)?;
+    let bytes = memory.bytes(array).map_err(|_| fault)?;
     if bytes.len() > MAX_SCRATCH_AREAS * 16 {
         return Err(fault);
     }
@@ -89,7 +89,7 @@ impl PreviousHandover {
     /// are in the array at `array`, as the boot tree says. Its map may have
     /// `most` entries and as many pages.
     pub fn read(
-        memory: &dyn PhysMemRead,
+        memory: &dyn PhysMemory,
         root: MemoryRange,
         array: MemoryRange,
         most: usize,
@@ -101,7 +101,7 @@ impl PreviousHandover {
             .find(|size| size.bytes() == root.size)
             .ok_or(PreviousHandoverError::PageSize { size: root.size })?;
         let fault = PreviousHandoverError::Root { root };
-        let bytes = memory.get(root.start, root.size).ok_or(fault)?;
+        let bytes = memory.bytes(root).map_err(|_| fault)?;
         let mut has_abi = false;
         let mut map = None;
         let mut subtrees: Vec<Subtree> = Vec::new();
@@ -180,10 +180,10 @@ fn text(bytes: &[u8]) -> Option<String> {
 
 /// Adds to `blocks` where the memory of the old `pcsc` subtree starts, block by
 /// block. Nobody will look for it.
-fn obsolete_pcsc_pages(memory: &dyn PhysMemRead, own: &Subtree, blocks: &mut Vec<u64>) {
+fn obsolete_pcsc_pages(memory: &dyn PhysMemory, own: &Subtree, blocks: &mut Vec<u64>) {
     let mut look = || {
         let (start, size) = own.number("preserved-data").zip(own.number("blob-size"))?;
-        let bytes = memory.get(PhysAddr(start), size)?;
+        let bytes = memory.bytes(MemoryRange::new(PhysAddr(start), size)).ok()?;
         blocks.push(start);
         let (mut index, mut index_size) = (0, 0);
         read::each_property(bytes, &mut |_, name, value| {
@@ -196,7 +196,8 @@ fn obsolete_pcsc_pages(memory: &dyn PhysMemRead, own: &Subtree, blocks: &mut Vec
             (blocks.len() <= MAX_BLOCKS).then_some(())
         })?;
         // Some blocks are named by the index alone.
-        let records = memory.get(PhysAddr(index), index_size)?.chunks_exact(16);
+        let records = MemoryRange::new(PhysAddr(index), index_size);
+        let records = memory.bytes(records).ok()?.chunks_exact(16);
         blocks.push(index);
         blocks.extend(
             records

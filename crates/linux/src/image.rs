@@ -6,6 +6,7 @@
 use core::fmt;
 
 use warmbus_memory::PageSize;
+use warmbus_memory::bytes::{le_u32, le_u64};
 
 /// Bytes of the header.
 pub const HEADER_SIZE: usize = 64;
@@ -41,13 +42,14 @@ impl ImageHeader {
         let Some(header) = image.get(..HEADER_SIZE) else {
             return Err(ImageError::TooShort { bytes: image.len() });
         };
-        let found = u32_at(header, MAGIC_OFFSET);
+        let field = |offset| le_u64(header, offset).unwrap_or_default();
+        let found = le_u32(header, MAGIC_OFFSET).unwrap_or_default();
         if found != u32::from_le_bytes(MAGIC) {
             return Err(ImageError::NoMagic { found });
         }
-        let text_offset = u64_at(header, 8);
-        let image_size = u64_at(header, 16);
-        let flags = u64_at(header, 24);
+        let text_offset = field(8);
+        let image_size = field(16);
+        let flags = field(24);
         if image_size == 0 {
             return Err(ImageError::NoSize);
         }
@@ -153,18 +155,6 @@ impl fmt::Display for ImageError {
 }
 
 impl core::error::Error for ImageError {}
-
-/// The u32 at `offset` of a slice that is known to hold it.
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    let mut raw = [0; 4];
-    raw.copy_from_slice(&bytes[offset..offset + 4]);
-    u32::from_le_bytes(raw)
-}
-
-/// The u64 at `offset` of a slice that is known to hold it.
-fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    u64::from(u32_at(bytes, offset)) | u64::from(u32_at(bytes, offset + 4)) << 32
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use core::fmt;
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use warmbus_memory::bytes::{le_u16, le_u32};
 use warmbus_memory::crc32;
 
 /// Bytes by which the output grows at first; it doubles from there on.
@@ -114,10 +115,7 @@ fn is_gzip(file: &[u8]) -> bool {
 /// The payload of an EFI zboot file: its offset and size stand at 8 and 12,
 /// the name of the compression at 24.
 fn zboot(file: &[u8]) -> Result<KernelFormat<'_>, UnpackError> {
-    let word = |at: usize| -> Option<usize> {
-        let raw = file.get(at..at + 4)?;
-        Some(u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]) as usize)
-    };
+    let field = |offset| le_u32(file, offset).map(|field| field as usize);
     let name = file.get(24..56).ok_or(UnpackError::Truncated)?;
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     if name != b"gzip" {
@@ -125,8 +123,8 @@ fn zboot(file: &[u8]) -> Result<KernelFormat<'_>, UnpackError> {
             name: String::from_utf8_lossy(name).into_owned(),
         });
     }
-    let payload = word(8)
-        .zip(word(12))
+    let payload = field(8)
+        .zip(field(12))
         .and_then(|(offset, size)| file.get(offset..offset.checked_add(size)?));
     match payload {
         Some(payload) if is_gzip(payload) => Ok(KernelFormat::Gzip(payload)),
@@ -150,8 +148,8 @@ fn header_length(file: &[u8]) -> Result<usize, UnpackError> {
     }
     let mut length = fixed.len();
     if flags & EXTRA != 0 {
-        let size = file.get(length..length + 2).ok_or(UnpackError::Truncated)?;
-        length += 2 + usize::from(u16::from_le_bytes([size[0], size[1]]));
+        let size = le_u16(file, length).ok_or(UnpackError::Truncated)?;
+        length += 2 + usize::from(size);
     }
     for text in [NAME, COMMENT] {
         if flags & text != 0 {
@@ -160,8 +158,7 @@ fn header_length(file: &[u8]) -> Result<usize, UnpackError> {
         }
     }
     if flags & HEADER_CRC != 0 {
-        let stored = file.get(length..length + 2).ok_or(UnpackError::Truncated)?;
-        let stored = u16::from_le_bytes([stored[0], stored[1]]);
+        let stored = le_u16(file, length).ok_or(UnpackError::Truncated)?;
         if stored != crc32::checksum(&file[..length]) as u16 {
             return Err(UnpackError::GzipHeader { method, flags });
         }
@@ -209,11 +206,10 @@ fn inflate(
 /// Checks CRC and size behind the stream. Only zero padding may follow, which
 /// loaders that copy whole sectors leave.
 fn check_trailer(trailer: &[u8], output: &[u8]) -> Result<(), UnpackError> {
-    let Some((trailer, rest)) = trailer.split_at_checked(8) else {
+    let fields = (le_u32(trailer, 0), le_u32(trailer, 4), trailer.get(8..));
+    let (Some(crc), Some(size), Some(rest)) = fields else {
         return Err(UnpackError::Truncated);
     };
-    let crc = u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
-    let size = u32::from_le_bytes([trailer[4], trailer[5], trailer[6], trailer[7]]);
     if size != output.len() as u32 {
         return Err(UnpackError::Size {
             stored: size,

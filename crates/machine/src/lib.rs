@@ -23,7 +23,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-pub use acpi::{AcpiError, Memory as AcpiMemory};
+pub use acpi::AcpiError;
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
 pub use memory::{Reservation, ReservationKind};

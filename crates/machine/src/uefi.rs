@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Machine;
 use super::memory::{Reservation, ReservationKind};
+use warmbus_memory::bytes::{le_u32, le_u64};
 use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 const PAGE_SIZE: u64 = 4096;
@@ -58,13 +59,13 @@ impl<'a> MemoryMap<'a> {
         let bytes = if usable { self.bytes } else { &[] };
         let size = self.descriptor_size.max(DESCRIPTOR_SIZE);
         bytes.chunks_exact(size).filter_map(|raw| {
-            let size = number(raw, 24).checked_mul(PAGE_SIZE)?;
-            let base = number(raw, 8);
+            let size = le_u64(raw, 24)?.checked_mul(PAGE_SIZE)?;
+            let base = le_u64(raw, 8)?;
             base.checked_add(size)?;
             (size != 0).then_some(Descriptor {
-                kind: number(raw, 0) as u32,
+                kind: le_u32(raw, 0)?,
                 range: MemoryRange::new(PhysAddr(base), size),
-                attributes: number(raw, 32),
+                attributes: le_u64(raw, 32)?,
             })
         })
     }
@@ -95,17 +96,16 @@ impl<'a> MemoryMap<'a> {
             .map(|descriptor| descriptor.range)
     }
 
-    /// Whether all `size` bytes at `address` are memory of some kind, which
-    /// boot services have mapped.
+    /// Whether all of `range` is memory of some kind, which boot services have
+    /// mapped.
     #[must_use]
-    pub fn is_memory(&self, address: PhysAddr, size: u64) -> bool {
+    pub fn is_memory(&self, range: MemoryRange) -> bool {
         let is_memory = |kind| !matches!(kind, UNUSABLE | MAPPED_IO | MAPPED_IO_PORTS | UNACCEPTED);
         let memory = self
             .descriptors()
             .filter(|descriptor| is_memory(descriptor.kind))
             .map(|descriptor| descriptor.range);
-        let wanted = MemoryRange::new(address, size);
-        memory.collect::<RangeSet>().contains_range(wanted)
+        memory.collect::<RangeSet>().contains_range(range)
     }
 }
 
@@ -118,7 +118,7 @@ pub fn map_runtime_services_flat(map: &mut [u8], descriptor_size: usize) {
         return;
     }
     for raw in map.chunks_exact_mut(descriptor_size) {
-        if number(raw, 32) & RUNTIME != 0 {
+        if le_u64(raw, 32).is_some_and(|attributes| attributes & RUNTIME != 0) {
             raw.copy_within(8..16, 16);
         }
     }
@@ -148,11 +148,4 @@ impl Machine {
             })
             .collect();
     }
-}
-
-/// The 64 bits at `offset` of a descriptor.
-fn number(raw: &[u8], offset: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&raw[offset..offset + 8]);
-    u64::from_le_bytes(bytes)
 }

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use warmbus_memory::PhysMemWrite;
+use warmbus_memory::PhysMemoryWrite;
 use warmbus_memory::crc32::Crc32;
 use warmbus_pci::{ConfigOffset, PhysAddr, Sbdf};
 
@@ -211,7 +211,12 @@ impl FunctionRecord<'_> {
 
     /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
     /// in larger pages is not touched. The input has been checked.
-    pub(super) fn write(&self, address: PhysAddr, generation: u64, sink: &mut impl PhysMemWrite) {
+    pub(super) fn write(
+        &self,
+        address: PhysAddr,
+        generation: u64,
+        sink: &mut impl PhysMemoryWrite,
+    ) {
         let mut crc = Crc32::new();
         let bitmap_size = (CACHED - CACHEABLE) as usize;
         part(sink, &mut crc, address, self.data, CACHEABLE as usize);
@@ -346,7 +351,7 @@ impl FunctionRecord<'_> {
 /// Writes `bytes` at `address`, fills up with zeros to `size` and takes all of
 /// it into the CRC.
 fn part(
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
     crc: &mut Crc32,
     address: PhysAddr,
     bytes: &[u8],

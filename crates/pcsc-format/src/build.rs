@@ -11,7 +11,7 @@ use warmbus_fdt::{FdtError, FdtWriter};
 use warmbus_kho::{
     ARENA_BLOCK, InheritedState, MAX_SCRATCH_AREAS, METADATA, Subtree, native, preserved_map,
 };
-use warmbus_memory::{MemoryRange, PhysAddr, PhysMemWrite, crc32};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemoryWrite, crc32};
 use warmbus_pci::Sbdf;
 
 /// Version of the cacheability rules that the consumer compares with its own:
@@ -70,7 +70,7 @@ pub fn build(
     layout: &Layout,
     placement: &Placement<'_>,
     blocks: &[FunctionRecord<'_>],
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
 ) -> Result<Handover, BuildError> {
     build_inheriting(layout, placement, InheritedState::default(), blocks, sink)
 }
@@ -82,7 +82,7 @@ pub fn build_inheriting(
     placement: &Placement<'_>,
     inherited: InheritedState<'_>,
     blocks: &[FunctionRecord<'_>],
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
 ) -> Result<Handover, BuildError> {
     check(layout, placement, blocks)?;
     let at = |offset: u64| PhysAddr(placement.arena.0 + offset);
@@ -186,7 +186,7 @@ fn check(
 
 /// Writes `bytes` and zeroes the rest of a run of `run` bytes.
 fn put(
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
     address: PhysAddr,
     bytes: &[u8],
     run: u64,
@@ -201,7 +201,7 @@ fn put(
 }
 
 /// Zeroes what follows the first `used` bytes of a run.
-fn fill(sink: &mut impl PhysMemWrite, address: PhysAddr, used: u64, run: u64) {
+fn fill(sink: &mut impl PhysMemoryWrite, address: PhysAddr, used: u64, run: u64) {
     sink.zero(PhysAddr(address.0 + used), run - used);
 }
 

@@ -4,7 +4,7 @@
 
 use super::FunctionRecord;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemWrite;
+use warmbus_memory::PhysMemoryWrite;
 use warmbus_memory::crc32::Crc32;
 
 /// Bytes of the header of the index.
@@ -28,7 +28,7 @@ pub(super) fn write(
     stride: u64,
     generation: u64,
     address: PhysAddr,
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
 ) {
     let mut header = [0; INDEX_HEADER_SIZE as usize];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);

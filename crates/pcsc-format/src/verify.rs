@@ -12,6 +12,7 @@ use warmbus_kho::preserved_map::read::{self, Arena, MapFault, each_property, num
 use warmbus_kho::{KhoAbi, preserved_map};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
+use warmbus_memory::bytes::le_u32;
 use warmbus_memory::crc32;
 
 /// Where the extension of a block starts, where it says how much of it is
@@ -99,7 +100,7 @@ pub fn verify(
         let range = MemoryRange::new(PhysAddr(address), BLOCK_SIZE);
         preserved.holds("data block", range)?;
         let block = piece(arena, range)?;
-        let used = EXTENSION.saturating_add(u32_at(block, USED) as usize);
+        let used = EXTENSION.saturating_add(le_u32(block, USED).unwrap_or_default() as usize);
         let block = block
             .get(..used)
             .filter(|block| block.len() >= BLOCK_CRC + 4)
@@ -238,7 +239,12 @@ fn sealed(
 ) -> Result<(), VerifyError> {
     let range = MemoryRange::new(address, bytes.len() as u64);
     let computed = crc32::checksum_around(bytes, at).ok_or(VerifyError::Outside { range })?;
-    differs(what, address, u32_at(bytes, at), computed)
+    differs(
+        what,
+        address,
+        le_u32(bytes, at).unwrap_or_default(),
+        computed,
+    )
 }
 
 fn differs(
@@ -267,13 +273,6 @@ fn same(what: &'static str, expected: u64, found: u64) -> Result<(), VerifyError
         expected,
         found,
     })
-}
-
-/// The u32 at `offset` of a slice that is known to hold it.
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    let mut raw = [0; 4];
-    raw.copy_from_slice(&bytes[offset..offset + 4]);
-    u32::from_le_bytes(raw)
 }
 
 /// What is wrong with a handover in memory.

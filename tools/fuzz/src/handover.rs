@@ -7,7 +7,7 @@ use warmbus_cli::inspect;
 use warmbus_kho::{KhoAbi, PreviousHandover};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
-use warmbus_memory::{PhysMemWrite, TestMemory};
+use warmbus_memory::{PhysMemoryWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
 use warmbus_pcsc_format::{FunctionRecord, Handover, Layout, Placement};
 

@@ -8,7 +8,7 @@
 use super::{BitmapWriter, PageAllocator, Preserved, max_spans};
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemWrite;
+use warmbus_memory::PhysMemoryWrite;
 
 /// Binary logarithm of the bits of a bitmap that are used.
 const BITS_SHIFT: u32 = 12;
@@ -20,7 +20,7 @@ pub fn write(
     page_size: PageSize,
     entries: &[Preserved],
     pages: &mut PageAllocator,
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
 ) -> Option<PhysAddr> {
     let capacity = page_size.bytes() / RECORD - 1;
     let first = pages.take(sink)?;
@@ -60,7 +60,7 @@ pub fn write(
 }
 
 /// Fills in the order of a chunk and the number of its entries.
-fn close(chunk: PhysAddr, order: u32, used: u64, sink: &mut impl PhysMemWrite) {
+fn close(chunk: PhysAddr, order: u32, used: u64, sink: &mut impl PhysMemoryWrite) {
     sink.write(PhysAddr(chunk.0 + 8), &order.to_le_bytes());
     sink.write(PhysAddr(chunk.0 + 12), &(used as u32).to_le_bytes());
 }

@@ -7,7 +7,7 @@ pub mod read;
 use crate::KhoAbi;
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemWrite;
+use warmbus_memory::PhysMemoryWrite;
 
 /// One entry of the map: a naturally aligned block of `2^order` pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +59,7 @@ impl PageAllocator {
     }
 
     /// The next page, filled with zeros; `None` if there is none left.
-    pub fn take(&mut self, sink: &mut impl PhysMemWrite) -> Option<PhysAddr> {
+    pub fn take(&mut self, sink: &mut impl PhysMemoryWrite) -> Option<PhysAddr> {
         if self.next >= self.end {
             return None;
         }
@@ -83,7 +83,7 @@ pub struct BitmapWriter {
 
 impl BitmapWriter {
     /// Sets bit `bit` of the bitmap at `bitmap`.
-    pub fn set(&mut self, bitmap: PhysAddr, bit: u64, sink: &mut impl PhysMemWrite) {
+    pub fn set(&mut self, bitmap: PhysAddr, bit: u64, sink: &mut impl PhysMemoryWrite) {
         let at = PhysAddr(bitmap.0 + bit / 64 * 8);
         let mask = 1 << (bit % 64);
         match &mut self.word {
@@ -96,7 +96,7 @@ impl BitmapWriter {
     }
 
     /// Writes the last word.
-    pub fn flush(&mut self, sink: &mut impl PhysMemWrite) {
+    pub fn flush(&mut self, sink: &mut impl PhysMemoryWrite) {
         if let Some((address, word)) = self.word.take() {
             sink.write(address, &word.to_le_bytes());
         }
@@ -110,7 +110,7 @@ pub fn write(
     page_size: PageSize,
     entries: &[Preserved],
     pages: &mut PageAllocator,
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
 ) -> Option<PhysAddr> {
     if abi.has_radix_tree() {
         radix::write(page_size, entries, pages, sink)

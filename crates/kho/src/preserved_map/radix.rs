@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::{BitmapWriter, PageAllocator, Preserved, max_spans};
 use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemWrite;
+use warmbus_memory::PhysMemoryWrite;
 
 /// The shape of the tree for a page size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub fn write(
     page_size: PageSize,
     entries: &[Preserved],
     pages: &mut PageAllocator,
-    sink: &mut impl PhysMemWrite,
+    sink: &mut impl PhysMemoryWrite,
 ) -> Option<PhysAddr> {
     let shape = RadixGeometry::new(page_size);
     let keys = shape.keys(entries);

@@ -9,10 +9,8 @@ use alloc::vec::Vec;
 use crate::KhoAbi;
 use warmbus_fdt::{RawTree, Token};
 pub use warmbus_memory::ADDRESS_END;
-use warmbus_memory::MemoryRange;
-use warmbus_memory::PageSize;
-use warmbus_memory::PhysAddr;
-use warmbus_memory::PhysMemRead;
+use warmbus_memory::bytes::le_u64;
+use warmbus_memory::{MemoryRange, NotMemory, PageSize, PhysAddr, PhysMemory, slice_at};
 
 /// The memory that a handover is in.
 #[derive(Clone, Copy)]
@@ -24,15 +22,13 @@ pub struct Arena<'a> {
 impl<'a> Arena<'a> {
     /// The bytes of `range`, if all of it is here.
     pub fn get(&self, range: MemoryRange) -> Option<&'a [u8]> {
-        let start = usize::try_from(range.start.0.checked_sub(self.base.0)?).ok()?;
-        let end = start.checked_add(usize::try_from(range.size).ok()?)?;
-        self.bytes.get(start..end)
+        slice_at(self.base, self.bytes, range).ok()
     }
 }
 
-impl PhysMemRead for Arena<'_> {
-    fn get(&self, address: PhysAddr, length: u64) -> Option<&[u8]> {
-        self.get(MemoryRange::new(address, length))
+impl PhysMemory for Arena<'_> {
+    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
+        slice_at(self.base, self.bytes, range)
     }
 }
 
@@ -56,16 +52,12 @@ pub fn each_property(bytes: &[u8], see: &mut See<'_>) -> Option<()> {
 
 /// A property of exactly 8 bytes, in the byte order of the CPU.
 pub fn number(value: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(value.try_into().ok()?))
+    le_u64(value, 0).filter(|_| value.len() == 8)
 }
 
 /// The u64 at `offset`, 0 beyond the end.
 pub fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    let mut raw = [0; 8];
-    if let Some(found) = bytes.get(offset..offset + 8) {
-        raw.copy_from_slice(found);
-    }
-    u64::from_le_bytes(raw)
+    le_u64(bytes, offset).unwrap_or(0)
 }
 
 /// Pages of a map without entries that are read in any case.
@@ -92,7 +84,7 @@ pub struct Map {
 
 /// Reads the map whose first page is at `first`, with at most `most` entries.
 pub fn entries(
-    memory: &dyn PhysMemRead,
+    memory: &dyn PhysMemory,
     abi: KhoAbi,
     page_size: PageSize,
     first: PhysAddr,
@@ -124,7 +116,7 @@ pub fn entries(
 }
 
 struct Walk<'a> {
-    memory: &'a dyn PhysMemRead,
+    memory: &'a dyn PhysMemory,
     shift: u32,
     /// Pages of the map that were read. Each is read once, which ends every
     /// circle.
@@ -144,7 +136,8 @@ impl<'a> Walk<'a> {
         if self.visited.len() > 2 * self.most + MAX_EMPTY {
             return Err(MapFault::TooMany(self.most));
         }
-        self.memory.get(PhysAddr(at), size).ok_or(fault)
+        let range = MemoryRange::new(PhysAddr(at), size);
+        self.memory.bytes(range).map_err(|_| fault)
     }
 
     /// `2^order` pages at `start`, by the page of the map at `page`.

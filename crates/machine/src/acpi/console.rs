@@ -1,9 +1,9 @@
 //! The console that the SPCR names (Microsoft, Serial Port Console Redirection
 //! Table).
 
-use super::bytes::{u8_at, u64_at};
 use crate::early_devices::{Console, ConsoleKind};
 use warmbus_memory::PhysAddr;
+use warmbus_memory::bytes::le_u64;
 
 /// Interface type, and the address of the registers in a Generic Address
 /// Structure (ACPI 5.2.3.2).
@@ -20,11 +20,12 @@ const SIZE: u64 = 4096;
 pub(super) fn console(spcr: &[u8]) -> Option<Console> {
     const SYSTEM_MEMORY: u8 = 0;
 
-    if u8_at(spcr, ADDRESS_SPACE)? != SYSTEM_MEMORY {
+    let byte = |offset| spcr.get(offset).copied();
+    if byte(ADDRESS_SPACE)? != SYSTEM_MEMORY {
         return None;
     }
     // Debug Port Table 2, table 3.
-    let kind = match u8_at(spcr, INTERFACE)? {
+    let kind = match byte(INTERFACE)? {
         0x00 | 0x01 | 0x12 => ConsoleKind::Ns16550,
         0x03 | 0x0d | 0x0e => ConsoleKind::Pl011,
         _ => return None,
@@ -32,14 +33,14 @@ pub(super) fn console(spcr: &[u8]) -> Option<Console> {
     let (register_shift, access_width) = match kind {
         ConsoleKind::Pl011 => (2, 4),
         // Registers are as far apart as an access is wide.
-        ConsoleKind::Ns16550 => match (u8_at(spcr, ACCESS_SIZE)?, u8_at(spcr, REGISTER_WIDTH)?) {
+        ConsoleKind::Ns16550 => match (byte(ACCESS_SIZE)?, byte(REGISTER_WIDTH)?) {
             (1, _) | (0, 0..=8) => (0, 1),
             (2, _) | (0, 9..=16) => (1, 2),
             (3, _) | (0, 17..=32) => (2, 4),
             _ => return None,
         },
     };
-    let base = u64_at(spcr, ADDRESS)?;
+    let base = le_u64(spcr, ADDRESS)?;
     let usable = base != 0
         && base.is_multiple_of(u64::from(access_width))
         && base.checked_add(SIZE).is_some();

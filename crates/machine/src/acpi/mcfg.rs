@@ -4,11 +4,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::bytes::{u8_at, u16_at, u64_at};
 use super::scopes::RootBus;
 use super::tables::{HEADER_SIZE, Tables};
 use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
 use warmbus_memory::MemoryRange;
+use warmbus_memory::bytes::{le_u16, le_u64};
 use warmbus_pci::{BusRange, CamLayout, HostBridge, Mechanism, PhysAddr};
 
 /// Bytes between the header and the first entry.
@@ -60,10 +60,10 @@ pub(super) fn bridges(
 /// starts at its first bus.
 fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
     let numbers = (
-        u64_at(entry, 0),
-        u16_at(entry, 8),
-        u8_at(entry, 10),
-        u8_at(entry, 11),
+        le_u64(entry, 0),
+        le_u16(entry, 8),
+        entry.get(10).copied(),
+        entry.get(11).copied(),
     );
     let (Some(base), Some(segment), Some(first), Some(last)) = numbers else {
         return Vec::new();

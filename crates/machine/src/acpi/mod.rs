@@ -6,31 +6,32 @@
 //! AML tables. The windows of host bridges are computed by AML code and stay
 //! unknown; nothing is assigned on such a machine.
 
-mod bytes;
 mod console;
 mod mcfg;
 mod scopes;
+mod structures;
 mod tables;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-pub use tables::{AcpiError, Memory};
+pub use tables::AcpiError;
 
 use super::early_devices::{EarlyDevices, PsciConduit};
 use super::uefi::MemoryMap;
 use super::{Machine, Source};
-use bytes::{u16_at, u32_at, u64_at};
+use structures::structures;
 use tables::{HEADER_SIZE, Tables};
-use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
+use warmbus_memory::bytes::{le_u16, le_u32, le_u64};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory, RamRegion, RangeSet};
 
 impl Machine {
     /// Reads the tables that the RSDP at `rsdp` leads to. Memory is what `map`
     /// says.
     ///
     /// A damaged table costs what it describes, and becomes a warning.
-    pub fn from_acpi<M: Memory>(
-        memory: &M,
+    pub fn from_acpi(
+        memory: &dyn PhysMemory,
         rsdp: PhysAddr,
         map: &MemoryMap<'_>,
     ) -> Result<Self, AcpiError> {
@@ -70,7 +71,7 @@ fn conduit(fadt: &[u8]) -> Option<PsciConduit> {
     const COMPLIANT: u16 = 1;
     const USE_HVC: u16 = 1 << 1;
 
-    let flags = u16_at(fadt, BOOT_FLAGS)?;
+    let flags = le_u16(fadt, BOOT_FLAGS)?;
     (flags & COMPLIANT != 0).then_some(if flags & USE_HVC != 0 {
         PsciConduit::Hvc
     } else {
@@ -86,8 +87,8 @@ fn processors(madt: &[u8]) -> usize {
     const USABLE: u32 = 1 | 1 << 3;
 
     let is_usable =
-        |structure: &[u8]| u32_at(structure, FLAGS).is_some_and(|flags| flags & USABLE != 0);
-    bytes::structures(madt, HEADER_SIZE + 8)
+        |structure: &[u8]| le_u32(structure, FLAGS).is_some_and(|flags| flags & USABLE != 0);
+    structures(madt, HEADER_SIZE + 8)
         .filter(|&(kind, structure)| kind == GICC && is_usable(structure))
         .count()
 }
@@ -100,14 +101,14 @@ fn affinities(srat: &[u8]) -> Vec<RamRegion> {
     const MAX: usize = 1024;
 
     let affinity = |structure: &[u8]| {
-        let node = u32_at(structure, 2)?;
-        let (base, size) = (u64_at(structure, 8)?, u64_at(structure, 16)?);
-        let enabled = u32_at(structure, 28)? & ENABLED != 0;
+        let node = le_u32(structure, 2)?;
+        let (base, size) = (le_u64(structure, 8)?, le_u64(structure, 16)?);
+        let enabled = le_u32(structure, 28)? & ENABLED != 0;
         let range = MemoryRange::new(PhysAddr(base), size);
         let is_used = enabled && !range.is_empty() && range.fits();
         is_used.then_some(RamRegion { range, node })
     };
-    bytes::structures(srat, HEADER_SIZE + 12)
+    structures(srat, HEADER_SIZE + 12)
         .filter(|&(kind, _)| kind == MEMORY)
         .filter_map(|(_, structure)| affinity(structure))
         .take(MAX)

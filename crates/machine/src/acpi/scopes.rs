@@ -9,8 +9,8 @@
 
 use alloc::vec::Vec;
 
-use super::bytes::{u8_at, u16_at, u32_at};
 use super::tables::{HEADER_SIZE, Tables};
+use warmbus_memory::bytes::{le_u16, le_u32};
 use warmbus_memory::search::Finder;
 
 /// A bus that no bridge leads to.
@@ -95,9 +95,9 @@ fn number(code: &[u8]) -> Option<u32> {
     match code.first()? {
         0x00 => Some(0),
         0x01 => Some(1),
-        0x0a => u8_at(code, 1).map(u32::from),
-        0x0b => u16_at(code, 1).map(u32::from),
-        0x0c => u32_at(code, 1),
+        0x0a => code.get(1).copied().map(u32::from),
+        0x0b => le_u16(code, 1).map(u32::from),
+        0x0c => le_u32(code, 1),
         _ => None,
     }
 }

@@ -6,8 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::bytes::{u8_at, u32_at, u64_at};
-use warmbus_memory::PhysAddr;
+use warmbus_memory::bytes::{le_u32, le_u64};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory};
 
 /// Bytes of the header that every table starts with.
 pub(super) const HEADER_SIZE: usize = 36;
@@ -18,12 +18,6 @@ const RSDP_FIRST_PART: usize = 20;
 const MAX_TABLE: u32 = 16 << 20;
 /// More tables than any machine has.
 const MAX_TABLES: usize = 1024;
-
-/// Memory by physical address, as far as it may be looked at.
-pub trait Memory {
-    /// `size` bytes at `address`, or `None` where one of them is not memory.
-    fn bytes(&self, address: PhysAddr, size: u64) -> Option<&[u8]>;
-}
 
 /// Why the tables of ACPI cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,8 +118,8 @@ pub(super) struct Tables<'m> {
 impl<'m> Tables<'m> {
     /// Follows the RSDP at `rsdp`. A table that is damaged is left out, with a
     /// sentence in `warnings`.
-    pub(super) fn find<M: Memory>(
-        memory: &'m M,
+    pub(super) fn find(
+        memory: &'m dyn PhysMemory,
         rsdp: PhysAddr,
         warnings: &mut Vec<String>,
     ) -> Result<Self, AcpiError> {
@@ -143,7 +137,7 @@ impl<'m> Tables<'m> {
             ));
         }
         for entry in entries.take(MAX_TABLES) {
-            let address = PhysAddr(u64_at(entry, 0).unwrap_or(0));
+            let address = PhysAddr(le_u64(entry, 0).unwrap_or(0));
             match table(memory, address, None) {
                 Ok(table) => tables.list.push(table),
                 Err(error) => warnings.push(format!("an ACPI table is left out: {error}")),
@@ -177,56 +171,58 @@ impl<'m> Tables<'m> {
         const X_DSDT: usize = 140;
 
         let fadt = self.get(*b"FACP")?;
-        let address = u64_at(fadt, X_DSDT)
+        let address = le_u64(fadt, X_DSDT)
             .filter(|&address| address != 0)
-            .or_else(|| u32_at(fadt, DSDT).map(u64::from))?;
+            .or_else(|| le_u32(fadt, DSDT).map(u64::from))?;
         (address != 0).then_some(PhysAddr(address))
     }
 }
 
 /// The address of the XSDT.
-fn read_rsdp<M: Memory>(memory: &M, address: PhysAddr) -> Result<PhysAddr, AcpiError> {
+fn read_rsdp(memory: &dyn PhysMemory, address: PhysAddr) -> Result<PhysAddr, AcpiError> {
     let what = "RSDP";
     let gone = AcpiError::NotInMemory {
         what,
         address,
         size: RSDP_SIZE,
     };
-    let bytes = memory.bytes(address, RSDP_SIZE).ok_or(gone)?;
+    let range = MemoryRange::new(address, RSDP_SIZE);
+    let bytes = memory.bytes(range).map_err(|_| gone)?;
     if !bytes.starts_with(b"RSD PTR ") {
         return Err(AcpiError::Signature { what, address });
     }
-    let revision = u8_at(bytes, 15).unwrap_or(0);
+    let revision = bytes.get(15).copied().unwrap_or(0);
     if revision < 2 {
         return Err(AcpiError::Revision { revision });
     }
     for part in [&bytes[..RSDP_FIRST_PART], bytes] {
         check_sum(part, what, address)?;
     }
-    Ok(PhysAddr(u64_at(bytes, 24).unwrap_or(0)))
+    Ok(PhysAddr(le_u64(bytes, 24).unwrap_or(0)))
 }
 
 /// The table at `address`, which has to be the `wanted` one if one is.
-fn table<'m, M: Memory>(
-    memory: &'m M,
+fn table<'m>(
+    memory: &'m dyn PhysMemory,
     address: PhysAddr,
     wanted: Option<([u8; 4], &'static str)>,
 ) -> Result<Table<'m>, AcpiError> {
     let what = wanted.map_or("table", |(_, name)| name);
-    let gone = |size| AcpiError::NotInMemory {
-        what,
-        address,
-        size,
+    let read = |size| {
+        let bytes = memory.bytes(MemoryRange::new(address, size));
+        bytes.map_err(|_| AcpiError::NotInMemory {
+            what,
+            address,
+            size,
+        })
     };
-    let header = memory
-        .bytes(address, HEADER_SIZE as u64)
-        .ok_or(gone(HEADER_SIZE as u64))?;
+    let header = read(HEADER_SIZE as u64)?;
     let mut signature = [0; 4];
     signature.copy_from_slice(&header[..4]);
     if wanted.is_some_and(|(wanted, _)| wanted != signature) {
         return Err(AcpiError::Signature { what, address });
     }
-    let size = u32_at(header, 4).unwrap_or(0);
+    let size = le_u32(header, 4).unwrap_or(0);
     if (size as usize) < HEADER_SIZE || size > MAX_TABLE {
         return Err(AcpiError::Size {
             what,
@@ -234,9 +230,7 @@ fn table<'m, M: Memory>(
             size,
         });
     }
-    let bytes = memory
-        .bytes(address, size.into())
-        .ok_or(gone(size.into()))?;
+    let bytes = read(size.into())?;
     // The FACS has neither a header of this form nor a checksum, and is not in
     // the XSDT.
     check_sum(bytes, what, address)?;

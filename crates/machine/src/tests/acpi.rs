@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::uefi::MemoryMap;
-use crate::{AcpiError, AcpiMemory, Source};
+use crate::{AcpiError, Source};
+use warmbus_memory::{NotMemory, PhysMemory, slice_at};
 
 const SWITCH: &[u8] = include_bytes!("../../../../tests/fixtures/acpi/qemu-virt.tables");
 const ROOTS: &[u8] = include_bytes!("../../../../tests/fixtures/acpi/qemu-virt-roots.tables");
@@ -62,14 +63,13 @@ impl Tables {
     }
 }
 
-impl AcpiMemory for Tables {
-    fn bytes(&self, address: PhysAddr, size: u64) -> Option<&[u8]> {
-        let size = usize::try_from(size).ok()?;
+impl PhysMemory for Tables {
+    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
         // A table that was made longer may reach into the next one.
-        self.0.iter().rev().find_map(|(start, bytes)| {
-            let at = usize::try_from(address.0.checked_sub(*start)?).ok()?;
-            bytes.get(at..at.checked_add(size)?)
-        })
+        let mut tables = self.0.iter().rev();
+        tables
+            .find_map(|(start, bytes)| slice_at(PhysAddr(*start), bytes, range).ok())
+            .ok_or(NotMemory { range })
     }
 }
 
@@ -185,7 +185,7 @@ fn a_memory_map_that_makes_no_sense_is_no_memory() {
         (&map[..47], 48),
     ] {
         assert_eq!(MemoryMap::new(bytes, size).ram()[..], []);
-        assert!(!MemoryMap::new(bytes, size).is_memory(PhysAddr(0), 1));
+        assert!(!MemoryMap::new(bytes, size).is_memory(region(0, 1)));
     }
     let map = memory_map(&[
         (7, 0x1000, 0x1000),
@@ -205,7 +205,7 @@ fn a_memory_map_that_makes_no_sense_is_no_memory() {
         (u64::MAX, 2, false),
     ] {
         assert_eq!(
-            map.is_memory(PhysAddr(address), size),
+            map.is_memory(region(address, size)),
             expected,
             "{address:#x}"
         );
