@@ -5,26 +5,38 @@ use core::error::Error;
 
 use log::{LevelFilter, info, warn};
 use warmbus_boot::board::Completed;
+use warmbus_boot::decide::{preserves_config, recovers};
+use warmbus_boot::hosts::open_hosts;
+use warmbus_boot::loader::{LoadedLinux, Loader};
+use warmbus_boot::measured_access::MeasuredAccess;
 use warmbus_boot::options::Options;
-use warmbus_linux::payload::Payload;
-use warmbus_machine::{EarlyDevices, Machine};
-use warmbus_memory::MemoryRange;
+use warmbus_boot::pipeline::{Captured, Pipeline};
+use warmbus_boot::recorder::Recorder;
+use warmbus_linux::payload::{Payload, PayloadError};
+use warmbus_machine::{EarlyDevices, Machine, MachineError};
+use warmbus_memory::{MemoryRange, PhysMemory as _};
+use warmbus_pci::HostBridgeAccess;
 
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
-use crate::arch::timer::Timer;
+use crate::arch::timer::{Timer, stamp};
 use crate::boot_fdt::BootTree;
-use crate::chainload::{Linux, Loader};
-use crate::console::println;
+use crate::console::{self, println};
 use crate::image::Image;
-use crate::mem::heap;
-use crate::parallel_capture::Cores;
-use crate::phase_times::Phases;
+use crate::kernel_entry;
+use crate::mem::{self, heap};
+use crate::mmio::{self, Mmio};
+use crate::parallel_capture::{self, SecondaryCores};
 use crate::uefi::Handoff;
-use crate::{chainload, console, logger, mem, pipeline, recovery, report_output};
+use crate::{logger, recovery, report_output};
+
+/// The hardware, counted and timed.
+pub(crate) type Hardware = MeasuredAccess<HostBridgeAccess<Mmio>, Timer>;
+
+type BootError = Box<dyn Error>;
 
 /// Called by the first instructions, with the address of the device tree and
-/// the MMU off. `is_second` is not 0 where the start before this one broke.
+/// the MMU off. `is_second` is not 0 on a second start (see `recovery.rs`).
 pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
     let timer = Timer::start();
     let image = Image::running();
@@ -37,10 +49,13 @@ pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
-    // SAFETY: only where it is the second start.
-    let broke = (is_second != 0).then(|| unsafe { recovery::why() });
+    // SAFETY: only on the second start.
+    let failure = (is_second != 0).then(|| unsafe { recovery::previous_failure() });
 
-    finish(boot(timer, &image, &tree, mmu, broke), &image)
+    finish(
+        boot_from_device_tree(timer, &image, &tree, mmu, failure),
+        &image,
+    )
 }
 
 /// Called when UEFI was left, with the MMU off.
@@ -56,54 +71,48 @@ pub(crate) extern "C" fn start_after_uefi(handoff: *mut Handoff) -> ! {
     finish(boot_from_uefi(timer, &image, &handoff, mmu), &image)
 }
 
-/// Says how the boot ended and starts Linux, if it is there.
-fn finish(ending: Result<BootResult, Box<dyn Error>>, image: &Image) -> ! {
-    let ending = ending.unwrap_or_else(BootResult::failed);
-    match ending.result {
+/// Prints how the boot ended and starts Linux, if it is loaded.
+fn finish(result: Result<BootResult, BootError>, image: &Image) -> ! {
+    let BootResult { result, linux } = result.unwrap_or_else(|error| BootResult {
+        result: Err(error),
+        linux: None,
+    });
+    match result {
         Ok(()) => println!("warmbus: result: ok"),
         Err(error) => println!("warmbus: result: error: {error}"),
     }
-    if let Some(linux) = ending.linux {
+    if let Some(linux) = linux {
         recovery::disarm();
-        // SAFETY: nobody has written to the memory of Linux since it was
-        // loaded, which was the last thing that `boot` did with memory.
-        unsafe { linux.start(image) }
+        // SAFETY: nothing has written to the memory of Linux since it was
+        // loaded, which was the last thing that `run` did with memory.
+        unsafe { kernel_entry::start_linux(&linux, image) }
     }
     psci::off()
 }
 
 /// How a boot ends.
 struct BootResult {
-    result: Result<(), Box<dyn Error>>,
+    result: Result<(), BootError>,
     /// What is to be started then.
-    linux: Option<Linux>,
+    linux: Option<LoadedLinux>,
 }
 
-impl BootResult {
-    fn failed(error: Box<dyn Error>) -> Self {
-        Self {
-            result: Err(error),
-            linux: None,
-        }
-    }
-}
-
-/// One boot, from the device tree to the end. `broke` is why the start before
-/// this one broke, if one did.
-fn boot(
+/// A boot that a device tree describes. `failure` is why the start before this
+/// one failed, on a second start.
+fn boot_from_device_tree(
     timer: Timer,
     image: &Image,
     tree: &BootTree,
     mut mmu: Mmu,
-    broke: Option<&'static str>,
-) -> Result<BootResult, Box<dyn Error>> {
+    failure: Option<&'static str>,
+) -> Result<BootResult, BootError> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
     let completed = Completed::new(bytes);
     let bytes = completed.tree.as_deref().unwrap_or(bytes);
 
-    // A voice and a way out come first, so that all that follows can fail
-    // with a line. Without a readable tree there is neither.
+    // Console and PSCI come first, so that all that follows can fail with a
+    // line and power off. Without a readable tree there is neither.
     let early_devices = EarlyDevices::from_device_tree(bytes);
     psci::set_conduit(early_devices.psci);
     let console = early_devices.console.as_ref();
@@ -114,39 +123,47 @@ fn boot(
     let mut options = completed.options(&machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    let payload = chainload::find(bytes);
-    let is = |what: fn(&Payload<'_>) -> bool| payload.as_ref().is_ok_and(what);
-    // What runs on below a kernel that has just ended must not be disturbed.
-    options.preserve |= is(|found| found.from_kexec || found.handover.is_some());
-    // The kernel may be in what looks like an initrd.
-    let may_start = is(|found| found.kernel.is_some() || found.ramdisk.is_some());
-    if may_start && !options.probe_only && broke.is_none() {
-        // From here on there is a Linux that must not be lost.
+    let payload = match Payload::find(bytes) {
+        // A tree that cannot be read to its end has nothing to start.
+        Err(PayloadError::Tree(error)) => {
+            warn!("no kernel is looked for: {error}");
+            Ok(Payload::default())
+        }
+        found => found,
+    };
+    options.preserve = preserves_config(&options, payload.as_ref().ok());
+    if recovers(&options, payload.as_ref().ok(), failure.is_some()) {
         // SAFETY: the first start, on the only CPU.
         unsafe { recovery::arm(tree.address) };
     }
-    let described = BootInputs {
+    let inputs = BootInputs {
         machine: &machine,
         options: &options,
         completed: &completed,
         tree: bytes,
-        place: Some(tree.region()),
+        description: Some(tree.region()),
     };
-    let payload = payload.map_err(Into::into);
-    run(timer, image, &described, payload, mmu, broke)
+    run(
+        timer,
+        image,
+        &inputs,
+        payload.map_err(Into::into),
+        mmu,
+        failure,
+    )
 }
 
-/// The same for a machine that UEFI and ACPI describe. There is no second
-/// start: UEFI, which would have to load everything again, is gone.
+/// A boot that UEFI and ACPI describe. There is no second start: UEFI, which
+/// would have to load everything again, is gone.
 fn boot_from_uefi(
     timer: Timer,
     image: &Image,
     handoff: &Handoff,
     mut mmu: Mmu,
-) -> Result<BootResult, Box<dyn Error>> {
+) -> Result<BootResult, BootError> {
     let early_devices = &handoff.machine.early_devices;
     psci::set_conduit(early_devices.psci);
-    // Without a console the work is the same.
+    // The boot goes on without a console.
     let console = early_devices.console.as_ref();
     let opened = console.map_or(Ok(()), |console| console::open(console, &mut mmu));
     let options = Options::from_bootargs(&handoff.command_line);
@@ -156,79 +173,78 @@ fn boot_from_uefi(
     }
     let tree = handoff.state.device_tree();
     let tree = tree.map_err(|error| alloc::format!("no device tree can be made: {error}"))?;
-    let described = BootInputs {
+    let inputs = BootInputs {
         machine: &handoff.machine,
         options: &options,
         completed: &Completed::default(),
         tree: &tree,
-        place: None,
+        description: None,
     };
-    run(timer, image, &described, Ok(handoff.payload()), mmu, None)
+    run(timer, image, &inputs, Ok(handoff.payload()), mmu, None)
 }
 
-/// What the one before us says about the machine.
+/// What the previous boot stage says about the machine.
 struct BootInputs<'a> {
     machine: &'a Machine,
     options: &'a Options,
     completed: &'a Completed,
     /// The tree that Linux gets, with additions.
     tree: &'a [u8],
-    /// Where in memory the description is.
-    place: Option<MemoryRange>,
+    /// The memory that holds the description.
+    description: Option<MemoryRange>,
 }
 
-/// From a description, and what is to be started, to an end. `broke` is as
-/// for [`boot`].
+/// From a description to the end of a boot: memory, PCI, Linux, report.
+/// `failure` is as for [`boot_from_device_tree`].
 fn run(
     timer: Timer,
     image: &Image,
-    described: &BootInputs<'_>,
-    payload: Result<Payload<'_>, Box<dyn Error>>,
+    inputs: &BootInputs<'_>,
+    payload: Result<Payload<'_>, BootError>,
     mut mmu: Mmu,
-    broke: Option<&'static str>,
-) -> Result<BootResult, Box<dyn Error>> {
+    failure: Option<&'static str>,
+) -> Result<BootResult, BootError> {
     let &BootInputs {
         machine, options, ..
-    } = described;
+    } = inputs;
     let handover = payload.as_ref().ok().and_then(|found| found.handover);
-    let place = described.place;
-    let taken = mem::take(machine, image, place, handover, &mut mmu, broke.is_some());
-    let (memory, earlier) = taken?;
-    report_output::print_banner(machine, options, described.completed, image);
+    let (memory, previous) = mem::map_all(
+        machine,
+        image,
+        inputs.description,
+        handover,
+        &mut mmu,
+        failure.is_some(),
+    )?;
+    report_output::print_banner(machine, options, inputs.completed, image);
 
-    let mut phases = Phases::new(timer);
-    let mut outcome = match broke {
-        Some(why) => Err(why.into()),
-        None => pipeline::open(machine, options, &mut mmu)
-            .map(|(hosts, reach)| {
-                let cores = Cores::of(machine, options);
-                pipeline::run(&hosts, options, cores, reach, timer, &mut phases)
-            })
-            .map_err(Box::<dyn Error>::from),
+    let cores = SecondaryCores::of(machine, timer);
+    let mut recorder = Recorder::new(timer, cores, parallel_capture::requested(options));
+    let mut captured = match failure {
+        Some(failure) => Err(failure.into()),
+        None => capture(machine, options, &mut mmu, timer, &mut recorder).map_err(BootError::from),
     };
     let mut payload = payload?;
     if let Some(Ok(file)) = payload.ramdisk.map(|file| memory.bytes(file.range)) {
         payload.split(file);
     }
-    let loaded = match payload.kernel.filter(|_| !options.probe_only) {
-        None => None,
-        Some(kernel) => {
-            let loader = Loader {
-                machine,
-                options,
-                tree: described.tree,
-                payload: &payload,
-                kernel,
-                memory,
-                earlier: &earlier,
-                timer,
-            };
-            Some(loader.load(outcome.as_mut().ok(), &mut phases))
-        }
-    };
+    let kernel = payload.kernel.filter(|_| !options.probe_only);
+    let loaded = kernel.map(|kernel| {
+        let mut loader = Loader {
+            machine,
+            options,
+            tree: inputs.tree,
+            payload: &payload,
+            kernel,
+            memory,
+            previous: &previous,
+            generation: stamp(),
+        };
+        loader.load(captured.as_mut().ok(), &mut timer.clone(), &mut recorder)
+    });
 
-    if let Ok(outcome) = &outcome {
-        report_output::print_report(outcome, &phases, machine, options, image, timer);
+    if let Ok(captured) = &captured {
+        report_output::print_report(captured, &recorder, machine, options, image, timer);
     }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();
@@ -236,24 +252,36 @@ fn run(
         "{} of {} bytes of heap used, {} at most; {tables} of {all_tables} translation tables",
         heap.used, heap.size, heap.peak
     );
-    let (linux, result) = match loaded {
-        None => (None, Ok(())),
-        Some(Ok(linux)) => {
-            linux.tell();
-            if let Ok(outcome) = &outcome {
-                pipeline::settle(outcome.settled_at, timer);
-            }
-            (Some(linux), Ok(()))
+    let failure = captured.as_ref().map_or(None, Captured::failure);
+    let survey = captured.map(|captured| {
+        if matches!(loaded, Some(Ok(_))) {
+            captured.wait_until_sriov_readable(&mut timer.clone());
         }
-        Some(Err(error)) => (None, Err(error)),
-    };
-    let failure = outcome.map_or_else(Err, |outcome| {
-        outcome
-            .failure
-            .map_or(Ok(()), |failure| Err(failure.into()))
     });
+    let (linux, result) = match loaded.transpose() {
+        Ok(linux) => (linux, Ok(())),
+        Err(error) => (None, Err(error.into())),
+    };
+    if let Some(linux) = &linux {
+        console::print(format_args!("{}", linux.description));
+    }
+    let failure = failure.map_or(Ok(()), |failure| Err(failure.into()));
     Ok(BootResult {
-        result: result.and(failure),
+        result: result.and(survey).and(failure),
         linux,
     })
+}
+
+/// Runs the pipeline over the host bridges of `machine`.
+fn capture(
+    machine: &Machine,
+    options: &Options,
+    mmu: &mut Mmu,
+    timer: Timer,
+    recorder: &mut Recorder<Timer, SecondaryCores>,
+) -> Result<Captured<Hardware>, MachineError> {
+    let (hosts, access) = open_hosts(machine, options, |hosts| mmio::open(hosts, mmu))?;
+    let access = MeasuredAccess::new(access, timer);
+    let pipeline = Pipeline::from_options(options);
+    Ok(pipeline.run(&hosts, access, &mut timer.clone(), recorder))
 }

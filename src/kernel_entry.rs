@@ -3,8 +3,36 @@
 
 use core::arch::asm;
 
+use warmbus_boot::loader::LoadedLinux;
+
+use crate::arch::cache;
 use crate::arch::mmu::{self, SCTLR_ON};
+use crate::console::println;
 use crate::image::Image;
+use crate::mem::heap;
+
+/// Prints the last line and starts `linux`.
+///
+/// # Safety
+///
+/// Nothing may have been written since `linux` was loaded to the memory that it
+/// was loaded to.
+pub(crate) unsafe fn start_linux(linux: &LoadedLinux, image: &Image) -> ! {
+    println!(
+        "warmbus: starting Linux at {:#x}, {} the cache",
+        linux.entry,
+        if linux.without_cache.is_none() {
+            "with"
+        } else {
+            "without"
+        }
+    );
+    // Linux may use this memory before its caches are on.
+    cache::clean_and_invalidate_to_poc(heap::touched());
+    // SAFETY: both were loaded and cleaned; that nothing was written since is
+    // the contract of this function.
+    unsafe { enter_kernel(linux.entry, linux.tree.start.0, image) }
+}
 
 /// Turns MMU and caches off and enters the kernel at the exception level that
 /// the firmware was entered at.

@@ -80,12 +80,12 @@ pub(crate) fn rearm(was_armed: bool) {
     ARMED.store(was_armed, Ordering::Relaxed);
 }
 
-/// Why there is a second start.
+/// Why the first start failed, on the second one.
 ///
 /// # Safety
 ///
 /// To be called on the second start only.
-pub(crate) unsafe fn why() -> &'static str {
+pub(crate) unsafe fn previous_failure() -> &'static str {
     // SAFETY: by the contract of this function `again` has written it, and
     // nobody writes it any more.
     let all = unsafe { &*kept.0.get() };
@@ -103,7 +103,7 @@ pub(crate) unsafe fn why() -> &'static str {
 pub(crate) unsafe fn end(reason: fmt::Arguments<'_>) -> ! {
     // Once only: what breaks on the way there ends the second case.
     if ARMED.swap(false, Ordering::Relaxed) {
-        println!("warmbus: {reason}: starting again, without PCI");
+        println!("warmbus: {reason}: starting again without PCI");
         // SAFETY: armed, so that the tree is known; the rest is the contract
         // of this function.
         unsafe { again(reason) }

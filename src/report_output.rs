@@ -1,22 +1,23 @@
 //! Prints what the boot found, for people and for programs.
 
-use alloc::string::String;
 use core::fmt;
 
 use log::{debug, info, warn};
 use warmbus_boot::board::Completed;
 use warmbus_boot::options::Options;
+use warmbus_boot::pipeline::Captured;
+use warmbus_boot::recorder::Recorder;
 use warmbus_boot::report::console::Section;
-use warmbus_boot::report::{self, Accesses, CacheStatistics, CachedBytes, Facts, Report};
+use warmbus_boot::report::{self, Report, ReportInput};
 use warmbus_machine::Machine;
 
 use crate::arch::mmu;
 use crate::arch::timer::Timer;
+use crate::boot::Hardware;
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::mem::heap;
-use crate::phase_times::Phases;
-use crate::pipeline::Outcome;
+use crate::parallel_capture::SecondaryCores;
 
 /// Logs the version, the machine and its host bridges.
 pub(crate) fn print_banner(
@@ -66,26 +67,32 @@ pub(crate) fn print_banner(
     }
 }
 
-/// Prints the tree and the summary, and where it is asked for the report and
+/// Prints the tree and the summary, and where it is requested the report and
 /// the dump, each between two lines by which a program finds them.
 pub(crate) fn print_report(
-    outcome: &Outcome,
-    phases: &Phases,
+    captured: &Captured<Hardware>,
+    recorder: &Recorder<Timer, SecondaryCores>,
     machine: &Machine,
     options: &Options,
     image: &Image,
     timer: Timer,
 ) {
-    let cached = |function| {
-        let block = outcome.config.block(function)?;
-        Some(CachedBytes {
-            size: block.size(),
-            data: block.data(),
-            cacheable: block.cacheable_bytes(),
-            cached: block.cached_bytes(),
-        })
+    let input = ReportInput {
+        machine: report::Machine {
+            model: machine.model.clone(),
+            exception_level: if mmu::at_el2() { 2 } else { 1 },
+            cores: machine.cpus as u32,
+            memory_bytes: machine.memory.total(),
+            timer_hz: timer.frequency(),
+            image_bytes: image.region().size,
+            heap_peak_bytes: heap::usage().peak as u64,
+            bytes_per_function: 0,
+        },
+        anomalies: machine.warnings.clone(),
+        ..ReportInput::new(captured).with_recorded(recorder, &timer)
     };
-    let report = Report::new(facts(outcome, phases, machine, image, timer), &cached);
+    let cached = |function| report::cached_bytes(&captured.config, function);
+    let report = Report::new(input, &cached);
     let mut console = Console;
     // The console cannot fail: what it cannot print is lost.
     let _ = report::tree::write(&report, &mut console);
@@ -98,7 +105,7 @@ pub(crate) fn print_report(
     }
     if options.lspci {
         section(Section::Lspci, || {
-            report::lspci::write(&outcome.topology, &cached, &mut Console)
+            report::lspci::write(&captured.topology, &cached, &mut Console)
         });
     }
 }
@@ -116,68 +123,5 @@ impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         console::print(format_args!("{text}"));
         Ok(())
-    }
-}
-
-fn facts<'a>(
-    outcome: &'a Outcome,
-    phases: &Phases,
-    machine: &Machine,
-    image: &Image,
-    timer: Timer,
-) -> Facts<'a> {
-    Facts {
-        topology: &outcome.topology,
-        machine: report::Machine {
-            model: machine.model.clone(),
-            exception_level: if mmu::at_el2() { 2 } else { 1 },
-            cores: machine.cpus as u32,
-            memory_bytes: machine.memory.iter().map(|region| region.size).sum(),
-            timer_hz: timer.frequency(),
-            image_bytes: image.region().size,
-            heap_peak_bytes: heap::usage().peak as u64,
-            bytes_per_function: 0,
-        },
-        accesses: Accesses {
-            reads: outcome.accesses.reads,
-            writes: outcome.accesses.writes,
-            absent_probes: outcome.accesses.absent_probes,
-            most_reads_of_one_dword: u64::from(outcome.max_reads),
-            read_backs: outcome.accesses.read_backs,
-            cacheable_dwords: outcome.cacheable_dwords,
-        },
-        cache: CacheStatistics {
-            hits: outcome.statistics.hits,
-            misses: outcome.statistics.misses,
-            uncacheable: outcome.statistics.uncacheable,
-            writes: outcome.statistics.writes,
-            invalidations: outcome.statistics.invalidations,
-        },
-        phases: phases
-            .done
-            .iter()
-            .map(|phase| report::Phase {
-                name: phase.name.into(),
-                ticks: phase.ticks,
-                nanoseconds: timer.to_nanoseconds(phase.ticks),
-                config_ticks: phase.config_ticks,
-            })
-            .collect(),
-        self_check: outcome.self_check.as_ref().map(|check| report::SelfCheck {
-            bytes: check.bytes,
-            reads: check.reads,
-            differences: check
-                .differences
-                .iter()
-                .map(|difference| report::Difference {
-                    sbdf: difference.function,
-                    offset: difference.offset.get(),
-                    cached: difference.cached,
-                    hardware: difference.hardware,
-                })
-                .collect(),
-        }),
-        anomalies: machine.warnings.clone(),
-        result: outcome.failure.clone().map_or(Ok(()), Err::<(), String>),
     }
 }

@@ -1,10 +1,11 @@
 //! Time, from the generic timer of the processor.
 
+use core::time::Duration;
+
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0};
-use core::time::Duration;
 use tock_registers::interfaces::Readable;
-
+use warmbus_boot::measured_access::Ticks;
 use warmbus_pci::time::Clock;
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -34,11 +35,6 @@ impl Timer {
         }
     }
 
-    /// Ticks since the start.
-    pub(crate) fn ticks(&self) -> u64 {
-        counter().wrapping_sub(self.start)
-    }
-
     /// Ticks a second; 0 where it is not known.
     pub(crate) const fn frequency(&self) -> u64 {
         self.frequency
@@ -48,20 +44,9 @@ impl Timer {
     pub(crate) fn nanoseconds(&self) -> u64 {
         self.to_nanoseconds(self.ticks())
     }
-
-    /// Nanoseconds in `ticks`; 0 where the frequency is not known.
-    pub(crate) fn to_nanoseconds(self, ticks: u64) -> u64 {
-        let seconds = ticks.checked_div(self.frequency).unwrap_or(0);
-        let rest = ticks.checked_rem(self.frequency).unwrap_or(0);
-        // No overflow: the frequency, and so the rest, has 32 bits.
-        let below = (rest * NANOSECONDS).checked_div(self.frequency);
-        seconds
-            .saturating_mul(NANOSECONDS)
-            .saturating_add(below.unwrap_or(0))
-    }
 }
 
-/// A number that is not the same twice as long as the machine has power.
+/// A number that does not repeat while the machine has power.
 pub(crate) fn stamp() -> u64 {
     counter()
 }
@@ -70,6 +55,23 @@ fn counter() -> u64 {
     // Without it the counter may be read ahead of what comes before.
     barrier::isb(barrier::SY);
     CNTVCT_EL0.get()
+}
+
+impl Ticks for Timer {
+    /// Ticks since the start.
+    fn ticks(&self) -> u64 {
+        counter().wrapping_sub(self.start)
+    }
+
+    fn to_nanoseconds(&self, ticks: u64) -> u64 {
+        let seconds = ticks.checked_div(self.frequency).unwrap_or(0);
+        let rest = ticks.checked_rem(self.frequency).unwrap_or(0);
+        // No overflow: the frequency, and so the rest, has 32 bits.
+        let below = (rest * NANOSECONDS).checked_div(self.frequency);
+        seconds
+            .saturating_mul(NANOSECONDS)
+            .saturating_add(below.unwrap_or(0))
+    }
 }
 
 impl Clock for Timer {
@@ -81,7 +83,7 @@ impl Clock for Timer {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let end = self.nanoseconds().saturating_add(nanoseconds);
         // A round takes more than four nanoseconds, so a running clock ends
-        // the loop first; one that stands still does not hold it for ever.
+        // the loop first; one that stands still does not keep it running.
         for _ in 0..=nanoseconds / 4 {
             if self.nanoseconds() >= end {
                 return;

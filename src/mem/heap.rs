@@ -9,7 +9,6 @@ use core::ptr::{self, NonNull};
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
-use warmbus_machine::Machine;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_paging::size_class::SizeClass;
@@ -18,13 +17,6 @@ use crate::mem::small_objects::SmallObjectPool;
 
 /// Bytes of the heap inside the image: enough to read a device tree.
 const EARLY_SIZE: usize = 256 << 10;
-/// Most bytes that the large heap takes; 4096 functions need half of it.
-const MAX_SIZE: u64 = 64 << 20;
-/// Most bytes that the heap of a second start takes.
-const NEAR_SIZE: u64 = 4 << 20;
-/// A machine with less than this to spare keeps the small heap only.
-const MIN_SIZE: u64 = 1 << 20;
-const ALIGNMENT: u64 = 1 << 16;
 /// More than the heap writes into the free memory behind an allocation.
 const HOLE: usize = 64;
 
@@ -146,31 +138,6 @@ pub(crate) unsafe fn start() {
     // SAFETY: by the contract of this function this is the only reference.
     let memory: &'static mut [MaybeUninit<u8>] = unsafe { &mut *EARLY.0.get() };
     MEMORY.0.lock().heaps.early.init_from_slice(memory);
-}
-
-/// Chooses the memory for the large heap: the end of the largest free range,
-/// at most a quarter of it. `None` where that is too little to be worth it.
-pub(crate) fn choose(machine: &Machine, taken: &[MemoryRange]) -> Option<MemoryRange> {
-    let free = machine.free_memory(taken);
-    let largest = free.into_iter().max_by_key(|region| region.size)?;
-    let size = (largest.size / 4).min(MAX_SIZE) & !(ALIGNMENT - 1);
-    let base = (largest.last().0 - (size.max(1) - 1)) & !(ALIGNMENT - 1);
-    (size >= MIN_SIZE && base >= largest.start.0).then_some(MemoryRange::new(PhysAddr(base), size))
-}
-
-/// Chooses the memory for the heap of a second start: right behind the image,
-/// where there is memory for certain, and no more than it takes to start a
-/// kernel. `None` where that is too little to be worth it.
-pub(crate) fn choose_near(
-    machine: &Machine,
-    image: MemoryRange,
-    taken: &[MemoryRange],
-) -> Option<MemoryRange> {
-    let end = image.last().0 + 1;
-    let free = machine.free_memory(taken);
-    let behind = free.into_iter().find(|region| region.start.0 == end)?;
-    let size = (behind.size / 4).min(NEAR_SIZE) & !(ALIGNMENT - 1);
-    (size >= MIN_SIZE).then_some(MemoryRange::new(behind.start, size))
 }
 
 /// Adds the large heap.

@@ -5,64 +5,61 @@ pub(crate) mod physical;
 mod small_objects;
 
 use log::{debug, warn};
+use warmbus_boot::heap_region;
+use warmbus_boot::memory::{BootMemory, mapped_pages};
+use warmbus_boot::previous_boot::PreviousBoot;
 use warmbus_machine::Machine;
-use warmbus_memory::{MemoryRange, RangeSet};
+use warmbus_memory::MemoryRange;
 use warmbus_paging::{PAGE_SIZE, PagingError};
 
 use crate::arch::mmu::Mmu;
 use crate::image::Image;
-use crate::mem::physical::PhysicalMemory;
-use crate::previous_handover::PreviousBoot;
+use physical::PhysicalMemory;
 
 /// Maps all memory of `machine` that may be mapped and moves the heap there.
-/// On exit everything but the image, the tree and what the machine reserves
-/// is writable memory; what nobody has taken is returned, with what an earlier
-/// kernel hands over, which is at `handover`.
-pub(crate) fn take(
+/// `description` is the memory of the machine description, and `handover` that
+/// of what a previous kernel hands over: its root tree and its array of scratch
+/// areas.
+///
+/// On exit everything but the image, the description and what the machine
+/// reserves is writable memory, of which what is not in use is returned.
+pub(crate) fn map_all(
     machine: &Machine,
     image: &Image,
-    tree: Option<MemoryRange>,
+    description: Option<MemoryRange>,
     handover: Option<(MemoryRange, MemoryRange)>,
     mmu: &mut Mmu,
     is_second_start: bool,
 ) -> Result<(PhysicalMemory, PreviousBoot), PagingError> {
-    let mapped = pages(machine);
-    for region in &mapped {
-        mmu.map_memory(region.start.0, region.size)?;
-        debug!("memory {region}");
+    let mapped = mapped_pages(machine, PAGE_SIZE);
+    for range in &mapped {
+        mmu.map_memory(range.start.0, range.size)?;
+        debug!("memory {range}");
     }
-    let mut taken = alloc::vec![image.region()];
-    taken.extend(tree);
+    let mut in_use = alloc::vec![image.region()];
+    in_use.extend(description);
     // SAFETY: all of it was mapped as memory just now, and what of it is used
-    // otherwise is named; what the heap takes is taken away below.
-    let mut memory = unsafe { PhysicalMemory::new(mapped, taken) };
-    let mut earlier = PreviousBoot::close(handover, machine, &memory);
-    let mut taken = memory.taken().to_vec();
-    taken.extend_from_slice(&earlier.held);
+    // otherwise is named; the heap is reserved below.
+    let mut memory = unsafe { PhysicalMemory::new(mapped, in_use) };
+    let mut previous = PreviousBoot::reserve_all_but_scratch(handover, &machine.memory, &memory);
+    let mut taken = memory.map().in_use().to_vec();
+    taken.extend_from_slice(&previous.reserved);
+    let free = machine.free_memory(&taken);
     let heap = if is_second_start {
-        heap::choose_near(machine, image.region(), &taken)
+        heap_region::choose_behind(image.region(), &free)
     } else {
-        heap::choose(machine, &taken)
+        heap_region::choose(&free)
     };
     match heap {
-        Some(region) => {
-            // SAFETY: just mapped; not part of the image, the tree or any
-            // reservation; called once in a boot.
-            unsafe { heap::grow(region) };
-            debug!("heap {region}");
-            memory.take(region);
+        Some(range) => {
+            // SAFETY: just mapped; not part of the image, the description or
+            // any reservation; called once in a boot.
+            unsafe { heap::grow(range) };
+            debug!("heap {range}");
+            memory.reserve(range);
         }
         None => warn!("there is too little free memory for a heap of its own"),
     }
-    earlier.follow(&memory);
-    Ok((memory, earlier))
-}
-
-/// The memory of `machine` that is mapped.
-pub(crate) fn pages(machine: &Machine) -> RangeSet {
-    // A page that is only partly memory may hold something that must not be
-    // mapped.
-    let memory = machine.mappable_memory();
-    let pages = |region: MemoryRange| region.whole_pages(PAGE_SIZE);
-    memory.into_iter().filter_map(pages).collect()
+    previous.parse(&memory, heap::usage().size);
+    Ok((memory, previous))
 }

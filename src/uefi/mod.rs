@@ -20,6 +20,7 @@ use uefi::mem::memory_map::{MemoryMap as _, MemoryMapMut as _};
 use uefi::{Handle, Status};
 use uefi_raw::table::boot::MemoryType;
 use uefi_raw::table::system::SystemTable;
+use warmbus_boot::memory::mapped_pages;
 use warmbus_linux::load_options::LoadOptions;
 use warmbus_linux::payload;
 use warmbus_linux::uefi::{SecureBoot, UefiState};
@@ -27,13 +28,14 @@ use warmbus_machine::{
     Machine, MemoryMap, Reservation, ReservationKind, map_runtime_services_flat,
 };
 use warmbus_memory::{MemoryRange, NotMemory, PhysMemory};
+use warmbus_paging::PAGE_SIZE;
 use warmbus_pci::{HostBridge, PhysAddr};
 
 use crate::arch::entry::leave_uefi;
 use crate::arch::mmu::Mmu;
 use crate::console::{self, println};
 use crate::image::Image;
-use crate::mem::{self, heap};
+use crate::mem::heap;
 use crate::recovery;
 use initrd::Initrd;
 use kernel::Kernel;
@@ -124,7 +126,7 @@ fn run(system_table: PhysAddr) -> Result<core::convert::Infallible, Why> {
     match describe(system_table, &payload) {
         Ok(handoff) => leave(handoff, payload),
         Err(why) => {
-            println!("warmbus: nothing is handed over, UEFI starts Linux: {why}");
+            println!("warmbus: no cache handed over: {why}; UEFI boots Linux without it");
             let initrd = payload.initrd.as_ref();
             let path = initrd.and_then(|initrd| initrd.path.as_deref());
             payload.kernel.start(&payload.command_line, path)?;
@@ -156,7 +158,13 @@ fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
     let hosts = machine.host_bridges()?.iter();
     let hosts: Vec<MemoryRange> = hosts.flat_map(HostBridge::regions).collect();
     // SAFETY: the MMU is turned on when UEFI was left.
-    unsafe { Mmu::would_map(&Image::running(), &mem::pages(&machine), &hosts) }?;
+    unsafe {
+        Mmu::would_map(
+            &Image::running(),
+            &mapped_pages(&machine, PAGE_SIZE),
+            &hosts,
+        )
+    }?;
     tables::install_memory_reservations()?;
     tables::install_random_seed();
     Ok(Handoff {

@@ -1,12 +1,8 @@
 //! What a handover says of a function must be true of the function itself.
 
-use warmbus_boot::unassigned::first_unassigned;
-use warmbus_pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, HostBridge, ScanPolicy, Width, WindowKind, assign,
-    enumerate,
-};
+use warmbus_boot::pipeline::Pipeline;
+use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Width, WindowKind};
 use warmbus_pcie_sim::{Fabric, FunctionModel, SrIovModel, devices, topologies};
-use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::HandoverRecords;
 
 use crate::common::captured;
@@ -76,16 +72,14 @@ fn every_capability_is_where_the_handover_says() {
     }
 }
 
-/// Enumerates and assigns `fabric` with what `change` leaves of its host
+/// Boots `fabric` with what `change` leaves of its host
 /// bridge, and returns what is not complete.
 fn gap(fabric: Fabric, change: impl Fn(&mut HostBridge)) -> Option<String> {
     let mut hosts = fabric.host_bridges();
     hosts.iter_mut().for_each(change);
     let mut clock = fabric.clock();
-    let mut config = ConfigCache::new(fabric);
-    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    let topology = assign(topology, &AssignPolicy::default(), &mut config);
-    first_unassigned(&topology).map(|gap| gap.to_string())
+    let captured = Pipeline::default().run(&hosts, fabric, &mut clock, &mut ());
+    captured.unassigned.map(|gap| gap.to_string())
 }
 
 #[test]

@@ -1,18 +1,13 @@
 //! Virtual functions that are enabled to be captured, and those that are found.
 
-use warmbus_boot::capture::capture_vfs;
-use warmbus_pci::time::Clock;
-use warmbus_pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, Sbdf, ScanPolicy, VfPolicy, VfScope, Width, assign,
-    enable_vfs, enumerate, verify_assignment,
-};
+use warmbus_boot::pipeline::Pipeline;
+use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, VfPolicy, VfScope, Width, verify_assignment};
 use warmbus_pcie_sim::{
     BarModel, Fabric, Fault, FunctionModel, SrIovModel, VF_ENABLE_TIME, VfLayout, topologies,
 };
-use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{HandoverRecords, RoutingRecord};
 
-use crate::{Machine, at, endpoint, handover, machine, root_port};
+use crate::{Machine, at, endpoint, machine, root_port, run};
 
 const ALL: VfPolicy = VfPolicy {
     scope: VfScope::All,
@@ -21,35 +16,11 @@ const ALL: VfPolicy = VfPolicy {
 };
 
 pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine {
-    let mut clock = fabric.clock();
-    let mut hosts = fabric.host_bridges();
-    for host in &mut hosts {
-        host.preserve = preserve;
-    }
-    let mut config = ConfigCache::new(fabric);
-    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    let topology = assign(topology, &AssignPolicy::default(), &mut config);
-    let outcome = topology.counts();
-    let (mut topology, vfs) = enable_vfs(topology, policy, &mut config, &mut clock);
-    for function in topology.functions() {
-        config.capture(function.sbdf);
-    }
-    if let Some(vfs) = vfs {
-        vfs.wait(&mut clock);
-        let settled;
-        (topology, settled) = capture_vfs(vfs, topology, &mut config, &mut clock);
-        if let Some(settled) = settled {
-            let left = settled.saturating_sub(clock.now());
-            clock.wait(left);
-        }
-    }
-    let start = handover::decide(&topology, &config);
-    Machine {
-        topology,
-        config,
-        outcome,
-        start,
-    }
+    let pipeline = Pipeline {
+        vfs: policy.clone(),
+        ..Pipeline::default()
+    };
+    run(fabric, &pipeline, |host| host.preserve = preserve)
 }
 
 /// A port with a physical function below, and its place.

@@ -1,17 +1,23 @@
 //! What becomes of a machine in the end: a report, and the start of Linux,
-//! with the cache or plainly. [`crate::boot`] brings every machine here.
+//! with the cache or without. [`crate::boot`] brings every machine here.
 
 #[path = "../kho_reader/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod kho_reader;
 
-use warmbus_boot::report::{self, CachedBytes, Facts, Report};
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::decide::{
+    Decision, Facts, KernelFacts, PciPolicy, PreviousFacts, Refusal, decide,
+};
+use warmbus_boot::handover::survey_facts;
+use warmbus_boot::options::KhoChoice;
+use warmbus_boot::pipeline::Captured;
+use warmbus_boot::report::{self, Report, ReportInput};
 use warmbus_kho::KhoAbi;
+use warmbus_machine::Source;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::TestMemory;
-use warmbus_pci::{PhysAddr, Topology, verify_assignment};
+use warmbus_pci::{PhysAddr, Topology};
 use warmbus_pcie_sim::Fabric;
 use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{FunctionRecord, HandoverRecords, Layout, Placement};
@@ -27,28 +33,52 @@ pub(crate) enum Start {
     /// the assignment has this gap.
     Assigning(String),
     /// Without the cache, for this reason.
-    Plain(String),
+    Without(String),
 }
 
 /// Where the handover goes in these tests, and the scratch memory.
 const ARENA: PhysAddr = PhysAddr(0x6000_0000);
 const SCRATCH: [MemoryRange; 1] = [MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)];
 
-/// Decides as the firmware does, and proves that what is handed over is what
-/// is cached.
-pub(crate) fn decide(topology: &Topology, config: &ConfigCache<Fabric>) -> Start {
-    if let Some(found) = verify_assignment(topology, config).first() {
-        return Start::Plain(found.to_string());
-    }
-    match first_unassigned(topology).map(|gap| gap.to_string()) {
-        None => {
-            hand_over(topology, config, KhoAbi::V4, "kho-v4");
+/// How a kernel with a radix tree is started, or else one with a list of
+/// bitmaps, and proof that what is handed over then is what is cached.
+pub(crate) fn start(captured: &Captured<Fabric>) -> Start {
+    let hosts = captured.topology.hosts().len();
+    let facts = Facts {
+        requested: KhoChoice::Auto,
+        may_probe_vfs: true,
+        source: Source::DeviceTree,
+        survey: Some(survey_facts(hosts, captured)),
+        previous: PreviousFacts::Nothing,
+        page_size: Ok(PageSize::K4),
+    };
+    let (topology, config) = (&captured.topology, &captured.config);
+    let started = |abi| {
+        let kernel = KernelFacts {
+            abi: Ok(Some(abi)),
+            keeps_scratch_with_uefi: true,
+            reads_vf_routing: false,
+        };
+        let decision = decide(&facts, &kernel, Ok(()));
+        if let Decision::Handover(decision) = &decision {
+            assert_eq!(decision.abi, abi);
+            hand_over(topology, config, decision.abi, decision.abi.compatible()[0]);
+        }
+        decision
+    };
+    match started(KhoAbi::V4) {
+        Decision::Handover(decision) => {
+            assert_eq!(decision.pci, PciPolicy::Keep);
             Start::Keeping
         }
-        Some(gap) => {
-            hand_over(topology, config, KhoAbi::V1, "kho-v1");
-            Start::Assigning(gap)
+        Decision::Without(Refusal::Renumbered(gap)) => {
+            let Decision::Handover(decision) = started(KhoAbi::V1) else {
+                panic!("a list of bitmaps needs no bus numbers");
+            };
+            assert_eq!(decision.pci, PciPolicy::Reassign(gap.clone()));
+            Start::Assigning(gap.to_string())
         }
+        Decision::Without(refusal) => Start::Without(refusal.to_string()),
     }
 }
 
@@ -120,16 +150,8 @@ fn hand_over(
 /// The report on the machine: it names every function, and everything that was
 /// found to be wrong.
 pub(crate) fn report(topology: &Topology, config: &ConfigCache<Fabric>, complaints: &[String]) {
-    let cached = |function| {
-        let block = config.block(function)?;
-        Some(CachedBytes {
-            size: block.size(),
-            data: block.data(),
-            cacheable: block.cacheable_bytes(),
-            cached: block.cached_bytes(),
-        })
-    };
-    let facts = Facts {
+    let cached = |function| report::cached_bytes(config, function);
+    let input = ReportInput {
         topology,
         machine: report::Machine::default(),
         accesses: report::Accesses::default(),
@@ -139,7 +161,7 @@ pub(crate) fn report(topology: &Topology, config: &ConfigCache<Fabric>, complain
         anomalies: Vec::new(),
         result: Ok(()),
     };
-    let report = Report::new(facts, &cached);
+    let report = Report::new(input, &cached);
     let mut text = String::new();
     report::json::write(&report, &mut text).expect("a string takes it");
     let read: Report = serde_json::from_str(&text).expect("the report is JSON");

@@ -19,10 +19,10 @@ mod virtual_functions;
 use std::collections::{BTreeMap, BTreeSet};
 
 use handover::Start;
-use warmbus_boot::capture::capture_evicted;
+use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_pci::{
-    AssignCounts, AssignPolicy, Assigned, ConfigOffset, Function, HostBridge, PortType, Sbdf,
-    ScanPolicy, assign, enumerate, verify_assignment,
+    AssignCounts, Assigned, ConfigOffset, Function, HostBridge, PortType, Sbdf, ScanPolicy,
+    verify_assignment,
 };
 use warmbus_pcie_sim::{BridgeWindows, ExpressModel, Fabric, FunctionModel, HostId};
 use warmbus_pcsc::ConfigCache;
@@ -35,32 +35,39 @@ struct Machine {
     start: Start,
 }
 
-/// Enumerates, assigns, captures, reports and decides how Linux starts.
+/// Runs the pipeline over `fabric`, reports, and decides how Linux starts.
 fn boot(fabric: Fabric) -> Machine {
     boot_with(fabric, &ScanPolicy::default(), |_| {})
 }
 
 fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridge)) -> Machine {
+    let pipeline = Pipeline {
+        scan: *policy,
+        ..Pipeline::default()
+    };
+    let machine = run(fabric, &pipeline, change);
+    handover::report(&machine.topology, &machine.config, &machine.complaints());
+    machine
+}
+
+/// Runs `pipeline` over `fabric`, with what `change` makes of its host bridges.
+fn run(fabric: Fabric, pipeline: &Pipeline, change: impl Fn(&mut HostBridge)) -> Machine {
     let mut clock = fabric.clock();
     let mut hosts = fabric.host_bridges();
     hosts.iter_mut().for_each(change);
-    let mut config = ConfigCache::new(fabric);
-    let topology = enumerate(&hosts, policy, &mut config, &mut clock);
-    let topology = assign(topology, &AssignPolicy::default(), &mut config);
+    let captured = pipeline.run(&hosts, fabric, &mut clock, &mut ());
+    captured.wait_until_sriov_readable(&mut clock);
+    let start = handover::start(&captured);
+    let Captured {
+        topology, config, ..
+    } = captured;
     let outcome = topology.counts();
-    for function in topology.functions() {
-        config.capture(function.sbdf);
-    }
-    let topology = capture_evicted(topology, &mut config);
-    let start = handover::decide(&topology, &config);
-    let machine = Machine {
+    Machine {
         topology,
         config,
         outcome,
         start,
-    };
-    handover::report(&machine.topology, &machine.config, &machine.complaints());
-    machine
+    }
 }
 
 impl Machine {

@@ -5,13 +5,12 @@ mod brcmstb;
 mod designware;
 mod windows;
 
-use warmbus_pci::{
-    AssignPolicy, Function, HostBridge, HostBridgeAccess, Mechanism, PhysAddr, Registers, Sbdf,
-    ScanPolicy, Topology, Width, assign, enumerate,
-};
+use warmbus_boot::pipeline::Pipeline;
 use warmbus_pci::{ConfigAccess, ConfigOffset};
+use warmbus_pci::{
+    Function, HostBridge, HostBridgeAccess, Mechanism, PhysAddr, Registers, Sbdf, Topology, Width,
+};
 use warmbus_pcie_sim::{Fabric, devices};
-use warmbus_pcsc::ConfigCache;
 
 const ROOT: Sbdf = Sbdf::new(0, 0, 0, 0);
 
@@ -29,11 +28,9 @@ fn machine() -> Fabric {
     let mut hosts = fabric.host_bridges();
     hosts[0].preserve = false;
     let mut clock = fabric.clock();
-    let mut config = ConfigCache::new(fabric);
-    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    let topology = assign(topology, &AssignPolicy::default(), &mut config);
-    assert_eq!(topology.functions().len(), 6);
-    let mut fabric = config.access().clone();
+    let prepared = Pipeline::default().prepare(&hosts, fabric, &mut clock, &mut ());
+    assert_eq!(prepared.topology.functions().len(), 6);
+    let mut fabric = prepared.config.access().clone();
     fabric.log_mut().clear();
     fabric
 }
@@ -52,13 +49,9 @@ fn host(fabric: &Fabric, mechanism: Mechanism, window: u64, size: u64) -> HostBr
 
 /// Walks without writing and captures everything.
 fn walk<A: ConfigAccess>(hosts: &[HostBridge], access: A, fabric: &Fabric) -> Topology {
-    let mut config = ConfigCache::new(access);
     let mut clock = fabric.clock();
-    let topology = enumerate(hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    for function in topology.functions() {
-        config.capture(function.sbdf);
-    }
-    let topology = topology.with_faults(&mut config);
+    let captured = Pipeline::default().run(hosts, access, &mut clock, &mut ());
+    let topology = captured.topology.into_topology();
     assert!(
         topology.anomalies().is_empty(),
         "{:?}",

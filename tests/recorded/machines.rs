@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use warmbus_boot::report::{self, CachedBytes};
+use warmbus_boot::pipeline::Pipeline;
+use warmbus_boot::report;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
     BusRange, CamLayout, ConfigOffset, CountingAccess, DumpedConfigSpace, Function, HostBridge,
-    Mechanism, PhysAddr, Sbdf, ScanPolicy, Topology, enumerate,
+    Mechanism, PhysAddr, Sbdf, Topology,
 };
 use warmbus_pcsc::ConfigCache;
 
@@ -95,17 +96,15 @@ fn is_reachable(recorded: &DumpedConfigSpace, sbdf: Sbdf) -> bool {
 fn read_machine(
     recorded: &DumpedConfigSpace,
 ) -> (Topology, ConfigCache<CountingAccess<DumpedConfigSpace>>) {
-    let mut cache = ConfigCache::new(CountingAccess::new(recorded.clone()));
-    let topology = enumerate(
+    let access = CountingAccess::new(recorded.clone());
+    let pipeline = Pipeline::default();
+    let captured = pipeline.run(
         &hosts(recorded),
-        &ScanPolicy::default(),
-        &mut cache,
+        access,
         &mut Patient(Duration::ZERO),
+        &mut (),
     );
-    for function in topology.functions() {
-        cache.capture(function.sbdf);
-    }
-    (topology, cache)
+    (captured.topology.into_topology(), captured.config)
 }
 
 #[test]
@@ -155,15 +154,7 @@ fn lspci_draws_the_same_tree_from_a_dump_of_the_cache() {
         {
             continue;
         }
-        let cached = |sbdf| {
-            let block = cache.block(sbdf)?;
-            Some(CachedBytes {
-                size: block.size(),
-                data: block.data(),
-                cacheable: block.cacheable_bytes(),
-                cached: block.cached_bytes(),
-            })
-        };
+        let cached = |sbdf| report::cached_bytes(&cache, sbdf);
         let mut dump = String::new();
         report::lspci::write(&topology, &cached, &mut dump).expect("a string takes it");
         let ours = scratch(&format!("machine-{index}.txt"), &dump);

@@ -2,7 +2,8 @@
 //! SR-IOV endpoint, and one function that misbehaves.
 
 use warmbus_boot::report::{
-    Accesses, CacheStatistics, CachedBytes, Difference, Facts, Machine, Phase, Report, SelfCheck,
+    Accesses, CacheStatistics, CachedBytes, Difference, Machine, Phase, Report, ReportInput,
+    SelfCheck,
 };
 use warmbus_pci::{
     Anomaly, AnomalyKind, Bar, BarKind, BridgeInfo, BusRange, CamLayout, Capability,
@@ -231,14 +232,14 @@ pub(crate) fn topology() -> Topology {
     )])
 }
 
-pub(crate) fn facts(topology: &Topology) -> Facts<'_> {
+pub(crate) fn facts(topology: &Topology) -> ReportInput<'_> {
     let phase = |name: &'static str, ticks, config_ticks| Phase {
         name: name.into(),
         ticks,
         nanoseconds: ticks * 16,
         config_ticks,
     };
-    Facts {
+    ReportInput {
         topology,
         machine: Machine {
             model: Some("linux,dummy-virt".into()),

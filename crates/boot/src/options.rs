@@ -19,7 +19,7 @@ pub enum KhoChoice {
     /// The one that the kernel image names, if it names one.
     #[default]
     Auto,
-    /// None: Linux is started plainly.
+    /// None: Linux is started without the cache.
     Off,
     /// This one, whatever the kernel image names.
     Abi(KhoAbi),

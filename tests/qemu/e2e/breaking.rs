@@ -11,7 +11,7 @@ const MEMORY: &str = "/memory@40000000";
 
 /// Boots the witness, loaded at `kernel`, on a machine whose tree says that
 /// its memory is `memory`, and shows that the firmware breaks with a sentence
-/// that has `why` in it, and that the witness starts plainly and with an
+/// that has `why` in it, and that the witness starts without the cache and with an
 /// untouched tree after that.
 fn breaks(topology: &str, kernel: u64, memory: [u32; 4], why: &str) {
     let lab = Lab::new();
@@ -37,12 +37,12 @@ fn breaks(topology: &str, kernel: u64, memory: [u32; 4], why: &str) {
 }
 
 /// One line says that it starts again and why, and another that Linux starts
-/// plainly.
+/// without the cache.
 fn assert_starts_again_once(boot: &Boot, reason: &str) {
-    let again = boot.lines_with(&["starting again, without pci"]);
+    let again = boot.lines_with(&["starting again without pci"]);
     assert_eq!(again.len(), 1, "{:#?}", boot.console);
     assert!(again[0].contains(reason), "{again:?}");
-    let starts = boot.lines_with(&["warmbus: starting linux at", ", plainly"]);
+    let starts = boot.lines_with(&["warmbus: starting linux at", ", without the cache"]);
     assert_eq!(starts.len(), 1, "{:#?}", boot.console);
 }
 

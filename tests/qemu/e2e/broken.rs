@@ -231,13 +231,14 @@ impl Ended {
     /// Linux was started as without the firmware, and the one line that says why
     /// has `why` in it.
     #[track_caller]
-    fn plainly(&self, why: &str) {
+    fn without_cache(&self, why: &str) {
         let boot = &self.linux.boot;
         assert_eq!(
-            boot.lines_with(&["starting linux at", ", plainly"]).len(),
+            boot.lines_with(&["starting linux at", ", without the cache"])
+                .len(),
             1
         );
-        let lines = boot.lines_with(&["nothing is handed over"]);
+        let lines = boot.lines_with(&["no cache handed over"]);
         assert!(lines.len() == 1 && lines[0].contains(why), "{lines:?}");
     }
 }
@@ -323,7 +324,7 @@ fn a_link_that_drops_during_the_scan() {
         .boot();
     ended.found_alike(&[PORT]);
     ended.told("0000:01:00.0: stopped answering while its capabilities were read");
-    ended.plainly("0000:01:00.0: there is a function that was excluded");
+    ended.without_cache("0000:01:00.0: there is a function that was excluded");
 }
 
 #[test]
@@ -341,7 +342,7 @@ fn a_function_that_vanishes() {
         if accesses == 30 {
             ended.with_the_cache();
         } else {
-            ended.plainly("0000:01:00.0: there is a function that was excluded");
+            ended.without_cache("0000:01:00.0: there is a function that was excluded");
             consumer::told_the_truth(&ended.linux, 1);
         }
     }
@@ -353,7 +354,7 @@ fn a_bridge_whose_bus_numbers_do_not_stick() {
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
     ended.told("0000:01:00.0: bus numbers do not stick");
-    ended.plainly("0000:01:00.0: the bridge has no bus number");
+    ended.without_cache("0000:01:00.0: the bridge has no bus number");
 }
 
 #[test]
@@ -362,7 +363,7 @@ fn bridges_with_hardwired_windows() {
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
     ended.told("0000:01:00.0: memory window is hardwired");
-    ended.plainly("0000:01:00.0: memory window is hardwired");
+    ended.without_cache("0000:01:00.0: memory window is hardwired");
 }
 
 #[test]
@@ -496,7 +497,7 @@ fn bridges_that_form_a_loop() {
     .boot();
     ended
         .told("0000:01:00.0: its bus numbers were overwritten from below: the bridges form a loop");
-    ended.plainly("the assignment is not consistent");
+    ended.without_cache("the assignment is not consistent");
 }
 
 #[test]

@@ -146,8 +146,10 @@ fn a_handover_that_no_cache_is_added_to_is_passed_on_as_it_is() {
     let steps = "save,warmbus,load";
     let linux = boot(&Lab::new(), steps, "warmbus.kho=off");
     assert_lives_on(&linux);
-    let plainly = linux.boot.lines_with(&["starting linux at", "plainly"]);
-    assert_eq!(plainly.len(), 1, "{:#?}", linux.boot.console);
+    let without = linux
+        .boot
+        .lines_with(&["starting linux at", "without the cache"]);
+    assert_eq!(without.len(), 1, "{:#?}", linux.boot.console);
     assert_eq!(linux.boot.number("/accesses/writes"), 0);
 }
 

@@ -124,10 +124,10 @@ fn assert_plain(boot: &Boot, added: &[String], reason: &str) {
     assert_eq!(boot.outcome, Some(Outcome::Ok));
     assert_eq!(added, [""; 0]);
     let start = &boot.console[start_of(boot).expect("it starts")];
-    assert!(start.ends_with(", plainly"), "{start}");
+    assert!(start.ends_with(", without the cache"), "{start}");
     let lines = boot.console.iter();
     let why: Vec<_> = lines
-        .filter(|line| line.contains("nothing is handed over"))
+        .filter(|line| line.contains("no cache handed over"))
         .collect();
     assert_eq!(why.len(), 1, "{:#?}", boot.console);
     assert!(why[0].contains(reason), "{why:?}");
@@ -183,7 +183,7 @@ fn claim(kernel: &mut [u8], version: [u8; 6]) {
 }
 
 #[test]
-fn a_kernel_that_wants_no_handover_or_an_unknown_one_is_started_plainly() {
+fn a_kernel_that_wants_no_handover_or_an_unknown_one_is_started_without_one() {
     let (boot, added) = told(|kernel| claim(kernel, *b"KHO-v4"), "");
     assert_plain(&boot, &added, "no Kexec HandOver");
     let (boot, added) = told(|kernel| claim(kernel, *b"kho-v9"), "");

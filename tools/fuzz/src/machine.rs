@@ -1,15 +1,16 @@
 //! A machine that is made up from the bytes.
 
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::decide::{Decision, Facts, KernelFacts, PreviousFacts, decide};
+use warmbus_boot::handover::survey_facts;
+use warmbus_boot::options::KhoChoice;
+use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_kho::KhoAbi;
+use warmbus_machine::Source;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::TestMemory;
-use warmbus_pci::{
-    AssignPolicy, PhysAddr, ScanPolicy, Topology, assign, enumerate, verify_assignment,
-};
+use warmbus_pci::PhysAddr;
 use warmbus_pcie_sim::{Fabric, ProtocolViolation, random};
-use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{HandoverRecords, Layout, Placement};
 
 /// Accesses that one function can cost at the very most, by all stages.
@@ -24,13 +25,8 @@ pub fn machine(data: &[u8]) {
     let fabric = random::from_bytes(data);
     let hosts = fabric.host_bridges();
     let mut clock = fabric.clock();
-    let mut config = ConfigCache::new(fabric);
-    let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-    let topology = assign(topology, &AssignPolicy::default(), &mut config);
-    for function in topology.functions() {
-        config.capture(function.sbdf);
-    }
-    let log = config.access().log();
+    let mut captured = Pipeline::default().run(&hosts, fabric, &mut clock, &mut ());
+    let log = captured.config.access().log();
     let most = ACCESSES * (random::MAX_FUNCTIONS as u64 + 1);
     assert!(log.reads() + log.writes() < most, "it does not end");
     for violation in log.violations() {
@@ -42,13 +38,13 @@ pub fn machine(data: &[u8]) {
         );
         assert!(!is_grave, "{violation}");
     }
-    if verify_assignment(&topology, &config).is_empty() {
-        hand_over(&topology, &config);
+    for abi in [KhoAbi::V4, KhoAbi::V1] {
+        hand_over(&captured, abi);
     }
     // Functions that keep to the rules, and nobody else can answer for.
-    let reachable = config.access().reachable();
-    let mut differences = config.self_check().differences;
-    let fabric = config.access();
+    let reachable = captured.config.access().reachable();
+    let mut differences = captured.config.self_check().differences;
+    let fabric = captured.config.access();
     differences.retain(|difference| {
         let node = reachable.get(&difference.function);
         node.is_some_and(|node| fabric.is_compliant(*node))
@@ -56,14 +52,28 @@ pub fn machine(data: &[u8]) {
     assert_eq!(differences, []);
 }
 
-fn hand_over(topology: &Topology, config: &ConfigCache<Fabric>) {
-    let abi = match first_unassigned(topology) {
-        None => KhoAbi::V4,
-        Some(_) => KhoAbi::V1,
+/// Hands `captured` over to a kernel that reads version `abi`, if that is
+/// decided.
+fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
+    let facts = Facts {
+        requested: KhoChoice::Auto,
+        may_probe_vfs: true,
+        source: Source::DeviceTree,
+        survey: Some(survey_facts(captured.topology.hosts().len(), captured)),
+        previous: PreviousFacts::Nothing,
+        page_size: Ok(PageSize::K4),
     };
-    let gathered = HandoverRecords::new(config, topology);
+    let kernel = KernelFacts {
+        abi: Ok(Some(abi)),
+        keeps_scratch_with_uefi: true,
+        reads_vf_routing: true,
+    };
+    let Decision::Handover(decision) = decide(&facts, &kernel, Ok(())) else {
+        return;
+    };
+    let gathered = HandoverRecords::new(&captured.config, &captured.topology);
     let blocks = gathered.blocks();
-    let layout = Layout::new(blocks.len(), abi, PageSize::K4).expect("so few fit");
+    let layout = Layout::new(blocks.len(), decision.abi, decision.page_size).expect("so few fit");
     let base = PhysAddr(0x4000_0000);
     let placement = Placement {
         arena: base,

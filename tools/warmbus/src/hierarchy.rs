@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Facts, Machine, Report};
+use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Machine, Report, ReportInput};
 use warmbus_pci::registers::{extended, header_type, sr_iov, status};
 use warmbus_pci::{
     AnomalyKind, AssignPolicy, BridgeInfo, BusRange, CamLayout, ConfigAccess, ConfigOffset,
@@ -124,7 +124,7 @@ impl Hierarchy {
     /// empty.
     #[must_use]
     pub fn report(&self, capture: &Capture) -> Report {
-        let facts = Facts {
+        let facts = ReportInput {
             topology: &self.topology,
             machine: Machine::default(),
             accesses: Accesses::default(),

@@ -4,11 +4,16 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::model::{
-    Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, ExtendedCapability,
-    Function, HostBridge, HostWindow, Machine, Phase, Report, SCHEMA, SelfCheck, SrIov, Subsystem,
-    VirtualFunction, Window,
+    Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, Difference,
+    ExtendedCapability, Function, HostBridge, HostWindow, Machine, Phase, Report, SCHEMA,
+    SelfCheck, SrIov, Subsystem, VirtualFunction, Window,
 };
-use warmbus_pci::{CamLayout, Mechanism, Sbdf, Topology, WindowKind};
+use warmbus_pci::{CamLayout, ConfigAccess, Mechanism, Sbdf, Topology, WindowKind};
+use warmbus_pcsc::ConfigCache;
+
+use crate::measured_access::Ticks;
+use crate::pipeline::Captured;
+use crate::recorder::Recorder;
 
 /// What the cache holds of one function.
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +29,23 @@ pub struct CachedBytes<'a> {
     pub cached: u16,
 }
 
+/// What `config` has cached of `function`; `None` where it does not know it.
+pub fn cached_bytes<A: ConfigAccess>(
+    config: &ConfigCache<A>,
+    function: Sbdf,
+) -> Option<CachedBytes<'_>> {
+    let block = config.block(function)?;
+    Some(CachedBytes {
+        size: block.size(),
+        data: block.data(),
+        cacheable: block.cacheable_bytes(),
+        cached: block.cached_bytes(),
+    })
+}
+
 /// What a report is made from, configuration spaces aside.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
+pub struct ReportInput<'a> {
     /// What enumeration found.
     pub topology: &'a Topology,
     /// The machine; `bytes_per_function` does not matter.
@@ -45,29 +64,102 @@ pub struct Facts<'a> {
     pub result: Result<(), String>,
 }
 
+impl<'a> ReportInput<'a> {
+    /// What the pipeline made, without a machine, figures and phases.
+    #[must_use]
+    pub fn new<A: ConfigAccess>(captured: &'a Captured<A>) -> Self {
+        Self {
+            topology: &captured.topology,
+            machine: Machine::default(),
+            accesses: Accesses::default(),
+            cache: CacheStatistics::default(),
+            phases: Vec::new(),
+            self_check: captured.self_check.as_ref().map(SelfCheck::from),
+            anomalies: Vec::new(),
+            result: captured
+                .failure()
+                .map_or(Ok(()), |failure| Err(failure.to_string())),
+        }
+    }
+
+    /// Adds what `recorder`, which counts with `counter`, has recorded.
+    #[must_use]
+    pub fn with_recorded<T: Ticks, K>(self, recorder: &Recorder<T, K>, counter: &T) -> Self {
+        let (accesses, figures) = (recorder.accesses, recorder.cache);
+        let statistics = figures.statistics;
+        Self {
+            accesses: Accesses {
+                reads: accesses.reads,
+                writes: accesses.writes,
+                absent_probes: accesses.absent_probes,
+                most_reads_of_one_dword: u64::from(figures.max_reads),
+                read_backs: accesses.read_backs,
+                cacheable_dwords: figures.cacheable_dwords,
+            },
+            cache: CacheStatistics {
+                hits: statistics.hits,
+                misses: statistics.misses,
+                uncacheable: statistics.uncacheable,
+                writes: statistics.writes,
+                invalidations: statistics.invalidations,
+            },
+            phases: recorder
+                .phases
+                .iter()
+                .map(|time| Phase {
+                    name: time.phase.name().into(),
+                    ticks: time.ticks,
+                    nanoseconds: counter.to_nanoseconds(time.ticks),
+                    config_ticks: time.config_ticks,
+                })
+                .collect(),
+            ..self
+        }
+    }
+}
+
+impl From<&warmbus_pcsc::SelfCheck> for SelfCheck {
+    fn from(check: &warmbus_pcsc::SelfCheck) -> Self {
+        let difference = |difference: &warmbus_pcsc::Difference| Difference {
+            sbdf: difference.function,
+            offset: difference.offset.get(),
+            cached: difference.cached,
+            hardware: difference.hardware,
+        };
+        Self {
+            bytes: check.bytes,
+            reads: check.reads,
+            differences: check.differences.iter().map(difference).collect(),
+        }
+    }
+}
+
 impl Report {
-    /// The report of `facts`; `cached` tells what the cache holds of a
+    /// The report of `input`; `cached` tells what the cache holds of a
     /// function.
-    pub fn new<'c>(facts: Facts<'_>, cached: &dyn Fn(Sbdf) -> Option<CachedBytes<'c>>) -> Self {
-        let topology = facts.topology;
+    pub fn new<'c>(
+        input: ReportInput<'_>,
+        cached: &dyn Fn(Sbdf) -> Option<CachedBytes<'c>>,
+    ) -> Self {
+        let topology = input.topology;
         let functions = topology.functions().len() as u64;
         let about_functions = topology.anomalies().iter().map(|anomaly| Anomaly {
             sbdf: Some(anomaly.function),
             text: anomaly.kind.to_string(),
         });
-        let about_the_machine = facts
+        let about_the_machine = input
             .anomalies
             .into_iter()
             .map(|text| Anomaly { sbdf: None, text });
         Self {
             schema: SCHEMA.into(),
-            result: facts.result.err().unwrap_or_else(|| "ok".to_string()),
+            result: input.result.err().unwrap_or_else(|| "ok".to_string()),
             machine: Machine {
                 bytes_per_function: match functions {
                     0 => 0,
-                    _ => facts.machine.heap_peak_bytes.div_ceil(functions),
+                    _ => input.machine.heap_peak_bytes.div_ceil(functions),
                 },
-                ..facts.machine
+                ..input.machine
             },
             host_bridges: topology.hosts().iter().map(host_bridge).collect(),
             functions: topology
@@ -75,10 +167,10 @@ impl Report {
                 .iter()
                 .map(|function| describe(topology, function, cached(function.sbdf)))
                 .collect(),
-            accesses: facts.accesses,
-            cache: facts.cache,
-            phases: facts.phases,
-            self_check: facts.self_check,
+            accesses: input.accesses,
+            cache: input.cache,
+            phases: input.phases,
+            self_check: input.self_check,
             anomalies: about_the_machine.chain(about_functions).collect(),
         }
     }

@@ -16,7 +16,7 @@ pub mod summary;
 pub mod tree;
 mod units;
 
-pub use build::{CachedBytes, Facts};
+pub use build::{CachedBytes, ReportInput, cached_bytes};
 pub use model::{
     Accesses, Anomaly, Bar, Bridge, Buses, CacheStatistics, Capability, Difference,
     ExtendedCapability, Function, HostBridge, HostWindow, Machine, Name, Phase, Report, SCHEMA,

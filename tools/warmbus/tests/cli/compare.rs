@@ -72,7 +72,7 @@ fn a_console_with_a_dump_and_a_report_is_as_good_as_the_two_files() {
     );
     let told = warmbus(&["inspect", &console]).ended(0).out;
     assert_eq!(told, warmbus(&["inspect", &report]).ended(0).out);
-    for function in machine.topology.functions() {
+    for function in machine.captured.topology.functions() {
         assert!(told.contains(&function.sbdf.to_string()), "{told}");
     }
     warmbus(&["diff", &console, &dump]).ended(0);
@@ -98,7 +98,7 @@ fn a_write_shows_as_the_register_that_it_changed() {
     let folder = Folder::new();
     let before = folder.file("before", machine.truth());
     let nvme = Sbdf::new(0, 3, 0, 0);
-    let fabric = machine.config.access_mut();
+    let fabric = machine.captured.config.access_mut();
     let command = fabric.read(nvme, ConfigOffset::new(4), Width::Word);
     fabric.write(nvme, ConfigOffset::new(4), Width::Word, command ^ 4);
     fabric.write(nvme, ConfigOffset::new(0x3c), Width::Byte, 0x5a);

@@ -2,19 +2,14 @@
 
 use std::fmt::Write as _;
 
-use warmbus_boot::report::{
-    self, Accesses, CacheStatistics, CachedBytes, Facts, Machine as ReportMachine, Report,
-};
+use warmbus_boot::pipeline::{Captured, Pipeline};
+use warmbus_boot::report::{self, Report, ReportInput};
 use warmbus_kho::KhoAbi;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::TestMemory;
-use warmbus_pci::{
-    AssignPolicy, ConfigAccess, ConfigOffset, PhysAddr, Sbdf, ScanPolicy, Topology, Width, assign,
-    enumerate,
-};
+use warmbus_pci::{ConfigAccess, ConfigOffset, PhysAddr, Sbdf, Width};
 use warmbus_pcie_sim::Fabric;
-use warmbus_pcsc::ConfigCache;
 use warmbus_pcsc_format::{
     CapabilityRecord, FunctionRecord, Handover, Layout, MaskRecord, Placement, build,
 };
@@ -23,49 +18,21 @@ use warmbus_pcsc_format::{
 pub(crate) const ARENA: u64 = 0x7e00_0000;
 
 pub(crate) struct Machine {
-    pub(crate) topology: Topology,
-    pub(crate) config: ConfigCache<Fabric>,
+    pub(crate) captured: Captured<Fabric>,
 }
 
 impl Machine {
     pub(crate) fn boot(fabric: Fabric) -> Self {
         let mut clock = fabric.clock();
         let hosts = fabric.host_bridges();
-        let mut config = ConfigCache::new(fabric);
-        let topology = enumerate(&hosts, &ScanPolicy::default(), &mut config, &mut clock);
-        let topology = assign(topology, &AssignPolicy::default(), &mut config);
-        for function in topology.functions() {
-            config.capture(function.sbdf);
-        }
-        Self {
-            topology: topology.into_topology(),
-            config,
-        }
-    }
-
-    fn cached(&self, sbdf: Sbdf) -> Option<CachedBytes<'_>> {
-        let block = self.config.block(sbdf)?;
-        Some(CachedBytes {
-            size: block.size(),
-            data: block.data(),
-            cacheable: block.cacheable_bytes(),
-            cached: block.cached_bytes(),
-        })
+        let captured = Pipeline::default().run(&hosts, fabric, &mut clock, &mut ());
+        Self { captured }
     }
 
     /// The report as the firmware writes it.
     pub(crate) fn report(&self) -> String {
-        let facts = Facts {
-            topology: &self.topology,
-            machine: ReportMachine::default(),
-            accesses: Accesses::default(),
-            cache: CacheStatistics::default(),
-            phases: vec![],
-            self_check: None,
-            anomalies: vec![],
-            result: Ok(()),
-        };
-        let report = Report::new(facts, &|sbdf| self.cached(sbdf));
+        let cached = |sbdf| report::cached_bytes(&self.captured.config, sbdf);
+        let report = Report::new(ReportInput::new(&self.captured), &cached);
         let mut text = String::new();
         report::json::write(&report, &mut text).expect("a string takes it");
         text
@@ -74,7 +41,8 @@ impl Machine {
     /// The dump as the firmware writes it.
     pub(crate) fn dump(&self) -> String {
         let mut text = String::new();
-        report::lspci::write(&self.topology, &|sbdf| self.cached(sbdf), &mut text)
+        let cached = |sbdf| report::cached_bytes(&self.captured.config, sbdf);
+        report::lspci::write(&self.captured.topology, &cached, &mut text)
             .expect("a string takes it");
         text
     }
@@ -82,16 +50,25 @@ impl Machine {
     /// Every byte as the fabric itself returns it, in the form of `lspci`.
     pub(crate) fn truth(&mut self) -> String {
         let mut text = String::new();
-        for function in self.topology.functions() {
+        for function in self.captured.topology.functions() {
             let sbdf = function.sbdf;
             write!(text, "{sbdf} Truth").expect("a string takes it");
-            let size = self.config.block(sbdf).expect("it is known").size();
+            let size = self
+                .captured
+                .config
+                .block(sbdf)
+                .expect("it is known")
+                .size();
             for at in 0..size {
                 if at % 16 == 0 {
                     write!(text, "\n{at:02x}:").expect("a string takes it");
                 }
                 let offset = ConfigOffset::new(at);
-                let byte = self.config.access_mut().read(sbdf, offset, Width::Byte);
+                let byte = self
+                    .captured
+                    .config
+                    .access_mut()
+                    .read(sbdf, offset, Width::Byte);
                 write!(text, " {byte:02x}").expect("a string takes it");
             }
             text += "\n\n";
@@ -102,6 +79,7 @@ impl Machine {
     /// Memory with the handover, as firmware would leave it.
     pub(crate) fn memory(&self, abi: KhoAbi) -> (TestMemory, Handover) {
         let parts: Vec<(Sbdf, Vec<MaskRecord>, Vec<CapabilityRecord>)> = self
+            .captured
             .config
             .blocks()
             .map(|(sbdf, block)| {
@@ -128,7 +106,7 @@ impl Machine {
         let inputs: Vec<FunctionRecord<'_>> = parts
             .iter()
             .map(|(sbdf, masks, capabilities)| {
-                let block = self.config.block(*sbdf).expect("it is known");
+                let block = self.captured.config.block(*sbdf).expect("it is known");
                 FunctionRecord {
                     sbdf: *sbdf,
                     size: block.size(),

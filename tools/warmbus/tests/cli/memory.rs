@@ -30,7 +30,7 @@ fn memory_is_read_the_same_raw_or_as_a_core_file_and_by_either_root() {
         let found = functions(&raw, &[]);
         assert_eq!(
             found.0.as_array().map(Vec::len),
-            Some(machine.topology.functions().len())
+            Some(machine.captured.topology.functions().len())
         );
         let base = format!("{ARENA:#x}");
         let tree = handover.subtree.start.to_string();
@@ -55,7 +55,7 @@ fn every_cached_byte_of_a_handover_is_shown_with_its_value_and_no_other() {
     let (shown, _) = functions(&folder.file("memory", memory.bytes()), &[]);
     for function in shown.as_array().expect("a list") {
         let sbdf: Sbdf = function["sbdf"].as_str().unwrap().parse().unwrap();
-        let block = machine.config.block(sbdf).expect("it is known");
+        let block = machine.captured.config.block(sbdf).expect("it is known");
         let mut bytes = 0;
         for register in function["registers"].as_array().expect("a list") {
             let offset = register["offset"].as_u64().unwrap() as u16;
@@ -157,7 +157,7 @@ fn a_damaged_block_is_named_with_its_byte_and_the_others_are_shown() {
         );
         assert_eq!(
             value["functions"].as_array().map(Vec::len),
-            Some(machine.topology.functions().len() - 1)
+            Some(machine.captured.topology.functions().len() - 1)
         );
     }
 }

@@ -109,7 +109,7 @@ fn nameless(config: &ConfigCache<impl warmbus_pci::ConfigAccess>) -> Vec<String>
 fn every_byte_that_may_be_cached_has_a_name() {
     let fabrics = [topologies::switch(), topologies::sriov(2, 16)];
     for fabric in fabrics {
-        assert_eq!(nameless(&Machine::boot(fabric).config), [""; 0]);
+        assert_eq!(nameless(&Machine::boot(fabric).captured.config), [""; 0]);
     }
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/corpus");
     let mut functions = 0;

@@ -29,14 +29,14 @@ impl Recorder<'_> {
     }
 
     fn read(&mut self, sbdf: Sbdf, offset: u16, width: Width) -> u32 {
-        let fabric = self.machine.config.access_mut();
+        let fabric = self.machine.captured.config.access_mut();
         let value = fabric.read(sbdf, ConfigOffset::new(offset), width);
         self.line("read", sbdf, offset, width, value);
         value
     }
 
     fn write(&mut self, sbdf: Sbdf, offset: u16, width: Width, value: u32) {
-        let fabric = self.machine.config.access_mut();
+        let fabric = self.machine.captured.config.access_mut();
         fabric.write(sbdf, ConfigOffset::new(offset), width, value);
         self.line("write", sbdf, offset, width, value);
     }
@@ -169,7 +169,7 @@ fn what_a_handover_knows_about_writes_serves_every_sizing() {
     let (memory, _) = machine.memory(KhoAbi::V4);
     let memory = folder.file("memory", memory.bytes());
     let mut registers = Vec::new();
-    for (sbdf, block) in machine.config.blocks() {
+    for (sbdf, block) in machine.captured.config.blocks() {
         for mask in block.write_masks() {
             let is_bus_numbers = block.header_type() == 1 && mask.offset == 0x18;
             if mask.writable | mask.fixed == u32::MAX && !is_bus_numbers {

@@ -234,7 +234,7 @@ impl<'a> Build<'a> {
         }
         if missing.contains(&"CONFIG_KEXEC_HANDOVER") {
             eprintln!(
-                "Linux {} has no Kexec HandOver and will be started plainly",
+                "Linux {} has no Kexec HandOver and will be started without the cache",
                 self.label
             );
         }

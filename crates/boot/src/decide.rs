@@ -1,0 +1,331 @@
+//! What is handed over, and what Linux is told: pure functions of what a boot
+//! has found out.
+
+#[cfg(test)]
+mod tests;
+
+use alloc::string::String;
+use core::fmt;
+
+use warmbus_kho::KhoAbi;
+use warmbus_linux::detect::DetectError;
+use warmbus_linux::payload::Payload;
+use warmbus_machine::Source;
+use warmbus_memory::PageSize;
+
+use crate::memory_layout::LayoutRequestError;
+use crate::options::{KhoChoice, Options};
+use crate::pipeline::PipelineFailure;
+use crate::unassigned::Unassigned;
+
+/// What is known before the kernel is unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The handover that the boot arguments ask for.
+    pub requested: KhoChoice,
+    /// The boot arguments let virtual functions be probed.
+    pub may_probe_vfs: bool,
+    /// Who describes the machine, to Warmbus and to Linux.
+    pub source: Source,
+    /// What the pipeline made; `None` where it did not run.
+    pub survey: Option<SurveyFacts>,
+    /// What a previous kernel hands over.
+    pub previous: PreviousFacts,
+    /// The page size of the kernel, from its header.
+    pub page_size: Result<PageSize, DetectError>,
+}
+
+/// What the pipeline made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SurveyFacts {
+    /// Why it is not to be used.
+    pub failure: Option<PipelineFailure>,
+    /// The first function without complete bus numbers or addresses.
+    pub unassigned: Option<Unassigned>,
+    /// Host bridges of the machine that are not part of it.
+    pub excluded_hosts: usize,
+    /// The first host bridge that the driver of Linux resets.
+    pub reset_host: Option<String>,
+    /// Functions in the cache.
+    pub captured: usize,
+    /// Functions of them that Linux finds as they were captured.
+    pub usable: usize,
+}
+
+/// What a previous kernel hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreviousFacts {
+    /// Nothing.
+    Nothing,
+    /// Something that cannot be read, which the next kernel gets as it is.
+    Unreadable,
+    /// What a new handover can inherit from.
+    Readable {
+        /// The page size of that kernel.
+        page_size: PageSize,
+    },
+}
+
+/// What the unpacked kernel says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// The version of the handover that it reads; `None` where it reads none.
+    pub abi: Result<Option<KhoAbi>, DetectError>,
+    /// It keeps its scratch memory on a machine with UEFI.
+    pub keeps_scratch_with_uefi: bool,
+    /// It reads the routing IDs of virtual functions.
+    pub reads_vf_routing: bool,
+}
+
+/// What is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The cache.
+    Handover(HandoverDecision),
+    /// Nothing, and Linux is told nothing: it starts as without Warmbus.
+    Without(Refusal),
+}
+
+/// How the cache is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandoverDecision {
+    /// The version of the handover.
+    pub abi: KhoAbi,
+    /// The page size that it is laid out with.
+    pub page_size: PageSize,
+    /// What Linux does with bus numbers and BARs.
+    pub pci: PciPolicy,
+    /// The routing IDs of virtual functions are worth being probed.
+    pub probe_vf_routing: bool,
+}
+
+/// What Linux does with bus numbers and BARs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PciPolicy {
+    /// It is told to keep all of them (`linux,pci-probe-only`).
+    Keep,
+    /// It is told nothing, and assigns all of them again.
+    Reassign(ReassignReason),
+    /// It keeps the bus numbers that it finds, since it is told by ACPI, and
+    /// moves BARs where ACPI does not forbid that (`_DSM` of a host bridge,
+    /// function 5). It writes both.
+    KeepBusNumbers,
+}
+
+/// Why Linux has to assign again: it is told to keep everything below all host
+/// bridges, or below none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReassignReason {
+    /// Something has no bus number or no address.
+    Unassigned(Unassigned),
+    /// Nothing is known of so many host bridges.
+    ExcludedHosts(usize),
+    /// The driver of Linux for this host bridge resets it.
+    ResetByDriver(String),
+}
+
+/// Why nothing is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The boot arguments say so.
+    SwitchedOff,
+    /// The pipeline did not run.
+    NoSurvey,
+    /// What it made is not to be used.
+    Failed(PipelineFailure),
+    /// The kernel cannot be made a handover for.
+    Kernel(DetectError),
+    /// The kernel reads none.
+    NoKho,
+    /// The kernel forgets its scratch memory on a machine with UEFI.
+    ScratchLostWithUefi,
+    /// A previous kernel hands over what cannot be read.
+    PreviousUnreadable,
+    /// The previous kernel has other pages.
+    PageSizesDiffer {
+        /// Those of the kernel that is started.
+        kernel: PageSize,
+        /// Those of the previous one.
+        previous: PageSize,
+    },
+    /// What a previous kernel hands over cannot become this version.
+    PreviousVersion(KhoAbi),
+    /// There is no memory for it.
+    NoMemory(LayoutRequestError),
+    /// The kernel assigns other bus numbers, and this version of it would look
+    /// for the cache under those.
+    Renumbered(ReassignReason),
+    /// Linux resets every function that was captured.
+    NothingUsable,
+}
+
+impl Facts {
+    /// The page size of the handover that is wanted so far, which the memory
+    /// plan needs space for.
+    pub fn request(&self) -> Result<PageSize, Refusal> {
+        if self.requested == KhoChoice::Off {
+            return Err(Refusal::SwitchedOff);
+        }
+        let survey = self.survey.as_ref().ok_or(Refusal::NoSurvey)?;
+        if let Some(failure) = &survey.failure {
+            return Err(Refusal::Failed(failure.clone()));
+        }
+        let kernel = self.page_size.clone().map_err(Refusal::Kernel)?;
+        match self.previous {
+            PreviousFacts::Unreadable => Err(Refusal::PreviousUnreadable),
+            PreviousFacts::Readable { page_size } if page_size != kernel => {
+                Err(Refusal::PageSizesDiffer {
+                    kernel,
+                    previous: page_size,
+                })
+            }
+            PreviousFacts::Readable { .. } | PreviousFacts::Nothing => Ok(kernel),
+        }
+    }
+
+    /// What Linux does with what `survey` found.
+    fn pci_policy(&self, survey: &SurveyFacts) -> PciPolicy {
+        if self.source == Source::Acpi {
+            return PciPolicy::KeepBusNumbers;
+        }
+        let unassigned = survey.unassigned.map(ReassignReason::Unassigned);
+        let excluded = (survey.excluded_hosts != 0)
+            .then_some(ReassignReason::ExcludedHosts(survey.excluded_hosts));
+        let reset = survey.reset_host.clone().map(ReassignReason::ResetByDriver);
+        match unassigned.or(excluded).or(reset) {
+            None => PciPolicy::Keep,
+            Some(reason) => PciPolicy::Reassign(reason),
+        }
+    }
+}
+
+/// Decides what is handed over to `kernel`. `space` says why the memory plan
+/// has no space for a handover, where it has none.
+#[must_use]
+pub fn decide(
+    facts: &Facts,
+    kernel: &KernelFacts,
+    space: Result<(), LayoutRequestError>,
+) -> Decision {
+    match handover(facts, kernel, space) {
+        Ok(handover) => Decision::Handover(handover),
+        Err(refusal) => Decision::Without(refusal),
+    }
+}
+
+/// The reasons that are checked first are those that nothing else changes.
+fn handover(
+    facts: &Facts,
+    kernel: &KernelFacts,
+    space: Result<(), LayoutRequestError>,
+) -> Result<HandoverDecision, Refusal> {
+    let abi = match facts.requested {
+        KhoChoice::Off => return Err(Refusal::SwitchedOff),
+        KhoChoice::Abi(abi) => abi,
+        KhoChoice::Auto => {
+            let abi = kernel.abi.clone().map_err(Refusal::Kernel)?;
+            abi.ok_or(Refusal::NoKho)?
+        }
+    };
+    if facts.source == Source::Acpi && !kernel.keeps_scratch_with_uefi {
+        return Err(Refusal::ScratchLostWithUefi);
+    }
+    let page_size = facts.request()?;
+    let survey = facts.survey.as_ref().ok_or(Refusal::NoSurvey)?;
+    space.map_err(Refusal::NoMemory)?;
+    if facts.previous != PreviousFacts::Nothing && !abi.has_radix_tree() {
+        return Err(Refusal::PreviousVersion(abi));
+    }
+    let pci = facts.pci_policy(survey);
+    if let PciPolicy::Reassign(reason) = &pci
+        && abi.has_radix_tree()
+    {
+        return Err(Refusal::Renumbered(reason.clone()));
+    }
+    if survey.usable == 0 && survey.captured != 0 {
+        return Err(Refusal::NothingUsable);
+    }
+    Ok(HandoverDecision {
+        abi,
+        page_size,
+        pci,
+        probe_vf_routing: facts.may_probe_vfs && kernel.reads_vf_routing,
+    })
+}
+
+/// Whether bus numbers and BARs stay as they are found: where `options` ask
+/// for it, and after a kernel, since devices may still be in use by what it
+/// handed over.
+#[must_use]
+pub fn preserves_config(options: &Options, payload: Option<&Payload<'_>>) -> bool {
+    options.preserve
+        || payload.is_some_and(|payload| payload.from_kexec || payload.handover.is_some())
+}
+
+/// Whether a failure of the firmware is to start it a second time, without
+/// PCI: where there is a kernel, or an initrd that may hold one, to be started
+/// then, and this is the first start.
+#[must_use]
+pub fn recovers(options: &Options, payload: Option<&Payload<'_>>, is_second_start: bool) -> bool {
+    let has_kernel =
+        payload.is_some_and(|payload| payload.kernel.is_some() || payload.ramdisk.is_some());
+    has_kernel && !options.probe_only && !is_second_start
+}
+
+impl fmt::Display for ReassignReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unassigned(unassigned) => unassigned.fmt(f),
+            Self::ExcludedHosts(count) => write!(f, "{count} host bridges are excluded"),
+            Self::ResetByDriver(host) => {
+                write!(f, "the Linux driver for {host} resets it")
+            }
+        }
+    }
+}
+
+impl fmt::Display for PciPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => f.write_str("Linux keeps all bus numbers and BARs"),
+            Self::Reassign(reason) => write!(f, "Linux assigns again: {reason}"),
+            Self::KeepBusNumbers => {
+                f.write_str("Linux keeps all bus numbers, and may move BARs (ACPI)")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SwitchedOff => f.write_str("switched off by warmbus.kho=off"),
+            Self::NoSurvey => f.write_str("no function was captured"),
+            Self::Failed(failure) => failure.fmt(f),
+            Self::NoMemory(error) => error.fmt(f),
+            Self::Kernel(error) => error.fmt(f),
+            Self::NoKho => f.write_str("the kernel has no Kexec HandOver"),
+            Self::ScratchLostWithUefi => {
+                f.write_str("on a machine with UEFI a Linux before 7.0 forgets its scratch memory")
+            }
+            Self::PreviousUnreadable => {
+                f.write_str("the handover of the previous kernel is passed on instead")
+            }
+            Self::PageSizesDiffer { kernel, previous } => write!(
+                f,
+                "this kernel has {kernel} pages, and the previous one {previous} pages"
+            ),
+            Self::PreviousVersion(abi) => write!(
+                f,
+                "the handover of the previous kernel cannot be converted to {abi}"
+            ),
+            Self::Renumbered(reason) => write!(
+                f,
+                "this Linux assigns new bus numbers, which the cache does not match: {reason}"
+            ),
+            Self::NothingUsable => f.write_str("Linux resets every function that was captured"),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}

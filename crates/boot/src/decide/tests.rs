@@ -1,0 +1,424 @@
+//! Every branch of the decisions: each row is what is known, and what follows.
+
+use alloc::string::ToString;
+
+use warmbus_linux::memory::PlanError;
+use warmbus_linux::payload::Module;
+use warmbus_memory::{MemoryRange, PhysAddr};
+
+use warmbus_pci::{ConfigOffset, Sbdf};
+use warmbus_pcsc::Difference;
+
+use super::*;
+use crate::unassigned::UnassignedReason;
+
+/// A machine with a device tree, two captured functions, and no previous
+/// kernel.
+fn facts() -> Facts {
+    Facts {
+        requested: KhoChoice::Auto,
+        may_probe_vfs: true,
+        source: Source::DeviceTree,
+        survey: Some(SurveyFacts {
+            captured: 2,
+            usable: 2,
+            ..SurveyFacts::default()
+        }),
+        previous: PreviousFacts::Nothing,
+        page_size: Ok(PageSize::K4),
+    }
+}
+
+fn with(change: impl FnOnce(&mut Facts)) -> Facts {
+    let mut facts = facts();
+    change(&mut facts);
+    facts
+}
+
+fn surveyed(change: impl FnOnce(&mut SurveyFacts)) -> Facts {
+    with(|facts| change(facts.survey.as_mut().expect("it has a survey")))
+}
+
+/// A kernel that reads version `abi` and nothing else.
+fn kernel(abi: KhoAbi) -> KernelFacts {
+    KernelFacts {
+        abi: Ok(Some(abi)),
+        keeps_scratch_with_uefi: false,
+        reads_vf_routing: false,
+    }
+}
+
+fn handed_over(abi: KhoAbi, page_size: PageSize, pci: PciPolicy) -> Decision {
+    Decision::Handover(HandoverDecision {
+        abi,
+        page_size,
+        pci,
+        probe_vf_routing: false,
+    })
+}
+
+fn readable(page_size: PageSize) -> PreviousFacts {
+    PreviousFacts::Readable { page_size }
+}
+
+const GAP: Unassigned = Unassigned {
+    function: Sbdf::new(0, 1, 0, 0),
+    reason: UnassignedReason::Bar(2),
+};
+
+fn failure() -> PipelineFailure {
+    PipelineFailure::CacheDiffers {
+        count: 1,
+        first: Difference {
+            function: Sbdf::new(0, 1, 0, 0),
+            offset: ConfigOffset::new(8),
+            cached: 1,
+            hardware: 2,
+        },
+    }
+}
+
+const UNKNOWN: DetectError = DetectError::NoPageSize;
+
+#[test]
+fn a_cache_is_handed_over_where_nothing_speaks_against_it() {
+    let unassigned = || ReassignReason::Unassigned(GAP);
+    let reset = || ReassignReason::ResetByDriver("/pcie@1".into());
+    let rows = [
+        (facts(), KhoAbi::V4, PageSize::K4, PciPolicy::Keep),
+        (facts(), KhoAbi::V1, PageSize::K4, PciPolicy::Keep),
+        (
+            with(|facts| facts.page_size = Ok(PageSize::K64)),
+            KhoAbi::V3,
+            PageSize::K64,
+            PciPolicy::Keep,
+        ),
+        (
+            with(|facts| facts.previous = readable(PageSize::K4)),
+            KhoAbi::V4,
+            PageSize::K4,
+            PciPolicy::Keep,
+        ),
+        // No function at all is nothing that Linux does not find.
+        (
+            surveyed(|survey| (survey.captured, survey.usable) = (0, 0)),
+            KhoAbi::V4,
+            PageSize::K4,
+            PciPolicy::Keep,
+        ),
+        (
+            surveyed(|survey| survey.usable = 1),
+            KhoAbi::V4,
+            PageSize::K4,
+            PciPolicy::Keep,
+        ),
+        // A list of bitmaps is looked up by what a device is, not by its bus.
+        (
+            surveyed(|survey| survey.unassigned = Some(GAP)),
+            KhoAbi::V1,
+            PageSize::K4,
+            PciPolicy::Reassign(unassigned()),
+        ),
+        (
+            surveyed(|survey| survey.excluded_hosts = 1),
+            KhoAbi::V1,
+            PageSize::K4,
+            PciPolicy::Reassign(ReassignReason::ExcludedHosts(1)),
+        ),
+        (
+            surveyed(|survey| survey.reset_host = Some("/pcie@1".into())),
+            KhoAbi::V1,
+            PageSize::K4,
+            PciPolicy::Reassign(reset()),
+        ),
+        // The first of several reasons is reported.
+        (
+            surveyed(|survey| {
+                survey.unassigned = Some(GAP);
+                survey.excluded_hosts = 1;
+                survey.reset_host = Some("/pcie@1".into());
+            }),
+            KhoAbi::V1,
+            PageSize::K4,
+            PciPolicy::Reassign(unassigned()),
+        ),
+        (
+            surveyed(|survey| {
+                survey.excluded_hosts = 2;
+                survey.reset_host = Some("/pcie@1".into());
+            }),
+            KhoAbi::V1,
+            PageSize::K4,
+            PciPolicy::Reassign(ReassignReason::ExcludedHosts(2)),
+        ),
+    ];
+    for (facts, abi, page_size, pci) in rows {
+        let expected = handed_over(abi, page_size, pci);
+        assert_eq!(decide(&facts, &kernel(abi), Ok(())), expected, "{facts:?}");
+        assert_eq!(facts.request(), Ok(page_size));
+    }
+}
+
+#[test]
+fn acpi_has_linux_keep_bus_numbers_whatever_is_unassigned() {
+    let facts = with(|facts| {
+        facts.source = Source::Acpi;
+        let survey = facts.survey.as_mut().expect("it has a survey");
+        survey.unassigned = Some(GAP);
+        survey.excluded_hosts = 1;
+    });
+    let kernel = KernelFacts {
+        keeps_scratch_with_uefi: true,
+        ..kernel(KhoAbi::V4)
+    };
+    assert_eq!(
+        decide(&facts, &kernel, Ok(())),
+        handed_over(KhoAbi::V4, PageSize::K4, PciPolicy::KeepBusNumbers)
+    );
+}
+
+#[test]
+fn the_boot_arguments_have_the_last_word_on_the_version() {
+    let facts = with(|facts| facts.requested = KhoChoice::Abi(KhoAbi::V3));
+    for abi in [Ok(None), Ok(Some(KhoAbi::V1)), Err(UNKNOWN)] {
+        let kernel = KernelFacts {
+            abi,
+            ..kernel(KhoAbi::V1)
+        };
+        assert_eq!(
+            decide(&facts, &kernel, Ok(())),
+            handed_over(KhoAbi::V3, PageSize::K4, PciPolicy::Keep)
+        );
+    }
+}
+
+#[test]
+fn routing_is_probed_for_a_kernel_that_reads_it_if_that_is_allowed() {
+    for (allowed, reads, expected) in [
+        (true, true, true),
+        (true, false, false),
+        (false, true, false),
+        (false, false, false),
+    ] {
+        let facts = with(|facts| facts.may_probe_vfs = allowed);
+        let kernel = KernelFacts {
+            reads_vf_routing: reads,
+            ..kernel(KhoAbi::V4)
+        };
+        let Decision::Handover(handover) = decide(&facts, &kernel, Ok(())) else {
+            panic!("it is handed over");
+        };
+        assert_eq!(handover.probe_vf_routing, expected);
+    }
+}
+
+#[test]
+fn what_speaks_against_a_handover_is_named() {
+    let off = with(|facts| facts.requested = KhoChoice::Off);
+    let v1 = KhoAbi::V1;
+    let v4 = KhoAbi::V4;
+    let acpi = with(|facts| facts.source = Source::Acpi);
+    let no_kho = KernelFacts {
+        abi: Ok(None),
+        ..kernel(v1)
+    };
+    let unknown = KernelFacts {
+        abi: Err(UNKNOWN),
+        ..kernel(v1)
+    };
+    let differ = |kernel, previous| Refusal::PageSizesDiffer { kernel, previous };
+    let rows = [
+        (off.clone(), kernel(v4), Refusal::SwitchedOff),
+        (off, no_kho.clone(), Refusal::SwitchedOff),
+        (facts(), no_kho.clone(), Refusal::NoKho),
+        (facts(), unknown, Refusal::Kernel(UNKNOWN)),
+        (acpi.clone(), kernel(v4), Refusal::ScratchLostWithUefi),
+        (acpi, no_kho.clone(), Refusal::NoKho),
+        (
+            with(|facts| facts.survey = None),
+            kernel(v4),
+            Refusal::NoSurvey,
+        ),
+        // Where the kernel reads no handover, the rest does not matter.
+        (with(|facts| facts.survey = None), no_kho, Refusal::NoKho),
+        (
+            surveyed(|survey| survey.failure = Some(failure())),
+            kernel(v4),
+            Refusal::Failed(failure()),
+        ),
+        (
+            with(|facts| facts.page_size = Err(DetectError::BigEndian)),
+            kernel(v4),
+            Refusal::Kernel(DetectError::BigEndian),
+        ),
+        (
+            with(|facts| facts.previous = PreviousFacts::Unreadable),
+            kernel(v4),
+            Refusal::PreviousUnreadable,
+        ),
+        (
+            with(|facts| facts.previous = readable(PageSize::K64)),
+            kernel(v4),
+            differ(PageSize::K4, PageSize::K64),
+        ),
+        (
+            with(|facts| facts.previous = readable(PageSize::K4)),
+            kernel(v1),
+            Refusal::PreviousVersion(v1),
+        ),
+        (
+            surveyed(|survey| survey.unassigned = Some(GAP)),
+            kernel(v4),
+            Refusal::Renumbered(ReassignReason::Unassigned(GAP)),
+        ),
+        (
+            surveyed(|survey| survey.unassigned = Some(GAP)),
+            kernel(KhoAbi::V3),
+            Refusal::Renumbered(ReassignReason::Unassigned(GAP)),
+        ),
+        (
+            surveyed(|survey| survey.usable = 0),
+            kernel(v4),
+            Refusal::NothingUsable,
+        ),
+    ];
+    for (facts, kernel, refusal) in rows {
+        assert_eq!(
+            decide(&facts, &kernel, Ok(())),
+            Decision::Without(refusal),
+            "{facts:?}"
+        );
+    }
+    let full = LayoutRequestError::Plan(PlanError::NoRam);
+    assert_eq!(
+        decide(&facts(), &kernel(v4), Err(full.clone())),
+        Decision::Without(Refusal::NoMemory(full))
+    );
+}
+
+#[test]
+fn space_is_wanted_unless_something_known_early_speaks_against_it() {
+    let rows = [
+        (
+            with(|facts| facts.requested = KhoChoice::Off),
+            Err(Refusal::SwitchedOff),
+        ),
+        (with(|facts| facts.survey = None), Err(Refusal::NoSurvey)),
+        (
+            surveyed(|survey| survey.failure = Some(failure())),
+            Err(Refusal::Failed(failure())),
+        ),
+        (
+            with(|facts| facts.page_size = Err(UNKNOWN)),
+            Err(Refusal::Kernel(UNKNOWN)),
+        ),
+        (
+            with(|facts| facts.previous = PreviousFacts::Unreadable),
+            Err(Refusal::PreviousUnreadable),
+        ),
+        // Only the unpacked kernel says which version it reads, so that what
+        // depends on that is no reason yet.
+        (
+            surveyed(|survey| survey.unassigned = Some(GAP)),
+            Ok(PageSize::K4),
+        ),
+        (with(|facts| facts.source = Source::Acpi), Ok(PageSize::K4)),
+    ];
+    for (facts, expected) in rows {
+        assert_eq!(facts.request(), expected, "{facts:?}");
+    }
+}
+
+#[test]
+fn sentences_about_a_decision_have_their_numbers() {
+    let rows = [
+        (
+            Refusal::PageSizesDiffer {
+                kernel: PageSize::K4,
+                previous: PageSize::K64,
+            },
+            "this kernel has 4K pages, and the previous one 64K pages",
+        ),
+        (
+            Refusal::PreviousVersion(KhoAbi::V1),
+            "the handover of the previous kernel cannot be converted to kho-v1",
+        ),
+        (
+            Refusal::Renumbered(ReassignReason::ExcludedHosts(2)),
+            "this Linux assigns new bus numbers, which the cache does not match: 2 host bridges are excluded",
+        ),
+        (
+            Refusal::Renumbered(ReassignReason::Unassigned(GAP)),
+            "this Linux assigns new bus numbers, which the cache does not match: 0000:01:00.0: BAR 2 has no address",
+        ),
+    ];
+    for (refusal, text) in rows {
+        assert_eq!(refusal.to_string(), text);
+    }
+}
+
+const RANGE: MemoryRange = MemoryRange::new(PhysAddr(0x4000_0000), 0x1000);
+
+fn module() -> Option<Module<'static>> {
+    Some(Module {
+        range: RANGE,
+        bootargs: None,
+    })
+}
+
+#[test]
+fn bus_numbers_and_bars_are_preserved_on_request_and_after_a_kernel() {
+    let plain = Payload::default();
+    let from_kexec = Payload {
+        from_kexec: true,
+        ..plain
+    };
+    let handed_over = Payload {
+        handover: Some((RANGE, RANGE)),
+        ..plain
+    };
+    let on_request = Options {
+        preserve: true,
+        ..Options::default()
+    };
+    let none = Options::default();
+    for (options, payload, expected) in [
+        (&none, None, false),
+        (&none, Some(&plain), false),
+        (&none, Some(&from_kexec), true),
+        (&none, Some(&handed_over), true),
+        (&on_request, None, true),
+        (&on_request, Some(&plain), true),
+    ] {
+        assert_eq!(preserves_config(options, payload), expected, "{payload:?}");
+    }
+}
+
+#[test]
+fn the_first_start_recovers_where_there_may_be_a_kernel_to_start() {
+    let nothing = Payload::default();
+    let kernel = Payload {
+        kernel: module(),
+        ..nothing
+    };
+    // The kernel may be part of the initrd.
+    let initrd = Payload {
+        ramdisk: module(),
+        ..nothing
+    };
+    let none = Options::default();
+    let probe_only = Options {
+        probe_only: true,
+        ..Options::default()
+    };
+    for (options, payload, is_second_start, expected) in [
+        (&none, None, false, false),
+        (&none, Some(&nothing), false, false),
+        (&none, Some(&kernel), false, true),
+        (&none, Some(&initrd), false, true),
+        (&none, Some(&kernel), true, false),
+        (&probe_only, Some(&kernel), false, false),
+    ] {
+        assert_eq!(recovers(options, payload, is_second_start), expected);
+    }
+}

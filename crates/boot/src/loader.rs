@@ -1,0 +1,305 @@
+//! Loads Linux, with the cache handed over if that is possible.
+//!
+//! Whatever fails with the handover, Linux is started as it would have been
+//! without Warmbus: its tree has nothing but what the payload itself needs.
+
+use alloc::string::{String, ToString};
+use core::fmt::{self, Write};
+
+use log::warn;
+use warmbus_linux::detect;
+use warmbus_linux::devicetree::{Chosen, ChosenError, ChosenHandover, edit};
+use warmbus_linux::image::{HEADER_SIZE, ImageError, ImageHeader};
+use warmbus_linux::memory::MemoryPlan;
+use warmbus_linux::payload::{Module, Payload};
+use warmbus_linux::unpack::{KernelFormat, UnpackError};
+use warmbus_machine::Machine;
+use warmbus_memory::{MemoryRange, NotMemory};
+use warmbus_pci::time::Clock;
+use warmbus_pci::{ConfigAccess, VfScope};
+
+use crate::decide::{Decision, Facts, KernelFacts, PciPolicy, decide};
+use crate::handover::{BuiltHandover, survey_facts};
+use crate::memory::BootMemory;
+use crate::memory_layout::{LayoutRequest, LayoutRequestError};
+use crate::options::Options;
+use crate::phase::{Observer, Phase};
+use crate::pipeline::Captured;
+use crate::previous_boot::PreviousBoot;
+
+/// What Linux is loaded from.
+#[derive(Debug)]
+pub struct Loader<'a, M> {
+    /// The machine.
+    pub machine: &'a Machine,
+    /// What the boot arguments ask for.
+    pub options: &'a Options,
+    /// The boot tree.
+    pub tree: &'a [u8],
+    /// What is started.
+    pub payload: &'a Payload<'a>,
+    /// The kernel of the payload.
+    pub kernel: Module<'a>,
+    /// Memory that may be written to.
+    pub memory: M,
+    /// What a previous kernel hands over.
+    pub previous: &'a PreviousBoot,
+    /// A number that differs from boot to boot.
+    pub generation: u64,
+}
+
+/// Why Linux cannot be started at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The payload, or the place for it, is not usable memory.
+    #[error(transparent)]
+    Memory(#[from] NotMemory),
+    /// The kernel is no arm64 Image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The kernel cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// There is no place for everything.
+    #[error(transparent)]
+    Layout(#[from] LayoutRequestError),
+    /// The boot tree cannot be edited.
+    #[error(transparent)]
+    Tree(#[from] ChosenError),
+}
+
+/// A Linux in memory that only has to be entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedLinux {
+    /// Its first instruction.
+    pub entry: u64,
+    /// The device tree for it.
+    pub tree: MemoryRange,
+    /// Why the cache is not handed over, as a sentence, if it is not.
+    pub without_cache: Option<String>,
+    /// What is where, a line for each part.
+    pub description: String,
+}
+
+impl<M: BootMemory> Loader<'_, M> {
+    /// Loads Linux. `captured` is what there is to be handed over, if there
+    /// is anything.
+    pub fn load<A, C, O>(
+        &mut self,
+        mut captured: Option<&mut Captured<A>>,
+        clock: &mut C,
+        observer: &mut O,
+    ) -> Result<LoadedLinux, LoadError>
+    where
+        A: ConfigAccess,
+        C: Clock,
+        O: Observer<A>,
+    {
+        let header = self.header()?;
+        let facts = self.facts(&header, captured.as_deref());
+        let (plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
+        let kernel = run(observer, Phase::Unpack, || self.unpack(&plan))?;
+        let kernel_facts = run(observer, Phase::Detect, || self.kernel_facts(kernel))?;
+        let mut result = match (decide(&facts, &kernel_facts, space), &mut captured) {
+            (Decision::Handover(decision), Some(captured)) => {
+                if decision.probe_vf_routing {
+                    captured.probe_vf_routing(clock, observer);
+                }
+                run(observer, Phase::Build, || {
+                    BuiltHandover::build(
+                        &decision,
+                        captured,
+                        &plan,
+                        self.previous,
+                        self.generation,
+                        &mut self.memory,
+                    )
+                })
+                .map_err(|error| error.to_string())
+            }
+            (Decision::Without(refusal), _) => Err(refusal.to_string()),
+            (Decision::Handover(_), None) => Err("no function was captured".into()),
+        };
+        let mut tree = run(observer, Phase::Tree, || {
+            self.write_tree(&plan, result.as_ref().ok())
+        })?;
+        run(observer, Phase::Clean, || self.clean(&plan));
+        if let Ok(built) = &result {
+            let verified = run(observer, Phase::HandoverCheck, || {
+                built.verify(&plan, self.machine, self.previous, &self.memory)
+            });
+            if let Err(error) = verified {
+                result = Err(error.to_string());
+                tree = self.write_tree(&plan, None)?;
+                self.memory.clean(tree);
+            }
+        }
+        if let Err(reason) = &result {
+            warn!("no cache handed over: {reason}; booting Linux without it");
+        }
+        let mut description = String::new();
+        // A string takes whatever is written to it.
+        let _ = self.describe(&mut description, &header, &plan, kernel, tree);
+        if let Ok(built) = &result {
+            let _ = built.describe(&mut description, &plan);
+        }
+        Ok(LoadedLinux {
+            entry: plan.kernel.start.0,
+            tree,
+            without_cache: result.err(),
+            description,
+        })
+    }
+
+    /// The header of the kernel, whatever the kernel is packed in.
+    fn header(&self) -> Result<ImageHeader, LoadError> {
+        let file = self.memory.bytes(self.kernel.range)?;
+        let mut start = [0; HEADER_SIZE];
+        let count = KernelFormat::detect(file)?.peek(&mut start)?;
+        Ok(ImageHeader::parse(&start[..count])?)
+    }
+
+    /// What the decision depends on and is known before the kernel is
+    /// unpacked.
+    fn facts<A: ConfigAccess>(
+        &self,
+        header: &ImageHeader,
+        captured: Option<&Captured<A>>,
+    ) -> Facts {
+        let vfs = &self.options.vfs;
+        let hosts = self.machine.hosts.len() + self.machine.unusable_host_bridges;
+        Facts {
+            requested: self.options.kho,
+            may_probe_vfs: vfs.scope != VfScope::Off || !vfs.listed.is_empty(),
+            source: self.machine.source,
+            survey: captured.map(|captured| survey_facts(hosts, captured)),
+            previous: self.previous.facts(),
+            page_size: detect::page_size(header),
+        }
+    }
+
+    fn kernel_facts(&self, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
+        let image = self.memory.bytes(kernel)?;
+        Ok(KernelFacts {
+            abi: detect::detect(image),
+            keeps_scratch_with_uefi: detect::keeps_scratch_with_uefi(image),
+            reads_vf_routing: detect::supports_pcsc_extension(image),
+        })
+    }
+
+    /// Finds a place for everything, with the handover if there is one for
+    /// it; why there is none for it otherwise.
+    fn plan(
+        &self,
+        header: &ImageHeader,
+        facts: &Facts,
+    ) -> Result<(MemoryPlan, Result<(), LayoutRequestError>), LoadError> {
+        if let Some(ramdisk) = self.payload.ramdisk {
+            self.memory.bytes(ramdisk.range)?;
+        }
+        let request = LayoutRequest {
+            machine: self.machine,
+            tree: self.tree,
+            payload: self.payload,
+            kernel: self.kernel,
+            header,
+            in_use: self.memory.map().in_use(),
+            previous: self.previous,
+        };
+        let functions = facts.survey.as_ref().map_or(0, |survey| survey.captured);
+        let Ok(page_size) = facts.request() else {
+            return Ok((request.plan(None)?, Ok(())));
+        };
+        let with_handover = request
+            .handover_needs(self.options.kho, functions, page_size)
+            .map_err(LayoutRequestError::from)
+            .and_then(|needs| request.plan(Some(needs)));
+        match with_handover {
+            Ok(plan) => Ok((plan, Ok(()))),
+            Err(error) => Ok((request.plan(None)?, Err(error))),
+        }
+    }
+
+    /// Moves kernel and initrd to their places. Returns the kernel without
+    /// what it clears by itself.
+    fn unpack(&mut self, plan: &MemoryPlan) -> Result<MemoryRange, LoadError> {
+        let (file, target) = self
+            .memory
+            .source_and_target(self.kernel.range, plan.kernel)?;
+        let size = KernelFormat::detect(file)?.unpack_into(target)?;
+        if let (Some(module), Some(range)) = (self.payload.ramdisk, plan.initrd)
+            && module.range != range
+        {
+            let (loaded, target) = self.memory.source_and_target(module.range, range)?;
+            target.copy_from_slice(loaded);
+        }
+        Ok(MemoryRange::new(plan.kernel.start, size as u64))
+    }
+
+    /// Writes the tree for Linux. Returns where it is.
+    fn write_tree(
+        &mut self,
+        plan: &MemoryPlan,
+        handover: Option<&BuiltHandover>,
+    ) -> Result<MemoryRange, LoadError> {
+        let chosen = Chosen {
+            bootargs: self.kernel.bootargs,
+            initrd: plan.initrd,
+            handover: handover.map(|built| ChosenHandover {
+                root: built.handover.root,
+                scratch: built.handover.scratch,
+            }),
+            probe_only: handover.is_some_and(|built| built.pci == PciPolicy::Keep),
+            released: self.payload.bundle,
+        };
+        let tree = edit(self.tree, &chosen)?;
+        let range = MemoryRange::new(plan.tree.start, tree.len() as u64);
+        self.memory.bytes_mut(range)?.copy_from_slice(&tree);
+        Ok(range)
+    }
+
+    /// Cleans everything that Linux gets.
+    fn clean(&self, plan: &MemoryPlan) {
+        let pieces = [Some(plan.kernel), plan.initrd, Some(plan.tree), plan.arena];
+        for piece in pieces.into_iter().flatten() {
+            self.memory.clean(piece);
+        }
+    }
+
+    /// Writes what is where, a line for each part.
+    fn describe(
+        &self,
+        to: &mut impl Write,
+        header: &ImageHeader,
+        plan: &MemoryPlan,
+        kernel: MemoryRange,
+        tree: MemoryRange,
+    ) -> fmt::Result {
+        let release = self.memory.bytes(kernel).ok().and_then(detect::release);
+        write!(
+            to,
+            "kernel       Linux {}, ",
+            release.unwrap_or("of unknown version")
+        )?;
+        if let Some(size) = header.page_size {
+            write!(to, "{size} pages, ")?;
+        }
+        writeln!(to, "at {}", plan.kernel)?;
+        if let Some(initrd) = plan.initrd {
+            writeln!(to, "initrd       {} bytes at {initrd}", initrd.size)?;
+        }
+        writeln!(to, "device tree  {} bytes at {tree}", tree.size)
+    }
+}
+
+/// Runs one phase that accesses no configuration space.
+fn run<A: ConfigAccess, T>(
+    observer: &mut impl Observer<A>,
+    phase: Phase,
+    run: impl FnOnce() -> T,
+) -> T {
+    observer.phase_begins(phase, None);
+    let result = run();
+    observer.phase_ends(phase, None);
+    result
+}

@@ -1,0 +1,111 @@
+//! The phases of a boot, and who observes them.
+
+use warmbus_pci::{ConfigAccess, Topology};
+use warmbus_pcsc::ConfigCache;
+
+/// A phase of a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Finding the functions and assigning bus numbers.
+    Enumerate,
+    /// Sizing BARs and assigning addresses.
+    Assign,
+    /// Reading everything cacheable.
+    Capture,
+    /// Waiting for virtual functions to become ready.
+    VfWait,
+    /// Capturing virtual functions.
+    Vfs,
+    /// Verifying the assignment.
+    Verify,
+    /// Comparing the cache with the hardware.
+    SelfCheck,
+    /// Finding a place in memory for everything.
+    Plan,
+    /// Unpacking the kernel.
+    Unpack,
+    /// Finding out what the kernel supports.
+    Detect,
+    /// Probing the routing IDs of virtual functions.
+    VfRouting,
+    /// Building the handover.
+    Build,
+    /// Writing the device tree for Linux.
+    Tree,
+    /// Cleaning the data caches.
+    Clean,
+    /// Verifying the handover.
+    HandoverCheck,
+}
+
+impl Phase {
+    /// Its name in reports, which stays the same from version to version.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enumerate => "enumerate",
+            Self::Assign => "assign",
+            Self::Capture => "capture",
+            Self::VfWait => "vf-wait",
+            Self::Vfs => "vfs",
+            Self::Verify => "check",
+            Self::SelfCheck => "self-check",
+            Self::Plan => "plan",
+            Self::Unpack => "unpack",
+            Self::Detect => "detect",
+            Self::VfRouting => "vf-routing",
+            Self::Build => "kho",
+            Self::Tree => "tree",
+            Self::Clean => "clean",
+            Self::HandoverCheck => "handover-check",
+        }
+    }
+}
+
+/// Observes the phases of a boot, and may help with the capture. What is not
+/// implemented does nothing.
+pub trait Observer<A: ConfigAccess> {
+    /// `phase` begins; `config` is there where it accesses configuration
+    /// space.
+    fn phase_begins(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
+        let _ = (phase, config);
+    }
+
+    /// `phase` ends.
+    fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
+        let _ = (phase, config);
+    }
+
+    /// The functions of `topology` are captured next: what other cores can
+    /// read for that may be read now.
+    fn read_ahead(&mut self, topology: &Topology, config: &mut ConfigCache<A>) {
+        let _ = (topology, config);
+    }
+
+    /// The capture is over: what was read ahead and not used is of no use any
+    /// more.
+    fn capture_ends(&mut self, config: &mut ConfigCache<A>) {
+        let _ = config;
+    }
+}
+
+/// Nobody observes, and one core does everything.
+impl<A: ConfigAccess> Observer<A> for () {}
+
+impl<A: ConfigAccess, O: Observer<A> + ?Sized> Observer<A> for &mut O {
+    fn phase_begins(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
+        (**self).phase_begins(phase, config);
+    }
+
+    fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
+        (**self).phase_ends(phase, config);
+    }
+
+    fn read_ahead(&mut self, topology: &Topology, config: &mut ConfigCache<A>) {
+        (**self).read_ahead(topology, config);
+    }
+
+    fn capture_ends(&mut self, config: &mut ConfigCache<A>) {
+        (**self).capture_ends(config);
+    }
+}

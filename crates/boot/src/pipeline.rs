@@ -1,0 +1,282 @@
+//! From host bridges to a full cache: enumerate, assign, capture, virtual
+//! functions, verify, compare with the hardware.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use log::info;
+use warmbus_pci::time::Clock;
+use warmbus_pci::{
+    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, Sbdf, ScanPolicy, VfPolicy, assign,
+    enable_vfs, enumerate, probe_vf_routing, verify_assignment,
+};
+use warmbus_pcsc::{ConfigCache, Difference, SelfCheck};
+use warmbus_pcsc_format::MAX_ROUTINGS;
+
+use crate::capture::{capture_evicted, capture_vfs};
+use crate::options::Options;
+use crate::phase::{Observer, Phase};
+use crate::unassigned::{Unassigned, first_unassigned};
+
+/// What the pipeline is to do.
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    /// How enumeration numbers buses.
+    pub scan: ScanPolicy,
+    /// How addresses are assigned.
+    pub assign: AssignPolicy,
+    /// Which virtual functions are captured.
+    pub vfs: VfPolicy,
+    /// Compare every cached byte with the hardware afterwards.
+    pub self_check: bool,
+}
+
+impl Pipeline {
+    /// What the boot arguments ask for.
+    #[must_use]
+    pub fn from_options(options: &Options) -> Self {
+        let mut scan = ScanPolicy::default();
+        if let Some(buses) = options.hotplug_buses {
+            scan.spare_buses = buses;
+        }
+        Self {
+            scan,
+            assign: AssignPolicy::default(),
+            vfs: options.vfs.clone(),
+            self_check: options.verify,
+        }
+    }
+
+    /// Runs every stage over what is below `hosts`, which `access` reaches.
+    pub fn run<A, C, O>(
+        &self,
+        hosts: &[HostBridge],
+        access: A,
+        clock: &mut C,
+        observer: &mut O,
+    ) -> Captured<A>
+    where
+        A: ConfigAccess,
+        C: Clock,
+        O: Observer<A>,
+    {
+        let prepared = self.prepare(hosts, access, clock, observer);
+        self.capture(prepared, clock, observer)
+    }
+
+    /// Runs the stages before the capture: every function has its bus numbers
+    /// and addresses then, and only what they take is cached.
+    pub fn prepare<A, C, O>(
+        &self,
+        hosts: &[HostBridge],
+        access: A,
+        clock: &mut C,
+        observer: &mut O,
+    ) -> Prepared<A>
+    where
+        A: ConfigAccess,
+        C: Clock,
+        O: Observer<A>,
+    {
+        let mut config = ConfigCache::new(access);
+        let topology = observe(observer, Phase::Enumerate, &mut config, |config, _| {
+            enumerate(hosts, &self.scan, config, clock)
+        });
+        info!("{} functions found", topology.functions().len());
+        let topology = observe(observer, Phase::Assign, &mut config, |config, _| {
+            assign(topology, &self.assign, config)
+        });
+        let assigned = topology.counts();
+        info!(
+            "{} BARs have an address, {} do not fit",
+            assigned.assigned, assigned.disabled
+        );
+        Prepared { topology, config }
+    }
+
+    /// Runs the capture and the stages after it.
+    pub fn capture<A, C, O>(
+        &self,
+        prepared: Prepared<A>,
+        clock: &mut C,
+        observer: &mut O,
+    ) -> Captured<A>
+    where
+        A: ConfigAccess,
+        C: Clock,
+        O: Observer<A>,
+    {
+        let Prepared {
+            topology,
+            mut config,
+        } = prepared;
+        let (mut topology, vfs) = observe(
+            observer,
+            Phase::Capture,
+            &mut config,
+            |config, observer: &mut O| {
+                // Virtual functions become ready while the others are captured.
+                let (topology, vfs) = enable_vfs(topology, &self.vfs, config, clock);
+                observer.read_ahead(&topology, config);
+                let mut functions: Vec<Sbdf> =
+                    topology.functions().iter().map(|f| f.sbdf).collect();
+                // The order in which values that were read ahead are used.
+                functions.sort_unstable();
+                for function in functions {
+                    config.capture(function);
+                }
+                observer.capture_ends(config);
+                let topology = capture_evicted(topology, config).with_faults(config);
+                (topology, vfs)
+            },
+        );
+        let mut sriov_readable_at = None;
+        if let Some(vfs) = vfs {
+            observe(observer, Phase::VfWait, &mut config, |_, _| vfs.wait(clock));
+            (topology, sriov_readable_at) =
+                observe(observer, Phase::Vfs, &mut config, |config, _| {
+                    capture_vfs(vfs, topology, config, clock)
+                });
+        }
+        let inconsistencies = observe(observer, Phase::Verify, &mut config, |config, _| {
+            verify_assignment(&topology, config)
+        });
+        let unassigned = first_unassigned(&topology);
+        let topology = topology.with_anomalies(inconsistencies.iter().copied());
+        let mut captured = Captured {
+            topology,
+            config,
+            inconsistencies,
+            unassigned,
+            self_check: None,
+            sriov_readable_at,
+        };
+        if self.self_check {
+            captured.wait_until_sriov_readable(clock);
+            let check = observe(
+                observer,
+                Phase::SelfCheck,
+                &mut captured.config,
+                |config, _| config.self_check(),
+            );
+            captured.self_check = Some(check);
+        }
+        captured
+    }
+}
+
+/// A hierarchy with bus numbers and addresses.
+#[derive(Debug)]
+pub struct Prepared<A: ConfigAccess> {
+    /// What was found.
+    pub topology: Assigned,
+    /// What is cached so far.
+    pub config: ConfigCache<A>,
+}
+
+/// A hierarchy whose cacheable bytes are all cached.
+#[derive(Debug)]
+pub struct Captured<A: ConfigAccess> {
+    /// What was found.
+    pub topology: Assigned,
+    /// What is cached.
+    pub config: ConfigCache<A>,
+    /// What the independent check of bus numbers and addresses found; with
+    /// any of it the cache is not to be used.
+    pub inconsistencies: Vec<Anomaly>,
+    /// The first thing without complete bus numbers or addresses, as
+    /// [`first_unassigned`] has it.
+    pub unassigned: Option<Unassigned>,
+    /// What the comparison with the hardware found, if there was one.
+    pub self_check: Option<SelfCheck>,
+    /// When SR-IOV capabilities may be read again, by the clock; `None` where
+    /// they may be read now.
+    pub sriov_readable_at: Option<Duration>,
+}
+
+impl<A: ConfigAccess> Captured<A> {
+    /// Why the cache is not to be used, if it is not.
+    #[must_use]
+    pub fn failure(&self) -> Option<PipelineFailure> {
+        if let Some(first) = self.inconsistencies.first() {
+            return Some(PipelineFailure::Inconsistent {
+                count: self.inconsistencies.len(),
+                first: first.clone(),
+            });
+        }
+        let differences = &self.self_check.as_ref()?.differences;
+        Some(PipelineFailure::CacheDiffers {
+            count: differences.len(),
+            first: *differences.first()?,
+        })
+    }
+
+    /// Waits until SR-IOV capabilities may be read.
+    pub fn wait_until_sriov_readable(&self, clock: &mut impl Clock) {
+        if let Some(at) = self.sriov_readable_at {
+            let left = at.saturating_sub(clock.now());
+            clock.wait(left);
+        }
+    }
+
+    /// Probes the routing IDs that virtual functions would have, for a kernel
+    /// that uses them.
+    pub fn probe_vf_routing<C: Clock, O: Observer<A>>(&mut self, clock: &mut C, observer: &mut O) {
+        self.wait_until_sriov_readable(clock);
+        let topology = &self.topology;
+        observe(observer, Phase::VfRouting, &mut self.config, |config, _| {
+            probe_vf_routing(topology, MAX_ROUTINGS, config);
+        });
+    }
+}
+
+/// Why what the pipeline made is not to be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PipelineFailure {
+    /// The independent check found bus numbers or addresses that cannot be.
+    Inconsistent {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        first: Anomaly,
+    },
+    /// The hardware returns something else than the cache.
+    CacheDiffers {
+        /// Bytes that differ.
+        count: usize,
+        /// The first of them.
+        first: Difference,
+    },
+}
+
+impl fmt::Display for PipelineFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inconsistent { count, first } => write!(
+                f,
+                "the assignment is not consistent in {count} places, first {first}"
+            ),
+            Self::CacheDiffers { count, first } => write!(
+                f,
+                "{count} cached bytes differ from the hardware, first {} offset {}: cached {:02x}, hardware {:02x}",
+                first.function, first.offset, first.cached, first.hardware
+            ),
+        }
+    }
+}
+
+impl core::error::Error for PipelineFailure {}
+
+/// Runs one phase that accesses configuration space.
+fn observe<A: ConfigAccess, O: Observer<A>, T>(
+    observer: &mut O,
+    phase: Phase,
+    config: &mut ConfigCache<A>,
+    run: impl FnOnce(&mut ConfigCache<A>, &mut O) -> T,
+) -> T {
+    observer.phase_begins(phase, Some(config));
+    let result = run(config, observer);
+    observer.phase_ends(phase, Some(config));
+    result
+}

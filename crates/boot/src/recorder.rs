@@ -1,0 +1,140 @@
+//! Records what each phase of a boot takes, and has other cores help.
+
+use alloc::vec::Vec;
+
+use warmbus_pci::{AccessCounts, ConfigAccess, Topology};
+use warmbus_pcsc::{ConfigCache, Statistics};
+
+use crate::measured_access::{MeasuredAccess, Ticks};
+use crate::parallel::{self, Cores};
+use crate::phase::{Observer, Phase};
+
+/// What one phase took, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseTime {
+    /// The phase.
+    pub phase: Phase,
+    /// All of it.
+    pub ticks: u64,
+    /// What of it configuration accesses took.
+    pub config_ticks: u64,
+}
+
+/// What the cache had cost and saved before it was compared with the hardware.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// What the cache did.
+    pub statistics: Statistics,
+    /// Reads of the cacheable dword that was read most often.
+    pub max_reads: u8,
+    /// Dwords with a cacheable byte.
+    pub cacheable_dwords: u64,
+}
+
+/// An [`Observer`] that measures phases and accesses with a counter `T`, and
+/// has the cores `K` help with the capture.
+#[derive(Debug)]
+pub struct Recorder<T, K = ()> {
+    counter: T,
+    cores: K,
+    requested_cores: Option<usize>,
+    /// The phases that have ended, in order.
+    pub phases: Vec<PhaseTime>,
+    /// Accesses that reached the hardware, those of the comparison with it
+    /// excepted.
+    pub accesses: AccessCounts,
+    /// Figures of the cache.
+    pub cache: CacheFigures,
+    start: Start,
+}
+
+/// How things stood when the phase began that has not ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Start {
+    ticks: u64,
+    config_ticks: u64,
+    accesses: AccessCounts,
+}
+
+impl<T: Ticks, K> Recorder<T, K> {
+    /// Nothing was recorded yet. `requested_cores` are to capture, this one
+    /// included; `None` for as many as make it faster.
+    pub fn new(counter: T, cores: K, requested_cores: Option<usize>) -> Self {
+        Self {
+            counter,
+            cores,
+            requested_cores,
+            phases: Vec::new(),
+            accesses: AccessCounts::default(),
+            cache: CacheFigures::default(),
+            start: Start::default(),
+        }
+    }
+}
+
+impl<A, T, K> Observer<MeasuredAccess<A, T>> for Recorder<T, K>
+where
+    A: ConfigAccess,
+    T: Ticks,
+    K: Cores<A>,
+{
+    fn phase_begins(&mut self, _: Phase, config: Option<&ConfigCache<MeasuredAccess<A, T>>>) {
+        let access = config.map(ConfigCache::access);
+        self.start = Start {
+            ticks: self.counter.ticks(),
+            config_ticks: access.map_or(0, MeasuredAccess::ticks),
+            accesses: access.map_or_else(AccessCounts::default, MeasuredAccess::counts),
+        };
+    }
+
+    fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<MeasuredAccess<A, T>>>) {
+        let ticks = self.counter.ticks() - self.start.ticks;
+        let mut config_ticks = 0;
+        if let Some(config) = config {
+            let access = config.access();
+            config_ticks = access.ticks() - self.start.config_ticks;
+            if phase == Phase::Verify {
+                self.cache = figures(config);
+            }
+            if phase != Phase::SelfCheck {
+                add(&mut self.accesses, self.start.accesses, access.counts());
+            }
+        }
+        self.phases.push(PhaseTime {
+            phase,
+            ticks,
+            config_ticks,
+        });
+    }
+
+    fn read_ahead(&mut self, topology: &Topology, config: &mut ConfigCache<MeasuredAccess<A, T>>) {
+        parallel::read_ahead(topology, config, &mut self.cores, self.requested_cores);
+    }
+
+    fn capture_ends(&mut self, config: &mut ConfigCache<MeasuredAccess<A, T>>) {
+        config.access_mut().discard_prefetched();
+    }
+}
+
+/// Adds to `sum` the accesses made between `before` and `after`.
+fn add(sum: &mut AccessCounts, before: AccessCounts, after: AccessCounts) {
+    sum.reads += after.reads - before.reads;
+    sum.writes += after.writes - before.writes;
+    sum.absent_probes += after.absent_probes - before.absent_probes;
+    sum.read_backs += after.read_backs - before.read_backs;
+}
+
+fn figures<A: ConfigAccess, T: Ticks>(config: &ConfigCache<MeasuredAccess<A, T>>) -> CacheFigures {
+    let mut figures = CacheFigures {
+        statistics: config.statistics(),
+        ..CacheFigures::default()
+    };
+    for (function, block) in config.blocks() {
+        for dword in block.cacheable_dwords() {
+            let reads = config.access().dword_read_count(function, dword);
+            figures.max_reads = figures.max_reads.max(reads);
+            figures.cacheable_dwords += 1;
+        }
+    }
+    figures
+}
