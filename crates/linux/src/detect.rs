@@ -5,7 +5,6 @@
 //! The literal is in the unpacked image once, between two NULs.
 
 use alloc::string::String;
-use core::fmt;
 
 use warmbus_kho::KhoAbi;
 use warmbus_memory::PageSize;
@@ -101,14 +100,18 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Why no handover can be made for a kernel. It can still be started plainly.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DetectError {
     /// A version, or a part of one, that is not known here.
+    #[error(
+        "the kernel speaks the handover version '{found}', which is not supported (kho-v1, kho-v3 and kho-v4 are)"
+    )]
     Unknown {
         /// The whole string.
         found: String,
     },
     /// Two different versions in one image.
+    #[error("the kernel holds two handover versions, '{first}' and '{second}'")]
     Several {
         /// The first one.
         first: String,
@@ -116,42 +119,18 @@ pub enum DetectError {
         second: String,
     },
     /// A string without an end.
+    #[error("the handover version at offset {offset:#x} of the kernel has no end")]
     Unterminated {
         /// Where it starts in the image.
         offset: usize,
     },
     /// The kernel is big endian.
+    #[error("the kernel is big endian, for which no handover is made")]
     BigEndian,
     /// The header does not tell the page size.
+    #[error("the kernel image does not tell its page size, so no handover can be made for it")]
     NoPageSize,
 }
-
-impl fmt::Display for DetectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { found } => write!(
-                f,
-                "the kernel speaks the handover version '{found}', which is not supported (kho-v1, kho-v3 and kho-v4 are)"
-            ),
-            Self::Several { first, second } => write!(
-                f,
-                "the kernel holds two handover versions, '{first}' and '{second}'"
-            ),
-            Self::Unterminated { offset } => write!(
-                f,
-                "the handover version at offset {offset:#x} of the kernel has no end"
-            ),
-            Self::BigEndian => {
-                f.write_str("the kernel is big endian, for which no handover is made")
-            }
-            Self::NoPageSize => f.write_str(
-                "the kernel image does not tell its page size, so no handover can be made for it",
-            ),
-        }
-    }
-}
-
-impl core::error::Error for DetectError {}
 
 /// Whether an unpacked kernel image is one that keeps the scratch memory of a
 /// handover when it reads the memory map of UEFI. Kernels before 7.0 are not

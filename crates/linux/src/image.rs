@@ -3,8 +3,6 @@
 //! The layout is that of "Booting AArch64 Linux"
 //! (`Documentation/arch/arm64/booting.rst`).
 
-use core::fmt;
-
 use warmbus_memory::PageSize;
 use warmbus_memory::bytes::{le_u32, le_u64};
 
@@ -87,31 +85,46 @@ impl ImageHeader {
 }
 
 /// Why a file is not an arm64 `Image` that can be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// There is not even a header.
+    #[error("the kernel image has {bytes} bytes, less than the {HEADER_SIZE} of its header")]
     TooShort {
         /// Bytes that there are.
         bytes: usize,
     },
     /// The magic number is another one.
+    #[error(
+        "the kernel is no arm64 Image: its magic number is {found:#010x} instead of {:#010x}",
+        u32::from_le_bytes(MAGIC)
+    )]
     NoMagic {
         /// What stands in its place.
         found: u32,
     },
     /// The header does not say how much memory the kernel takes.
+    #[error(
+        "the kernel image does not tell its size in memory (Linux before 3.17), which is not supported"
+    )]
     NoSize,
     /// The memory size is out of reason.
+    #[error("the kernel image claims {image_size:#x} bytes of memory, which cannot be true")]
     Size {
         /// What the header says.
         image_size: u64,
     },
     /// The text offset is out of reason.
+    #[error(
+        "the text offset {text_offset:#x} of the kernel image is not a page-aligned number below 2 MiB"
+    )]
     TextOffset {
         /// What the header says.
         text_offset: u64,
     },
     /// The file is longer than the memory that the kernel claims.
+    #[error(
+        "the kernel image has {file_size:#x} bytes but claims only {image_size:#x} bytes of memory"
+    )]
     LongerThanItsSize {
         /// Bytes of the file.
         file_size: u64,
@@ -119,42 +132,6 @@ pub enum ImageError {
         image_size: u64,
     },
 }
-
-impl fmt::Display for ImageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooShort { bytes } => write!(
-                f,
-                "the kernel image has {bytes} bytes, less than the {HEADER_SIZE} of its header"
-            ),
-            Self::NoMagic { found } => write!(
-                f,
-                "the kernel is no arm64 Image: its magic number is {found:#010x} instead of {:#010x}",
-                u32::from_le_bytes(MAGIC)
-            ),
-            Self::NoSize => f.write_str(
-                "the kernel image does not tell its size in memory (Linux before 3.17), which is not supported",
-            ),
-            Self::Size { image_size } => write!(
-                f,
-                "the kernel image claims {image_size:#x} bytes of memory, which cannot be true"
-            ),
-            Self::TextOffset { text_offset } => write!(
-                f,
-                "the text offset {text_offset:#x} of the kernel image is not a page-aligned number below 2 MiB"
-            ),
-            Self::LongerThanItsSize {
-                file_size,
-                image_size,
-            } => write!(
-                f,
-                "the kernel image has {file_size:#x} bytes but claims only {image_size:#x} bytes of memory"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for ImageError {}
 
 #[cfg(test)]
 mod tests {

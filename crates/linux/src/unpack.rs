@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
@@ -230,14 +229,19 @@ fn check_trailer(trailer: &[u8], output: &[u8]) -> Result<(), UnpackError> {
 }
 
 /// Why a packed kernel cannot be unpacked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnpackError {
     /// The file ends too early.
+    #[error("the packed kernel is cut off")]
     Truncated,
     /// The compressed data makes no sense.
+    #[error("the packed kernel is damaged")]
     Corrupt,
     /// The gzip header has a method or flags that do not exist, or its own
     /// check fails.
+    #[error(
+        "the gzip header of the kernel is damaged or unknown (method {method}, flags {flags:#04x})"
+    )]
     GzipHeader {
         /// Compression method; 8 is the only one.
         method: u8,
@@ -245,16 +249,19 @@ pub enum UnpackError {
         flags: u8,
     },
     /// An EFI zboot file with another compression than gzip.
+    #[error("the kernel is an EFI zboot file packed with '{name}'; only gzip can be unpacked")]
     Compression {
         /// What the file calls it.
         name: String,
     },
     /// The unpacked kernel is larger than there is room.
+    #[error("the unpacked kernel does not fit into the {limit:#x} bytes that there are for it")]
     TooLarge {
         /// Bytes of room.
         limit: usize,
     },
     /// The stored size is another one.
+    #[error("the packed kernel should unpack to {stored:#x} bytes but did to {unpacked:#x}")]
     Size {
         /// Size in the file, modulo 2^32.
         stored: u32,
@@ -262,6 +269,7 @@ pub enum UnpackError {
         unpacked: usize,
     },
     /// The stored CRC-32 is another one.
+    #[error("the CRC-32 of the unpacked kernel is {computed:#010x} instead of {stored:#010x}")]
     Crc {
         /// CRC in the file.
         stored: u32,
@@ -269,45 +277,9 @@ pub enum UnpackError {
         computed: u32,
     },
     /// Something else follows the compressed kernel.
+    #[error("{bytes} bytes of something else follow the packed kernel")]
     TrailingData {
         /// Bytes that follow.
         bytes: usize,
     },
 }
-
-impl fmt::Display for UnpackError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncated => f.write_str("the packed kernel is cut off"),
-            Self::Corrupt => f.write_str("the packed kernel is damaged"),
-            Self::GzipHeader { method, flags } => write!(
-                f,
-                "the gzip header of the kernel is damaged or unknown (method {method}, flags {flags:#04x})"
-            ),
-            Self::Compression { name } => write!(
-                f,
-                "the kernel is an EFI zboot file packed with '{name}'; only gzip can be unpacked"
-            ),
-            Self::TooLarge { limit } => write!(
-                f,
-                "the unpacked kernel does not fit into the {limit:#x} bytes that there are for it"
-            ),
-            Self::Size { stored, unpacked } => write!(
-                f,
-                "the packed kernel should unpack to {stored:#x} bytes but did to {unpacked:#x}"
-            ),
-            Self::Crc { stored, computed } => write!(
-                f,
-                "the CRC-32 of the unpacked kernel is {computed:#010x} instead of {stored:#010x}"
-            ),
-            Self::TrailingData { bytes } => {
-                write!(
-                    f,
-                    "{bytes} bytes of something else follow the packed kernel"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for UnpackError {}

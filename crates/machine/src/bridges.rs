@@ -4,7 +4,6 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::ControlFlow;
 
 use super::MachineError;
@@ -29,61 +28,28 @@ pub(super) struct Bridges {
 }
 
 /// Why one host bridge cannot be used.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum BridgeError {
+    #[error(transparent)]
     Address(AddressError),
-    BusRange {
-        first: u32,
-        last: u32,
-    },
+    #[error("its bus-range from {first} to {last} is not within 0 to 255")]
+    BusRange { first: u32, last: u32 },
+    #[error("its window of {size:#x} bytes is too small for buses {buses}, which need {needed:#x}")]
     TooSmall {
         size: u64,
         buses: BusRange,
         needed: u64,
     },
+    #[error("its window at {0} is not page-aligned")]
     Misaligned(PhysAddr),
-    Overlap {
-        region: MemoryRange,
-        what: String,
-    },
+    #[error("its window {region} overlaps {what}")]
+    Overlap { region: MemoryRange, what: String },
+    #[error("buses {buses} of segment {segment:04x} already belong to {other}")]
     SameBuses {
         segment: u16,
         buses: BusRange,
         other: String,
     },
-}
-
-impl fmt::Display for BridgeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(error) => error.fmt(f),
-            Self::BusRange { first, last } => {
-                write!(
-                    f,
-                    "its bus-range from {first} to {last} is not within 0 to 255"
-                )
-            }
-            Self::TooSmall {
-                size,
-                buses,
-                needed,
-            } => write!(
-                f,
-                "its window of {size:#x} bytes is too small for buses {buses}, which need {needed:#x}"
-            ),
-            Self::Misaligned(base) => write!(f, "its window at {base} is not page-aligned"),
-            Self::Overlap { region, what } => {
-                write!(f, "its window {region} overlaps {what}")
-            }
-            Self::SameBuses {
-                segment,
-                buses,
-                other,
-            } => write!(
-                f,
-                "buses {buses} of segment {segment:04x} already belong to {other}"
-            ),
-        }
-    }
 }
 
 impl<E: Into<AddressError>> From<E> for BridgeError {

@@ -2,68 +2,43 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use warmbus_fdt::{CellCounts, Cells, FdtError, FdtNode};
 use warmbus_memory::{MemoryRange, PhysAddr};
 
 /// Why the address of a device is not known to the processor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AddressError {
     /// There is no such property.
+    #[error("it has no {0} property")]
     Missing(&'static str),
     /// The value ends within an entry, or has numbers of more than 64 bits.
+    #[error(
+        "the {property} property of {path} cannot be read as addresses and sizes ({length} bytes)"
+    )]
     Malformed {
         property: &'static str,
         path: String,
         length: usize,
     },
     /// The end of the range is above 2^64.
+    #[error("{size:#x} bytes at {address:#x} go past the last address")]
     Wraps { address: u64, size: u64 },
     /// A bus above the device does not forward the range.
+    #[error("{path} does not forward {size:#x} bytes at {address:#x} to the processor")]
     NotForwarded {
         address: u64,
         size: u64,
         path: String,
     },
     /// The tree itself is damaged.
+    #[error(transparent)]
     Tree(FdtError),
 }
 
 impl From<FdtError> for AddressError {
     fn from(error: FdtError) -> Self {
         Self::Tree(error)
-    }
-}
-
-impl fmt::Display for AddressError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(property) => write!(f, "it has no {property} property"),
-            Self::Malformed {
-                property,
-                path,
-                length,
-            } => write!(
-                f,
-                "the {property} property of {path} cannot be read as addresses and sizes ({length} bytes)"
-            ),
-            Self::Wraps { address, size } => {
-                write!(
-                    f,
-                    "{size:#x} bytes at {address:#x} go past the last address"
-                )
-            }
-            Self::NotForwarded {
-                address,
-                size,
-                path,
-            } => write!(
-                f,
-                "{path} does not forward {size:#x} bytes at {address:#x} to the processor"
-            ),
-            Self::Tree(error) => error.fmt(f),
-        }
     }
 }
 

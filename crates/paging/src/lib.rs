@@ -14,8 +14,6 @@ pub mod size_class;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
-
 /// Bytes of a page, the smallest piece that can be mapped.
 pub const PAGE_SIZE: u64 = 4096;
 
@@ -106,9 +104,12 @@ impl Memory {
 }
 
 /// Why something could not be mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PagingError {
     /// The range ends above what the processor can address.
+    #[error(
+        "{size:#x} bytes at {first:#x} are beyond the {address_bits} address bits of this processor"
+    )]
     OutOfReach {
         /// First address of the range.
         first: u64,
@@ -118,6 +119,7 @@ pub enum PagingError {
         address_bits: u8,
     },
     /// A page of the range is already mapped as something else.
+    #[error("{address:#x} cannot be mapped as {wanted:?}: it is already something else")]
     Conflict {
         /// First address of the page or block that is taken.
         address: u64,
@@ -125,6 +127,7 @@ pub enum PagingError {
         wanted: Memory,
     },
     /// No table is left.
+    #[error("all {tables} translation tables are used up at {address:#x}")]
     OutOfTables {
         /// The address that could not be mapped.
         address: u64,
@@ -132,35 +135,6 @@ pub enum PagingError {
         tables: usize,
     },
 }
-
-impl fmt::Display for PagingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::OutOfReach {
-                first,
-                size,
-                address_bits,
-            } => write!(
-                f,
-                "{size:#x} bytes at {first:#x} are beyond the {address_bits} address bits of this processor"
-            ),
-            Self::Conflict { address, wanted } => {
-                write!(
-                    f,
-                    "{address:#x} cannot be mapped as {wanted:?}: it is already something else"
-                )
-            }
-            Self::OutOfTables { address, tables } => {
-                write!(
-                    f,
-                    "all {tables} translation tables are used up at {address:#x}"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for PagingError {}
 
 /// An entry that is invalid to the hardware and taken to us.
 const GUARD: u64 = 1 << 62;

@@ -1,7 +1,6 @@
 //! A second look at a plan, which shares nothing with the search.
 
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::{
     INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LOW_MEMORY_END, MAX_TREE_SIZE, MemoryPlan,
@@ -11,51 +10,36 @@ use warmbus_memory::PageSize;
 use warmbus_memory::PhysAddr;
 
 /// What is wrong with a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanViolation {
     /// A piece is not all in RAM.
+    #[error("the {0} at {1} is not all in RAM")]
     NotInRam(&'static str, MemoryRange),
     /// A piece overlaps something.
+    #[error("the {0} at {1} overlaps {2}")]
     Overlap(&'static str, MemoryRange, MemoryRange),
     /// A piece has the wrong size.
+    #[error("the {0} at {1} has the wrong size")]
     Size(&'static str, MemoryRange),
     /// A piece is not aligned.
+    #[error("the {0} at {1} is not aligned")]
     Alignment(&'static str, MemoryRange),
     /// Kernel and initrd are too far apart.
+    #[error("the kernel at {0} and the initrd at {1} are too far apart")]
     Window(MemoryRange, MemoryRange),
     /// The arena crosses a boundary of 1 GiB or of a node.
+    #[error("the handover at {0} crosses a boundary of 1 GiB or of a node")]
     Split(MemoryRange),
     /// No scratch area is below 4 GiB although there is RAM.
+    #[error("no scratch memory is below 4 GiB")]
     NoLowScratch,
     /// More than half of the RAM is scratch.
+    #[error("more than half of the RAM is scratch memory")]
     TooMuchScratch,
     /// A piece is missing or there that should not be.
+    #[error("the {0} is missing or not asked for")]
     Presence(&'static str),
 }
-
-impl fmt::Display for PlanViolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotInRam(what, at) => write!(f, "the {what} at {at} is not all in RAM"),
-            Self::Overlap(what, at, other) => write!(f, "the {what} at {at} overlaps {other}"),
-            Self::Size(what, at) => write!(f, "the {what} at {at} has the wrong size"),
-            Self::Alignment(what, at) => write!(f, "the {what} at {at} is not aligned"),
-            Self::Window(kernel, initrd) => write!(
-                f,
-                "the kernel at {kernel} and the initrd at {initrd} are too far apart"
-            ),
-            Self::Split(at) => write!(
-                f,
-                "the handover at {at} crosses a boundary of 1 GiB or of a node"
-            ),
-            Self::NoLowScratch => f.write_str("no scratch memory is below 4 GiB"),
-            Self::TooMuchScratch => f.write_str("more than half of the RAM is scratch memory"),
-            Self::Presence(what) => write!(f, "the {what} is missing or not asked for"),
-        }
-    }
-}
-
-impl core::error::Error for PlanViolation {}
 
 impl MemoryPlan {
     /// Checks that everything `request` asks for has a place that satisfies

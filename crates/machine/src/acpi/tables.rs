@@ -4,7 +4,6 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use warmbus_memory::bytes::{le_u32, le_u64};
 use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory};
@@ -20,9 +19,10 @@ const MAX_TABLE: u32 = 16 << 20;
 const MAX_TABLES: usize = 1024;
 
 /// Why the tables of ACPI cannot be used at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcpiError {
     /// A structure is not in memory.
+    #[error("the {what} should be at {address}, where there are no {size:#x} bytes of memory")]
     NotInMemory {
         /// What it is.
         what: &'static str,
@@ -32,6 +32,7 @@ pub enum AcpiError {
         size: u64,
     },
     /// A structure does not start as it should.
+    #[error("what is at {address} is no {what}")]
     Signature {
         /// What it should be.
         what: &'static str,
@@ -39,11 +40,13 @@ pub enum AcpiError {
         address: PhysAddr,
     },
     /// The RSDP is of ACPI 1.0, which has no 64-bit addresses; arm64 needs 5.1.
+    #[error("the RSDP is of revision {revision}, from before the 64-bit addresses of revision 2")]
     Revision {
         /// What it says.
         revision: u8,
     },
     /// A structure says that it has fewer or more bytes than it can have.
+    #[error("the {what} at {address} cannot have the {size:#x} bytes that it says")]
     Size {
         /// What it is.
         what: &'static str,
@@ -53,6 +56,7 @@ pub enum AcpiError {
         size: u32,
     },
     /// The bytes of a structure do not add up to zero.
+    #[error("the bytes of the {what} at {address} add up to {sum:#04x} instead of 0")]
     Checksum {
         /// What it is.
         what: &'static str,
@@ -62,42 +66,6 @@ pub enum AcpiError {
         sum: u8,
     },
 }
-
-impl fmt::Display for AcpiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotInMemory {
-                what,
-                address,
-                size,
-            } => write!(
-                f,
-                "the {what} should be at {address}, where there are no {size:#x} bytes of memory"
-            ),
-            Self::Signature { what, address } => {
-                write!(f, "what is at {address} is no {what}")
-            }
-            Self::Revision { revision } => write!(
-                f,
-                "the RSDP is of revision {revision}, from before the 64-bit addresses of revision 2"
-            ),
-            Self::Size {
-                what,
-                address,
-                size,
-            } => write!(
-                f,
-                "the {what} at {address} cannot have the {size:#x} bytes that it says"
-            ),
-            Self::Checksum { what, address, sum } => write!(
-                f,
-                "the bytes of the {what} at {address} add up to {sum:#04x} instead of 0"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for AcpiError {}
 
 /// A table that is whole.
 #[derive(Clone, Copy, Debug)]
