@@ -3,7 +3,7 @@
 use core::ptr;
 
 use warmbus_fdt::MAGIC;
-use warmbus_linux::memory::MAX_TREE_SIZE;
+use warmbus_linux::memory_plan::MAX_TREE_SIZE;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 

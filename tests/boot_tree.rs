@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use warmbus_linux::devicetree::{Chosen, ChosenError, ChosenHandover, edit};
+use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, edit};
 use warmbus_linux::payload::{Module, Payload, PayloadError};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;

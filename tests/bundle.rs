@@ -4,7 +4,7 @@ use std::io::Write;
 
 use cpio::newc::{Builder, trailer};
 use proptest::prelude::*;
-use warmbus_linux::bundle::KernelInInitrd;
+use warmbus_linux::combined_initrd::KernelInInitrd;
 
 fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
@@ -19,7 +19,7 @@ fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn parts(file: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
-    let bundle = KernelInInitrd::find(file)?;
+    let bundle = KernelInInitrd::split(file)?;
     let initrd = bundle.initrd.map(|place| &file[place]);
     Some((&file[bundle.kernel], initrd))
 }
@@ -40,19 +40,19 @@ fn the_kernel_is_a_member_and_the_initrd_what_follows() {
 
 #[test]
 fn what_is_no_bundle_is_none() {
-    assert_eq!(KernelInInitrd::find(b""), None);
-    assert_eq!(KernelInInitrd::find(&[0x1f, 0x8b, 8, 0]), None);
+    assert_eq!(KernelInInitrd::split(b""), None);
+    assert_eq!(KernelInInitrd::split(&[0x1f, 0x8b, 8, 0]), None);
     assert_eq!(
-        KernelInInitrd::find(&archive(&[("init", b"#!/bin/sh\n")])),
+        KernelInInitrd::split(&archive(&[("init", b"#!/bin/sh\n")])),
         None
     );
     assert_eq!(
-        KernelInInitrd::find(&archive(&[("warmbus/kernel", b"")])),
+        KernelInInitrd::split(&archive(&[("warmbus/kernel", b"")])),
         None
     );
     let whole = archive(&[("warmbus/kernel", b"ARM64")]);
     for size in 0..whole.len() - 4 {
-        assert_eq!(KernelInInitrd::find(&whole[..size]), None, "{size}");
+        assert_eq!(KernelInInitrd::split(&whole[..size]), None, "{size}");
     }
 }
 

@@ -279,7 +279,7 @@ fn every_page_of_the_map_counts() {
 
 #[test]
 fn numbers_are_little_endian_in_the_handover_and_big_endian_in_the_boot_tree() {
-    use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
+    use warmbus_linux::chosen::{Chosen, ChosenHandover, edit};
     let functions = functions(1);
     let (memory, handover) = hand_over(&functions, KhoAbi::V4, PageSize::K4, 0x1_2000_0000);
     let window = memory.get(handover.root.start, 4096).unwrap();

@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use warmbus_kho::KhoAbi;
+use warmbus_linux::decompress::{DecompressError, KernelFormat};
 use warmbus_linux::detect::{detect, page_size};
 use warmbus_linux::image::ImageHeader;
-use warmbus_linux::unpack::{KernelFormat, UnpackError};
 use warmbus_memory::PageSize;
 use warmbus_pcie_sim::proptest_config;
 
@@ -56,13 +56,13 @@ fn what_gzip_packs_comes_out_whole() {
         let file = gzip(&[level, "-c"], &image);
         let packed = KernelFormat::detect(&file).unwrap();
         assert!(matches!(packed, KernelFormat::Gzip(_)));
-        assert_eq!(packed.unpack(64 << 20).unwrap(), image);
-        assert_eq!(packed.unpack(image.len()).unwrap(), image);
+        assert_eq!(packed.decompress(64 << 20).unwrap(), image);
+        assert_eq!(packed.decompress(image.len()).unwrap(), image);
         let mut room = vec![0; image.len() + 5];
-        assert_eq!(packed.unpack_into(&mut room), Ok(image.len()));
+        assert_eq!(packed.decompress_into(&mut room), Ok(image.len()));
         assert_eq!(room[..image.len()], image);
         let mut start = [0; 64];
-        assert_eq!(packed.peek(&mut start), Ok(64));
+        assert_eq!(packed.read_prefix(&mut start), Ok(64));
         assert_eq!(start, image[..64]);
     }
 }
@@ -73,16 +73,22 @@ fn too_little_room_is_told_and_not_overrun() {
     let file = gzip(&["-c"], &image);
     let packed = KernelFormat::detect(&file).unwrap();
     let limit = image.len() - 1;
-    assert_eq!(packed.unpack(limit), Err(UnpackError::TooLarge { limit }));
-    let error = packed.unpack_into(&mut vec![0; limit]).unwrap_err();
-    assert_eq!(error, UnpackError::TooLarge { limit });
-    let plain = KernelFormat::detect(&image).unwrap();
-    assert_eq!(plain.unpack(limit), Err(UnpackError::TooLarge { limit }));
     assert_eq!(
-        plain.unpack_into(&mut [0; 9]),
-        Err(UnpackError::TooLarge { limit: 9 })
+        packed.decompress(limit),
+        Err(DecompressError::TooLarge { limit })
     );
-    assert_eq!(plain.unpack(image.len()).unwrap(), image);
+    let error = packed.decompress_into(&mut vec![0; limit]).unwrap_err();
+    assert_eq!(error, DecompressError::TooLarge { limit });
+    let plain = KernelFormat::detect(&image).unwrap();
+    assert_eq!(
+        plain.decompress(limit),
+        Err(DecompressError::TooLarge { limit })
+    );
+    assert_eq!(
+        plain.decompress_into(&mut [0; 9]),
+        Err(DecompressError::TooLarge { limit: 9 })
+    );
+    assert_eq!(plain.decompress(image.len()).unwrap(), image);
 }
 
 #[test]
@@ -96,11 +102,14 @@ fn optional_fields_of_the_gzip_header_are_skipped() {
     let crc = crc32fast::hash(&file) as u16;
     file.extend_from_slice(&crc.to_le_bytes());
     file.extend_from_slice(&plain[10..]);
-    assert_eq!(KernelFormat::Gzip(&file).unpack(8 << 20).unwrap(), image);
+    assert_eq!(
+        KernelFormat::Gzip(&file).decompress(8 << 20).unwrap(),
+        image
+    );
     file[16] ^= 1;
     assert!(matches!(
-        KernelFormat::Gzip(&file).unpack(8 << 20),
-        Err(UnpackError::GzipHeader { .. })
+        KernelFormat::Gzip(&file).decompress(8 << 20),
+        Err(DecompressError::GzipHeader { .. })
     ));
 }
 
@@ -112,22 +121,22 @@ fn damage_is_named() {
     let damaged = |at: usize| {
         let mut file = file.clone();
         file[at] ^= 0x10;
-        KernelFormat::Gzip(&file).unpack(8 << 20).unwrap_err()
+        KernelFormat::Gzip(&file).decompress(8 << 20).unwrap_err()
     };
-    assert!(matches!(damaged(end - 8), UnpackError::Crc { .. }));
-    assert!(matches!(damaged(end - 4), UnpackError::Size { .. }));
-    assert!(matches!(damaged(2), UnpackError::GzipHeader { .. }));
-    let unpack = |file: &[u8]| KernelFormat::Gzip(file).unpack(8 << 20);
-    assert_eq!(unpack(&file[..end - 1]), Err(UnpackError::Truncated));
-    assert_eq!(unpack(&file[..end / 2]), Err(UnpackError::Truncated));
-    assert_eq!(unpack(&file[..9]), Err(UnpackError::Truncated));
+    assert!(matches!(damaged(end - 8), DecompressError::Crc { .. }));
+    assert!(matches!(damaged(end - 4), DecompressError::Size { .. }));
+    assert!(matches!(damaged(2), DecompressError::GzipHeader { .. }));
+    let unpack = |file: &[u8]| KernelFormat::Gzip(file).decompress(8 << 20);
+    assert_eq!(unpack(&file[..end - 1]), Err(DecompressError::Truncated));
+    assert_eq!(unpack(&file[..end / 2]), Err(DecompressError::Truncated));
+    assert_eq!(unpack(&file[..9]), Err(DecompressError::Truncated));
     let mut longer = file.clone();
     longer.extend_from_slice(&[0; 512]);
     assert_eq!(unpack(&longer).unwrap(), image);
     longer.push(1);
     assert_eq!(
         unpack(&longer),
-        Err(UnpackError::TrailingData { bytes: 513 })
+        Err(DecompressError::TrailingData { bytes: 513 })
     );
 }
 
@@ -150,7 +159,7 @@ fn an_efi_zboot_file_is_taken_apart_if_it_is_gzip() {
     assert_eq!(
         KernelFormat::detect(&file)
             .unwrap()
-            .unpack(8 << 20)
+            .decompress(8 << 20)
             .unwrap(),
         image
     );
@@ -158,13 +167,13 @@ fn an_efi_zboot_file_is_taken_apart_if_it_is_gzip() {
     assert!(error.to_string().contains("'zstd'"));
     let mut far = file.clone();
     far[8..12].fill(0xff);
-    assert_eq!(KernelFormat::detect(&far), Err(UnpackError::Truncated));
+    assert_eq!(KernelFormat::detect(&far), Err(DecompressError::Truncated));
     assert_eq!(
         KernelFormat::detect(&file[..40]),
-        Err(UnpackError::Truncated)
+        Err(DecompressError::Truncated)
     );
     let bare = zboot(b"gzip", b"no gzip here");
-    assert_eq!(KernelFormat::detect(&bare), Err(UnpackError::Corrupt));
+    assert_eq!(KernelFormat::detect(&bare), Err(DecompressError::Corrupt));
 }
 
 proptest! {
@@ -193,8 +202,8 @@ proptest! {
         let _ = ImageHeader::parse(&file);
         let _ = detect(&file);
         if let Ok(packed @ KernelFormat::Gzip(_)) = KernelFormat::detect(&file) {
-            let _ = packed.peek(&mut [0; 64]);
-            if let Ok(unpacked) = packed.unpack(1 << 20) {
+            let _ = packed.read_prefix(&mut [0; 64]);
+            if let Ok(unpacked) = packed.decompress(1 << 20) {
                 prop_assert_eq!(&unpacked, image);
             }
         }
@@ -217,7 +226,7 @@ fn kernels_in_the_folder_are_recognised_by_what_they_are_named() {
         let file = std::fs::read(&path).unwrap();
         let unpacked = KernelFormat::detect(&file)
             .unwrap()
-            .unpack(256 << 20)
+            .decompress(256 << 20)
             .unwrap();
         let header = ImageHeader::parse(&unpacked).unwrap();
         header.check_file(unpacked.len() as u64).unwrap();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use warmbus_kho::KhoAbi;
-use warmbus_linux::memory::{
+use warmbus_linux::memory_plan::{
     HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanError, PlanRequest, PlanViolation,
     RamRegion, ReservedRegion, ScratchNeeds,
 };

@@ -8,8 +8,8 @@ use uefi::boot::{self, LoadImageSource};
 use uefi::data_types::CString16;
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Handle, Status};
+use warmbus_linux::decompress::KernelFormat;
 use warmbus_linux::image::{HEADER_SIZE, ImageHeader};
-use warmbus_linux::unpack::KernelFormat;
 use warmbus_memory::MemoryRange;
 
 use super::Why;
@@ -113,9 +113,9 @@ fn unpack(file: &Pages) -> Result<Option<Pages>, Why> {
         return Ok(None);
     };
     let mut start = [0; HEADER_SIZE];
-    let count = packed.peek(&mut start)?;
+    let count = packed.read_prefix(&mut start)?;
     let header = ImageHeader::parse(&start[..count])?;
     let mut pages = Pages::new(header.image_size)?;
-    let size = packed.unpack_into(pages.bytes_mut())?;
+    let size = packed.decompress_into(pages.bytes_mut())?;
     Ok(Some(pages.shortened(size as u64)))
 }

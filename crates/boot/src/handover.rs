@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use log::debug;
-use warmbus_linux::memory::MemoryPlan;
+use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_machine::Machine;
 use warmbus_memory::{MappedRange, MemoryRange, NotMemory};
 use warmbus_pci::ConfigAccess;

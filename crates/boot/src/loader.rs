@@ -7,12 +7,12 @@ use alloc::string::{String, ToString};
 use core::fmt::{self, Write};
 
 use log::warn;
+use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, edit};
+use warmbus_linux::decompress::{DecompressError, KernelFormat};
 use warmbus_linux::detect;
-use warmbus_linux::devicetree::{Chosen, ChosenError, ChosenHandover, edit};
 use warmbus_linux::image::{HEADER_SIZE, ImageError, ImageHeader};
-use warmbus_linux::memory::MemoryPlan;
+use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
-use warmbus_linux::unpack::{KernelFormat, UnpackError};
 use warmbus_machine::Machine;
 use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
@@ -59,7 +59,7 @@ pub enum LoadError {
     Image(#[from] ImageError),
     /// The kernel cannot be unpacked.
     #[error(transparent)]
-    Unpack(#[from] UnpackError),
+    Unpack(#[from] DecompressError),
     /// There is no place for everything.
     #[error(transparent)]
     Layout(#[from] LayoutRequestError),
@@ -155,7 +155,7 @@ impl<M: BootMemory> Loader<'_, M> {
     fn header(&self) -> Result<ImageHeader, LoadError> {
         let file = self.memory.bytes(self.kernel.range)?;
         let mut start = [0; HEADER_SIZE];
-        let count = KernelFormat::detect(file)?.peek(&mut start)?;
+        let count = KernelFormat::detect(file)?.read_prefix(&mut start)?;
         Ok(ImageHeader::parse(&start[..count])?)
     }
 
@@ -226,7 +226,7 @@ impl<M: BootMemory> Loader<'_, M> {
         let (file, target) = self
             .memory
             .source_and_target(self.kernel.range, plan.kernel)?;
-        let size = KernelFormat::detect(file)?.unpack_into(target)?;
+        let size = KernelFormat::detect(file)?.decompress_into(target)?;
         if let (Some(module), Some(range)) = (self.payload.ramdisk, plan.initrd)
             && module.range != range
         {
@@ -250,7 +250,7 @@ impl<M: BootMemory> Loader<'_, M> {
                 scratch: built.handover.scratch,
             }),
             probe_only: handover.is_some_and(|built| built.pci == PciPolicy::Keep),
-            released: self.payload.bundle,
+            released: self.payload.combined_initrd,
         };
         let tree = edit(self.tree, &chosen)?;
         let range = MemoryRange::new(plan.tree.start, tree.len() as u64);

@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use warmbus_kho::{InheritedState, KhoAbi};
-use warmbus_linux::devicetree::{Chosen, ChosenError, ChosenHandover, edit};
+use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, edit};
 use warmbus_linux::image::ImageHeader;
-use warmbus_linux::memory::{
+use warmbus_linux::memory_plan::{
     HandoverNeeds, InitrdNeeds, KernelNeeds, MemoryPlan, PlanError, PlanRequest, PlanViolation,
     ReservedRegion, ScratchNeeds,
 };
@@ -112,7 +112,7 @@ impl LayoutRequest<'_> {
                 scratch: anywhere,
             }),
             probe_only: has_handover,
-            released: self.payload.bundle,
+            released: self.payload.combined_initrd,
         };
         Ok(edit(self.tree, &chosen)?.len() as u64)
     }
@@ -165,7 +165,7 @@ impl Reservations {
                 ReservationKind::Initrd | ReservationKind::Module => all.occupied.push(range),
                 // The loader reserves the file that kernel and initrd came in,
                 // and the tree for Linux no longer has that entry.
-                ReservationKind::MemReserve if Some(range) == payload.bundle => {
+                ReservationKind::MemReserve if Some(range) == payload.combined_initrd => {
                     all.occupied.push(range);
                 }
                 ReservationKind::MemReserve
@@ -223,7 +223,7 @@ mod tests {
         };
         let payload = Payload {
             ramdisk: Some(ramdisk),
-            bundle: Some(range(0x2000)),
+            combined_initrd: Some(range(0x2000)),
             ..Payload::default()
         };
         let mut previous = PreviousBoot::default();

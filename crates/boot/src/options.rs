@@ -8,7 +8,7 @@ use core::num::NonZeroUsize;
 use log::LevelFilter;
 
 use warmbus_kho::KhoAbi;
-use warmbus_linux::command_line::words;
+use warmbus_linux::command_line::parameters;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_pci::{Sbdf, VfPolicy, VfScope};
@@ -100,7 +100,7 @@ impl Options {
     #[must_use]
     pub fn from_bootargs(bootargs: &str) -> Self {
         let mut options = Self::default();
-        for word in words(bootargs).take_while(|&word| word != "--") {
+        for word in parameters(bootargs).take_while(|&word| word != "--") {
             let Some(setting) = word.strip_prefix("warmbus.") else {
                 continue;
             };

@@ -1,12 +1,12 @@
 //! Splitting a kernel command line.
 
-/// The words of a kernel command line: separated by white space, which double
+/// The parameters of a kernel command line: separated by white space, which double
 /// quotes protect.
-pub fn words(line: &str) -> impl Iterator<Item = &str> {
+pub fn parameters(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |letter: char| {
         quoted ^= letter == '"';
         !quoted && letter.is_ascii_whitespace()
     })
-    .filter(|word| !word.is_empty())
+    .filter(|parameter| !parameter.is_empty())
 }

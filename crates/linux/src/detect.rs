@@ -1,8 +1,8 @@
-//! What a kernel speaks, from its bytes: which version of the Kexec HandOver
-//! ABI, and whether it reads all of what is handed over.
+//! Which version of the Kexec HandOver ABI a kernel has, and whether it reads
+//! the extension of the format, from the bytes of its image.
 //!
-//! The kernel compares the handover tree with one string literal of its own.
-//! The literal is in the unpacked image once, between two NULs.
+//! The kernel compares the handover tree with one string literal. The literal
+//! is in the decompressed image once, between two NULs.
 
 use alloc::string::String;
 
@@ -10,32 +10,36 @@ use warmbus_kho::KhoAbi;
 use warmbus_memory::PageSize;
 use warmbus_memory::search::Finder;
 
-const MARK: &[u8] = b"\0kho-v";
+/// The start of the literal that names the version of the ABI.
+const ABI_MARKER: &[u8] = b"\0kho-v";
 
-/// The longest string that is taken for an ABI string.
-const LONGEST: usize = 256;
+/// Bytes of the longest string that may be one of the ABI.
+const MAX_ABI: usize = 256;
 
-/// A property that only those look for who read the extension of the blocks
-/// (`docs/pcsc-format.md`), as the string literal of the kernel.
-const READER: &[u8] = b"\0warmbus,version\0";
+/// The name of a property that only kernels look for which read the extension
+/// of the blocks (`docs/pcsc-format.md`), as their string literal.
+const EXTENSION_MARKER: &[u8] = b"\0warmbus,version\0";
 
-/// What the banner starts with; the release follows, then a space.
+/// The start of the banner; the release follows, then a space.
 const BANNER: &[u8] = b"Linux version ";
 
-/// The longest release that is taken for one: what `uname` has room for.
-const LONGEST_RELEASE: usize = 65;
+/// Bytes of the longest release: the size of the field of `uname`.
+const MAX_RELEASE: usize = 65;
 
-/// Looks for the handover ABI string in an unpacked kernel image.
+/// Looks for the handover ABI string in a decompressed kernel image.
 ///
 /// `None` means that the kernel has no Kexec HandOver.
 pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
     let mut only: Option<&[u8]> = None;
-    for at in Finder::new(MARK).find_in(image) {
+    for at in Finder::new(ABI_MARKER).find_in(image) {
         let tail = &image[at + 1..];
-        if !tail.get(MARK.len() - 1).is_some_and(u8::is_ascii_digit) {
+        if !tail
+            .get(ABI_MARKER.len() - 1)
+            .is_some_and(u8::is_ascii_digit)
+        {
             continue;
         }
-        let tail = &tail[..tail.len().min(LONGEST)];
+        let tail = &tail[..tail.len().min(MAX_ABI)];
         let end = memchr::memchr(0, tail).ok_or(DetectError::Unterminated { offset: at + 1 })?;
         let found = &tail[..end];
         match only {
@@ -57,17 +61,20 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
     }
 }
 
-/// Whether an unpacked kernel image is one that reads the extension of the
-/// blocks, routing records included.
+/// Whether a decompressed kernel image reads the extension of the blocks, with
+/// its routing records.
 ///
-/// It decides only about what is worth finding out: whatever it says, the
-/// handover is one that each kernel can read.
+/// This decides only which facts are worth probing: every kernel can read the
+/// handover, with or without the extension.
 #[must_use]
 pub fn supports_pcsc_extension(image: &[u8]) -> bool {
-    Finder::new(READER).find_in(image).next().is_some()
+    Finder::new(EXTENSION_MARKER)
+        .find_in(image)
+        .next()
+        .is_some()
 }
 
-/// The release of an unpacked kernel image, for example `7.3.4-arm64`, from
+/// The release of a decompressed kernel image, for example `7.3.4-arm64`, from
 /// its banner; `None` where there is no banner.
 #[must_use]
 pub fn release(image: &[u8]) -> Option<&str> {
@@ -75,7 +82,7 @@ pub fn release(image: &[u8]) -> Option<&str> {
     let mut banners = finder.find_in(image);
     banners.find_map(|at| {
         let tail = &image[at + BANNER.len()..];
-        let tail = &tail[..tail.len().min(LONGEST_RELEASE)];
+        let tail = &tail[..tail.len().min(MAX_RELEASE)];
         let end = memchr::memchr2(b' ', 0, tail)?;
         let text = core::str::from_utf8(&tail[..end]).ok()?;
         let is_release = text.starts_with(|letter: char| letter.is_ascii_digit())
@@ -86,8 +93,8 @@ pub fn release(image: &[u8]) -> Option<&str> {
 
 /// The page size that a handover for this kernel is laid out with.
 ///
-/// Big-endian kernels are refused: they would want every number of the
-/// handover the other way round.
+/// Big-endian kernels are refused: they read every number of the handover in
+/// the other byte order.
 pub fn page_size(header: &crate::image::ImageHeader) -> Result<PageSize, DetectError> {
     if header.big_endian {
         return Err(DetectError::BigEndian);
@@ -99,12 +106,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Why no handover can be made for a kernel. It can still be started plainly.
+/// Why no handover can be made for a kernel. It can be started without one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DetectError {
-    /// A version, or a part of one, that is not known here.
+    /// A version, or a part of one, that is not known.
     #[error(
-        "the kernel speaks the handover version '{found}', which is not supported (kho-v1, kho-v3 and kho-v4 are)"
+        "the kernel has the handover version '{found}', which is not supported (kho-v1, kho-v3 and kho-v4 are)"
     )]
     Unknown {
         /// The whole string.
@@ -127,14 +134,14 @@ pub enum DetectError {
     /// The kernel is big endian.
     #[error("the kernel is big endian, for which no handover is made")]
     BigEndian,
-    /// The header does not tell the page size.
-    #[error("the kernel image does not tell its page size, so no handover can be made for it")]
+    /// The header does not name the page size.
+    #[error("the kernel image does not name its page size, so no handover can be made for it")]
     NoPageSize,
 }
 
-/// Whether an unpacked kernel image is one that keeps the scratch memory of a
-/// handover when it reads the memory map of UEFI. Kernels before 7.0 are not
-/// relied on for that, nor are those that do not tell their release.
+/// Whether a decompressed kernel image preserves the scratch memory of a
+/// handover when it reads the memory map of UEFI. Kernels from 7.0 on do;
+/// those without a release in their banner are taken for older ones.
 #[must_use]
 pub fn keeps_scratch_with_uefi(image: &[u8]) -> bool {
     const FIRST_MAJOR: u32 = 7;

@@ -9,14 +9,14 @@ use warmbus_memory::bytes::{le_u32, le_u64};
 /// Bytes of the header.
 pub const HEADER_SIZE: usize = 64;
 
-/// The largest memory size that is believed: no Linux is near it, and sums
-/// with it stay far away from overflow.
-const LARGEST_IMAGE: u64 = 1 << 32;
+/// The largest memory size that is accepted: no Linux comes near it, and sums
+/// with it do not overflow.
+const MAX_IMAGE_SIZE: u64 = 1 << 32;
 
 const MAGIC_OFFSET: usize = 56;
 const MAGIC: [u8; 4] = *b"ARM\x64";
 
-/// What the header of an unpacked arm64 `Image` says.
+/// The header of a decompressed arm64 `Image`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageHeader {
     /// Offset of the image from a 2 MiB boundary, in bytes; below 2 MiB.
@@ -26,7 +26,7 @@ pub struct ImageHeader {
     pub image_size: u64,
     /// The kernel runs big endian.
     pub big_endian: bool,
-    /// The page size, where the header tells it.
+    /// The page size, where the header names it.
     pub page_size: Option<PageSize>,
     /// The kernel may be placed anywhere in memory; without it, it cannot use
     /// the memory below itself.
@@ -34,8 +34,8 @@ pub struct ImageHeader {
 }
 
 impl ImageHeader {
-    /// Reads the header at the start of an unpacked image. Only the first
-    /// [`HEADER_SIZE`] bytes are looked at.
+    /// Reads the header at the start of a decompressed image. Only the first
+    /// [`HEADER_SIZE`] bytes are read.
     pub fn parse(image: &[u8]) -> Result<Self, ImageError> {
         let Some(header) = image.get(..HEADER_SIZE) else {
             return Err(ImageError::TooShort { bytes: image.len() });
@@ -51,7 +51,7 @@ impl ImageHeader {
         if image_size == 0 {
             return Err(ImageError::NoSize);
         }
-        if image_size < HEADER_SIZE as u64 || image_size > LARGEST_IMAGE {
+        if image_size < HEADER_SIZE as u64 || image_size > MAX_IMAGE_SIZE {
             return Err(ImageError::Size { image_size });
         }
         if text_offset >= 2 << 20 || !text_offset.is_multiple_of(4096) {
@@ -71,8 +71,8 @@ impl ImageHeader {
         })
     }
 
-    /// Refuses a file that holds more than the kernel says it occupies, which
-    /// would be written over what comes after it.
+    /// Refuses a file that holds more bytes than the kernel claims: they would
+    /// be written over the memory after it.
     pub fn check_file(&self, file_size: u64) -> Result<(), ImageError> {
         if file_size > self.image_size {
             return Err(ImageError::LongerThanItsSize {
@@ -99,26 +99,26 @@ pub enum ImageError {
         u32::from_le_bytes(MAGIC)
     )]
     NoMagic {
-        /// What stands in its place.
+        /// What is in its place.
         found: u32,
     },
-    /// The header does not say how much memory the kernel takes.
+    /// The header does not name the size in memory.
     #[error(
-        "the kernel image does not tell its size in memory (Linux before 3.17), which is not supported"
+        "the kernel image does not name its size in memory (Linux before 3.17), which is not supported"
     )]
     NoSize,
-    /// The memory size is out of reason.
-    #[error("the kernel image claims {image_size:#x} bytes of memory, which cannot be true")]
+    /// The memory size is invalid.
+    #[error("the kernel image claims {image_size:#x} bytes of memory, which is invalid")]
     Size {
-        /// What the header says.
+        /// The value in the header.
         image_size: u64,
     },
-    /// The text offset is out of reason.
+    /// The text offset is invalid.
     #[error(
         "the text offset {text_offset:#x} of the kernel image is not a page-aligned number below 2 MiB"
     )]
     TextOffset {
-        /// What the header says.
+        /// The value in the header.
         text_offset: u64,
     },
     /// The file is longer than the memory that the kernel claims.

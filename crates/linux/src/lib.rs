@@ -1,16 +1,17 @@
-//! What it takes to start an arm64 Linux: its image, its memory, its tree.
+//! Starting an arm64 Linux: kernel images, the payload of a boot tree, the
+//! memory plan and the device tree that Linux is started with.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
-pub mod bundle;
+pub mod chosen;
+pub mod combined_initrd;
 pub mod command_line;
+pub mod decompress;
 pub mod detect;
-pub mod devicetree;
 pub mod image;
 pub mod load_options;
-pub mod memory;
+pub mod memory_plan;
 pub mod payload;
 pub mod uefi;
-pub mod unpack;

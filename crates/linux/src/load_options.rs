@@ -1,18 +1,18 @@
-//! What whoever starts Warmbus from UEFI says: the load options.
+//! The load options of a UEFI application.
 //!
-//! The words `kernel=`, `initrd=` and `cmdline=` name files on the volume that
-//! Warmbus was loaded from; all other words are for Linux, as those that start
-//! with `warmbus.` are for both.
+//! The parameters `kernel=`, `initrd=` and `cmdline=` name files on the volume
+//! that Warmbus was loaded from; all other parameters are for Linux, and those
+//! that start with `warmbus.` for both.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::command_line::words;
+use crate::command_line::parameters;
 
-/// Most UTF-16 units that are looked at; Linux takes 2048 bytes.
-const LONGEST: usize = 4096;
+/// UTF-16 units that are read at most; Linux reads 2048 bytes.
+const MAX_UNITS: usize = 4096;
 
-/// Load options, taken apart.
+/// Load options, split into parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// The path of the kernel, with backslashes.
@@ -21,26 +21,29 @@ pub struct LoadOptions {
     pub initrd: Option<String>,
     /// The path of the file with the command line.
     pub command_line_file: Option<String>,
-    /// The other words, in their order, each separated by one space.
-    pub words: String,
+    /// The other parameters, in their order, separated by one space.
+    pub parameters: String,
 }
 
 impl LoadOptions {
     /// Reads load options as UEFI passes them: UTF-16, up to a NUL. Firmware
-    /// also puts data of its own there: what is no text is nothing.
+    /// also stores data of its own there: what is no text is ignored.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Self {
         let units = raw
             .chunks_exact(2)
             .map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-        let units: Vec<u16> = units.take(LONGEST).take_while(|&unit| unit != 0).collect();
+        let units: Vec<u16> = units
+            .take(MAX_UNITS)
+            .take_while(|&unit| unit != 0)
+            .collect();
         let text = String::from_utf16(&units).unwrap_or_default();
         let is_text = |letter: char| letter == '\t' || !letter.is_control();
         if !raw.len().is_multiple_of(2) || !text.chars().all(is_text) {
             return Self::default();
         }
         let mut options = Self::default();
-        for (number, word) in words(&text).enumerate() {
+        for (number, word) in parameters(&text).enumerate() {
             if number == 0 && is_program(word) {
                 continue;
             }
@@ -49,28 +52,28 @@ impl LoadOptions {
                 Some(("initrd", file)) => options.initrd = Some(path(file)),
                 Some(("cmdline", file)) => options.command_line_file = Some(path(file)),
                 _ => {
-                    if !options.words.is_empty() {
-                        options.words.push(' ');
+                    if !options.parameters.is_empty() {
+                        options.parameters.push(' ');
                     }
-                    options.words.push_str(word);
+                    options.parameters.push_str(word);
                 }
             }
         }
         options
     }
 
-    /// The command line for Linux, of which `file` is what the file holds: its
-    /// text on one line, then the words.
+    /// The command line for Linux: `file`, the text of the file that
+    /// `cmdline=` names, on one line, then the other parameters.
     #[must_use]
     pub fn command_line(&self, file: &str) -> String {
         let file = file.trim_start_matches('\u{feff}');
         let from_file = file.split_whitespace();
-        let words = Some(self.words.as_str()).filter(|words| !words.is_empty());
-        from_file.chain(words).collect::<Vec<_>>().join(" ")
+        let parameters = Some(self.parameters.as_str()).filter(|text| !text.is_empty());
+        from_file.chain(parameters).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Whether the first word is the program, as the UEFI shell passes it.
+/// Whether the first parameter is the program, as the UEFI shell passes it.
 fn is_program(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     let extension = lower.rsplit_once('.').map(|(_, extension)| extension);
@@ -92,16 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn files_are_taken_out_and_all_else_is_for_linux() {
+    fn files_are_split_off_and_all_else_is_for_linux() {
         let options = parse(
             "FS0:\\EFI\\warmbus\\warmbus.efi kernel=/boot/Image initrd=\\initrd.img  root=/dev/vda warmbus.verify",
         );
         assert_eq!(options.kernel.as_deref(), Some("\\boot\\Image"));
         assert_eq!(options.initrd.as_deref(), Some("\\initrd.img"));
         assert_eq!(options.command_line_file, None);
-        assert_eq!(options.words, "root=/dev/vda warmbus.verify");
-        assert_eq!(parse("warmbus.img").words, "");
-        assert_eq!(parse("quiet x.efi").words, "quiet x.efi");
+        assert_eq!(options.parameters, "root=/dev/vda warmbus.verify");
+        assert_eq!(parse("warmbus.img").parameters, "");
+        assert_eq!(parse("quiet x.efi").parameters, "quiet x.efi");
         assert_eq!(
             parse("cmdline=\"\\my line.txt\"")
                 .command_line_file
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_nothing() {
+    fn options_that_are_no_text_are_ignored() {
         let guid = [
             0x9d, 0x6c, 0x01, 0x00, 0x4e, 0xac, 0x08, 0x00, 0xde, 0xd8, 0x12, 0x34, 0x56, 0x78,
             0x9a, 0xbc,
@@ -144,9 +147,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_taken(raw in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        fn any_bytes_are_accepted(raw in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
             let options = LoadOptions::parse(&raw);
-            proptest::prop_assert!(!options.words.contains('\0'));
+            proptest::prop_assert!(!options.parameters.contains('\0'));
         }
     }
 }

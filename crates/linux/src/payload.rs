@@ -1,17 +1,18 @@
-//! What is to be started, from the boot tree.
+//! The kernel, the initrd and the command line that a boot tree names.
 //!
-//! Loaders describe what they loaded as nodes below `/chosen` that are
-//! compatible with `multiboot,kernel` and `multiboot,ramdisk` (the "Multiboot
-//! on Arm" binding). QEMU's `guest-loader` makes them, and U-Boot scripts can.
+//! Loaders describe the files that they loaded by nodes below `/chosen` which
+//! are compatible with `multiboot,kernel` and `multiboot,ramdisk` (the
+//! "Multiboot on Arm" binding). QEMU's `guest-loader` adds such nodes, and
+//! U-Boot scripts can.
 
 use alloc::string::String;
 use core::ops::{ControlFlow, Range};
 
-use super::bundle::KernelInInitrd;
+use super::combined_initrd::KernelInInitrd;
 use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode, is_chosen};
 use warmbus_memory::{MemoryRange, PhysAddr};
 
-/// A file that a loader put into memory.
+/// A file that a loader has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Module<'a> {
     /// Where it is.
@@ -20,33 +21,33 @@ pub struct Module<'a> {
     pub bootargs: Option<&'a [u8]>,
 }
 
-/// What a boot tree says is to be started.
+/// What a boot tree names to be started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Payload<'a> {
     /// The kernel.
     pub kernel: Option<Module<'a>>,
-    /// The initrd: a module, or else what `/chosen` itself says.
+    /// The initrd: a module, or else the range in `/chosen` itself.
     pub ramdisk: Option<Module<'a>>,
     /// The command line of `/chosen` itself, without the NUL.
     pub bootargs: Option<&'a [u8]>,
-    /// The file that kernel and initrd came in, if it was one.
-    pub bundle: Option<MemoryRange>,
-    /// A running kernel has started this program (`linux,booted-from-kexec`).
+    /// The file that both kernel and initrd are in, if they are in one.
+    pub combined_initrd: Option<MemoryRange>,
+    /// A running kernel has started this program by `kexec` (`linux,booted-from-kexec`).
     pub from_kexec: bool,
-    /// What a kernel hands over: the root tree and the array of scratch areas
-    /// (`linux,kho-fdt`, `linux,kho-scratch`).
+    /// The handover of the previous kernel: the root tree and the array of
+    /// scratch areas (`linux,kho-fdt`, `linux,kho-scratch`).
     pub handover: Option<(MemoryRange, MemoryRange)>,
 }
 
 impl<'a> Payload<'a> {
-    /// Takes the initrd apart where there is no kernel and `file`, which is
-    /// what the initrd holds, has one in front ([`KernelInInitrd`]). The initrd is then
-    /// what follows, or the whole file where nothing does.
+    /// Splits the initrd where there is no kernel and `file`, the bytes of the
+    /// initrd, has one in front ([`KernelInInitrd`]). The initrd is then the
+    /// rest of the file, or the whole file where there is no rest.
     pub fn split(&mut self, file: &[u8]) {
         let (Some(ramdisk), None) = (self.ramdisk, self.kernel) else {
             return;
         };
-        let Some(bundle) = KernelInInitrd::find(file) else {
+        let Some(parts) = KernelInInitrd::split(file) else {
             return;
         };
         let module = |part: Range<usize>| Module {
@@ -56,9 +57,9 @@ impl<'a> Payload<'a> {
             ),
             bootargs: None,
         };
-        self.bundle = Some(ramdisk.range);
-        self.kernel = Some(module(bundle.kernel));
-        self.ramdisk = Some(module(bundle.initrd.unwrap_or(0..file.len())));
+        self.combined_initrd = Some(ramdisk.range);
+        self.kernel = Some(module(parts.kernel));
+        self.ramdisk = Some(module(parts.initrd.unwrap_or(0..file.len())));
     }
 
     /// Reads `/chosen` of `tree` and the modules below it.
@@ -137,8 +138,8 @@ impl<'a> Reader<'a> {
         Ok(Ok(()))
     }
 
-    /// One address and one size, in the cells that `/chosen` gives or, as
-    /// loaders leave those out, in what the length of the property implies.
+    /// One address and one size, in the cells that `/chosen` names or, where it
+    /// names none, in those that the length of the property implies.
     fn range(&self, reg: Option<&[u8]>) -> Option<MemoryRange> {
         let reg = reg?;
         let address_size = match (self.address_cells, self.size_cells, reg.len()) {
@@ -156,8 +157,8 @@ impl<'a> Reader<'a> {
     }
 
     fn finish(mut self) -> Result<Payload<'a>, PayloadError> {
-        // Modules are what the loader before that kernel loaded; their memory
-        // is somebody else's by now.
+        // The modules were loaded for the previous kernel, which has reused
+        // their memory.
         if self.payload.from_kexec {
             self.payload.kernel = None;
             self.payload.ramdisk = None;

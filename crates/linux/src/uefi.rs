@@ -77,7 +77,7 @@ mod tests {
     use warmbus_fdt::{RawTree, Token};
 
     #[test]
-    fn the_tree_has_only_chosen_and_the_words_of_the_efi_stub() {
+    fn the_tree_has_only_chosen_and_the_properties_of_the_efi_stub() {
         let state = UefiState {
             system_table: PhysAddr(0x7_bfff_0018),
             memory_map: MemoryRange::new(PhysAddr(0x7_bf00_0000), 0x1230),

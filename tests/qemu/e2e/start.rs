@@ -212,7 +212,7 @@ fn a_kernel_that_cannot_be_started_ends_in_one_line_that_says_why() {
     for (change, why) in [
         ((|kernel| kernel[56] ^= 1) as fn(&mut Vec<u8>), "magic"),
         (|kernel| kernel[19] = 0x80, "no place for the 0x80010000"),
-        (|kernel| kernel[18] = 0, "does not tell its size"),
+        (|kernel| kernel[18] = 0, "does not name its size"),
         (
             |kernel| kernel[17..19].copy_from_slice(&[1, 0]),
             "does not fit into the 0x100 ",

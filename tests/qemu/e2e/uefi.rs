@@ -95,7 +95,7 @@ fn a_kernel_that_only_uefi_can_start_is_started_by_uefi() {
         lines.iter().filter(has).count()
     };
     assert_eq!(
-        said(&["UEFI boots Linux without it", "does not tell its size"]),
+        said(&["UEFI boots Linux without it", "does not name its size"]),
         1,
         "{lines:#?}"
     );

@@ -1,7 +1,7 @@
 //! A device tree that a loader left.
 
 use warmbus_boot::options::Options;
-use warmbus_linux::devicetree::{Chosen, ChosenHandover, edit};
+use warmbus_linux::chosen::{Chosen, ChosenHandover, edit};
 use warmbus_linux::payload::Payload;
 use warmbus_machine::{EarlyDevices, Machine};
 use warmbus_memory::MemoryRange;

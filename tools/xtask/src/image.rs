@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use warmbus_kho::KhoAbi;
+use warmbus_linux::decompress::KernelFormat;
 use warmbus_linux::detect;
 use warmbus_linux::image::ImageHeader;
-use warmbus_linux::unpack::KernelFormat;
 use warmbus_memory::PageSize;
 
 use crate::UsageError;
@@ -51,7 +51,9 @@ pub fn facts(file: &Path) -> Result<KernelFacts> {
 
 fn read(bytes: &[u8]) -> Result<KernelFacts, String> {
     let packed = KernelFormat::detect(bytes).map_err(|error| error.to_string())?;
-    let image = packed.unpack(LIMIT).map_err(|error| error.to_string())?;
+    let image = packed
+        .decompress(LIMIT)
+        .map_err(|error| error.to_string())?;
     let header = ImageHeader::parse(&image).map_err(|error| error.to_string())?;
     Ok(KernelFacts {
         version: version(&image).unwrap_or_else(|| "unknown".into()),

@@ -2,7 +2,7 @@
 
 use alloc::string::ToString;
 
-use warmbus_linux::memory::PlanError;
+use warmbus_linux::memory_plan::PlanError;
 use warmbus_linux::payload::Module;
 use warmbus_memory::{MemoryRange, PhysAddr};
 

@@ -1,10 +1,10 @@
-//! A kernel in front of an initrd.
+//! A kernel in front of an initrd, in one file.
 //!
-//! Some loaders hand on no more than one file beside the program that they
-//! start: `kexec` from a running Linux is one. So the kernel may come in an
-//! archive in front of the initrd proper (`newc`, what `cpio -o -H newc`
-//! writes), as the member `warmbus/kernel`. What follows the archive is the
-//! initrd, as Linux itself takes several archives one after the other
+//! Some loaders load one file beside the program that they start; `kexec` in a
+//! running Linux is one. The kernel may therefore be the member
+//! `warmbus/kernel` of an archive in front of the initrd (`newc`, which
+//! `cpio -o -H newc` writes). The initrd follows the archive: Linux accepts
+//! several archives one after the other
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 
 use core::ops::Range;
@@ -16,7 +16,7 @@ const HEADER_SIZE: usize = 110;
 /// More members than an archive with one file of interest has.
 const MAX_MEMBERS: usize = 64;
 
-/// Where the parts of a bundle are, in bytes from its start.
+/// The parts of a combined initrd, as offsets in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelInInitrd {
     /// The kernel.
@@ -33,10 +33,10 @@ struct Member<'a> {
 }
 
 impl KernelInInitrd {
-    /// Finds the parts of `file`; `None` where it does not start with an
-    /// archive that has a kernel and an end.
+    /// Splits `file`; `None` where it does not start with an archive that has
+    /// a kernel and an end.
     #[must_use]
-    pub fn find(file: &[u8]) -> Option<Self> {
+    pub fn split(file: &[u8]) -> Option<Self> {
         let mut kernel = None;
         let mut at = 0;
         for _ in 0..MAX_MEMBERS {

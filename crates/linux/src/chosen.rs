@@ -1,9 +1,9 @@
-//! The boot tree with what Linux has to be told in `/chosen`.
+//! Properties of `/chosen` for Linux.
 //!
-//! Every token and every string of the tree is copied as it is; only
-//! properties of `/chosen` are added or replaced. Rebuilding the tree from
-//! names and values would not do: writers insist on names that the
-//! specification allows, and real trees have others, `/__symbols__` first.
+//! Every token and every string of the boot tree is copied; only properties of
+//! `/chosen` are added or replaced, and one memory reservation may be removed.
+//! A tree is not rebuilt from names and values, as real trees have names that
+//! the specification does not allow, `/__symbols__` for one.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -12,22 +12,22 @@ use warmbus_fdt::{FdtError, RawTree, Token, is_chosen, write};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::bytes::be_u32;
 
-/// What `/chosen` is to say. What is not asked for stays as it is.
+/// The properties of `/chosen` to set. All others stay as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chosen<'a> {
     /// The kernel command line (`bootargs`), without a NUL.
     pub bootargs: Option<&'a [u8]>,
-    /// Where the initrd is (`linux,initrd-start`, `linux,initrd-end`).
+    /// The range of the initrd (`linux,initrd-start`, `linux,initrd-end`).
     pub initrd: Option<MemoryRange>,
     /// The handover.
     pub handover: Option<ChosenHandover>,
-    /// Linux is to keep bus numbers and BARs (`linux,pci-probe-only`).
+    /// Linux preserves bus numbers and BARs (`linux,pci-probe-only`).
     pub probe_only: bool,
-    /// A range in the memory reservation block that nobody needs any more.
+    /// A range to remove from the memory reservation block.
     pub released: Option<MemoryRange>,
 }
 
-/// Where Linux finds a handover.
+/// The two ranges that Linux reads a handover from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChosenHandover {
     /// The page of the root tree (`linux,kho-fdt`).
@@ -40,7 +40,7 @@ pub struct ChosenHandover {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChosenError {
-    /// It cannot be read, or the new one not be written.
+    /// It cannot be read, or the edited one not be written.
     #[error(transparent)]
     Tree(#[from] FdtError),
     /// The root node has no numbers of cells for addresses and sizes, or
@@ -60,8 +60,8 @@ pub enum ChosenError {
 
 /// Returns `tree` with the additions of `chosen`.
 ///
-/// The size of the result does not depend on addresses, so it can be found out
-/// before they are known.
+/// The size of the result does not depend on addresses, so that it can be
+/// computed before they are known.
 pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, ChosenError> {
     let tree = RawTree::new(tree)?;
     let places = Places::find(&tree)?;
@@ -174,16 +174,16 @@ fn cells(value: u64, count: u32, out: &mut Vec<u8>) -> Result<(), ChosenError> {
     Ok(())
 }
 
-/// Where things are in the structure block.
+/// Offsets in the structure block.
 #[derive(Default)]
 struct Places<'a> {
-    /// Behind the begin token of `/chosen`.
+    /// The offset after the begin token of `/chosen`.
     chosen: Option<usize>,
     /// The properties of `/chosen` itself.
     chosen_properties: Vec<(Range<usize>, &'a [u8])>,
-    /// The end token of the root node.
+    /// The offset of the end token of the root node.
     root_end: usize,
-    /// Behind it.
+    /// The offset after it.
     end: usize,
     address_cells: Option<u32>,
     size_cells: Option<u32>,
@@ -241,7 +241,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Puts the blocks together, in the order that dtc writes them.
+/// Assembles the blocks, in the order in which dtc writes them.
 fn assemble(tree: &RawTree<'_>, structure: &[u8], strings: &[u8]) -> Result<Vec<u8>, FdtError> {
     let mut out = write::start(tree, structure.len(), strings.len())?;
     out.extend_from_slice(structure);

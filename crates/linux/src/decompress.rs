@@ -1,4 +1,4 @@
-//! Kernels as they come: plain, gzip, or an EFI zboot file around gzip.
+//! Kernel files: uncompressed, gzip, or an EFI zboot file around gzip.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -12,34 +12,34 @@ use warmbus_memory::crc32;
 /// Bytes by which the output grows at first; it doubles from there on.
 const FIRST_OUTPUT: usize = 4 << 20;
 
-/// A kernel file, told apart by its first bytes.
+/// The format of a kernel file, detected by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelFormat<'a> {
-    /// Not packed, or packed in a way that is not known.
-    Plain(&'a [u8]),
+    /// Not compressed, or in a format that is not known.
+    Uncompressed(&'a [u8]),
     /// A gzip file (RFC 1952).
     Gzip(&'a [u8]),
 }
 
 impl<'a> KernelFormat<'a> {
-    /// Tells what `file` is. An EFI zboot file is taken apart; its payload has
-    /// to be gzip.
-    pub fn detect(file: &'a [u8]) -> Result<Self, UnpackError> {
+    /// The format of `file`. Of an EFI zboot file it is that of the payload,
+    /// which has to be gzip.
+    pub fn detect(file: &'a [u8]) -> Result<Self, DecompressError> {
         if is_gzip(file) {
             return Ok(Self::Gzip(file));
         }
         if file.starts_with(b"MZ") && file.get(4..8) == Some(b"zimg") {
             return zboot(file);
         }
-        Ok(Self::Plain(file))
+        Ok(Self::Uncompressed(file))
     }
 
-    /// Fills `start` with the first bytes of the unpacked kernel and returns
-    /// how many there are. Enough to read the header, and with it the size,
-    /// before memory for the whole is found.
-    pub fn peek(&self, start: &mut [u8]) -> Result<usize, UnpackError> {
+    /// Fills `start` with the first bytes of the decompressed kernel and returns
+    /// their number. The header, which has the size in memory, can so be read
+    /// before memory is allocated.
+    pub fn read_prefix(&self, start: &mut [u8]) -> Result<usize, DecompressError> {
         match self {
-            Self::Plain(file) => {
+            Self::Uncompressed(file) => {
                 let count = file.len().min(start.len());
                 start[..count].copy_from_slice(&file[..count]);
                 Ok(count)
@@ -52,37 +52,42 @@ impl<'a> KernelFormat<'a> {
         }
     }
 
-    /// Unpacks into `room` and returns the number of bytes; what is beyond
-    /// them is unspecified. Fails if they do not fit or are damaged.
-    pub fn unpack_into(&self, room: &mut [u8]) -> Result<usize, UnpackError> {
+    /// Decompresses into `target` and returns the number of bytes; the content
+    /// of `target` after them is unspecified. Fails if they do not fit or are
+    /// damaged.
+    pub fn decompress_into(&self, target: &mut [u8]) -> Result<usize, DecompressError> {
         match self {
-            Self::Plain(file) => {
-                let Some(target) = room.get_mut(..file.len()) else {
-                    return Err(UnpackError::TooLarge { limit: room.len() });
+            Self::Uncompressed(file) => {
+                let Some(copy) = target.get_mut(..file.len()) else {
+                    return Err(DecompressError::TooLarge {
+                        limit: target.len(),
+                    });
                 };
-                target.copy_from_slice(file);
+                copy.copy_from_slice(file);
                 Ok(file.len())
             }
             Self::Gzip(file) => {
                 let body = &file[header_length(file)?..];
                 let mut state = Box::<DecompressorOxide>::default();
-                let step = inflate(&mut state, body, room, 0)?;
+                let step = inflate(&mut state, body, target, 0)?;
                 if !step.done {
-                    return Err(UnpackError::TooLarge { limit: room.len() });
+                    return Err(DecompressError::TooLarge {
+                        limit: target.len(),
+                    });
                 }
-                check_trailer(&body[step.consumed..], &room[..step.produced])?;
+                check_trailer(&body[step.consumed..], &target[..step.produced])?;
                 Ok(step.produced)
             }
         }
     }
 
-    /// Unpacks into memory of its own, of at most `limit` bytes.
-    pub fn unpack(&self, limit: usize) -> Result<Vec<u8>, UnpackError> {
+    /// Decompresses into a vector of at most `limit` bytes.
+    pub fn decompress(&self, limit: usize) -> Result<Vec<u8>, DecompressError> {
         let file = match self {
-            Self::Plain(file) if file.len() > limit => {
-                return Err(UnpackError::TooLarge { limit });
+            Self::Uncompressed(file) if file.len() > limit => {
+                return Err(DecompressError::TooLarge { limit });
             }
-            Self::Plain(file) => return Ok(file.to_vec()),
+            Self::Uncompressed(file) => return Ok(file.to_vec()),
             Self::Gzip(file) => file,
         };
         let body = &file[header_length(file)?..];
@@ -90,11 +95,11 @@ impl<'a> KernelFormat<'a> {
         let mut output = Vec::new();
         let (mut consumed, mut produced) = (0, 0);
         loop {
-            let room = (output.len() * 2).max(FIRST_OUTPUT).min(limit);
-            if room == output.len() {
-                return Err(UnpackError::TooLarge { limit });
+            let capacity = (output.len() * 2).max(FIRST_OUTPUT).min(limit);
+            if capacity == output.len() {
+                return Err(DecompressError::TooLarge { limit });
             }
-            output.resize(room, 0);
+            output.resize(capacity, 0);
             let step = inflate(&mut state, &body[consumed..], &mut output, produced)?;
             consumed += step.consumed;
             produced += step.produced;
@@ -113,12 +118,12 @@ fn is_gzip(file: &[u8]) -> bool {
 
 /// The payload of an EFI zboot file: its offset and size stand at 8 and 12,
 /// the name of the compression at 24.
-fn zboot(file: &[u8]) -> Result<KernelFormat<'_>, UnpackError> {
+fn zboot(file: &[u8]) -> Result<KernelFormat<'_>, DecompressError> {
     let field = |offset| le_u32(file, offset).map(|field| field as usize);
-    let name = file.get(24..56).ok_or(UnpackError::Truncated)?;
+    let name = file.get(24..56).ok_or(DecompressError::Truncated)?;
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     if name != b"gzip" {
-        return Err(UnpackError::Compression {
+        return Err(DecompressError::Compression {
             name: String::from_utf8_lossy(name).into_owned(),
         });
     }
@@ -127,49 +132,49 @@ fn zboot(file: &[u8]) -> Result<KernelFormat<'_>, UnpackError> {
         .and_then(|(offset, size)| file.get(offset..offset.checked_add(size)?));
     match payload {
         Some(payload) if is_gzip(payload) => Ok(KernelFormat::Gzip(payload)),
-        Some(_) => Err(UnpackError::Corrupt),
-        None => Err(UnpackError::Truncated),
+        Some(_) => Err(DecompressError::Corrupt),
+        None => Err(DecompressError::Truncated),
     }
 }
 
 /// Length of the gzip header (RFC 1952, 2.3), optional fields included.
-fn header_length(file: &[u8]) -> Result<usize, UnpackError> {
+fn header_length(file: &[u8]) -> Result<usize, DecompressError> {
     const HEADER_CRC: u8 = 2;
     const EXTRA: u8 = 4;
     const NAME: u8 = 8;
     const COMMENT: u8 = 16;
     const RESERVED: u8 = 0xe0;
 
-    let fixed = file.get(..10).ok_or(UnpackError::Truncated)?;
+    let fixed = file.get(..10).ok_or(DecompressError::Truncated)?;
     let (method, flags) = (fixed[2], fixed[3]);
     if method != 8 || flags & RESERVED != 0 {
-        return Err(UnpackError::GzipHeader { method, flags });
+        return Err(DecompressError::GzipHeader { method, flags });
     }
     let mut length = fixed.len();
     if flags & EXTRA != 0 {
-        let size = le_u16(file, length).ok_or(UnpackError::Truncated)?;
+        let size = le_u16(file, length).ok_or(DecompressError::Truncated)?;
         length += 2 + usize::from(size);
     }
     for text in [NAME, COMMENT] {
         if flags & text != 0 {
-            let rest = file.get(length..).ok_or(UnpackError::Truncated)?;
-            length += 1 + memchr::memchr(0, rest).ok_or(UnpackError::Truncated)?;
+            let rest = file.get(length..).ok_or(DecompressError::Truncated)?;
+            length += 1 + memchr::memchr(0, rest).ok_or(DecompressError::Truncated)?;
         }
     }
     if flags & HEADER_CRC != 0 {
-        let stored = le_u16(file, length).ok_or(UnpackError::Truncated)?;
+        let stored = le_u16(file, length).ok_or(DecompressError::Truncated)?;
         if stored != crc32::checksum(&file[..length]) as u16 {
-            return Err(UnpackError::GzipHeader { method, flags });
+            return Err(DecompressError::GzipHeader { method, flags });
         }
         length += 2;
     }
     if length > file.len() {
-        return Err(UnpackError::Truncated);
+        return Err(DecompressError::Truncated);
     }
     Ok(length)
 }
 
-/// What one call of the decompressor did.
+/// The result of one call of the decompressor.
 struct Step {
     consumed: usize,
     produced: usize,
@@ -184,16 +189,16 @@ fn inflate(
     input: &[u8],
     output: &mut [u8],
     start: usize,
-) -> Result<Step, UnpackError> {
+) -> Result<Step, DecompressError> {
     let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
     let (status, consumed, produced) = decompress(state, input, output, start, flags);
     let done = match status {
         TINFLStatus::Done => true,
         TINFLStatus::HasMoreOutput => false,
         TINFLStatus::FailedCannotMakeProgress | TINFLStatus::NeedsMoreInput => {
-            return Err(UnpackError::Truncated);
+            return Err(DecompressError::Truncated);
         }
-        _ => return Err(UnpackError::Corrupt),
+        _ => return Err(DecompressError::Corrupt),
     };
     Ok(Step {
         consumed,
@@ -204,38 +209,38 @@ fn inflate(
 
 /// Checks CRC and size behind the stream. Only zero padding may follow, which
 /// loaders that copy whole sectors leave.
-fn check_trailer(trailer: &[u8], output: &[u8]) -> Result<(), UnpackError> {
+fn check_trailer(trailer: &[u8], output: &[u8]) -> Result<(), DecompressError> {
     let fields = (le_u32(trailer, 0), le_u32(trailer, 4), trailer.get(8..));
     let (Some(crc), Some(size), Some(rest)) = fields else {
-        return Err(UnpackError::Truncated);
+        return Err(DecompressError::Truncated);
     };
     if size != output.len() as u32 {
-        return Err(UnpackError::Size {
+        return Err(DecompressError::Size {
             stored: size,
-            unpacked: output.len(),
+            decompressed: output.len(),
         });
     }
     let computed = crc32::checksum(output);
     if crc != computed {
-        return Err(UnpackError::Crc {
+        return Err(DecompressError::Crc {
             stored: crc,
             computed,
         });
     }
     if rest.iter().any(|byte| *byte != 0) {
-        return Err(UnpackError::TrailingData { bytes: rest.len() });
+        return Err(DecompressError::TrailingData { bytes: rest.len() });
     }
     Ok(())
 }
 
-/// Why a packed kernel cannot be unpacked.
+/// Why a kernel file cannot be decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnpackError {
+pub enum DecompressError {
     /// The file ends too early.
-    #[error("the packed kernel is cut off")]
+    #[error("the compressed kernel is cut off")]
     Truncated,
-    /// The compressed data makes no sense.
-    #[error("the packed kernel is damaged")]
+    /// The compressed data is invalid.
+    #[error("the compressed kernel is damaged")]
     Corrupt,
     /// The gzip header has a method or flags that do not exist, or its own
     /// check fails.
@@ -249,35 +254,35 @@ pub enum UnpackError {
         flags: u8,
     },
     /// An EFI zboot file with another compression than gzip.
-    #[error("the kernel is an EFI zboot file packed with '{name}'; only gzip can be unpacked")]
+    #[error("the kernel is an EFI zboot file compressed with '{name}'; only gzip is supported")]
     Compression {
-        /// What the file calls it.
+        /// Its name in the file.
         name: String,
     },
-    /// The unpacked kernel is larger than there is room.
-    #[error("the unpacked kernel does not fit into the {limit:#x} bytes that there are for it")]
+    /// The decompressed kernel is larger than the memory for it.
+    #[error("the decompressed kernel does not fit into the {limit:#x} bytes of memory for it")]
     TooLarge {
-        /// Bytes of room.
+        /// Bytes of that memory.
         limit: usize,
     },
-    /// The stored size is another one.
-    #[error("the packed kernel should unpack to {stored:#x} bytes but did to {unpacked:#x}")]
+    /// The stored size does not match.
+    #[error("the decompressed kernel has {decompressed:#x} bytes instead of {stored:#x}")]
     Size {
         /// Size in the file, modulo 2^32.
         stored: u32,
-        /// Bytes that came out.
-        unpacked: usize,
+        /// Bytes of the decompressed kernel.
+        decompressed: usize,
     },
-    /// The stored CRC-32 is another one.
-    #[error("the CRC-32 of the unpacked kernel is {computed:#010x} instead of {stored:#010x}")]
+    /// The stored CRC-32 does not match.
+    #[error("the CRC-32 of the decompressed kernel is {computed:#010x} instead of {stored:#010x}")]
     Crc {
         /// CRC in the file.
         stored: u32,
-        /// CRC of what came out.
+        /// CRC of the decompressed kernel.
         computed: u32,
     },
-    /// Something else follows the compressed kernel.
-    #[error("{bytes} bytes of something else follow the packed kernel")]
+    /// Bytes other than padding follow the compressed kernel.
+    #[error("{bytes} bytes that are no padding follow the compressed kernel")]
     TrailingData {
         /// Bytes that follow.
         bytes: usize,
