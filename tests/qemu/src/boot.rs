@@ -126,7 +126,7 @@ impl Lab {
             .section(Section::Report)
             .arguments(["-icount", "shift=0,sleep=off"]);
         let mut running = machine.qmp(&self.file("qmp")).start()?;
-        running.be_patient(LARGEST_MACHINE);
+        running.set_silence(LARGEST_MACHINE);
         intervene(&mut running)?;
         let mut boot = Boot::default();
         let outcome = running.result(|event| {

@@ -102,7 +102,7 @@ impl Lab {
         let can_power_off = machine.can_power_off();
         let mut running = machine.start()?;
         if test::is_long() {
-            running.be_patient(boot::LARGEST_MACHINE);
+            running.set_silence(boot::LARGEST_MACHINE);
         }
         let mut linux = LinuxBoot::default();
         let outcome = running.result(|event| {

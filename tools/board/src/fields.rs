@@ -92,28 +92,28 @@ impl<'a> Fields<'a> {
         Ok(Some(number))
     }
 
-    /// The command line `key`, empty where there is none. `fault` says what is
-    /// wrong with a word.
-    pub(crate) fn words(
+    /// The command line `key`, empty if there is none. `fault` returns the fault
+    /// of a parameter.
+    pub(crate) fn command_line(
         &mut self,
         key: &'static str,
         fault: impl Fn(&str) -> Option<String>,
     ) -> Result<String, Error> {
         let line = self.text(key)?.unwrap_or_default();
-        // What a boot script quotes it with, and what would end the line.
+        // Boot scripts quote it with these, and others would end the line.
         if let Some(letter) = line
             .chars()
             .find(|letter| !(' '..='~').contains(letter) || "'\\".contains(*letter))
         {
-            return Err(self.wrong(key, &format!("holds {letter:?}")));
+            return Err(self.wrong(key, &format!("contains {letter:?}")));
         }
         match line.split_whitespace().find_map(fault) {
-            Some(fault) => Err(self.wrong(key, &format!("is not to be used: {fault}"))),
+            Some(fault) => Err(self.wrong(key, &format!("is not valid: {fault}"))),
             None => Ok(line),
         }
     }
 
-    /// Refuses the keys that nobody asked for.
+    /// Rejects unknown keys.
     pub(crate) fn finish(self) -> Result<(), Error> {
         let unknown = self
             .table

@@ -1,7 +1,7 @@
 //! Reads board descriptions, `boards/<name>/board.toml`.
 //!
-//! The firmware holds what is made of them here, so that it does not have to
-//! read TOML itself. What a description may say is in `boards/README.md`.
+//! The firmware contains the result, so that it does not have to read TOML.
+//! `boards/README.md` documents the format.
 
 mod error;
 mod fields;
@@ -17,30 +17,30 @@ pub use nodes::LABELS;
 use error::Source;
 use fields::Fields;
 
-/// What a board description says.
+/// A board description.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Board {
-    /// What people call the board.
+    /// The name of the board.
     pub name: String,
     /// Entries of the root `compatible` of its device tree, each of which
     /// names it.
     pub compatible: Vec<String>,
-    /// Words for Warmbus, ahead of those of the command line.
+    /// Parameters for Warmbus, ahead of those of the command line.
     pub options: String,
     /// How to make an image for its U-Boot, if it has one.
     pub image: Option<Image>,
-    /// What its device tree lacks, as a flattened device tree. Cells from
+    /// Additions to its device tree, as a flattened device tree. Cells from
     /// [`LABELS`] on stand for the node with that phandle.
     pub additions: Option<Vec<u8>>,
 }
 
-/// What an image for U-Boot needs to know of a board.
+/// The properties of a board that an image for U-Boot needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    /// What Linux is told there.
+    /// The kernel command line.
     pub bootargs: String,
-    /// From here on memory is free; `None` where U-Boot's `kernel_addr_r`
-    /// says it.
+    /// The start of free memory; `None` for the value of U-Boot's
+    /// `kernel_addr_r`.
     pub load_address: Option<u64>,
 }
 
@@ -56,9 +56,9 @@ impl Board {
         let board = Self {
             name: fields.text("name")?.ok_or_else(|| fields.missing("name"))?,
             compatible: fields.texts("compatible")?,
-            options: fields.words("options", |word| {
-                let ours = word.starts_with("warmbus.");
-                (!ours).then(|| format!("the word {word:?} is not one for Warmbus"))
+            options: fields.command_line("options", |parameter| {
+                let ours = parameter.starts_with("warmbus.");
+                (!ours).then(|| format!("the parameter {parameter:?} is not for Warmbus"))
             })?,
             image: fields.table("image")?.map(Image::read).transpose()?,
             additions: fields
@@ -79,7 +79,7 @@ impl Image {
             return Err(fields.wrong("loader", "is not \"u-boot\", the only one that there is"));
         }
         let image = Self {
-            bootargs: fields.words("bootargs", |_| None)?,
+            bootargs: fields.command_line("bootargs", |_| None)?,
             load_address: fields.number("load-address")?,
         };
         if image.load_address.is_some_and(|at| at % (2 << 20) != 0) {

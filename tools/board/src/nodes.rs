@@ -139,7 +139,7 @@ impl Writer<'_> {
         Some(cell.to_be_bytes().to_vec())
     }
 
-    /// Whether a plain cell would be taken for a label.
+    /// Whether a cell has the value of a label.
     fn is_label(&self, cell: u32) -> bool {
         self.labels.values().any(|label| *label == cell)
     }

@@ -81,7 +81,7 @@ fn an_error_names_file_line_and_key() {
         ("\nloader = 1", "b.toml:4: loader: there is no such key"),
         (
             "options = \"quiet\"",
-            "b.toml:3: options: is not to be used: the word \"quiet\" is not one for Warmbus",
+            "b.toml:3: options: is not valid: the parameter \"quiet\" is not for Warmbus",
         ),
         (
             "[image]\nloader = \"grub\"",
@@ -93,7 +93,7 @@ fn an_error_names_file_line_and_key() {
         ),
         (
             "[image]\nloader = \"u-boot\"\nbootargs = \"it's\"",
-            "b.toml:5: image.bootargs: holds '\\''",
+            "b.toml:5: image.bootargs: contains '\\''",
         ),
         (
             "[image]\nloader = \"u-boot\"\nload-address = 0x1000",

@@ -1,4 +1,4 @@
-//! One function whose configuration space is the bytes.
+//! One function with the bytes as its configuration space.
 
 use warmbus_pci::{ConfigAccess, ConfigOffset, DumpedConfigSpace, Sbdf, Width};
 use warmbus_pci::{ConfigSpace, Probe};
@@ -8,7 +8,7 @@ use warmbus_pcsc::ConfigCache;
 /// each of its dwords in up to four parts, twice, and the reads of its ID.
 const MAX_READS: u32 = 4 * 4096;
 
-/// The function that answers.
+/// The function that responds.
 const FUNCTION: Sbdf = Sbdf::new(0, 0, 0, 0);
 
 /// A read-only configuration space that bounds the number of reads.

@@ -59,9 +59,9 @@ pub fn sound() -> [&'static [u8]; 2] {
     [SOUND[0].memory.bytes(), SOUND[1].memory.bytes()]
 }
 
-/// Reads memory that should hold a handover. What the check before the jump
-/// lets pass, the reader on the host finds no fault with. What goes on in the
-/// next handover is among what is held until then.
+/// Reads memory with a possible handover. The reader on the host finds no fault
+/// with what the verification before the jump accepts. Entries of the previous
+/// handover are in memory that is reserved until the next one.
 ///
 /// # Panics
 ///
@@ -80,12 +80,17 @@ pub fn handover(data: &[u8]) {
     for sound in SOUND.iter() {
         let (root, array) = (sound.handover.root, sound.handover.scratch);
         if let Ok(incoming) = PreviousHandover::read(&memory, root, array, 64) {
-            let held = |start| {
+            let is_reserved = |start| {
                 let page = MemoryRange::new(start, root.size);
                 incoming.held.iter().any(|range| range.contains(page))
             };
-            assert!(incoming.entries.len() <= 64 && held(root.start));
-            assert!(incoming.entries.iter().all(|entry| held(entry.address)));
+            assert!(incoming.entries.len() <= 64 && is_reserved(root.start));
+            assert!(
+                incoming
+                    .entries
+                    .iter()
+                    .all(|entry| is_reserved(entry.address))
+            );
         }
         let passed =
             warmbus_pcsc_format::verify(&sound.layout, &sound.handover, &[], BASE, data, &[]);

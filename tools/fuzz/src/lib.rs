@@ -1,7 +1,7 @@
-//! What is done with arbitrary bytes to find out whether Warmbus survives them.
+//! Fuzz targets.
 //!
-//! Each target takes any bytes, uses them as a device, a loader or a file
-//! would, and panics where something is wrong that must not be. `cargo test` runs
+//! Each target uses arbitrary bytes as a device, a boot loader or a file would
+//! supply them, and panics if an invariant does not hold. `cargo test` runs
 //! them over the corpus in `fuzz/` and a bounded number of mutations of it.
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ pub use machine::machine;
 pub use report::report;
 pub use tree::tree;
 
-/// Something that bytes are given to.
+/// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name. The corpus of each is in `fuzz/corpus/<name>`.

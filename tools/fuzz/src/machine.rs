@@ -1,4 +1,4 @@
-//! A machine that is made up from the bytes.
+//! A simulated machine that the bytes describe.
 
 use warmbus_boot::decide::{Decision, Facts, KernelFacts, PreviousFacts, decide};
 use warmbus_boot::handover::survey_facts;
@@ -13,10 +13,10 @@ use warmbus_pci::PhysAddr;
 use warmbus_pcie_sim::{Fabric, ProtocolViolation, random};
 use warmbus_pcsc_format::{HandoverRecords, Layout, Placement};
 
-/// Accesses that one function can cost at the very most, by all stages.
+/// An upper bound of the accesses to one function, by all stages.
 const ACCESSES: u64 = 20_000;
 
-/// Goes all the way, from the scan to the handover.
+/// Runs the pipeline from enumeration to the handover.
 ///
 /// # Panics
 ///
@@ -41,7 +41,7 @@ pub fn machine(data: &[u8]) {
     for abi in [KhoAbi::V4, KhoAbi::V1] {
         hand_over(&captured, abi);
     }
-    // Functions that keep to the rules, and nobody else can answer for.
+    // Compliant functions whose place no other function can respond in.
     let reachable = captured.config.access().reachable();
     let mut differences = captured.config.self_check().differences;
     let fabric = captured.config.access();

@@ -1,4 +1,4 @@
-//! A file that somebody gives to the host command: report, dump or console.
+//! A file for the host command: report, dump or console.
 
 use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::{diff, inspect, lspci};
@@ -8,7 +8,7 @@ use warmbus_pci::DumpedConfigSpace;
 ///
 /// # Panics
 ///
-/// If a function has another size than a dump can give it, or nothing is shown.
+/// If a function has a size that no dump has, or the output is empty.
 pub fn report(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(recorded) = DumpedConfigSpace::parse(&text) {

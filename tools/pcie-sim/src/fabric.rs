@@ -279,9 +279,9 @@ impl Fabric {
         self.nodes[node.0].model.accesses
     }
 
-    /// Whether a function, the bridges above it and what shares their buses
+    /// Whether a function, the bridges above it and all functions on their buses
     /// have neither faults nor quirks, nor registers that a random fabric has
-    /// spoiled: then nothing else can answer in its place.
+    /// corrupted: then no other function can respond in its place.
     pub fn is_compliant(&self, node: NodeId) -> bool {
         let mut next = Some(node);
         while let Some(node) = next {

@@ -1,4 +1,4 @@
-//! What was asked of a fabric, and what should not have been asked.
+//! The accesses to a fabric, and those that violate the protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -51,17 +51,17 @@ pub struct Access {
     pub width: Width,
     /// Whether it was a write.
     pub write: bool,
-    /// What was read or written.
+    /// The value that was read or written.
     pub value: u32,
     /// How it ended.
     pub outcome: Outcome,
-    /// The function that took it, for VFs their physical function.
+    /// The function that completed it, for VFs their physical function.
     pub node: Option<NodeId>,
     /// Number of the VF, from 0.
     pub vf: Option<u16>,
 }
 
-/// Something that software must not do.
+/// An access that software must not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolViolation {
     /// A byte was read whose read has a side effect.
@@ -103,7 +103,7 @@ pub enum ProtocolViolation {
         bridge: NodeId,
         /// The bus that it is on.
         bus: u8,
-        /// What its register says.
+        /// The value of its register.
         primary: u8,
     },
     /// All ones were written into a BAR that decodes.
@@ -174,10 +174,10 @@ impl fmt::Display for ProtocolViolation {
     }
 }
 
-/// At most so many violations are kept, each once.
+/// The number of violations that are kept, each once.
 const VIOLATIONS: usize = 256;
 
-/// What happened to a fabric.
+/// The accesses to a fabric.
 #[derive(Clone, Debug, Default)]
 pub struct AccessLog {
     reads: u64,
@@ -193,7 +193,7 @@ impl AccessLog {
         self.entries.get_or_insert_default();
     }
 
-    /// Forgets everything; goes on recording if it did.
+    /// Clears the log and keeps recording if it did.
     pub fn clear(&mut self) {
         let recording = self.entries.is_some();
         *self = Self::default();
@@ -240,7 +240,7 @@ impl AccessLog {
         self.reads + self.writes - self.count(Outcome::Completed)
     }
 
-    /// What must not have happened and did: each once, the first 256.
+    /// The violations: each once, the first 256.
     pub fn violations(&self) -> &[ProtocolViolation] {
         &self.violations
     }

@@ -1,5 +1,5 @@
-//! Well-formed hierarchies for property tests: a plan that proptest can print
-//! and shrink, and the fabric that it describes.
+//! Random well-formed topologies for property tests: a plan that proptest can
+//! print and shrink, and the fabric that it describes.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -16,7 +16,7 @@ use crate::sriov::SrIovModel;
 /// A machine with one or two host bridges.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What is on each root bus, from device 0 on.
+    /// The devices of each root bus, from device 0 on.
     pub hosts: Vec<Vec<Device>>,
 }
 
@@ -25,18 +25,18 @@ pub struct Plan {
 pub enum Device {
     /// Functions 0, 1, and so on.
     Functions(Vec<Function>),
-    /// A downstream facing port; what is in its slot.
+    /// A downstream facing port and the device in its slot.
     Port {
         /// Hot-plug capable slot.
         hot_plug: bool,
         /// ARI forwarding supported.
         ari: bool,
-        /// What is below the link.
+        /// The device below the link.
         below: Option<Box<Device>>,
     },
-    /// A switch: ports with what is in their slots.
+    /// A switch: its ports.
     Switch(Vec<Device>),
-    /// A bridge to conventional PCI, with what is on that bus.
+    /// A bridge to conventional PCI, with the devices of that bus.
     Bridge(Vec<Device>),
 }
 
@@ -47,7 +47,7 @@ pub struct Function {
     pub bars: Vec<BarModel>,
     /// An expansion ROM.
     pub rom: bool,
-    /// Which capabilities: one bit each.
+    /// The capabilities, one bit each.
     pub capabilities: u8,
     /// Virtual functions.
     pub vfs: u16,
@@ -123,7 +123,7 @@ fn bridge(port: Option<PortType>) -> FunctionModel {
     }
 }
 
-/// Where a device is put.
+/// The bus of a device.
 #[derive(Clone, Copy)]
 enum Bus {
     Root(HostId),
@@ -145,8 +145,8 @@ impl Bus {
 
 impl Plan {
     /// The machine. Every function of it can be reached once all buses are
-    /// numbered, and there is room for all memory; 64 KiB of I/O may be too
-    /// little for the bridges of a large one.
+    /// numbered, and all memory fits; 64 KiB of I/O may be too little for the
+    /// bridges of a large machine.
     pub fn build(&self) -> Fabric {
         let mut fabric = Fabric::new();
         for (segment, devices) in (0..).zip(&self.hosts) {
@@ -263,8 +263,8 @@ fn function() -> impl Strategy<Value = Function> {
     )
 }
 
-/// Endpoints for a place where VFs have no bus of their own to go to.
-fn plain_functions() -> impl Strategy<Value = Device> {
+/// Endpoints on a bus that has no other bus for VFs behind it.
+fn functions_without_vfs() -> impl Strategy<Value = Device> {
     vec(function(), 1..4).prop_map(|mut functions| {
         for function in &mut functions {
             function.vfs = 0;
@@ -274,10 +274,11 @@ fn plain_functions() -> impl Strategy<Value = Device> {
 }
 
 fn card() -> impl Strategy<Value = Device> {
-    plain_functions().prop_recursive(2, 8, 3, |inner| vec(inner, 1..4).prop_map(Device::Bridge))
+    functions_without_vfs()
+        .prop_recursive(2, 8, 3, |inner| vec(inner, 1..4).prop_map(Device::Bridge))
 }
 
-/// What can be at the end of a link.
+/// A device below a link.
 fn at_link() -> impl Strategy<Value = Device> {
     let leaf = prop_oneof![
         4 => vec(function(), 1..4).prop_map(Device::Functions),
@@ -301,7 +302,7 @@ fn port(below: impl Strategy<Value = Device>) -> impl Strategy<Value = Device> {
 /// Well-formed machines of up to about a hundred functions.
 pub fn plan() -> impl Strategy<Value = Plan> {
     let device = prop_oneof![
-        1 => plain_functions(),
+        1 => functions_without_vfs(),
         3 => port(at_link()),
     ];
     vec(vec(device, 1..6), 1..3).prop_map(|hosts| Plan { hosts })

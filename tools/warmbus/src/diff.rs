@@ -28,8 +28,8 @@ struct Fact {
     b: Value,
 }
 
-/// Tells what differs between `a` and `b`: functions, registers, and what
-/// their reports say of the functions.
+/// Lists the differences between `a` and `b`: functions, registers, and the
+/// values of their reports.
 #[must_use]
 pub fn run(a: &Capture, b: &Capture, json: bool) -> (String, Verdict) {
     let (in_a, in_b) = (functions(a), functions(b));
@@ -44,7 +44,7 @@ pub fn run(a: &Capture, b: &Capture, json: bool) -> (String, Verdict) {
         }
     }
     let mut facts = Vec::new();
-    // Where both have the bytes, the registers tell it better.
+    // With the bytes of both, the registers show the differences.
     if a.spaces.is_empty() || b.spaces.is_empty() {
         reports(
             &described(a, &names_a),
@@ -75,8 +75,8 @@ fn functions(capture: &Capture) -> BTreeSet<Sbdf> {
     capture.spaces.keys().copied().chain(reported).collect()
 }
 
-/// Whether the byte at `offset` differs. One that only one of the captures
-/// knows tells something only where both are what a cache held.
+/// Whether the byte at `offset` differs. A byte that only one of the captures
+/// has counts only if both are handovers.
 fn differs(before: &Space, after: &Space, offset: u16) -> bool {
     match (before.byte(offset), after.byte(offset)) {
         (Some(before), Some(after)) => before != after,
@@ -130,7 +130,7 @@ fn described(capture: &Capture, hierarchy: &Hierarchy) -> Value {
     serde_json::to_value(report).unwrap_or_default()
 }
 
-/// Adds what the reports say differently of the functions that both have.
+/// Adds the differences in the reports of functions that both have.
 fn reports(
     a: &Value,
     b: &Value,

@@ -1,8 +1,8 @@
 //! The functions of a capture with their structure: capabilities, names of
-//! registers, who is below whom.
+//! registers, topology.
 //!
-//! Everything is asked of the library's own cache over the captured bytes, so
-//! that this tool has no second opinion on what a byte means.
+//! The cache of the library interprets the captured bytes, so that the tool has
+//! no rules of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,8 @@ use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 use crate::input::{Capture, Space, VirtualFunction};
 
-/// The bytes of `space`, those that are not known as 0, with the one bit that
-/// leads to the capabilities: Status is seldom kept.
+/// The bytes of `space`, unknown bytes as 0, with the Capabilities List bit
+/// inferred from the capabilities pointer where Status is unknown.
 #[must_use]
 pub fn walkable(space: &Space) -> Vec<u8> {
     const STATUS: u16 = warmbus_pci::registers::STATUS;
@@ -102,7 +102,7 @@ impl Hierarchy {
         }
     }
 
-    /// What the cache makes of a function; `None` where its ID is not valid.
+    /// The cache of a function; `None` if its Vendor ID is not valid.
     #[must_use]
     pub fn block(&self, sbdf: Sbdf) -> Option<&FunctionCache> {
         self.cache.block(sbdf)
@@ -120,8 +120,7 @@ impl Hierarchy {
         &self.topology
     }
 
-    /// What a report would say of the functions; what only the machine knew is
-    /// empty.
+    /// A report of the functions, without the facts that only the machine has.
     #[must_use]
     pub fn report(&self, capture: &Capture) -> Report {
         let facts = ReportInput {
@@ -146,7 +145,7 @@ impl Hierarchy {
         })
     }
 
-    /// How many bytes may be cached, and how many of them are known.
+    /// The number of cacheable bytes, and how many of them are known.
     fn counts(&self, sbdf: Sbdf, space: &Space) -> (u16, u16) {
         let is_cacheable = |offset: u16| match &space.extension {
             Some(extension) => extension.cacheable[usize::from(offset)],
@@ -170,7 +169,7 @@ fn name_registers(block: Option<&FunctionCache>, space: &Space) -> RegisterMap {
     })
 }
 
-/// A function as its bytes tell it, without BARs and without its place.
+/// A function by its bytes, without BARs and without its position.
 fn describe(
     sbdf: Sbdf,
     block: Option<&FunctionCache>,
@@ -216,7 +215,7 @@ fn virtual_function(space: &Space) -> Option<VirtualFunction> {
     space.extension.as_ref()?.virtual_function
 }
 
-/// Tells which functions are virtual ones, and of which.
+/// Links virtual functions to their physical functions.
 fn note_virtual_functions(functions: &mut [Function], capture: &Capture) {
     let numbered = functions.iter().enumerate();
     let places: BTreeMap<Sbdf, usize> = numbered.map(|(at, f)| (f.sbdf, at)).collect();
@@ -234,8 +233,8 @@ fn note_virtual_functions(functions: &mut [Function], capture: &Capture) {
     }
 }
 
-/// Takes in a virtual function by way of its physical one, which is there
-/// already: its number is lower.
+/// Probes a virtual function by its physical function, which the cache has
+/// already: its routing ID is lower.
 fn probe_vf(cache: &mut ConfigCache<DumpedConfigSpace>, sbdf: Sbdf, vf: VirtualFunction) -> Probe {
     let sr_iov = cache
         .block(vf.physical)
@@ -252,8 +251,8 @@ fn probe_vf(cache: &mut ConfigCache<DumpedConfigSpace>, sbdf: Sbdf, vf: VirtualF
     cache.probe_vf(sbdf, identity)
 }
 
-/// Puts bridges before what is below them, and a host bridge above every bus
-/// that no bridge leads to.
+/// Orders bridges before the functions below them, and adds a host bridge for
+/// every bus without a bridge above it.
 fn arrange(found: &BTreeMap<Sbdf, Function>) -> (Vec<(HostBridge, BusRange)>, Vec<Function>) {
     let bridges: Vec<&Function> = found.values().filter(|f| f.bridge.is_some()).collect();
     let above = |function: &Function| {
@@ -330,7 +329,7 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> (Vec<(HostBridge, BusRange)>, Ve
     (hosts, functions)
 }
 
-/// Fills in the sizes that the masks of a handover tell.
+/// Computes BAR sizes from the write masks of a handover.
 fn size_bars(function: &mut Function, space: &Space) {
     let Some(extension) = &space.extension else {
         return;

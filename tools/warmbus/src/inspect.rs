@@ -153,7 +153,7 @@ fn one_function(
         }
     }
     let Some(space) = capture.spaces.get(&sbdf) else {
-        text += "the file holds no registers, only the report\n";
+        text += "the file has no registers, only the report\n";
         return Ok(text);
     };
     text += "\noffset  value                    class        register\n";
@@ -178,7 +178,7 @@ fn one_function(
     Ok(text)
 }
 
-/// The registers of a function that hold a byte which was captured or may be.
+/// The registers of a function within its configuration space.
 fn rows<'a>(hierarchy: &'a Hierarchy, sbdf: Sbdf, space: &'a Space) -> Vec<Row<'a>> {
     let block = hierarchy.block(sbdf);
     let names = hierarchy.names(sbdf);
@@ -214,7 +214,7 @@ fn class(block: Option<&FunctionCache>, offset: u16) -> ByteClass {
     })
 }
 
-/// A word for a class.
+/// The name of a class.
 #[must_use]
 pub fn class_name(class: ByteClass) -> &'static str {
     match class {

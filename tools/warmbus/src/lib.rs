@@ -1,5 +1,5 @@
-//! The host command `warmbus`, as a library: reads what Warmbus captured,
-//! shows it, compares it, and replays recorded accesses through its cache.
+//! The library of the host command `warmbus`: it decodes captures, compares
+//! them, and replays recorded accesses through the cache.
 #![forbid(unsafe_code)]
 
 pub mod diff;
@@ -10,10 +10,10 @@ pub mod lspci;
 pub mod replay;
 pub mod trace;
 
-/// What a command found, beside what it printed.
+/// The result of a command, beside its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All as it should be, or no difference.
+    /// No damage and no difference.
     Good,
     /// Damage or differences. Ends the program with status 1.
     Bad,

@@ -12,7 +12,7 @@ use crate::input::Capture;
 pub fn run(capture: &Capture, json: bool) -> Result<(String, Verdict)> {
     ensure!(
         !capture.spaces.is_empty(),
-        "{} holds no configuration space: a report tells what was found, not the bytes; ask the firmware for the dump, too (--lspci, warmbus.lspci)",
+        "{} has no configuration space: a report lists functions without their bytes; the firmware prints a dump with --lspci or warmbus.lspci",
         capture.file
     );
     let hierarchy = Hierarchy::new(capture);

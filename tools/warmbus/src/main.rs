@@ -10,18 +10,18 @@ use warmbus_cli::input::{Capture, Place};
 use warmbus_cli::{Verdict, diff, inspect, lspci, replay};
 use warmbus_pci::Sbdf;
 
-/// Looks at what Warmbus captured of PCI configuration space.
+/// Decodes, compares and replays captured PCI configuration space.
 ///
 /// CAPTURE is one of: a report (`--report`), a dump as lspci -xxxx writes it
-/// (`--lspci`), a log of the console with either of them, or memory that holds
-/// a handover, raw or as an ELF core file.
+/// (`--lspci`), a log of the console with either of them, or memory with a
+/// handover, raw or as an ELF core file.
 #[derive(Parser)]
 #[command(
     name = "warmbus",
     version,
     after_help = "\
-Exit status: 0 all is well or equal, 1 damage or differences, 2 the call could
-not be carried out.
+Exit status: 0 no damage and no difference, 1 damage or differences, 2 usage
+error or unreadable file.
 
 Examples:
   warmbus inspect report.json
@@ -45,7 +45,7 @@ Examples:
   warmbus inspect memory.bin --base 0x7e000000 --root 0x7e004000
   warmbus inspect memory.elf --json")]
     Inspect {
-        /// What to look at
+        /// The capture
         capture: PathBuf,
         #[command(flatten)]
         place: PlaceArgs,
@@ -62,7 +62,7 @@ Examples:
   warmbus lspci memory.elf > dump.txt && lspci -F dump.txt -vv
   warmbus lspci console.log | lspci -F /dev/stdin -tv")]
     Lspci {
-        /// What to take the configuration spaces from
+        /// The capture with the configuration spaces
         capture: PathBuf,
         #[command(flatten)]
         place: PlaceArgs,
@@ -70,9 +70,9 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Tell what changed between two captures
+    /// List what changed between two captures
     #[command(after_help = "\
-Exit status: 0 equal, 1 different, 2 the call could not be carried out.
+Exit status: 0 equal, 1 different, 2 usage error or unreadable file.
 
 Examples:
   warmbus diff cold.txt warm.txt
@@ -88,11 +88,11 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Measure what the cache makes of a recorded ECAM trace
+    /// Compute the hit rates of a recorded ECAM trace
     #[command(after_help = "\
 The trace is what QEMU writes with the events memory_region_ops_read and
 memory_region_ops_write, as ./qemu-run.sh --trace keeps it. It is replayed
-twice: with a cold cache, and with one that holds the capture.
+twice: with a cold cache, and with one that is filled from the capture.
 
 Examples:
   warmbus replay boot.trace --cache dump.txt
@@ -109,7 +109,7 @@ Examples:
         /// PCI segment of the traced ECAM window, hexadecimal
         #[arg(long, value_name = "SEGMENT", value_parser = segment, default_value = "0")]
         segment: u16,
-        /// Registers to list, those that cost most first
+        /// Number of registers to list, by remaining reads
         #[arg(long, value_name = "N", default_value_t = 20)]
         top: usize,
         /// Write JSON, schema warmbus-replay/1; all registers are listed
@@ -120,12 +120,12 @@ Examples:
 
 #[derive(Args)]
 struct PlaceArgs {
-    /// Physical address of the first byte of a raw memory image; found out
-    /// where it can be
+    /// Physical address of the first byte of a raw memory image [default:
+    /// derived from the address of the index]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     base: Option<u64>,
-    /// Physical address of the `pcsc` tree or of the KHO root tree; searched
-    /// for without it
+    /// Physical address of the `pcsc` tree or of the KHO root tree [default:
+    /// searched for in every page]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     root: Option<u64>,
 }
@@ -145,15 +145,15 @@ fn address(text: &str) -> Result<u64, String> {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
     };
-    parsed.map_err(|error| format!("no address: {error}"))
+    parsed.map_err(|error| format!("not an address: {error}"))
 }
 
 fn segment(text: &str) -> Result<u16, String> {
-    u16::from_str_radix(text, 16).map_err(|error| format!("no segment: {error}"))
+    u16::from_str_radix(text, 16).map_err(|error| format!("not a segment number: {error}"))
 }
 
 fn main() -> ExitCode {
-    // Wrong calls end with status 2 here.
+    // Usage errors end with status 2 here.
     let command = Command::parse();
     match run(command.task) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
@@ -199,7 +199,7 @@ fn run(task: Task) -> Result<Verdict> {
         }
     };
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
+        // The reader of the pipe has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written.context("cannot write the result")?,
     }

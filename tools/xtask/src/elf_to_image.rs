@@ -1,23 +1,23 @@
-//! From the linker's ELF file to the flat image that loaders take.
+//! Converts the linker's ELF file to the image that boot loaders read.
 
 use anyhow::{Context, Result, bail, ensure};
 use object::LittleEndian as Le;
 use object::elf::{EM_AARCH64, FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
-/// The largest image that is accepted: 1 MiB.
+/// The largest image, in bytes.
 pub const LIMIT: usize = 1024 * 1024;
 
-/// Where the arm64 Linux Image header has its magic number, and which.
+/// Offset and value of the magic number of an arm64 Linux Image header.
 const MAGIC: (usize, &[u8; 4]) = (56, b"ARM\x64");
 
-/// A flat image: what stands in memory from its first byte on.
+/// A flat image: the content of memory from its first byte on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flat {
     /// The bytes to load.
     pub bytes: Vec<u8>,
-    /// Bytes of memory that the image takes, what is zeroed at start
-    /// included.
+    /// Bytes of memory that the image occupies, with those that it zeroes at
+    /// start.
     pub memory: u64,
 }
 
@@ -25,7 +25,7 @@ pub struct Flat {
 ///
 /// Fails if it is not a 64-bit ARM file, if a segment is out of bounds, if the
 /// result is larger than [`LIMIT`] or does not start with an arm64 Linux Image
-/// header, or if the header asks for less memory than the segments take.
+/// header, or if the header states less memory than the segments occupy.
 pub fn convert(elf: &[u8]) -> Result<Flat> {
     let header = FileHeader64::<Le>::parse(elf).context("not a 64-bit ELF file")?;
     let endian = header.endian().context("not a little-endian ELF file")?;
@@ -73,7 +73,7 @@ pub fn convert(elf: &[u8]) -> Result<Flat> {
         .fold(0, |size, byte| size << 8 | u64::from(*byte));
     ensure!(
         promised >= memory,
-        "the Image header asks for {promised} bytes of memory, but the segments take {memory}"
+        "the Image header states {promised} bytes of memory, but the segments occupy {memory}"
     );
     Ok(Flat {
         bytes,

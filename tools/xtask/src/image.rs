@@ -1,4 +1,4 @@
-//! What a kernel says about itself.
+//! The properties of a kernel, by its Image.
 
 use std::fs;
 use std::path::Path;
@@ -12,37 +12,40 @@ use warmbus_memory::PageSize;
 
 use crate::UsageError;
 
-/// The most bytes that a kernel is unpacked to.
+/// The largest size of an unpacked kernel, in bytes.
 const LIMIT: usize = 512 << 20;
 
-/// What can be told from the bytes of an arm64 kernel.
+/// The properties of an arm64 kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelFacts {
     /// Its version, for example `7.3.4`.
     pub version: String,
-    /// The size of its pages, where its header tells it.
+    /// The size of its pages, if its header has it.
     pub page_size: Option<PageSize>,
-    /// The version of Kexec HandOver that it speaks, if it does; a sentence
-    /// where it speaks one that is not known here.
+    /// The version of Kexec HandOver that it supports, if any; a sentence if that
+    /// version is unknown here.
     pub kho: Result<Option<KhoAbi>, String>,
 }
 
 impl KernelFacts {
-    /// Whether it needs more than the processors of ten years ago had: pages of
-    /// 16 KiB.
+    /// Whether it needs a processor with pages of 16 KiB, which is optional in
+    /// the architecture.
     #[must_use]
     pub fn needs_new_cpu(&self) -> bool {
         self.page_size == Some(PageSize::K16)
     }
 }
 
-/// What the kernel in `file` says. Refuses what is no arm64 Image, packed or
-/// not.
+/// The properties of the kernel in `file`.
+///
+/// # Errors
+///
+/// If it is not an arm64 Image, compressed or not.
 pub fn facts(file: &Path) -> Result<KernelFacts> {
     let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     read(&bytes).map_err(|why| {
         UsageError(format!(
-            "{} is no arm64 Image to start: {why}",
+            "{} is not an arm64 Image that can be started: {why}",
             file.display()
         ))
         .into()

@@ -11,19 +11,19 @@ use xtask::{UsageError, bench, build, disk, linux, run, test};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    /// Find what is needed, install what is missing
+    /// Check for and install what is needed
     Setup {
-        /// Only say what is there and what is missing
+        /// Only check; install nothing
         #[arg(long)]
         check: bool,
     },
     /// Build the firmware image, target/warmbus/warmbus.img
     Build,
-    /// Build a Linux to start, and print where it is
+    /// Build a Linux kernel and print its path
     Linux(linux::Options),
-    /// Boot the firmware in QEMU, and with it Linux
+    /// Boot the firmware and Linux in QEMU
     Run(Box<run::Options>),
-    /// Measure who makes how many accesses to configuration space
+    /// Benchmark all firmware and kernels by their configuration accesses
     Bench(bench::Options),
     /// Make a disk image for the U-Boot of a board
     Image(disk::Options),
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Image(options) => disk::run(&options),
         Task::Test(options) => match test::run(&options) {
-            // The sum, which says so, is the last line.
+            // The last line that it printed is the summary.
             Ok(false) => return ExitCode::FAILURE,
             other => other.map(drop),
         },
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether an "error" of the command line is the help, asked for or not.
+/// Whether an "error" of the command line is the help text.
 fn shows_help(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -81,5 +81,5 @@ fn shows_help(kind: ErrorKind) -> bool {
 fn one_line(message: &str) -> String {
     let first = message.split("\n\n").next().unwrap_or(message);
     let first: Vec<_> = first.split_whitespace().collect();
-    format!("{}; --help tells what there is", first.join(" "))
+    format!("{}; see --help", first.join(" "))
 }

@@ -21,7 +21,7 @@ impl Drop for Guard {
     }
 }
 
-/// How a command is called in messages: its words with spaces between.
+/// A command as messages show it: its arguments with spaces between.
 #[must_use]
 pub fn words(command: &Command) -> String {
     std::iter::once(command.get_program())

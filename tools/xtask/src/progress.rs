@@ -1,12 +1,12 @@
-//! What is being done: one moving line on a terminal, plain lines
-//! elsewhere. All of it goes to standard error.
+//! Progress on standard error: one updated line on a terminal, a line for each
+//! event elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// One thing that is being done.
+/// An activity in progress.
 pub struct Progress {
     bar: Option<ProgressBar>,
     what: String,
@@ -16,7 +16,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Says that `what` begins.
+    /// Prints that `what` begins.
     #[must_use]
     pub fn begin(what: &str) -> Self {
         if !stderr().is_terminal() {
@@ -42,16 +42,15 @@ impl Progress {
         }
     }
 
-    /// Shows how far it is. Nothing where there is no terminal.
+    /// Shows `text` as detail, on a terminal only.
     pub fn detail(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
         }
     }
 
-    /// Shows how far something long is, of which nobody knows how much there
-    /// is. Where there is no terminal it says so once a minute, with the time
-    /// that it took until then.
+    /// Shows `text` as the progress of an activity of unknown length. Without a
+    /// terminal, it is printed once a minute, with the elapsed time.
     pub fn so_far(&mut self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
@@ -61,14 +60,14 @@ impl Progress {
         }
     }
 
-    /// How long it has taken, in minutes and seconds.
+    /// The elapsed time, in minutes and seconds.
     #[must_use]
     pub fn elapsed(&self) -> String {
         let seconds = self.began.elapsed().as_secs();
         format!("{} min {} s", seconds / 60, seconds % 60)
     }
 
-    /// Says how it ended, in place of the moving line.
+    /// Prints the result in place of the updated line.
     pub fn end(self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,5 +1,5 @@
-//! A client of QEMU's machine protocol (QMP): what the machine itself says
-//! about its devices.
+//! A client of QEMU's machine protocol (QMP), which reports the devices of the
+//! machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// How long QEMU may take to answer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How often a state is asked for that is waited for.
+/// Polling interval of a state.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A connection to a running QEMU.
@@ -82,11 +82,11 @@ impl Client {
     /// Whether the guest has powered off by itself: it neither reset the
     /// machine nor is it still running.
     pub fn has_powered_off(&mut self) -> Result<bool> {
-        // The event is on its way before the state says so.
+        // The event is sent before the state changes.
         Ok(self.is_off()? && self.ended.as_deref() == Some("guest-shutdown"))
     }
 
-    /// Instructions that the guest has executed, if QEMU was told to count them.
+    /// Instructions that the guest has executed, if QEMU counts them (`-icount`).
     pub fn instructions(&mut self) -> Result<u64> {
         let replay = self.execute("query-replay", &json!({}))?;
         replay["icount"]
@@ -170,7 +170,7 @@ impl Client {
 mod tests {
     use super::*;
 
-    /// A QEMU that says `lines` whatever it is asked, and what it was asked.
+    /// A QEMU that sends `lines` whatever it receives, and what it received.
     fn scripted(
         lines: &'static [&'static str],
     ) -> (Result<Client>, thread::JoinHandle<Vec<String>>) {

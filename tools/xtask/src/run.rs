@@ -13,16 +13,16 @@ use crate::setup::{self, Purpose};
 use crate::topology::{self, Topology};
 use crate::{UsageError, build, linux};
 
-/// What every Linux is told: where its console is, to take the handover, and
-/// to end the machine instead of hanging when it panics.
+/// The parameters of every Linux: its console, Kexec HandOver, and a reset
+/// instead of a hang after a panic.
 pub const LINUX_BOOTARGS: &str = "console=ttyAMA0 earlycon kho=on panic=-1";
-/// The processor that most of this was tried on.
+/// The default processor model.
 const CPU: &str = "cortex-a72";
-/// One that has pages of 16 KiB as well. To emulate the pointer authentication
-/// that Arm defines takes most of the time of a boot.
+/// A model that supports pages of 16 KiB as well. It has a pointer
+/// authentication of QEMU: to emulate that of Arm would dominate the boot time.
 pub const CPU_WITH_ALL_PAGE_SIZES: &str = "max,pauth-impdef=on";
 
-/// How to start and what to keep.
+/// How to start, and which outputs to keep.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME|FILE", default_value = "switch")]
     pub topology: String,
 
-    /// Stop after enumeration and report: start no Linux
+    /// Stop after enumeration and report, without starting Linux
     #[arg(long, conflicts_with_all = ["kernel", "consumer", "initrd", "shell", "kho"])]
     pub probe_only: bool,
 
@@ -58,16 +58,16 @@ pub struct Options {
     #[arg(long, conflicts_with = "kernel")]
     pub consumer: bool,
 
-    /// Initrd for it, instead of the one that tells what Linux received
+    /// Initrd for it, instead of the one that prints what Linux received
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 
-    /// Further words for the command line of Linux; words that start with
-    /// `warmbus.` are for the firmware
+    /// More parameters for the kernel command line; the firmware reads those
+    /// that start with `warmbus.`
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Vec<String>,
 
-    /// Give the terminal to the machine, with a prompt on it; Ctrl-A X ends it
+    /// Attach the terminal to the guest and open a shell; Ctrl-A X ends it
     #[arg(long, conflicts_with_all = ["report", "lspci", "trace"])]
     pub shell: bool,
 
@@ -83,7 +83,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub lspci: Option<PathBuf>,
 
-    /// Keep QEMU's own record of every access to configuration space
+    /// Keep QEMU's trace of every access to configuration space
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
@@ -91,7 +91,7 @@ pub struct Options {
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
 
-    /// Size of memory in QEMU's words
+    /// Size of memory, in the syntax of QEMU
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub memory: String,
 
@@ -104,7 +104,7 @@ pub struct Options {
     pub el2: bool,
 
     /// Virtual functions to capture: `off`, `found` (enabled already), `all`,
-    /// or FUNCTION=N,.. for some; with `,keep` they stay enabled
+    /// or FUNCTION=N,... for some; with `,keep` they stay enabled
     #[arg(long, value_name = "WHICH")]
     pub vfs: Option<String>,
 
@@ -113,11 +113,11 @@ pub struct Options {
     #[arg(long, conflicts_with = "probe_only")]
     pub uefi: bool,
 
-    /// Read every cached byte once more at the end and compare
+    /// Read every cached byte again at the end and compare
     #[arg(long)]
     pub self_check: bool,
 
-    /// What the firmware tells about: error, warn, info, debug or trace
+    /// Log level of the firmware: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     pub log_level: Option<String>,
 
@@ -126,8 +126,8 @@ pub struct Options {
     pub extra: Vec<String>,
 }
 
-/// Does as `options` say. Fails unless the firmware reports success and Linux,
-/// if it is started, comes to its end.
+/// Boots as `options` request. Fails unless the firmware reports success and
+/// Linux, if it is started, powers off.
 pub fn run(options: &Options) -> Result<()> {
     if options.topology == "list" {
         for topology in topology::all()? {
@@ -174,8 +174,10 @@ pub fn run(options: &Options) -> Result<()> {
     let after = if options.probe_only {
         Ok(())
     } else {
-        let tells = options.initrd.is_none();
-        follow_linux(&mut running, tells, true, |event| options.show(event))
+        let is_test_linux = options.initrd.is_none();
+        follow_linux(&mut running, is_test_linux, true, |event| {
+            options.show(event)
+        })
     };
     let ended = running.end()?;
     for message in &ended.log.messages {
@@ -191,13 +193,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     outcome.into_result()?;
     if !ended.clean {
-        bail!("QEMU did not end by itself after the guest had");
+        bail!("QEMU did not exit after the guest had ended");
     }
     after
 }
 
 impl Options {
-    /// Shows one thing that the console says.
+    /// Shows one event of the console.
     fn show(&self, event: Event) -> Result<()> {
         match event {
             Event::Text(line) | Event::Starting(line) => Ok(writeln!(io::stdout(), "{line}")?),
@@ -206,33 +208,33 @@ impl Options {
         }
     }
 
-    /// What the firmware is to start.
+    /// The kernel that the firmware starts.
     fn payload(&self) -> Result<Payload> {
         let kernel = match &self.kernel {
             Some(kernel) => kernel.clone(),
             None if self.consumer => linux::image(&linux::Options::consumer())?,
             None => linux::image(&linux::Options::default())?,
         };
-        let mut words = vec![LINUX_BOOTARGS];
+        let mut parameters = vec![LINUX_BOOTARGS];
         let initrd = match &self.initrd {
             Some(initrd) => initrd.clone(),
             None => {
-                words.push("quiet");
+                parameters.push("quiet");
                 if self.shell {
-                    words.push("warmbus.test=summary,shell");
+                    parameters.push("warmbus.test=summary,shell");
                 }
                 linux::initramfs()?
             }
         };
-        words.extend(self.append.iter().map(String::as_str));
+        parameters.extend(self.append.iter().map(String::as_str));
         Ok(Payload {
             kernel,
             initrd: Some(initrd),
-            bootargs: words.join(" "),
+            bootargs: parameters.join(" "),
         })
     }
 
-    /// The processor: what was asked for, or one that can run `payload`.
+    /// The processor model of the options, or one that can run `payload`.
     fn cpu(&self, payload: Option<&Payload>) -> Result<String> {
         let cpu = match (&self.cpu, payload) {
             (Some(cpu), _) => cpu,
@@ -288,17 +290,15 @@ impl Options {
         }
         match payload {
             None => {
-                for words in &self.append {
-                    machine = machine.bootargs(words);
+                for parameters in &self.append {
+                    machine = machine.bootargs(parameters);
                 }
             }
             Some(payload) => {
-                let words = self
-                    .append
-                    .iter()
-                    .flat_map(|words| words.split_whitespace());
-                for word in words.filter(|word| is_for_firmware(word)) {
-                    machine = machine.bootargs(word);
+                let parameters = self.append.iter();
+                let parameters = parameters.flat_map(|some| some.split_whitespace());
+                for parameter in parameters.filter(|one| is_for_firmware(one)) {
+                    machine = machine.bootargs(parameter);
                 }
                 machine = machine.payload(payload);
             }
@@ -306,7 +306,7 @@ impl Options {
         Ok(machine)
     }
 
-    /// Writes a section to its file and says so.
+    /// Writes a section to its file and prints the name of that file.
     fn keep(&self, section: Section, text: &str) -> Result<()> {
         let file = match section {
             Section::Report => &self.report,
@@ -322,20 +322,19 @@ impl Options {
     }
 }
 
-/// Whether a word of a command line is for the firmware. What the test Linux
-/// is to do is none of its business.
+/// Whether a parameter of a command line is for the firmware. The parameter
+/// with the steps of the test Linux is not.
 #[must_use]
-pub fn is_for_firmware(word: &str) -> bool {
-    word.starts_with("warmbus.") && !word.starts_with("warmbus.test=")
+pub fn is_for_firmware(parameter: &str) -> bool {
+    parameter.starts_with("warmbus.") && !parameter.starts_with("warmbus.test=")
 }
 
-/// Hands what comes after the firmware to `show`, until the machine is off.
-/// Fails unless Linux was started and came to its end: the test Linux, which
-/// `tells`, after it did all that it was told to, and where the machine
-/// `can_power_off`, by that.
+/// Passes the console output of Linux to `show` until the machine is off. Fails
+/// unless Linux was started, ran all of its steps if it `is_test_linux`, and
+/// powered off if the machine `can_power_off`.
 pub(crate) fn follow_linux(
     running: &mut Running,
-    tells: bool,
+    is_test_linux: bool,
     can_power_off: bool,
     show: impl Fn(Event) -> Result<()>,
 ) -> Result<()> {
@@ -344,7 +343,7 @@ pub(crate) fn follow_linux(
         match event {
             Event::Starting(_) => started = true,
             Event::Done => done = true,
-            // Nobody is there to type.
+            // No user is present who could type.
             Event::Waiting => running.type_in("\n")?,
             _ => {}
         }
@@ -356,8 +355,8 @@ pub(crate) fn follow_linux(
     if !started {
         bail!("the firmware did not start Linux");
     }
-    if tells && !done {
-        bail!("Linux ended before it had told what it received");
+    if is_test_linux && !done {
+        bail!("Linux ended before it had printed what it received");
     }
     if can_power_off && !running.qmp()?.has_powered_off()? {
         bail!("Linux did not power off: it reset the machine");
@@ -365,7 +364,7 @@ pub(crate) fn follow_linux(
     Ok(())
 }
 
-/// Refuses a file that cannot be read before anything is started.
+/// Rejects a file that cannot be read, before anything is started.
 pub(crate) fn check_readable(file: &Path) -> Result<()> {
     let opened = fs::File::open(file);
     opened
@@ -373,7 +372,7 @@ pub(crate) fn check_readable(file: &Path) -> Result<()> {
         .map_err(|error| UsageError(format!("cannot read {}: {error}", file.display())).into())
 }
 
-/// Refuses a file that cannot be written before anything is started.
+/// Rejects a file that cannot be written, before anything is started.
 fn check_writable(file: &Path) -> Result<()> {
     let opened = fs::OpenOptions::new().append(true).create(true).open(file);
     opened

@@ -14,25 +14,24 @@ use crate::{UsageError, build, fresh, linux, paths, programs};
 
 /// The package of the end-to-end tests.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
-/// The checks that are no tests of cargo. Asked for by its full name, one of
-/// them is all that runs.
+/// The checks that are not tests of cargo. The full name of one selects it alone.
 const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
-/// The variable that gives the end-to-end tests the image to boot.
+/// The variable with the image that the end-to-end tests boot.
 pub const IMAGE: &str = "WARMBUS_IMAGE";
-/// The variable that gives them the Linux to start.
+/// The variable with the Linux that they start.
 pub const LINUX: &str = "WARMBUS_LINUX";
-/// The variable that gives them the Linux that reads the cache.
+/// The variable with the Linux that reads the cache.
 pub const CONSUMER: &str = "WARMBUS_CONSUMER";
-/// The variable that names a directory with more kernels.
+/// The variable with a directory of more kernels.
 pub const KERNELS: &str = "WARMBUS_KERNELS";
-/// The variable that lets tests of many functions take the largest machines.
+/// The variable that enables the largest machines in tests of many functions.
 pub const LONG: &str = "WARMBUS_LONG";
-/// The variables that say what tests draw at random, and how often
+/// The variables with the seed and the number of random cases
 /// (`tools/pcie-sim/src/proptest_config.rs`).
 const SEED: &str = "WARMBUS_SEED";
 const ITERATIONS: &str = "WARMBUS_ITERATIONS";
 
-/// Whether tests of many functions may take the largest machines.
+/// Whether tests of many functions use the largest machines.
 #[must_use]
 pub fn is_long() -> bool {
     std::env::var_os(LONG).is_some()
@@ -50,36 +49,36 @@ Examples:
   cargo xtask test --seed random --iterations 10000 transparent
   cargo xtask test switch")]
 pub struct Options {
-    /// Only tests and checks whose names contain this
+    /// Run only tests and checks whose names contain this
     pub name: Option<String>,
 
-    /// Only what needs no QEMU
+    /// Run only what needs no QEMU
     #[arg(long, conflicts_with = "qemu")]
     pub host: bool,
 
-    /// Only the end-to-end tests in QEMU
+    /// Run only the end-to-end tests in QEMU
     #[arg(long)]
     pub qemu: bool,
 
-    /// Draw another series of random cases: a number, or `random`
+    /// Seed of the random cases: a number, or `random`
     #[arg(long, value_name = "N|random", value_parser = seed, default_value = "0")]
     pub seed: u32,
 
-    /// Try so many cases of everything that is drawn at random
+    /// Number of random cases of each test
     #[arg(long, value_name = "N")]
     pub iterations: Option<u32>,
 
-    /// Do the tests of many functions with as many as QEMU can have, which takes
-    /// a quarter of an hour
+    /// Run the tests of many functions with as many as QEMU supports, which
+    /// takes a quarter of an hour
     #[arg(long, conflicts_with = "host")]
     pub long: bool,
 
-    /// Do the tests with Linux on every arm64 Image in this directory, too
+    /// Run the tests with Linux on every arm64 Image in this directory as well
     #[arg(long, value_name = "DIR")]
     pub kernels: Option<PathBuf>,
 }
 
-/// A number, or one that nobody knows before.
+/// The number in `text`, or an arbitrary one for `random`.
 fn seed(text: &str) -> Result<u32> {
     if text == "random" {
         // The low bits, which change with every nanosecond.
@@ -89,7 +88,7 @@ fn seed(text: &str) -> Result<u32> {
         .with_context(|| format!("{text} is neither a number below 2^32 nor random"))
 }
 
-/// How many tests ended how.
+/// Numbers of tests by their result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     passed: u64,
@@ -98,12 +97,12 @@ struct Sum {
 }
 
 impl Sum {
-    /// Adds what a test runner says at its end; other lines add nothing.
+    /// Adds the last line of a test runner; other lines add nothing.
     fn add_line(&mut self, line: &str) {
-        let Some(said) = line.trim().strip_prefix("test result: ") else {
+        let Some(result) = line.trim().strip_prefix("test result: ") else {
             return;
         };
-        let numbers = said.split_once(". ").map_or("", |(_, numbers)| numbers);
+        let numbers = result.split_once(". ").map_or("", |(_, numbers)| numbers);
         for part in numbers.split("; ") {
             let Some((number, what)) = part.split_once(' ') else {
                 continue;
@@ -133,8 +132,8 @@ impl fmt::Display for Sum {
     }
 }
 
-/// Runs the tests, and says whether all passed. The last line that it prints
-/// is their sum. Fails if there was none to run.
+/// Runs the tests and returns whether all passed. The last line that it prints
+/// is their summary. Fails if no test was selected.
 pub fn run(options: &Options) -> Result<bool> {
     let mut session = Session {
         name: options.name.clone(),
@@ -301,7 +300,9 @@ impl Session {
     /// The commands of the README on fresh systems.
     fn fresh(&mut self, long: bool) -> Result<bool> {
         if !long {
-            return Err(UsageError("fresh systems take hours: ask with --long".into()).into());
+            return Err(
+                UsageError("tests on fresh systems take hours: they need --long".into()).into(),
+            );
         }
         let (passed, failed) = fresh::run(self.name.as_deref().unwrap_or_default())?;
         self.sum.passed += passed;
@@ -309,11 +310,11 @@ impl Session {
         self.end()
     }
 
-    /// Prints the sum, and says whether all passed.
+    /// Prints the summary and returns whether all passed.
     fn end(&self) -> Result<bool> {
         if self.sum.total() == 0 {
             return Err(UsageError(format!(
-                "no test is called {:?}",
+                "no test has {:?} in its name",
                 self.name.as_deref().unwrap_or("")
             ))
             .into());
@@ -322,7 +323,7 @@ impl Session {
         Ok(self.sum.failed == 0)
     }
 
-    /// Runs a `cargo test` and adds what its runners say.
+    /// Runs a `cargo test` and adds the results of its runners.
     fn tests(&mut self, command: &mut Command, arguments: &[&str]) -> Result<()> {
         command
             .arg("--no-fail-fast")
@@ -343,7 +344,7 @@ impl Session {
             });
         }
         if !child.wait()?.success() && self.sum.failed == failed_before {
-            self.failed(&words(command), "it did not build, or a runner broke off");
+            self.failed(&words(command), "it did not build, or a runner crashed");
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ fn addresses_that_nest_are_right_and_all_are_listed() {
 }
 
 #[test]
-fn a_range_outside_the_window_above_is_told() {
+fn a_range_outside_the_window_above_is_reported() {
     let mut bench = routed();
     bench.w32(F, 0x10, 0x1030_0000);
     let text = wrong(&bench);
@@ -76,7 +76,7 @@ fn a_range_outside_the_window_above_is_told() {
 }
 
 #[test]
-fn overlaps_are_told_also_with_the_bar_of_the_bridge_itself() {
+fn overlaps_are_reported_even_with_the_bar_of_the_bridge_itself() {
     let mut bench = routed();
     bench.w32(F, 0x30, 0x1018_0001);
     assert!(wrong(&bench).contains("overlaps BAR 0 of function #1"));

@@ -23,7 +23,7 @@ pub(super) fn read(name: &str, file: &[u8], place: Place) -> Result<Capture> {
         Memory::elf(file)?
     } else {
         let base = place.base.or_else(|| find_base(file));
-        let hint = "cannot tell where in memory the image was: no pcsc tree with its index is in it; give --base ADDRESS";
+        let hint = "the base address is unknown: the image has no pcsc tree with its index; set it with --base ADDRESS";
         Memory::raw(file, base.context(hint)?)?
     };
     let tree = match place.root {
@@ -87,7 +87,7 @@ impl<'a> Flat<'a> {
     }
 }
 
-/// A little-endian number that a property holds.
+/// The little-endian number in a property.
 fn number<const N: usize>(properties: &BTreeMap<String, &[u8]>, name: &str) -> Result<u64> {
     let value = properties
         .get(name)
@@ -106,8 +106,8 @@ fn is_pcsc(memory: &Memory<'_>, address: u64) -> bool {
     Flat::parse(memory, address).is_ok_and(|tree| tree.is_compatible("pcsc-v1"))
 }
 
-/// The address of the first byte of a raw image, told by where the index lies
-/// and where the tree says that it does.
+/// The address of the first byte of a raw image: the address of the index in
+/// the tree less its offset in the image.
 fn find_base(file: &[u8]) -> Option<u64> {
     let memory = Memory::raw(file, 0).ok()?;
     let indexes = memory.pages_with(INDEX_MAGIC);
@@ -143,7 +143,7 @@ fn find_tree(memory: &Memory<'_>) -> Result<u64> {
         _ => {
             let places: Vec<_> = trees.iter().map(|tree| format!("{tree:#x}")).collect();
             bail!(
-                "{} pcsc trees, at {}; say which with --root",
+                "{} pcsc trees, at {}; select one with --root",
                 trees.len(),
                 places.join(", ")
             )
@@ -151,7 +151,7 @@ fn find_tree(memory: &Memory<'_>) -> Result<u64> {
     }
 }
 
-/// The `pcsc` tree at `root`, or that which the KHO root tree there leads to.
+/// The `pcsc` tree at `root`, or the one that the KHO root tree there names.
 fn follow_root(memory: &Memory<'_>, root: u64) -> Result<u64> {
     let flat = Flat::parse(memory, root)?;
     if flat.is_compatible("pcsc-v1") {

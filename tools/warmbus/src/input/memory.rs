@@ -96,7 +96,7 @@ impl<'a> Memory<'a> {
         })
     }
 
-    /// The byte of the file that holds `address`, in words.
+    /// `address` and its byte of the file, for messages.
     pub(super) fn place(&self, address: u64) -> String {
         let found = self.segments.iter().find_map(|segment| {
             let distance = usize::try_from(address.checked_sub(segment.address)?).ok()?;

@@ -1,4 +1,4 @@
-//! What the commands read: reports, dumps, consoles and memory.
+//! The input of the commands: reports, dumps, consoles and memory.
 
 mod handover;
 mod memory;
@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// A word for programs.
+    /// The name in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Kind {
     }
 }
 
-/// Where in a memory image things are, as far as the caller says.
+/// Addresses in a memory image, as far as the caller knows them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
     /// Physical address of the first byte of a raw image.
@@ -57,36 +57,36 @@ pub struct Space {
     pub bytes: Vec<u8>,
     /// Which bytes are known, one for each of `bytes`.
     pub known: Vec<bool>,
-    /// What a handover tells beyond the bytes.
+    /// The additional data of a handover.
     pub extension: Option<Extension>,
 }
 
-/// What the extension of a data block tells.
+/// The extension of a data block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extension {
     /// Which bytes may be cached, one for each byte of the space.
     pub cacheable: Vec<bool>,
-    /// What is known about writes.
+    /// Writable and constant bits.
     pub masks: Vec<MaskRecord>,
     /// The capabilities in list order.
     pub capabilities: Vec<CapabilityRecord>,
     /// Whether no capability is missing.
     pub capabilities_complete: bool,
-    /// What makes it a virtual function, if it is one.
+    /// Its identity, if it is a virtual function.
     pub virtual_function: Option<VirtualFunction>,
 }
 
-/// What a data block tells of a virtual function.
+/// The identity of a virtual function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtualFunction {
     /// Its physical function.
     pub physical: Sbdf,
     /// Its number, from 1.
     pub number: u16,
-    /// Under which it was found.
+    /// The routing under which it was captured.
     pub routing: VfRouting,
-    /// Whether VF Enable was clear: the block tells what the function holds
-    /// right after it is enabled.
+    /// Whether VF Enable was clear: the block has the registers right after it is
+    /// set.
     pub disabled: bool,
 }
 
@@ -133,7 +133,7 @@ pub struct Handover {
     pub generation: Option<u64>,
 }
 
-/// What a file tells about configuration spaces.
+/// The configuration spaces in a file.
 #[derive(Clone, Debug)]
 pub struct Capture {
     /// The name of the file.
@@ -146,19 +146,27 @@ pub struct Capture {
     pub spaces: BTreeMap<Sbdf, Space>,
     /// The handover, if it is memory.
     pub handover: Option<Handover>,
-    /// What is damaged and was left out, as sentences.
+    /// Damage that was skipped, as sentences.
     pub problems: Vec<String>,
 }
 
 impl Capture {
-    /// Reads `file`. Errors say which byte or line is wrong.
+    /// Reads `file`.
+    ///
+    /// # Errors
+    ///
+    /// They name the byte or the line that is invalid.
     pub fn load(file: &Path, place: Place) -> Result<Self> {
         let name = file.display().to_string();
         let bytes = fs::read(file).with_context(|| format!("cannot read {name}"))?;
         Self::from_bytes(&name, &bytes, place).with_context(|| name)
     }
 
-    /// Takes `bytes` as the file `name`. Errors say which byte or line is wrong.
+    /// Reads `bytes` as the content of the file `name`.
+    ///
+    /// # Errors
+    ///
+    /// They name the byte or the line that is invalid.
     pub fn from_bytes(name: &str, bytes: &[u8], place: Place) -> Result<Self> {
         let is_memory = place.base.is_some() || memory::is_elf(bytes) || bytes.contains(&0);
         // Two captures of different kinds may be compared, and only one of

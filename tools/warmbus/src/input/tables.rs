@@ -63,7 +63,7 @@ pub(super) fn read_index(
     let crc = checksum_around(bytes, 12).context("the index has no header")?;
     ensure!(
         crc == le32(bytes, 12),
-        "{}: the index has the CRC {crc:#010x}, but says {:#010x}",
+        "{}: the index has the CRC {crc:#010x}, its header {:#010x}",
         at(12),
         le32(bytes, 12)
     );
@@ -150,14 +150,14 @@ fn read_extension(block: &[u8], sbdf: Sbdf, generation: u64) -> Result<Extension
     }
     let used = le32(header, 8) as usize;
     if !(64..=header.len()).contains(&used) {
-        return wrong(8, format!("the extension cannot take {used} bytes"));
+        return wrong(8, format!("the extension cannot have {used} bytes"));
     }
-    let said = le32(header, 12);
-    let crc = checksum_around(&block[..EXTENSION + used], EXTENSION + 12).unwrap_or(!said);
-    if crc != said {
+    let stored = le32(header, 12);
+    let crc = checksum_around(&block[..EXTENSION + used], EXTENSION + 12).unwrap_or(!stored);
+    if crc != stored {
         return wrong(
             12,
-            format!("the block has the CRC {crc:#010x}, but says {said:#010x}"),
+            format!("the block has the CRC {crc:#010x}, its header {stored:#010x}"),
         );
     }
     let found = Sbdf::from_routing_id(le16(header, 16), le16(header, 18));

@@ -46,7 +46,7 @@ fn console(name: &str, text: &str) -> Result<Capture> {
         match section {
             Section::Report => capture.report = Some(report(&body, before)?),
             Section::Lspci => take_dump(&mut capture, &body, before)?,
-            // What a Linux that came after the firmware says.
+            // Linux prints these after the firmware.
             Section::LinuxPci | Section::Subtree | Section::LinuxLog => {}
         }
     }
@@ -56,7 +56,7 @@ fn console(name: &str, text: &str) -> Result<Capture> {
         .map_err(|cut| anyhow!("line {lines}: {cut}"))?;
     ensure!(
         capture.report.is_some() || !capture.spaces.is_empty(),
-        "a console of {lines} lines with neither a report nor a dump: ask the firmware for them with warmbus.report and warmbus.lspci"
+        "a console of {lines} lines with neither a report nor a dump: the firmware prints them with warmbus.report and warmbus.lspci"
     );
     Ok(capture)
 }

@@ -1,4 +1,4 @@
-//! Sends a trace through the cache and notes what became of every read.
+//! Replays a trace through the cache and classifies every read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::outcome::{Outcome, Run, Stale};
 use crate::input::Capture;
 
 /// Replays `steps` with an empty cache or, if it is to be `warm`, with one that
-/// holds `capture`.
+/// is filled from `capture`.
 pub(super) fn replay(steps: &[Step], capture: &Capture, warm: bool) -> Run {
     let mut cache = ConfigCache::new(Hardware::new(steps, capture));
     if warm {
@@ -25,7 +25,7 @@ pub(super) fn replay(steps: &[Step], capture: &Capture, warm: bool) -> Run {
         cache,
         names: BTreeMap::new(),
         common: common(),
-        dropped: BTreeMap::new(),
+        invalidated: BTreeMap::new(),
         inferred: BTreeSet::new(),
         run: Run::default(),
     };
@@ -72,8 +72,8 @@ fn fill(cache: &mut ConfigCache<Hardware>, capture: &Capture) {
     cache.access_mut().end_of_filling(capture);
 }
 
-/// Lets the cache learn the writable bits of a register the way it always
-/// does: from what is read back after a write.
+/// Lets the cache learn the writable bits of a register as usual: from the
+/// value that is read back after a write.
 fn teach(cache: &mut ConfigCache<Hardware>, function: Sbdf, dword: u16) {
     let Some(block) = cache.block(function) else {
         return;
@@ -81,7 +81,7 @@ fn teach(cache: &mut ConfigCache<Hardware>, function: Sbdf, dword: u16) {
     let Some(value) = block.dword(dword) else {
         return;
     };
-    // Other bus numbers would drop what is below.
+    // Other bus numbers would evict all functions below.
     let is_bus_numbers = block.header_type() == 1 && dword == BUS_NUMBERS;
     let written = if is_bus_numbers { value } else { u32::MAX };
     let offset = ConfigOffset::new(dword);
@@ -98,10 +98,10 @@ struct Driver {
     /// hold: another function may get the same address.
     names: BTreeMap<Sbdf, (Option<u32>, RegisterMap)>,
     common: RegisterMap,
-    /// For each byte that was dropped, the write that did it: the function,
+    /// For each byte that was invalidated, the write that did it: the function,
     /// its first and last byte, the register.
-    dropped: BTreeMap<(Sbdf, u16), (Sbdf, u16, String)>,
-    /// Functions whose structure was asked for since they became known.
+    invalidated: BTreeMap<(Sbdf, u16), (Sbdf, u16, String)>,
+    /// Functions that were inferred since the cache has them.
     inferred: BTreeSet<Sbdf>,
     run: Run,
 }
@@ -120,7 +120,7 @@ impl Driver {
         let cause = (0..width.bytes())
             .map(|lane| (function, offset.get() + lane))
             .filter(|(_, byte)| !self.is_cached(function, *byte))
-            .find_map(|key| self.dropped.get(&key).cloned());
+            .find_map(|key| self.invalidated.get(&key).cloned());
         let before = self.cache.statistics();
         let value = self.cache.read(function, offset, width);
         let after = self.cache.statistics();
@@ -174,7 +174,7 @@ impl Driver {
             tally.reads += 1;
             *tally.outcomes.entry(outcome).or_default() += 1;
             if let Some(by) = &by {
-                *tally.dropped_by.entry(by.clone()).or_default() += 1;
+                *tally.invalidated_by.entry(by.clone()).or_default() += 1;
             }
         }
     }
@@ -203,7 +203,7 @@ impl Driver {
                 let is_set = |map: &[u8]| map.get(byte).is_some_and(|bits| bits >> bit & 1 != 0);
                 if is_set(&bitmap) && !is_set(now) {
                     let by = (step.function, step.offset.dword().get(), name.clone());
-                    self.dropped.insert((sbdf, offset), by);
+                    self.invalidated.insert((sbdf, offset), by);
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! What stands for the hardware in a replay.
+//! The hardware of a replay.
 //!
 //! While the cache is filled, it is the captured bytes, with BARs that keep
-//! what their masks say. While the trace runs, it is the trace: the read at
+//! their writable bits. While the trace runs, it is the trace: the read at
 //! hand returns what was recorded, and a read that the cache makes on its own
 //! returns what the trace shows of that byte next, or showed last.
 
@@ -96,8 +96,8 @@ impl Hardware {
         self.own_reads = 0;
     }
 
-    /// What the byte holds now: what the trace reads of it next, unless it is
-    /// written before; else what the trace showed last; else what was
+    /// The current value of the byte: the one that the trace reads next, unless it
+    /// is written before; else what the trace showed last; else what was
     /// captured.
     fn byte(&self, function: Sbdf, offset: u16) -> Option<u8> {
         let captured = || {
@@ -140,7 +140,7 @@ impl ConfigAccess for Hardware {
             return value;
         }
         self.own_reads += 1;
-        // Nobody captured or recorded it: not there, or zeros.
+        // Neither captured nor recorded: absent, or zeros.
         let default = if self.answers(function) { 0 } else { 0xff };
         (0..width.bytes()).fold(0, |value, lane| {
             let byte = self.byte(function, offset.get() + lane).unwrap_or(default);

@@ -1,4 +1,4 @@
-//! `warmbus replay`: what the cache makes of a recorded trace.
+//! `warmbus replay`: the hit rates of a recorded trace.
 
 mod drive;
 mod hardware;
@@ -51,14 +51,14 @@ pub fn parse_trace(text: &str) -> Result<Vec<Traced>> {
         let line_number = index + 1;
         let Some(access) = Access::parse(line) else {
             if trace::is_trace(line) && line.contains("pcie-mmcfg-mmio") {
-                bail!("line {line_number}: no access to configuration space can be read from it");
+                bail!("line {line_number}: not a complete access to configuration space");
             }
             continue;
         };
         let size = u16::from(access.size);
         ensure!(
             matches!(size, 1 | 2 | 4) && access.offset.is_multiple_of(size),
-            "line {line_number}: an access of {size} bytes at {:#x} is none that configuration space has",
+            "line {line_number}: an access of {size} bytes at {:#x} is not valid in configuration space",
             access.offset
         );
         accesses.push(Traced {
@@ -75,7 +75,7 @@ pub fn parse_trace(text: &str) -> Result<Vec<Traced>> {
 }
 
 /// Replays `accesses` to the functions of `segment` with a cold cache and with
-/// one that holds `capture`.
+/// one that is filled from `capture`.
 pub fn run(
     accesses: &[Traced],
     capture: &Capture,
@@ -96,7 +96,7 @@ pub fn run(
 pub fn measure(accesses: &[Traced], capture: &Capture, segment: u16) -> Result<(Run, Run)> {
     ensure!(
         !capture.spaces.is_empty(),
-        "{} holds no configuration space, with which a cache could be filled",
+        "{} has no configuration space to fill a cache with",
         capture.file
     );
     let steps: Vec<Step> = accesses

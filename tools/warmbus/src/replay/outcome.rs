@@ -1,39 +1,38 @@
-//! What a replay measures.
+//! The results of a replay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use warmbus_pci::Sbdf;
 
-/// What became of a read.
+/// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// Served by the cache.
     Hit,
-    /// Nobody answered.
+    /// No function responded.
     Absent,
-    /// The function answered, but the cache does not know it: nobody read its
-    /// Vendor ID since it was dropped as a whole.
+    /// The function responded, but was evicted, and its Vendor ID not read since.
     Forgotten,
-    /// The read by which the cache came to know the function.
+    /// The first read of the function, by which the cache adds it.
     FirstSight,
-    /// May be cached, and was not yet.
+    /// Cacheable, but not cached yet.
     Cold,
-    /// A write to the register itself had dropped it.
+    /// A write to the register itself had invalidated it.
     Written,
-    /// A write elsewhere had dropped it.
+    /// A write to another register had invalidated it.
     WrittenElsewhere,
-    /// The function was reset and did not answer yet.
+    /// The function was reset and has not responded yet.
     Reset,
     /// Changes on its own.
     Volatile,
-    /// Reading has an effect, or it is better left alone.
+    /// The read has a side effect, or is passed through on purpose.
     SideEffect,
-    /// No rule names it.
+    /// No rule covers it.
     Unknown,
 }
 
 impl Outcome {
-    /// A word for programs.
+    /// The name in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,18 +55,18 @@ impl Outcome {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Hit => "nothing to do",
-            Self::Absent => "ask for fewer functions: nothing that is not there may be cached",
-            Self::Forgotten => "knowing a function again without a read of its Vendor ID",
-            Self::FirstSight => "a capture that holds the function",
-            Self::Cold => "a capture that holds the register",
+            Self::Absent => "fewer probes: an absent function cannot be cached",
+            Self::Forgotten => "adding a function again without a read of its Vendor ID",
+            Self::FirstSight => "a capture with the function",
+            Self::Cold => "a capture with the register",
             Self::Written => {
                 "a write mask of the register, learned by reading back after a write of ones"
             }
-            Self::WrittenElsewhere => "a narrower drop, where the specification allows it",
-            Self::Reset => "nothing: a function must answer again after a reset",
+            Self::WrittenElsewhere => "a narrower invalidation, where the specification allows it",
+            Self::Reset => "nothing: a function must respond again after a reset",
             Self::Volatile => "reading it less often: it changes on its own and is never kept",
             Self::SideEffect => "reading it less often: it is passed through on purpose",
-            Self::Unknown => "a rule that names the register",
+            Self::Unknown => "a rule that covers the register",
         }
     }
 }
@@ -77,11 +76,11 @@ impl Outcome {
 pub struct Tally {
     /// All of them.
     pub reads: u64,
-    /// By what became of them.
+    /// By their outcomes.
     pub outcomes: BTreeMap<Outcome, u64>,
-    /// The registers whose writes dropped it, and how often it was read again
-    /// because of that.
-    pub dropped_by: BTreeMap<String, u64>,
+    /// The registers whose writes invalidated it, and the number of reads that
+    /// missed for that reason.
+    pub invalidated_by: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -122,12 +121,12 @@ pub struct Run {
     pub registers: BTreeMap<String, Tally>,
     /// Writes in the trace.
     pub writes: u64,
-    /// Cached bytes that writes and resets dropped.
+    /// Cached bytes that writes and resets invalidated.
     pub invalidations: u64,
     /// Reads that the cache makes beyond those of the trace.
     pub own_reads: u64,
     /// Hits with another value than the trace has.
     pub stale: Vec<Stale>,
-    /// Functions that answered in the trace.
+    /// Functions that responded in the trace.
     pub functions: BTreeSet<Sbdf>,
 }

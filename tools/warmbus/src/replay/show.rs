@@ -1,4 +1,4 @@
-//! The result of a replay, for people and for programs.
+//! The result of a replay, as text and as JSON.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ pub(super) fn text(capture: &Capture, cold: &Run, warm: &Run, top: usize) -> Str
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "trace      {} reads, {} writes, {} functions that answered",
+        "trace      {} reads, {} writes, {} functions that responded",
         cold.total.reads,
         cold.writes,
         cold.functions.len()
@@ -24,7 +24,7 @@ pub(super) fn text(capture: &Capture, cold: &Run, warm: &Run, top: usize) -> Str
     for (name, run) in [("cold", cold), ("warm", warm)] {
         let _ = writeln!(
             text,
-            "{name:<10} {} hits ({}); {} reads reach the hardware, and {} more of the cache's own; {} bytes dropped; {} stale",
+            "{name:<10} {} hits ({}); {} reads reach the hardware, and {} more of the cache's own; {} bytes invalidated; {} stale",
             run.total.hits(),
             percent(run.total.hits(), run.total.reads),
             run.total.remaining(),
@@ -44,7 +44,7 @@ pub(super) fn text(capture: &Capture, cold: &Run, warm: &Run, top: usize) -> Str
     }
     stale(&mut text, warm);
 
-    text += "\nby register, those that cost most first:\n   reads   cold   warm   left  register: why\n";
+    text += "\nby register, most remaining reads first:\n   reads   cold   warm   left  register: why\n";
     let mut registers: Vec<(&String, &Tally)> = warm.registers.iter().collect();
     registers.sort_by_key(|(name, tally)| (std::cmp::Reverse(tally.remaining()), *name));
     for (name, tally) in registers.iter().take(top) {
@@ -65,7 +65,7 @@ pub(super) fn text(capture: &Capture, cold: &Run, warm: &Run, top: usize) -> Str
         let _ = writeln!(text, "{:>30}  in {} more registers", left, rest.len());
     }
 
-    text += "\nwhat would lift it (warm):\n   reads     to  why: what would serve them\n";
+    text += "\nremedies (warm):\n   reads     to  why: what would serve them\n";
     let mut outcomes: Vec<(&Outcome, &u64)> = warm.total.outcomes.iter().collect();
     outcomes.retain(|(outcome, _)| **outcome != Outcome::Hit);
     outcomes.sort_by_key(|(_, reads)| std::cmp::Reverse(**reads));
@@ -86,7 +86,7 @@ fn stale(text: &mut String, run: &Run) {
     if run.stale.is_empty() {
         return;
     }
-    *text += "\nhits that differ from the trace (the capture is not of the state that the trace\nstarts in, or the cache is wrong):\n";
+    *text += "\nhits that differ from the trace (the capture shows another state than the\nstart of the trace, or the cache is wrong):\n";
     for stale in run.stale.iter().take(STALE_SHOWN) {
         let _ = writeln!(
             text,
@@ -99,7 +99,7 @@ fn stale(text: &mut String, run: &Run) {
     }
 }
 
-/// Why reads of a register are left, in words.
+/// The reasons of the remaining reads of a register.
 fn why(tally: &Tally) -> String {
     let mut reasons: Vec<String> = tally
         .outcomes
@@ -107,10 +107,10 @@ fn why(tally: &Tally) -> String {
         .filter(|(outcome, _)| **outcome != Outcome::Hit)
         .map(|(outcome, reads)| format!("{} {reads}", outcome.name()))
         .collect();
-    let mut causes: Vec<(&String, &u64)> = tally.dropped_by.iter().collect();
+    let mut causes: Vec<(&String, &u64)> = tally.invalidated_by.iter().collect();
     causes.sort_by_key(|(_, reads)| std::cmp::Reverse(**reads));
     if let Some((register, reads)) = causes.first() {
-        reasons.push(format!("dropped by {register} {reads}"));
+        reasons.push(format!("invalidated by {register} {reads}"));
     }
     if reasons.is_empty() {
         return String::new();
@@ -169,7 +169,7 @@ fn tally(tally: &Tally) -> Value {
         "reads": tally.reads,
         "hits": tally.hits(),
         "outcomes": outcomes,
-        "dropped_by": tally.dropped_by,
+        "dropped_by": tally.invalidated_by,
     })
 }
 

@@ -118,7 +118,7 @@ fn a_write_shows_as_the_register_that_it_changed() {
 }
 
 #[test]
-fn a_function_that_came_or_went_and_a_fact_of_a_report_are_told() {
+fn added_and_removed_functions_and_changed_report_values_are_listed() {
     let folder = Folder::new();
     let small = Machine::boot(topologies::small());
     let dump = small.dump();

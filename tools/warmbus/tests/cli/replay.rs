@@ -49,7 +49,7 @@ fn outcomes(value: &Value, run: &str) -> Value {
 }
 
 #[test]
-fn each_read_of_a_trace_is_told_apart_as_it_was_worked_out_by_hand() {
+fn each_read_of_a_trace_has_the_outcome_that_was_worked_out_by_hand() {
     let mut machine = Machine::boot(topologies::small());
     let folder = Folder::new();
     let (memory, _) = machine.memory(KhoAbi::V4);

@@ -1,5 +1,4 @@
-//! Machines of others: reports of Warmbus (`warmbus-report/1`) that their owners
-//! sent.
+//! Reports of Warmbus (`warmbus-report/1`) from the machines of users.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +10,10 @@ use warmbus_boot::report::{Report, SCHEMA};
 use super::results::ratio;
 use crate::UsageError;
 
-/// What a report says about the cost of configuration accesses on a machine.
+/// The cost of configuration accesses on a machine, by its report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Board {
-    /// What the machine calls itself, else the name of the file.
+    /// The model of the machine, else the name of the file.
     pub name: String,
     /// Functions that were found.
     pub functions: u64,
@@ -39,9 +38,9 @@ impl Board {
         let refuse = |why: String| UsageError(format!("{}: {why}", file.display()));
         let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
         let report: Report = serde_json::from_str(&text)
-            .map_err(|error| refuse(format!("this is no {SCHEMA}: {error}")))?;
+            .map_err(|error| refuse(format!("not a {SCHEMA}: {error}")))?;
         if report.schema != SCHEMA {
-            return Err(refuse(format!("this is {}, not {SCHEMA}", report.schema)).into());
+            return Err(refuse(format!("the schema is {}, not {SCHEMA}", report.schema)).into());
         }
         if report.machine.timer_hz == 0 {
             return Err(refuse("its timer_hz is 0".into()).into());

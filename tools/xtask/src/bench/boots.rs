@@ -17,13 +17,13 @@ use crate::setup::{self, Purpose};
 use crate::topology::Topology;
 use crate::{build, linux};
 
-/// How long a guest may be silent: with thousands of functions QEMU takes
+/// How long a guest may print nothing: with thousands of functions QEMU takes
 /// minutes to move their BARs.
 const SILENCE: Duration = Duration::from_secs(900);
-/// How many lines of the console tell why a boot failed.
+/// The number of console lines in the message of a failed boot.
 const LAST_LINES: usize = 12;
 
-/// What is booted.
+/// The programs that are booted.
 pub(super) struct Tools {
     firmware: PathBuf,
     u_boot: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub(super) struct Tools {
     directory: TempDir,
 }
 
-/// What came out of a boot.
+/// The recording of a boot.
 pub(super) struct Recording {
     /// QEMU's trace with the lines of the console.
     pub(super) log: Log,
@@ -85,7 +85,7 @@ impl Tools {
         })
     }
 
-    /// The machine of every boot, in QEMU's words, without its devices.
+    /// The arguments of QEMU for the machine of every boot, without devices.
     #[must_use]
     pub(super) fn machine(&self) -> String {
         let command = Machine::kernel(&self.stock).command();
@@ -102,8 +102,7 @@ impl Tools {
             .join(" ")
     }
 
-    /// Boots a machine with `topology`; a chain of kernels only where `kexec`
-    /// says so.
+    /// Boots a machine with `topology`; a chain of kernels only with `kexec`.
     pub(super) fn boot(&self, boot: Boot, topology: &Topology, kexec: bool) -> Result<Recording> {
         let recording = match boot {
             Boot::UBoot => self.u_boot(topology),
@@ -191,7 +190,7 @@ impl Tools {
         ensure!(
             done,
             "{}",
-            recording.failure("Linux did not come to its end")
+            recording.failure("Linux did not run all of its steps")
         );
         recording.end(&mut running)
     }
@@ -205,7 +204,7 @@ impl Tools {
         let own = recording
             .report
             .as_ref()
-            .context("the firmware sent no report")?;
+            .context("the firmware printed no report")?;
         let own = own.accesses.reads + own.accesses.writes;
         let counted = accesses_of(
             Contender::Warmbus,
@@ -221,13 +220,13 @@ impl Tools {
 }
 
 fn bootargs(steps: &str) -> String {
-    // Without `quiet`: what a kernel says first tells where it begins.
+    // Without `quiet`: the first line of a kernel shows where it begins.
     format!("{LINUX_BOOTARGS} pcsc=on retain_initrd warmbus.test={steps}")
 }
 
 fn started(machine: Machine, topology: &Topology) -> Result<Running> {
     let mut running = machine.topology(topology).trace_with_times().start()?;
-    running.be_patient(SILENCE);
+    running.set_silence(SILENCE);
     Ok(running)
 }
 
@@ -240,7 +239,8 @@ impl Recording {
         }
     }
 
-    /// Listens until the guest is off or `ends` says so, which is returned.
+    /// Follows the console until the guest is off, or until `ends` is true for an
+    /// event. Returns whether it was.
     fn follow(
         &mut self,
         running: &mut Running,

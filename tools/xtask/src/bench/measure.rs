@@ -1,4 +1,4 @@
-//! What is counted in a recording.
+//! The counts of a recording.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use warmbus_cli::trace::{self, Access};
 
 use crate::qemu::Log;
 
-/// What one contender did to configuration space, by QEMU's trace.
+/// The accesses of one contender to configuration space, by QEMU's trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
     /// Reads, absent probes included.

@@ -9,9 +9,9 @@ use super::contender::Contender;
 use super::results::{Case, Results};
 use super::table::thousands;
 
-/// Without what is made here: everybody else.
+/// Contenders without the cache.
 const OTHERS: RGBColor = RGBColor(0x6b, 0x72, 0x80);
-/// With the cache of Warmbus.
+/// Contenders with the cache.
 const OURS: RGBColor = RGBColor(0x0b, 0x72, 0x85);
 const TEXT: RGBColor = RGBColor(0x1f, 0x29, 0x37);
 const FAINT: RGBColor = RGBColor(0x5b, 0x64, 0x70);
@@ -92,7 +92,7 @@ pub(super) fn topologies(results: &Results) -> Result<String> {
     Ok(svg)
 }
 
-/// Room for the names of contenders, and for the numbers behind bars.
+/// Space for the names of contenders, and for the numbers behind bars.
 const NAMES: i32 = 168;
 const NUMBERS: i32 = 112;
 /// From one bar to the next, and how thick it is.
@@ -171,11 +171,11 @@ impl Plane {
     fn of(counts: &[(u64, &Case)]) -> Option<Self> {
         let cases = counts.iter().flat_map(|(_, case)| &case.contenders);
         let totals: Vec<u64> = cases.map(|row| row.measure.total().max(1)).collect();
-        let [least, most] =
+        let [lowest, highest] =
             [totals.iter().min()?, totals.iter().max()?].map(|total| total.ilog10());
         Some(Self {
             functions: [counts.first()?.0, counts.last()?.0],
-            totals: [10_u64.pow(least), 10_u64.pow(most + 1)],
+            totals: [10_u64.pow(lowest), 10_u64.pow(highest + 1)],
         })
     }
 

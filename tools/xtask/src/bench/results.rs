@@ -1,4 +1,4 @@
-//! What a run of the benchmark found, as data: schema `warmbus-bench/1`, see
+//! The results of a run, as data: schema `warmbus-bench/1`, see
 //! `docs/benchmark.md`.
 
 use std::fs;
@@ -16,12 +16,12 @@ use crate::UsageError;
 /// Value of the key `schema`.
 pub const SCHEMA: &str = "warmbus-bench/1";
 
-/// All that one run found.
+/// The results of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// [`SCHEMA`].
     pub schema: String,
-    /// What was measured and with what.
+    /// Versions.
     pub versions: Versions,
     /// The topologies of the board, in order of their functions.
     pub topologies: Vec<Case>,
@@ -29,7 +29,7 @@ pub struct Results {
     pub sizes: Vec<Case>,
     /// Functions given to virtual machines.
     pub virtual_machines: Vec<VirtualMachines>,
-    /// Machines of others, by their reports.
+    /// Machines of users, by their reports.
     pub boards: Vec<Board>,
 }
 
@@ -65,8 +65,8 @@ pub struct Row {
 pub struct VirtualMachines {
     /// The name of the topology.
     pub name: String,
-    /// How many functions were given away: all that are no bridges, or all that
-    /// are virtual.
+    /// The number of functions that were assigned: all but bridges, or all
+    /// virtual functions.
     pub functions: u64,
     /// How much of configuration space the monitor reads before it shows the
     /// function to its guest: `needed` or `whole`.
@@ -157,7 +157,7 @@ impl Results {
         let text = fs::read_to_string(file)
             .map_err(|error| UsageError(format!("cannot read {}: {error}", file.display())))?;
         let results: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{} holds no {SCHEMA}", file.display()))?;
+            .with_context(|| format!("{} is not a {SCHEMA}", file.display()))?;
         if results.schema != SCHEMA {
             let found = &results.schema;
             return Err(UsageError(format!("{} is {found}, not {SCHEMA}", file.display())).into());

@@ -1,4 +1,4 @@
-//! The versions of everything that took part in a run.
+//! The versions of all programs of a run.
 
 use std::fs;
 use std::path::Path;
@@ -12,12 +12,12 @@ use super::contender::Contender;
 use crate::setup::{self, Private};
 use crate::{image, linux, paths, process, programs};
 
-/// What was measured, and with what.
+/// Versions of what was measured, and of what it was measured with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     /// QEMU, with the revision of its package.
     pub qemu: String,
-    /// The machine that it was told to be.
+    /// The machine type, with its options.
     pub machine: String,
     /// U-Boot, by its package.
     pub u_boot: String,
@@ -35,7 +35,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Finds them out. `stock` is the stock kernel.
+    /// Reads the versions. `stock` is the stock kernel.
     pub fn find(stock: &Path, machine: &str) -> Result<Self> {
         let first = |program: &str, words: &[&str]| -> Result<String> {
             let text = process::output(programs::command(program).args(words))?;

@@ -1,9 +1,9 @@
-//! What it costs to start a virtual machine for each function.
+//! The configuration accesses of a virtual machine start for each function.
 //!
-//! The test Linux takes each function that is no bridge from its driver, gives
-//! it to `vfio-pci`, opens it, resets it, reads and writes its configuration
-//! space as the monitor of a virtual machine and a guest in it do, and gives it
-//! back. Between two marks in the trace there is nothing but that.
+//! The test Linux unbinds each function that is not a bridge from its driver,
+//! binds it to `vfio-pci`, opens it, resets it, reads and writes its
+//! configuration space as the monitor of a virtual machine and a guest do, and
+//! binds its driver again. Two marks in the trace enclose these accesses.
 
 use std::time::Instant;
 
@@ -17,27 +17,28 @@ use super::results::VirtualMachines;
 use crate::qemu::{Log, Machine};
 use crate::topology::Topology;
 
-/// Topologies, the step that comes first, and the one that gives functions away:
-/// all that are no bridges, or all that are virtual.
+/// Topologies, the step that precedes, and the step that assigns functions to
+/// virtual machines: all but bridges, or all virtual functions.
 const CASES: [[&str; 3]; 2] = [["fan", "", "vms"], ["sriov", "vfs:2,", "vms_of_vfs"]];
-/// What monitors read before a guest starts: what they need, or all there is.
+/// Configuration space that monitors read before a guest starts.
 const MONITORS: [&str; 2] = ["needed", "whole"];
-/// How many boots it takes.
+/// The number of boots.
 pub(super) const BOOTS: usize = 2 * CASES.len();
-/// With what each line starts that tells a counter of the cache.
+/// The start of each line with a counter of the cache.
 const COUNTER: &str = "warmbus: linux: cache ";
-/// With what each line starts that tells that a function was given away.
-const GIVEN: &str = "warmbus: linux: a virtual machine had ";
+/// The start of each line with a function that was assigned.
+const ASSIGNED: &str = "warmbus: linux: a virtual machine had ";
 
-/// Measures it with a stock kernel, and with one that has the cache and was
-/// started by Warmbus.
+/// Measures a stock kernel, and a kernel with the cache that Warmbus started.
 pub(super) fn measure(tools: &Tools, counter: &mut Counter) -> Result<Vec<VirtualMachines>> {
     let mut all = Vec::new();
     for [name, first, step] in CASES {
         let topology = Topology::load(name)?;
-        let steps = |told: &str| {
+        let steps = |counters: &str| {
             let [needed, whole] = MONITORS.map(|monitor| format!("{step}:{monitor}"));
-            format!("{first}{told}mark:1,{needed},mark:2,{told}{whole},mark:3,{told}summary")
+            format!(
+                "{first}{counters}mark:1,{needed},mark:2,{counters}{whole},mark:3,{counters}summary"
+            )
         };
         let stock = tools.linux_alone(&tools.stock, &steps(""));
         let cached = tools.after_warmbus(&steps("cache,"))?;
@@ -52,19 +53,19 @@ pub(super) fn measure(tools: &Tools, counter: &mut Counter) -> Result<Vec<Virtua
         };
         let stock = boot(stock, "stock Linux")?;
         let cached = boot(cached, "Linux after Warmbus")?;
-        let given = [&stock, &cached].map(|boot| given(&boot.console));
+        let assigned = [&stock, &cached].map(|boot| assigned_functions(&boot.console));
         ensure!(
-            given[0] == given[1] && given[0] > 0,
-            "{name}: {} functions were given away by a stock kernel, {} by the other",
-            given[0],
-            given[1]
+            assigned[0] == assigned[1] && assigned[0] > 0,
+            "{name}: {} functions were assigned by a stock kernel, {} by the other",
+            assigned[0],
+            assigned[1]
         );
         for (number, monitor) in MONITORS.into_iter().enumerate() {
             let grown = |what| grown(&cached.console, what, number);
             let marks = [1, 2].map(|mark| mark + number as u16);
             all.push(VirtualMachines {
                 name: name.to_owned(),
-                functions: given[0] / MONITORS.len() as u64,
+                functions: assigned[0] / MONITORS.len() as u64,
                 monitor: monitor.to_owned(),
                 stock: between(&stock.log, marks)?,
                 cached: between(&cached.log, marks)?,
@@ -76,30 +77,33 @@ pub(super) fn measure(tools: &Tools, counter: &mut Counter) -> Result<Vec<Virtua
     Ok(all)
 }
 
-/// How many functions were given to a virtual machine.
-fn given(console: &[String]) -> u64 {
+/// The number of functions that were assigned to a virtual machine.
+fn assigned_functions(console: &[String]) -> u64 {
     console
         .iter()
-        .filter(|line| line.starts_with(GIVEN))
+        .filter(|line| line.starts_with(ASSIGNED))
         .count() as u64
 }
 
-/// By how much the counter `name` has grown between the time that it was told
-/// for the `number`th time, counted from 0, and the next time.
+/// The difference of the counter `name` between its `number`th value on the
+/// console, counted from 0, and the next one.
 fn grown(console: &[String], name: &str, number: usize) -> Result<u64> {
-    let told = console.iter().filter_map(|line| {
+    let values = console.iter().filter_map(|line| {
         let (counter, value) = line.strip_prefix(COUNTER)?.split_once(' ')?;
         (counter == name).then(|| value.trim().parse::<u64>())
     });
-    let told: Vec<u64> = told.collect::<Result<_, _>>()?;
-    let Some(&[before, after]) = told.get(number..number + 2) else {
-        bail!("Linux told the counter {name:?} only {} times", told.len());
+    let values: Vec<u64> = values.collect::<Result<_, _>>()?;
+    let Some(&[before, after]) = values.get(number..number + 2) else {
+        bail!(
+            "Linux printed the counter {name:?} only {} times",
+            values.len()
+        );
     };
     let grown = after.checked_sub(before);
     grown.with_context(|| format!("the counter {name:?} went from {before} to {after}"))
 }
 
-/// What was done between two marks.
+/// The accesses between two marks.
 fn between(log: &Log, marks: [u16; 2]) -> Result<Measure> {
     let place = |number: u16| {
         let is_it = |line: &String| Access::parse(line).as_ref().and_then(mark) == Some(number);
@@ -115,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_is_told_before_and_after() {
+    fn the_difference_of_a_counter_is_between_two_of_its_lines() {
         let console = [
             "warmbus: linux: cache hits 100",
             "warmbus: linux: cache misses 7",
@@ -125,7 +129,7 @@ mod tests {
         .map(str::to_owned);
         assert_eq!(grown(&console, "hits", 0).unwrap(), 50);
         assert!(grown(&console, "misses", 0).is_err());
-        assert_eq!(given(&console), 1);
+        assert_eq!(assigned_functions(&console), 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const SECTOR: u32 = 512;
 const MIB: u64 = 1 << 20;
 /// Where the partition starts: boards keep their boot loaders before it.
 const START: u64 = 16 * MIB;
-/// FAT32 with one sector a cluster needs 33 MiB, and users some room.
+/// FAT32 with one sector a cluster needs 33 MiB, and users some free space.
 const LEAST: u64 = 64 * MIB;
 /// FAT32 with logical block addresses.
 const FAT32_LBA: u8 = 0x0c;

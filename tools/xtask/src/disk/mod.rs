@@ -22,7 +22,7 @@ use crate::{UsageError, build, linux, paths};
 /// The board that QEMU emulates with a U-Boot.
 const EMULATED: &str = "qemu-virt";
 
-/// What to put on the disk.
+/// What to write to the disk.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,15 +32,15 @@ Examples:
   cargo xtask image --board qemu-virt --append warmbus.preserve --output card.img
   cargo xtask image --board qemu-virt --files /media/boot")]
 pub struct Options {
-    /// Board to make it for: a folder below boards, or `list` to list them
+    /// Board: a folder below boards, or `list` to list them
     #[arg(long, value_name = "NAME")]
     pub board: String,
 
-    /// Where to put the image; target/warmbus/NAME.img unless told
+    /// Path of the image [default: target/warmbus/NAME.img]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Put the files into this directory instead, for example the boot
+    /// Write the files to this directory instead, for example the boot
     /// partition of a card that has a system already
     #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "run"])]
     pub files: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, value_name = "IMAGE")]
     pub kernel: Option<PathBuf>,
 
-    /// Initrd for it, instead of the one that tells what Linux received
+    /// Initrd for it, instead of the one that prints what Linux received
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 
@@ -58,12 +58,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub tree: Option<PathBuf>,
 
-    /// Further words for the command line of Linux; words that start with
-    /// `warmbus.` are for the firmware
+    /// More parameters for the kernel command line; the firmware reads those
+    /// that start with `warmbus.`
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Vec<String>,
 
-    /// Boot it in QEMU, by QEMU's U-Boot
+    /// Boot it in QEMU, with QEMU's U-Boot
     #[arg(long)]
     pub run: bool,
 }
@@ -73,7 +73,7 @@ pub fn boards() -> Result<std::collections::BTreeMap<String, Board>> {
     Ok(warmbus_board::all(&paths::root().join("boards"))?)
 }
 
-/// Does as `options` say.
+/// Makes the disk image that `options` describe.
 pub fn run(options: &Options) -> Result<()> {
     if options.board == "list" {
         for (id, board) in boards()?.iter().filter(|(_, board)| board.image.is_some()) {
@@ -133,9 +133,9 @@ fn board(id: &str) -> Result<Board> {
 /// One file of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// What it is called there.
+    /// Its name on the disk.
     pub name: &'static str,
-    /// What it holds.
+    /// Its content.
     pub bytes: Vec<u8>,
 }
 
@@ -159,7 +159,7 @@ impl Options {
             check_readable(file)?;
         }
         let image = board.image.iter();
-        let mut words: Vec<_> = image.map(|image| image.bootargs.as_str()).collect();
+        let mut parameters: Vec<_> = image.map(|image| image.bootargs.as_str()).collect();
         let kernel = match &self.kernel {
             Some(kernel) => kernel.clone(),
             None => linux::image(&linux::Options::default())?,
@@ -168,15 +168,15 @@ impl Options {
         let initrd = match &self.initrd {
             Some(initrd) => initrd.clone(),
             None => {
-                words.extend(["quiet", "panic=-1"]);
+                parameters.extend(["quiet", "panic=-1"]);
                 linux::initramfs()?
             }
         };
-        words.extend(self.append.iter().map(String::as_str));
-        let line = words.join(" ");
-        let (firmware_words, linux_words): (Vec<_>, Vec<_>) = line
+        parameters.extend(self.append.iter().map(String::as_str));
+        let line = parameters.join(" ");
+        let (for_firmware, for_linux): (Vec<_>, Vec<_>) = line
             .split_whitespace()
-            .partition(|word| run::is_for_firmware(word));
+            .partition(|parameter| run::is_for_firmware(parameter));
 
         let mut files = vec![
             File::read("warmbus.img", firmware)?,
@@ -189,8 +189,8 @@ impl Options {
         let script = script::Script {
             load_address: board.image.as_ref().and_then(|image| image.load_address),
             firmware: &files[0].bytes,
-            firmware_words: &firmware_words.join(" "),
-            linux_words: &linux_words.join(" "),
+            firmware_parameters: &for_firmware.join(" "),
+            linux_parameters: &for_linux.join(" "),
             has_tree: self.tree.is_some(),
         };
         let text = script.text()?;
@@ -214,9 +214,9 @@ pub fn machine(image: &Path) -> Result<Machine> {
     Ok(Machine::bios(&bios).arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=card"]))
 }
 
-/// Boots `image` in QEMU to its end. `tells` is whether its Linux says when it
-/// has done all it was to.
-fn boot(image: &Path, tells: bool) -> Result<()> {
+/// Boots `image` in QEMU until the machine is off. With `is_test_linux`, Linux
+/// has to run all of its steps.
+fn boot(image: &Path, is_test_linux: bool) -> Result<()> {
     let sockets = tempfile::tempdir()?;
     let machine = machine(image)?.topology(&Topology::load("small")?);
     let mut running = machine.qmp(&sockets.path().join("qmp")).start()?;
@@ -228,7 +228,7 @@ fn boot(image: &Path, tells: bool) -> Result<()> {
         Ok(())
     };
     running.result(show)?.into_result()?;
-    run::follow_linux(&mut running, tells, true, show)?;
+    run::follow_linux(&mut running, is_test_linux, true, show)?;
     running.end()?;
     Ok(())
 }

@@ -16,9 +16,9 @@ pub struct Script<'a> {
     /// The image of the firmware.
     pub firmware: &'a [u8],
     /// Its command line.
-    pub firmware_words: &'a str,
+    pub firmware_parameters: &'a str,
     /// The command line of Linux.
-    pub linux_words: &'a str,
+    pub linux_parameters: &'a str,
     /// There is a tree on the disk.
     pub has_tree: bool,
 }
@@ -26,12 +26,12 @@ pub struct Script<'a> {
 impl Script<'_> {
     /// The script as text.
     pub fn text(&self) -> Result<String> {
-        for words in [self.firmware_words, self.linux_words] {
+        for words in [self.firmware_parameters, self.linux_parameters] {
             let printable =
                 |letter: char| (' '..='~').contains(&letter) && letter != '\'' && letter != '\\';
             if let Some(letter) = words.chars().find(|letter| !printable(*letter)) {
                 return Err(UsageError(format!(
-                    "U-Boot cannot be told a command line with {letter:?}: {words}"
+                    "U-Boot cannot pass a command line with {letter:?}: {words}"
                 ))
                 .into());
             }
@@ -68,7 +68,7 @@ impl Script<'_> {
             add("if fdt addr ${wb_tree}; then");
             add("  fdt resize 10000");
         } else {
-            add("# The tree that U-Boot itself has, with room for what is added.");
+            add("# The tree that U-Boot itself has, with space for additions.");
             add("if fdt addr ${fdtcontroladdr}; then");
             add("if fdt move ${fdtcontroladdr} ${wb_tree} 180000; then");
         }
@@ -76,7 +76,7 @@ impl Script<'_> {
         add("fi; fi; fi; fi; fi");
         add("if test -n \"${wb_ready}\"; then");
         add("# The modules of the \"Multiboot on Arm\" binding.");
-        add(&format!("setenv bootargs '{}'", self.firmware_words));
+        add(&format!("setenv bootargs '{}'", self.firmware_parameters));
         add("fdt chosen");
         add("if fdt get value wb_cells /chosen \"#address-cells\"; then true; else");
         add("  fdt set /chosen \"#address-cells\" \"<2>\"");
@@ -96,7 +96,7 @@ impl Script<'_> {
         }
         add(&format!(
             "fdt set /chosen/kernel bootargs '{}'",
-            self.linux_words
+            self.linux_parameters
         ));
         add("booti ${wb_firmware} - ${wb_tree}");
         add("fi");
@@ -104,7 +104,7 @@ impl Script<'_> {
     }
 }
 
-/// Puts the header that U-Boot asks for before a script.
+/// Adds the header that U-Boot requires before a script.
 pub fn pack(text: &str) -> Result<Vec<u8>> {
     let directory = tempfile::tempdir()?;
     let [source, script] = ["boot.cmd", "boot.scr"].map(|name| directory.path().join(name));

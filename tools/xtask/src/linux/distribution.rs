@@ -1,4 +1,4 @@
-//! The kernel that Debian ships, which knows nothing of Kexec HandOver.
+//! The kernel that Debian ships, which has no Kexec HandOver.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use crate::debian::Archive;
 /// What always depends on the newest kernel of the suite.
 const PACKAGE: &str = "linux-image-arm64";
 
-/// The kernel of Debian, as it is installed for GRUB; fetched where no `ask` for
-/// a newer one is made and one is there.
-pub(super) fn image(store: &Store, ask: bool) -> Result<PathBuf> {
+/// The kernel of Debian, as it is installed for GRUB. It is downloaded with
+/// `refresh`, or if there is none yet.
+pub(super) fn image(store: &Store, refresh: bool) -> Result<PathBuf> {
     let directory_of = |name: &str| store.path(&format!("debian-{}", release(name)));
     let kept = |name: &str| directory_of(name).join("vmlinuz");
-    if let Some(name) = store.noted(PACKAGE).filter(|_| !ask)
+    if let Some(name) = store.noted(PACKAGE).filter(|_| !refresh)
         && kept(&name).is_file()
     {
         return Ok(kept(&name));
@@ -35,7 +35,7 @@ pub(super) fn image(store: &Store, ask: bool) -> Result<PathBuf> {
         // Whole or not at all.
         let whole = tempfile::tempdir_in(&store.directory)?;
         fs::rename(&unpacked, whole.path().join("vmlinuz"))
-            .with_context(|| format!("{name} holds no {}", unpacked.display()))?;
+            .with_context(|| format!("{name} has no {}", unpacked.display()))?;
         fs::rename(whole.keep(), directory_of(name))?;
     }
     store.note(PACKAGE, name)?;

@@ -98,7 +98,7 @@ fn busybox(store: &Store) -> Result<Vec<u8>> {
             .map(|place| package.path().join(place))
             .into_iter()
             .find(|place| place.is_file())
-            .with_context(|| format!("{PACKAGE} holds no busybox"))?;
+            .with_context(|| format!("{PACKAGE} has no busybox"))?;
         fs::rename(unpacked, &file)?;
     }
     fs::read(&file).with_context(|| format!("cannot read {}", file.display()))

@@ -227,7 +227,7 @@ impl<'a> Build<'a> {
         }
         if !missing.is_empty() {
             eprintln!(
-                "Linux {} has it otherwise: {}",
+                "Linux {} does not accept these settings: {}",
                 self.label,
                 missing.join(", ")
             );
@@ -262,7 +262,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The file that is compiled, if a line of the build says that one is.
+/// The file that a line of the build names as being compiled.
 fn compiled(line: &str) -> Option<&str> {
     let (tool, file) = line.trim().split_once(' ')?;
     ["CC", "AS", "HOSTCC"]

@@ -22,12 +22,12 @@ use crate::{paths, setup};
 
 pub use kernel::PageSize;
 
-/// The version that is built unless another one is asked for.
+/// The default version.
 pub const VERSION: &str = "7.3";
-/// What the names of the cross compiler and its companions start with.
+/// The prefix of the cross compiler and its tools.
 const CROSS: &str = "aarch64-linux-gnu-";
 
-/// Which Linux.
+/// The kernel to build.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,16 +42,15 @@ pub struct Options {
     #[arg(long, value_name = "VERSION", default_value = VERSION, conflicts_with = "source")]
     pub version: String,
 
-    /// Kernel source of your own: a directory that is not built in, or a
-    /// tarball
+    /// Kernel source: a directory, which is not modified, or a tarball
     #[arg(long, value_name = "DIR|TARBALL")]
     pub source: Option<PathBuf>,
 
-    /// With the patches of `linux/patches`, which read the cache
+    /// Apply the patches of `linux/patches`, which read the cache
     #[arg(long)]
     pub consumer: bool,
 
-    /// The kernel that Debian ships, as it is: without Kexec HandOver
+    /// Download the kernel that Debian ships, which has no Kexec HandOver
     #[arg(long, conflicts_with_all = ["version", "source", "consumer", "page_size"])]
     pub debian: bool,
 
@@ -59,7 +58,7 @@ pub struct Options {
     #[arg(long, value_name = "KIB", default_value = "4", value_parser = PageSize::parse)]
     pub page_size: PageSize,
 
-    /// Ask Debian whether there is a newer revision of what was built before
+    /// Check for a newer revision in the archive of Debian
     #[arg(long, conflicts_with = "source")]
     pub refresh: bool,
 }
@@ -97,8 +96,8 @@ impl Default for Options {
     }
 }
 
-/// Builds what `options` say, unless it is there, and prints the path of the
-/// Image on standard output.
+/// Builds the kernel that `options` describe, unless it exists, and prints the
+/// path of the Image on standard output.
 pub fn run(options: &Options) -> Result<()> {
     println!("{}", image(options)?.display());
     eprintln!("initramfs for it: {}", initramfs()?.display());
@@ -135,7 +134,7 @@ struct Store {
 }
 
 impl Store {
-    /// Does `work` in the directory, after other processes have done theirs.
+    /// Runs `work` in the directory, which is locked meanwhile.
     fn locked<T>(work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let directory = paths::cache().join("linux");
         let store = Self { directory };
@@ -146,7 +145,7 @@ impl Store {
         self.directory.join(name)
     }
 
-    /// What was noted under `name` earlier.
+    /// The note `name`, if there is one.
     fn noted(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.path(name)).ok()
     }

@@ -47,7 +47,7 @@ impl Series {
         })
     }
 
-    /// All that it says, for the key of what is built with it.
+    /// Its text, for the key of kernels that are built with it.
     pub(super) fn text(&self) -> impl Iterator<Item = &str> {
         self.patches.iter().map(|(_, text)| text.as_str())
     }
@@ -122,7 +122,7 @@ impl<'a> Patched<'a> {
                 let source = fs::read_to_string(made.path().join(place)).unwrap_or_default();
                 if !source.contains(name) {
                     let file = file.file_name().unwrap_or_default().to_string_lossy();
-                    eprintln!("left out, as this Linux has no {name}: {file}");
+                    eprintln!("skipped, as this Linux has no {name}: {file}");
                     continue;
                 }
             }

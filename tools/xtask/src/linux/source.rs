@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The source of a kernel.
 pub(super) enum Source {
-    /// A version of a package of Debian, and the archive if it was just asked.
+    /// A version of a Debian package, and the archive if it was just read.
     Debian {
         package: String,
         version: String,
@@ -26,20 +26,20 @@ pub(super) enum Source {
     },
     /// A tarball, with the hash of its bytes.
     Tarball { file: PathBuf, hash: String },
-    /// A directory that somebody works in: only `make` knows what changed.
+    /// A directory of the user: only `make` knows what changed.
     Directory(PathBuf),
 }
 
 impl Source {
-    /// What `options` say. Debian is asked for its newest revision only with
-    /// `ask`: what it said last is good enough for what is built already.
-    pub(super) fn find(store: &Store, options: &Options, ask: bool) -> Result<Self> {
+    /// The source that `options` select. The newest revision is looked up in the
+    /// archive of Debian only with `refresh`; otherwise the last result is used.
+    pub(super) fn find(store: &Store, options: &Options, refresh: bool) -> Result<Self> {
         if let Some(given) = &options.source {
             return Self::given(given);
         }
         let package = format!("linux-source-{}", options.version);
         match store.noted(&package) {
-            Some(version) if !ask => Ok(Self::Debian {
+            Some(version) if !refresh => Ok(Self::Debian {
                 package,
                 version,
                 archive: None,
@@ -75,10 +75,10 @@ impl Source {
         if path.join("arch/arm64/Kconfig").is_file() {
             return Ok(Self::Directory(path));
         }
-        Err(UsageError(format!("{} holds no kernel source", path.display())).into())
+        Err(UsageError(format!("{} is not a kernel source", path.display())).into())
     }
 
-    /// What tells this source from all others, for the key of what is built.
+    /// A unique name of this source, for the key of kernels that are built from it.
     pub(super) fn identity(&self) -> String {
         match self {
             Self::Debian {
@@ -89,7 +89,7 @@ impl Source {
         }
     }
 
-    /// A word for people, for the names of files.
+    /// A short name, for messages and file names.
     pub(super) fn label(&self) -> String {
         match self {
             Self::Debian { version, .. } => version.clone(),
@@ -183,11 +183,11 @@ fn extract(tarball: &Path, work: &Path) -> Result<()> {
         .arg(tarball)
         .arg("--directory")
         .arg(&into)
-        // xz uses one processor unless told.
+        // xz uses one processor by default.
         .env("XZ_DEFAULTS", "--threads=0");
     process::watch(&mut command, LIMIT, |line| step.detail(line))?;
     if !into.join("arch/arm64/Kconfig").is_file() {
-        return Err(UsageError(format!("{} holds no kernel source", tarball.display())).into());
+        return Err(UsageError(format!("{} is not a kernel source", tarball.display())).into());
     }
     Ok(())
 }

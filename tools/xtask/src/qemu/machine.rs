@@ -12,7 +12,7 @@ use payload::{INITRD_AT, KERNEL_AT};
 
 pub use payload::Payload;
 
-/// How the guest gets into memory and starts.
+/// How the guest is loaded and started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Start {
     /// QEMU loads the image by the Linux boot protocol.
@@ -77,7 +77,7 @@ impl Machine {
         let mut machine = Self::new(Start::Kernel(image.into()));
         machine.sbsa = true;
         machine.options = vec!["sbsa-ref".into()];
-        // Its display has a ROM that only a package for x86 holds.
+        // The ROM of its display is only in a package for x86.
         machine.devices = ["-global", "VGA.romfile="].map(String::from).into();
         machine
     }
@@ -137,21 +137,21 @@ impl Machine {
         self
     }
 
-    /// Sets the processor model, `cortex-a72` unless told.
+    /// Sets the processor model, by default `cortex-a72`.
     #[must_use]
     pub fn cpu(mut self, model: &str) -> Self {
         model.clone_into(&mut self.cpu);
         self
     }
 
-    /// Sets the size of memory in QEMU's words, `1G` unless told.
+    /// Sets the size of memory in the syntax of QEMU, by default `1G`.
     #[must_use]
     pub fn memory(mut self, size: &str) -> Self {
         size.clone_into(&mut self.memory);
         self
     }
 
-    /// Sets the number of processors, 1 unless told.
+    /// Sets the number of processors, by default 1.
     #[must_use]
     pub fn smp(mut self, processors: u32) -> Self {
         self.smp = processors;
@@ -171,28 +171,28 @@ impl Machine {
         self
     }
 
-    /// Adds words to `/chosen/bootargs`.
+    /// Adds parameters to `/chosen/bootargs`.
     #[must_use]
-    pub fn bootargs(mut self, words: &str) -> Self {
-        self.bootargs.push(words.into());
+    pub fn bootargs(mut self, parameters: &str) -> Self {
+        self.bootargs.push(parameters.into());
         self
     }
 
-    /// Asks the firmware for `section` on its console.
+    /// Makes the firmware print `section` on its console.
     #[must_use]
     pub fn section(self, section: Section) -> Self {
         match section.bootarg() {
-            Some(word) => self.bootargs(word),
+            Some(parameter) => self.bootargs(parameter),
             None => self,
         }
     }
 
-    /// Gives the firmware something to start.
+    /// Places a kernel for the firmware to start.
     ///
     /// # Panics
     ///
-    /// If a file of it for `sbsa-ref` cannot be looked at: its size has to be
-    /// told, since QEMU writes no nodes into that tree.
+    /// If the size of a file for `sbsa-ref` cannot be read. It is a parameter of
+    /// the firmware there, as QEMU adds no nodes to that device tree.
     #[must_use]
     pub fn payload(mut self, payload: Payload) -> Self {
         if !self.sbsa {
@@ -203,13 +203,13 @@ impl Machine {
         for ((file, what), at) in files.into_iter().zip(["kernel", "initrd"]).zip(SBSA_AT) {
             let Some(file) = file else { continue };
             let size = file.metadata().expect("the payload can be read").len();
-            let word = format!("warmbus.{what}={at:#x},{size}");
-            self = self.load(file, at).bootargs(&word);
+            let parameter = format!("warmbus.{what}={at:#x},{size}");
+            self = self.load(file, at).bootargs(&parameter);
         }
         self.bootargs(&payload.bootargs)
     }
 
-    /// Gives the console to the terminal, and with it QEMU's monitor, for
+    /// Attaches the console and QEMU's monitor to the terminal, for
     /// [`interact`](Self::interact).
     #[must_use]
     fn interactive(mut self) -> Self {
@@ -225,8 +225,8 @@ impl Machine {
         self
     }
 
-    /// The same with the tree that QEMU makes for this machine, changed or not,
-    /// which has the nodes of the payload in it: QEMU is not to add them again.
+    /// Starts with the device tree that QEMU makes for this machine, changed or
+    /// not. It has the nodes of the payload already, which QEMU must not add again.
     #[must_use]
     pub fn own_device_tree(mut self, file: &Path) -> Self {
         if let Some(payload) = self.payload.take() {
@@ -247,14 +247,14 @@ impl Machine {
         self
     }
 
-    /// Has QEMU record every access to configuration space.
+    /// Traces every access to configuration space.
     #[must_use]
     pub fn trace(mut self) -> Self {
         self.trace = true;
         self
     }
 
-    /// The same, with the time of each.
+    /// Traces every access with its time.
     #[must_use]
     pub fn trace_with_times(mut self) -> Self {
         self.time_stamps = true;
@@ -262,7 +262,7 @@ impl Machine {
     }
 
     /// Opens a QMP socket at `path`, and lets QEMU stay when the guest powers
-    /// off so that it can be asked.
+    /// off, for queries.
     #[must_use]
     pub fn qmp(mut self, path: &Path) -> Self {
         self.qmp = Some(path.into());
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_machine_is_the_one_that_the_peers_were_measured_on() {
+    fn the_default_machine_is_the_one_of_the_benchmark() {
         assert_eq!(
             line(&Machine::kernel(Path::new("k"))),
             "-M virt,gic-version=3 -cpu cortex-a72 -m 1G -smp 1 -nic none \

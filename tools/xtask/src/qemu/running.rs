@@ -149,14 +149,14 @@ impl Running {
         Ok(running)
     }
 
-    /// Lets the guest be silent for as long as `silence` instead of [`SILENCE`].
-    pub fn be_patient(&mut self, silence: Duration) {
+    /// Sets how long the guest may print nothing, instead of [`SILENCE`].
+    pub fn set_silence(&mut self, silence: Duration) {
         self.silence = silence;
     }
 
-    /// What the console says next: `None` once QEMU has ended, or the guest
-    /// has powered off in a machine that stays. Fails if the guest says nothing
-    /// for as long as [`SILENCE`], unless told otherwise, or if a section is cut off.
+    /// The next event of the console: `None` once QEMU has ended, or the guest
+    /// has powered off in a machine that stays. Fails if the guest prints nothing
+    /// for [`SILENCE`] or the time that was set, or if a section is cut off.
     pub fn event(&mut self) -> Result<Option<Event>> {
         let silent = Instant::now();
         let mut off = false;
@@ -164,8 +164,8 @@ impl Running {
             match self.console.recv_timeout(LOOK) {
                 Ok(line) => return Ok(Some(self.reader.push(&line)?)),
                 Err(RecvTimeoutError::Timeout) if !off => {
-                    // What it said just before is still to be read, hence one
-                    // more round.
+                    // Its last lines may not have been read yet, hence one more
+                    // iteration.
                     off = self
                         .qmp
                         .as_mut()
@@ -183,9 +183,8 @@ impl Running {
         }
     }
 
-    /// Hands all that the console says to `each`, up to the line that says
-    /// how the firmware ended, which is returned. Fails if that line does not
-    /// come.
+    /// Passes all events of the console to `each`, up to the result of the
+    /// firmware, which is returned. Fails if the console ends without it.
     pub fn result(&mut self, mut each: impl FnMut(Event) -> Result<()>) -> Result<Outcome> {
         while let Some(event) = self.event()? {
             if let Event::Result(outcome) = &event {
@@ -197,7 +196,7 @@ impl Running {
         }
         let Ended { log, .. } = self.end()?;
         if log.messages.is_empty() {
-            bail!("the firmware ended without saying how");
+            bail!("the firmware ended without a result");
         }
         bail!("QEMU ended: {}", log.messages.join("; "));
     }
@@ -220,7 +219,7 @@ impl Running {
     }
 
     /// Waits until the guest has powered off and QEMU has ended, and ends it
-    /// if that takes too long. A machine with a QMP socket is told to quit.
+    /// if that takes too long. A machine with a QMP socket receives `quit`.
     pub fn end(&mut self) -> Result<Ended> {
         if let Some(qmp) = &mut self.qmp {
             // It may have ended already, for example with an error.
@@ -272,7 +271,7 @@ mod tests {
     #[test]
     fn a_line_of_the_console_is_put_where_it_ended() {
         let access = "memory_region_ops_read cpu 0 mr 0x1 addr 0x0 value 0x8 size 2 name 'pcie-mmcfg-mmio'\n";
-        let say = |text: &str| -> String {
+        let print = |text: &str| -> String {
             let line = |byte| {
                 format!(
                     "memory_region_ops_write cpu 0 mr 0x1 addr 0x9000000 value {byte:#x} size 1 name 'pl011'\n"
@@ -280,7 +279,7 @@ mod tests {
             };
             text.bytes().map(line).collect()
         };
-        let text = [&say("a\r"), access, &say("\nb"), access, &say("c\n")].concat();
+        let text = [&print("a\r"), access, &print("\nb"), access, &print("c\n")].concat();
         let log = Log::read(text.as_bytes());
         assert_eq!(log.console, [(1, "a".to_owned()), (2, "bc".to_owned())]);
     }

@@ -8,13 +8,18 @@ use anyhow::{Context, Result};
 use super::Payload;
 use crate::{UsageError, setup};
 
-/// Where UEFI looks for a program on a volume that it was told nothing about.
+/// The default path of a program on a removable volume (UEFI 3.5.1.1).
 const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
-/// which is made: what an EFI system partition has to have. The command line
-/// of the payload and `words` are in the file with the command line.
-fn write_volume(volume: &Path, image: &Path, payload: Option<&Payload>, words: &str) -> Result<()> {
+/// which is created: the content of an EFI system partition. The file with the
+/// command line has that of the payload and `parameters`.
+fn write_volume(
+    volume: &Path,
+    image: &Path,
+    payload: Option<&Payload>,
+    parameters: &str,
+) -> Result<()> {
     let copy = |from: &Path, name: &str| {
         let to = volume.join(name);
         let made = to.parent().map_or(Ok(()), fs::create_dir_all);
@@ -30,7 +35,7 @@ fn write_volume(volume: &Path, image: &Path, payload: Option<&Payload>, words: &
         }
         line.push(payload.bootargs.as_str());
     }
-    line.push(words);
+    line.push(parameters);
     let file = volume.join("warmbus/cmdline.txt");
     fs::create_dir_all(volume.join("warmbus"))
         .and_then(|()| fs::write(&file, line.join(" ") + "\n"))
@@ -50,7 +55,7 @@ pub(super) fn prepare(
     directory: &Path,
     image: &Path,
     payload: Option<&Payload>,
-    words: &str,
+    parameters: &str,
 ) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -58,7 +63,7 @@ pub(super) fn prepare(
     let [_, empty] = setup::edk2_flash().ok_or_else(missing)?;
     let file = variables(directory);
     fs::copy(&empty, &file).with_context(|| format!("cannot write {}", file.display()))?;
-    write_volume(&volume(directory), image, payload, words)
+    write_volume(&volume(directory), image, payload, parameters)
 }
 
 /// The arguments for QEMU. The volume is on a disk that is not on PCI, so that

@@ -31,7 +31,7 @@ impl Machine {
                 &self.memory,
             ])
             .args(["-smp", &self.smp.to_string()])
-            // No default network card: only what the topology says is on PCIe.
+            // No default network card: only the devices of the topology are on PCIe.
             .args(["-nic", "none", "-display", "none"]);
         if self.interactive {
             command.args(["-serial", "mon:stdio"]);
