@@ -13,7 +13,7 @@ use warmbus_linux::detect;
 use warmbus_linux::image::{HEADER_SIZE, ImageError, ImageHeader};
 use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
-use warmbus_machine::Machine;
+use warmbus_machine::{Machine, Source};
 use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{ConfigAccess, VfScope};
@@ -22,7 +22,7 @@ use crate::decide::{Decision, Facts, KernelFacts, PciPolicy, decide};
 use crate::handover::{BuiltHandover, survey_facts};
 use crate::memory::BootMemory;
 use crate::memory_layout::{LayoutRequest, LayoutRequestError};
-use crate::options::Options;
+use crate::options::{KhoChoice, Options};
 use crate::phase::{Observer, Phase};
 use crate::pipeline::Captured;
 use crate::previous_boot::PreviousBoot;
@@ -99,7 +99,9 @@ impl<M: BootMemory> Loader<'_, M> {
         let facts = self.facts(&header, captured.as_deref());
         let (plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
         let kernel = run(observer, Phase::Unpack, || self.unpack(&plan))?;
-        let kernel_facts = run(observer, Phase::Detect, || self.kernel_facts(kernel))?;
+        let kernel_facts = run(observer, Phase::Detect, || {
+            self.kernel_facts(&facts, kernel)
+        })?;
         let mut result = match (decide(&facts, &kernel_facts, space), &mut captured) {
             (Decision::Handover(decision), Some(captured)) => {
                 if decision.probe_vf_routing {
@@ -123,7 +125,7 @@ impl<M: BootMemory> Loader<'_, M> {
         let mut tree = run(observer, Phase::Tree, || {
             self.write_tree(&plan, result.as_ref().ok())
         })?;
-        run(observer, Phase::Clean, || self.clean(&plan));
+        run(observer, Phase::Clean, || self.clean(&plan, result.is_ok()));
         if let Ok(built) = &result {
             let verified = run(observer, Phase::HandoverCheck, || {
                 built.verify(&plan, self.machine, self.previous, &self.memory)
@@ -178,12 +180,23 @@ impl<M: BootMemory> Loader<'_, M> {
         }
     }
 
-    fn kernel_facts(&self, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
+    /// What the kernel says of itself, as far as it matters: each of these
+    /// is a search through all of it.
+    fn kernel_facts(&self, facts: &Facts, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
         let image = self.memory.bytes(kernel)?;
+        let abi = match facts.requested {
+            KhoChoice::Auto => detect::detect(image),
+            KhoChoice::Off => Ok(None),
+            KhoChoice::Abi(abi) => Ok(Some(abi)),
+        };
+        let has_kho = matches!(abi, Ok(Some(_)));
         Ok(KernelFacts {
-            abi: detect::detect(image),
-            keeps_scratch_with_uefi: detect::keeps_scratch_with_uefi(image),
-            reads_vf_routing: detect::supports_pcsc_extension(image),
+            keeps_scratch_with_uefi: facts.source == Source::Acpi
+                && detect::keeps_scratch_with_uefi(image),
+            reads_vf_routing: has_kho
+                && facts.may_probe_vfs
+                && detect::supports_pcsc_extension(image),
+            abi,
         })
     }
 
@@ -258,9 +271,11 @@ impl<M: BootMemory> Loader<'_, M> {
         Ok(range)
     }
 
-    /// Cleans everything that Linux gets.
-    fn clean(&self, plan: &MemoryPlan) {
-        let pieces = [Some(plan.kernel), plan.initrd, Some(plan.tree), plan.arena];
+    /// Cleans everything that Linux gets; the space of the handover only where
+    /// there is one, as without one it may be no memory.
+    fn clean(&self, plan: &MemoryPlan, has_handover: bool) {
+        let arena = plan.arena.filter(|_| has_handover);
+        let pieces = [Some(plan.kernel), plan.initrd, Some(plan.tree), arena];
         for piece in pieces.into_iter().flatten() {
             self.memory.clean(piece);
         }

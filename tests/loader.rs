@@ -1,0 +1,547 @@
+//! A whole boot on the host: a simulated fabric goes through the pipeline, a
+//! kernel is loaded into memory that is not the machine's, and what Linux finds
+//! there is read by an independent reader.
+
+#[expect(dead_code, reason = "not every reader is needed here")]
+mod kho_reader;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use kho_reader::{Kernel, pcsc};
+use warmbus_boot::loader::{LoadError, LoadedLinux, Loader};
+use warmbus_boot::memory::{BootMemory, UsableMemory};
+use warmbus_boot::options::Options;
+use warmbus_boot::phase::{Observer, Phase};
+use warmbus_boot::pipeline::{Captured, Pipeline};
+use warmbus_boot::previous_boot::PreviousBoot;
+use warmbus_fdt::{DeviceTree, FdtWriter};
+use warmbus_linux::payload::{Module, Payload};
+use warmbus_machine::Machine;
+use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
+use warmbus_pci::HostBridge;
+use warmbus_pcie_sim::{Fabric, topologies};
+use warmbus_pcsc::ConfigCache;
+
+const MIB: u64 = 1 << 20;
+/// The memory of the machine, and what the firmware uses of it.
+const RAM: MemoryRange = MemoryRange::new(PhysAddr(0x4000_0000), 1024 * MIB);
+const FIRMWARE: MemoryRange = MemoryRange::new(PhysAddr(0x4020_0000), 2 * MIB);
+/// Where a loader has put kernel and initrd.
+const KERNEL: MemoryRange = MemoryRange::new(PhysAddr(0x4800_0000), MIB);
+const INITRD: MemoryRange = MemoryRange::new(PhysAddr(0x4a00_0000), 0x3000);
+
+/// Memory that stands for that of a machine.
+struct FakeMemory {
+    map: UsableMemory,
+    bytes: Vec<u8>,
+    cleaned: RefCell<RangeSet>,
+    written: RangeSet,
+    /// What was written first is damaged by what is written next.
+    damages: bool,
+    first: Option<MemoryRange>,
+}
+
+impl FakeMemory {
+    fn new(ram: MemoryRange) -> Self {
+        Self {
+            map: UsableMemory::new(RangeSet::from_iter([ram]), vec![FIRMWARE]),
+            bytes: vec![0; RAM.size as usize],
+            cleaned: RefCell::default(),
+            written: RangeSet::new(),
+            damages: false,
+            first: None,
+        }
+    }
+
+    fn slot(range: MemoryRange) -> std::ops::Range<usize> {
+        let start = (range.start.0 - RAM.start.0) as usize;
+        start..start + range.size as usize
+    }
+
+    fn load(&mut self, range: MemoryRange, bytes: &[u8]) {
+        self.bytes[Self::slot(range)][..bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+impl PhysMemory for FakeMemory {
+    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
+        self.map.check(range)?;
+        Ok(&self.bytes[Self::slot(range)])
+    }
+}
+
+impl BootMemory for FakeMemory {
+    fn map(&self) -> &UsableMemory {
+        &self.map
+    }
+
+    fn bytes_mut(&mut self, range: MemoryRange) -> Result<&mut [u8], NotMemory> {
+        self.map.check(range)?;
+        if let Some(first) = self.first.filter(|_| self.damages) {
+            self.bytes[Self::slot(first).start] ^= 0x10;
+        }
+        self.first.get_or_insert(range);
+        self.written.insert(range);
+        Ok(&mut self.bytes[Self::slot(range)])
+    }
+
+    fn source_and_target(
+        &mut self,
+        from: MemoryRange,
+        to: MemoryRange,
+    ) -> Result<(&[u8], &mut [u8]), NotMemory> {
+        self.map.check_copy(from, to)?;
+        self.written.insert(to);
+        let (source, target) = (Self::slot(from), Self::slot(to));
+        if source.start < target.start {
+            let (low, high) = self.bytes.split_at_mut(target.start);
+            Ok((&low[source], &mut high[..to.size as usize]))
+        } else {
+            let (low, high) = self.bytes.split_at_mut(source.start);
+            Ok((&high[..from.size as usize], &mut low[target]))
+        }
+    }
+
+    fn clean(&self, range: MemoryRange) {
+        self.map
+            .check(range)
+            .expect("only what was written is cleaned");
+        self.cleaned.borrow_mut().insert(range);
+    }
+}
+
+/// An Image with pages of 4 KiB that has `texts` in it, each between two NULs.
+fn kernel(texts: &[&str]) -> Vec<u8> {
+    let mut image = vec![0; 0x4000];
+    image[16..24].copy_from_slice(&(4 * MIB).to_le_bytes());
+    image[24] = 0b1010;
+    image[56..60].copy_from_slice(b"ARM\x64");
+    for (text, slot) in texts.iter().zip(image[0x1001..].chunks_mut(0x100)) {
+        slot[..text.len()].copy_from_slice(text.as_bytes());
+    }
+    image
+}
+
+const READS_ROUTING: &str = "warmbus,version";
+
+/// The tree of the machine, without what is on PCI.
+fn tree(ram: MemoryRange) -> Vec<u8> {
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    tree.property_u32("#address-cells", 2);
+    tree.property_u32("#size-cells", 2);
+    tree.begin_node("chosen");
+    tree.property_string("bootargs", "console=ttyAMA0");
+    tree.end_node();
+    tree.begin_node("memory@40000000");
+    tree.property_string("device_type", "memory");
+    let reg = [ram.start.0, ram.size].map(u64::to_be_bytes);
+    tree.property("reg", reg.as_flattened());
+    tree.end_node();
+    tree.end_node();
+    tree.finish().expect("it is small")
+}
+
+/// Records which phases were run.
+#[derive(Default)]
+struct Phases(Vec<Phase>);
+
+impl Observer<Fabric> for Phases {
+    fn phase_begins(&mut self, phase: Phase, _: Option<&ConfigCache<Fabric>>) {
+        self.0.push(phase);
+    }
+}
+
+/// A boot: what is different from case to case.
+struct Boot {
+    fabric: Fabric,
+    texts: Vec<&'static str>,
+    options: Options,
+    /// Host bridges that the machine has and the pipeline does not see.
+    unusable_host_bridges: usize,
+    change_host: fn(&mut HostBridge),
+    /// The memory that the tree names.
+    ram: MemoryRange,
+    memory: FakeMemory,
+    previous: PreviousBoot,
+    /// The pipeline does not run.
+    is_second_start: bool,
+}
+
+/// What a boot ended in.
+struct Booted {
+    linux: LoadedLinux,
+    captured: Option<Captured<Fabric>>,
+    memory: FakeMemory,
+    phases: Vec<Phase>,
+}
+
+impl Boot {
+    fn new(fabric: Fabric, texts: &[&'static str]) -> Self {
+        Self {
+            fabric,
+            texts: texts.to_vec(),
+            options: Options::default(),
+            unusable_host_bridges: 0,
+            change_host: |_| {},
+            ram: RAM,
+            memory: FakeMemory::new(RAM),
+            previous: PreviousBoot::default(),
+            is_second_start: false,
+        }
+    }
+
+    fn try_run(mut self) -> Result<Booted, LoadError> {
+        let tree = tree(self.ram);
+        let mut machine = Machine::from_device_tree(&tree).expect("it is a machine");
+        machine.hosts = self.fabric.host_bridges();
+        machine.hosts.iter_mut().for_each(self.change_host);
+        machine.unusable_host_bridges = self.unusable_host_bridges;
+        self.memory.load(KERNEL, &kernel(&self.texts));
+        self.memory.load(INITRD, b"070701 and so on");
+        let module = |range| Module {
+            range,
+            bootargs: None,
+        };
+        let payload = Payload {
+            kernel: Some(module(KERNEL)),
+            ramdisk: Some(module(INITRD)),
+            ..Payload::default()
+        };
+        let mut clock = self.fabric.clock();
+        let mut phases = Phases::default();
+        let mut captured = (!self.is_second_start).then(|| {
+            let pipeline = Pipeline::from_options(&self.options);
+            pipeline.run(&machine.hosts, self.fabric, &mut clock, &mut phases)
+        });
+        let mut loader = Loader {
+            machine: &machine,
+            options: &self.options,
+            tree: &tree,
+            payload: &payload,
+            kernel: module(KERNEL),
+            memory: self.memory,
+            previous: &self.previous,
+            generation: 0x1234,
+        };
+        let linux = loader.load(captured.as_mut(), &mut clock, &mut phases)?;
+        Ok(Booted {
+            linux,
+            captured,
+            memory: loader.memory,
+            phases: phases.0,
+        })
+    }
+
+    fn run(self) -> Booted {
+        self.try_run().expect("Linux is loaded")
+    }
+}
+
+impl Booted {
+    /// The tree that Linux gets.
+    fn tree(&self) -> &[u8] {
+        self.memory.bytes(self.linux.tree).expect("it is memory")
+    }
+
+    fn chosen(&self, property: &str) -> Option<&[u8]> {
+        let tree = DeviceTree::new(self.tree()).expect("Linux can read it");
+        let found = tree.root_child_property("chosen", property);
+        found.expect("Linux can read it")
+    }
+
+    fn is_probe_only(&self) -> bool {
+        self.chosen("linux,pci-probe-only").is_some()
+    }
+
+    /// What every boot must keep to: Linux is where it says, what was written
+    /// is clean, and nothing else was touched.
+    fn assert_loaded(&self) {
+        let start = MemoryRange::new(PhysAddr(self.linux.entry), 64);
+        let header = self.memory.bytes(start).expect("it is memory");
+        assert_eq!(header[56..60], *b"ARM\x64");
+        let payload = Payload::find(self.tree()).expect("Linux can read it");
+        let initrd = payload.ramdisk.expect("Linux gets its initrd").range;
+        assert_eq!(initrd.size, INITRD.size);
+        let initrd = self.memory.bytes(initrd).expect("it is memory");
+        assert!(initrd.starts_with(b"070701"));
+        let cleaned = self.memory.cleaned.borrow();
+        for range in &self.memory.written {
+            assert!(cleaned.contains_range(*range), "{range} is not clean");
+            for loaded in [KERNEL, INITRD, FIRMWARE] {
+                assert!(!range.overlaps(loaded), "{range} overlaps {loaded}");
+            }
+        }
+    }
+
+    /// Fails unless Linux starts as without Warmbus, for `reason`.
+    #[track_caller]
+    fn assert_without_cache(&self, reason: &str) {
+        self.assert_loaded();
+        let found = self.linux.without_cache.as_deref();
+        let found = found.expect("nothing is handed over");
+        assert!(found.contains(reason), "{found}");
+        for property in ["linux,kho-fdt", "linux,kho-scratch", "linux,pci-probe-only"] {
+            assert_eq!(self.chosen(property), None, "{property}");
+        }
+    }
+
+    /// The functions that a kernel which reads version `string` finds in the
+    /// handover, each with the bytes that it would read from memory.
+    #[track_caller]
+    fn assert_handed_over(&self, string: &'static str) -> BTreeSet<pcsc::Address> {
+        self.assert_handed_over_with(string, None)
+    }
+
+    /// The same where a previous kernel has preserved memory in `preserved`.
+    #[track_caller]
+    fn assert_handed_over_with(
+        &self,
+        string: &'static str,
+        preserved: Option<MemoryRange>,
+    ) -> BTreeSet<pcsc::Address> {
+        self.assert_loaded();
+        assert_eq!(self.linux.without_cache, None);
+        let captured = self.captured.as_ref().expect("it was captured");
+        let payload = Payload::find(self.tree()).expect("Linux can read it");
+        let (root, scratch) = payload.handover.expect("Linux is told where it is");
+        // What is new is in the arena, which was written in one piece; what
+        // goes on is near it.
+        let arena = self.memory.first.expect("it was written");
+        let start = arena
+            .start
+            .0
+            .min(preserved.map_or(u64::MAX, |range| range.start.0));
+        let end = arena.end().max(preserved.map_or(0, MemoryRange::end));
+        let range = MemoryRange::from_bounds(start, end);
+        let mut window = TestMemory::new(range.start, range.size as usize);
+        let bytes = self.memory.bytes(range).expect("it is memory");
+        warmbus_memory::PhysMemoryWrite::write(&mut window, range.start, bytes);
+        let pair = |range: MemoryRange| (range.start.0, range.size);
+        let received = Kernel::readers(string, 12)[0]
+            .receive(&window, pair(root), pair(scratch))
+            .expect("Linux takes it");
+        assert!(!received.scratch.is_empty());
+        for &(start, size) in &received.scratch {
+            let area = MemoryRange::new(PhysAddr(start), size);
+            assert!(RAM.contains(area) && !area.overlaps(arena), "{area}");
+        }
+        let later = received.under_pressure(pair(scratch));
+        let (at, size) = received.subtree("pcsc").expect("it is there");
+        let tree = later.get(PhysAddr(at), size as usize).expect("it is kept");
+        let restored = pcsc::consume(&later, tree).expect("it can be read");
+        for (function, block) in captured.config.blocks() {
+            let address = (
+                function.segment(),
+                function.bus(),
+                function.device(),
+                function.function(),
+            );
+            let Some((_, found)) = restored.get(&address) else {
+                assert!(block.virtual_function().is_some(), "{function} is missing");
+                continue;
+            };
+            assert_eq!(found.data[..block.data().len()], *block.data());
+        }
+        restored.into_keys().collect()
+    }
+}
+
+#[test]
+fn a_cache_is_handed_over_and_linux_keeps_what_was_assigned() {
+    for (version, fabric) in [
+        ("kho-v1", topologies::small()),
+        ("kho-v3", topologies::switch()),
+        ("kho-v4", topologies::small()),
+    ] {
+        let functions = fabric.nodes().count();
+        let booted = Boot::new(fabric, &[version]).run();
+        assert_eq!(booted.assert_handed_over(version).len(), functions);
+        assert!(booted.is_probe_only());
+        assert!(
+            booted
+                .linux
+                .description
+                .contains("keeps all bus numbers and BARs")
+        );
+        assert_eq!(
+            booted.phases,
+            [
+                Phase::Enumerate,
+                Phase::Assign,
+                Phase::Capture,
+                Phase::Verify,
+                Phase::Plan,
+                Phase::Unpack,
+                Phase::Detect,
+                Phase::Build,
+                Phase::Tree,
+                Phase::Clean,
+                Phase::HandoverCheck,
+            ]
+        );
+    }
+}
+
+#[test]
+fn linux_assigns_again_where_a_host_bridge_is_not_known() {
+    let boot = |version| {
+        let mut boot = Boot::new(topologies::small(), &[version]);
+        boot.unusable_host_bridges = 1;
+        boot.run()
+    };
+    let booted = boot("kho-v1");
+    booted.assert_handed_over("kho-v1");
+    assert!(!booted.is_probe_only());
+    assert!(
+        booted
+            .linux
+            .description
+            .contains("assigns again: 1 host bridges")
+    );
+    boot("kho-v4").assert_without_cache("1 host bridges are excluded");
+}
+
+#[test]
+fn what_linux_resets_is_not_handed_over() {
+    let mut boot = Boot::new(topologies::small(), &["kho-v1"]);
+    boot.change_host = |host| host.kept = false;
+    boot.run()
+        .assert_without_cache("Linux resets every function");
+}
+
+#[test]
+fn a_kernel_without_a_handover_or_with_an_unknown_one_starts_without_the_cache() {
+    let booted = Boot::new(topologies::small(), &[]).run();
+    booted.assert_without_cache("no Kexec HandOver");
+    let booted = Boot::new(topologies::small(), &["kho-v9"]).run();
+    booted.assert_without_cache("kho-v9");
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.options = Options::from_bootargs("warmbus.kho=off");
+    boot.run().assert_without_cache("warmbus.kho=off");
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.is_second_start = true;
+    boot.run().assert_without_cache("no function was captured");
+}
+
+#[test]
+fn a_machine_without_space_for_a_handover_starts_linux_without_it() {
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.ram = MemoryRange::new(RAM.start, 192 * MIB);
+    let small = boot.ram;
+    boot.memory = FakeMemory::new(small);
+    let booted = boot.run();
+    booted.assert_without_cache("of scratch memory");
+    assert!(small.contains(booted.linux.tree));
+}
+
+#[test]
+fn memory_that_is_not_mapped_costs_the_handover_only() {
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    // The arena is at the end of memory, and the tree not in one piece with it.
+    let booted = Boot::new(topologies::small(), &["kho-v4"]).run();
+    let arena = booted.memory.first.expect("it was written");
+    assert!(!arena.overlaps(booted.linux.tree));
+    let mapped = RangeSet::from_iter([RAM]).without([arena]);
+    boot.memory.map = UsableMemory::new(mapped, vec![FIRMWARE]);
+    boot.run().assert_without_cache("is not all memory");
+}
+
+#[test]
+fn routing_is_probed_for_a_kernel_that_reads_it() {
+    let boot = |texts, bootargs| {
+        let mut boot = Boot::new(topologies::sriov(1, 8), texts);
+        boot.options = Options::from_bootargs(bootargs);
+        let booted = boot.run();
+        booted.assert_handed_over("kho-v4");
+        booted.phases.contains(&Phase::VfRouting)
+    };
+    assert!(boot(&["kho-v4", READS_ROUTING], ""));
+    assert!(!boot(&["kho-v4"], ""));
+    assert!(!boot(&["kho-v4", READS_ROUTING], "warmbus.vfs=off"));
+    // A version that the command line names is the word of the user.
+    assert!(boot(&["kho-v1", READS_ROUTING], "warmbus.kho=v4"));
+}
+
+#[test]
+fn a_handover_that_is_damaged_is_taken_back() {
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.memory.damages = true;
+    let booted = boot.run();
+    assert!(booted.phases.contains(&Phase::HandoverCheck));
+    booted.assert_without_cache("");
+}
+
+#[test]
+fn a_kernel_in_memory_that_is_in_use_is_an_error() {
+    let mut boot = Boot::new(topologies::small(), &[]);
+    boot.memory.map.reserve(KERNEL);
+    let Err(LoadError::Memory(error)) = boot.try_run() else {
+        panic!("a kernel in memory that is in use is loaded");
+    };
+    assert_eq!(error, NotMemory { range: KERNEL });
+}
+
+#[test]
+fn a_handover_passes_on_what_the_previous_one_preserved() {
+    let first = Boot::new(topologies::small(), &["kho-v4"]).run();
+    first.assert_handed_over("kho-v4");
+    let payload = Payload::find(first.tree()).expect("Linux can read it");
+    let arena = first.memory.first.expect("it was written");
+    let before = first.memory.bytes(arena).expect("it is memory").to_vec();
+
+    let mut second = Boot::new(topologies::small(), &["kho-v4"]);
+    second.memory.bytes.clone_from(&first.memory.bytes);
+    let ram = RangeSet::from_iter([RAM]);
+    let mut previous =
+        PreviousBoot::reserve_all_but_scratch(payload.handover, &ram, &second.memory);
+    let (_, scratch) = payload.handover.expect("Linux is told where it is");
+    assert!(previous.reserved.contains_range(arena));
+    assert!(previous.reserved.contains_range(scratch));
+    assert!(previous.reserved.total() < RAM.size);
+    let all_but_scratch = previous.reserved.total();
+    previous.parse(&second.memory, 1 << 20);
+    let parsed = previous.parsed().expect("it can be read").clone();
+    assert!(previous.reserved.total() < all_but_scratch);
+    second.previous = previous;
+    let second = second.run();
+    second.assert_handed_over_with("kho-v4", Some(arena));
+    assert!(second.linux.description.contains("inherited"));
+    // Nothing that Linux may still read was written to.
+    for range in &second.memory.written {
+        for reserved in &parsed.held {
+            assert!(!range.overlaps(*reserved), "{range} overlaps {reserved}");
+        }
+    }
+    let root_page = MemoryRange::new(arena.start, 0x1000);
+    assert_eq!(
+        second.memory.bytes(root_page).expect("it is memory"),
+        &before[..0x1000]
+    );
+    // Scratch memory stays where it was.
+    let payload = Payload::find(second.tree()).expect("Linux can read it");
+    let (_, array) = payload.handover.expect("Linux is told where it is");
+    let areas = warmbus_kho::scratch_areas(&second.memory, array).expect("it can be read");
+    assert_eq!(areas, parsed.scratch);
+}
+
+#[test]
+fn a_previous_handover_with_too_little_heap_to_read_it_is_passed_on() {
+    let first = Boot::new(topologies::small(), &["kho-v4"]).run();
+    let payload = Payload::find(first.tree()).expect("Linux can read it");
+    let mut second = Boot::new(topologies::small(), &["kho-v4"]);
+    second.memory.bytes.clone_from(&first.memory.bytes);
+    let ram = RangeSet::from_iter([RAM]);
+    let mut previous =
+        PreviousBoot::reserve_all_but_scratch(payload.handover, &ram, &second.memory);
+    let reserved = previous.reserved.clone();
+    previous.parse(&second.memory, 0);
+    assert!(previous.parsed().is_none() && previous.handover.is_some());
+    assert_eq!(
+        previous.reserved, reserved,
+        "all but scratch stays reserved"
+    );
+    second.previous = previous;
+    second.run().assert_without_cache("is passed on instead");
+}
