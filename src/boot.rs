@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use core::error::Error;
 
 use log::{LevelFilter, info, warn};
-use warmbus_boot::board::Completed;
 use warmbus_boot::decide::{preserves_config, recovers};
+use warmbus_boot::fdt_additions;
 use warmbus_boot::hosts::open_hosts;
 use warmbus_boot::loader::{LoadedLinux, Loader};
 use warmbus_boot::measured_access::MeasuredAccess;
@@ -13,6 +13,7 @@ use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::recorder::Recorder;
 use warmbus_linux::payload::{Payload, PayloadError};
+use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 use warmbus_machine::{EarlyDevices, Machine, MachineError};
 use warmbus_memory::{MemoryRange, PhysMemory as _};
 use warmbus_pci::HostBridgeAccess;
@@ -108,7 +109,7 @@ fn boot_from_device_tree(
 ) -> Result<BootResult, BootError> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let bytes = unsafe { tree.bytes() };
-    let completed = Completed::new(bytes);
+    let completed = fdt_additions::complete(bytes);
     let bytes = completed.tree.as_deref().unwrap_or(bytes);
 
     // Console and PSCI come first, so that all that follows can fail with a
@@ -120,7 +121,7 @@ fn boot_from_device_tree(
     logger::start(timer, LevelFilter::Info);
 
     let machine = Machine::from_device_tree(bytes)?;
-    let mut options = completed.options(&machine.bootargs);
+    let mut options = fdt_additions::options(&completed, &machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
     let payload = match Payload::find(bytes) {
@@ -176,7 +177,7 @@ fn boot_from_uefi(
     let inputs = BootInputs {
         machine: &handoff.machine,
         options: &options,
-        completed: &Completed::default(),
+        completed: &FdtWithBoardOverlay::default(),
         tree: &tree,
         description: None,
     };
@@ -187,7 +188,7 @@ fn boot_from_uefi(
 struct BootInputs<'a> {
     machine: &'a Machine,
     options: &'a Options,
-    completed: &'a Completed,
+    completed: &'a FdtWithBoardOverlay,
     /// The tree that Linux gets, with additions.
     tree: &'a [u8],
     /// The memory that holds the description.

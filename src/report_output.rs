@@ -3,13 +3,13 @@
 use core::fmt;
 
 use log::{debug, info, warn};
-use warmbus_boot::board::Completed;
 use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::Captured;
 use warmbus_boot::recorder::Recorder;
 use warmbus_boot::report::console::Section;
 use warmbus_boot::report::{self, Report, ReportInput};
 use warmbus_machine::Machine;
+use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 
 use crate::arch::mmu;
 use crate::arch::timer::Timer;
@@ -23,7 +23,7 @@ use crate::parallel_capture::SecondaryCores;
 pub(crate) fn print_banner(
     machine: &Machine,
     options: &Options,
-    completed: &Completed,
+    completed: &FdtWithBoardOverlay,
     image: &Image,
 ) {
     info!(

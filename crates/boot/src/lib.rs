@@ -4,9 +4,9 @@
 
 extern crate alloc;
 
-pub mod board;
 pub mod capture;
 pub mod decide;
+pub mod fdt_additions;
 pub mod handover;
 pub mod heap_region;
 pub mod hosts;

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod acpi;
 mod bindings;
+pub mod board_overlay;
 mod bridges;
 mod cells;
 mod early_devices;

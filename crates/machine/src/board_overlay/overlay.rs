@@ -1,7 +1,7 @@
-//! A device tree with what another one adds to it.
+//! Adding the nodes and properties of one device tree to another.
 //!
-//! Only what is missing is added: the nodes and properties of a tree stay as
-//! they are, byte for byte.
+//! Only nodes and properties that are missing are added: those that a tree has
+//! stay as they are, byte for byte.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -9,7 +9,7 @@ use core::ops::Range;
 use warmbus_fdt::{FdtError, RawTree, Token, is_chosen, write};
 use warmbus_memory::bytes::be_u32;
 
-/// Why a tree cannot be completed.
+/// Why an overlay cannot be added to a tree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OverlayError {
@@ -29,7 +29,7 @@ pub enum OverlayError {
 ///
 /// Cells of `additions` from the first label on name its own nodes. Where
 /// `tree` has such a node with a phandle of its own, that one is meant.
-pub fn complete(tree: &[u8], additions: &[u8]) -> Result<Vec<u8>, OverlayError> {
+pub fn apply_overlay(tree: &[u8], additions: &[u8]) -> Result<Vec<u8>, OverlayError> {
     let (tree, additions) = (RawTree::new(tree)?, RawTree::new(additions)?);
     let mut merge = Merge {
         tree,

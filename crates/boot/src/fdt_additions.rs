@@ -1,0 +1,73 @@
+//! The boot tree, with the nodes of its board and those that the command line
+//! names.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use warmbus_fdt::FdtWriter;
+use warmbus_linux::payload::Payload;
+use warmbus_machine::board_overlay::FdtWithBoardOverlay;
+use warmbus_memory::MemoryRange;
+
+use crate::options::Options;
+
+/// Adds to `tree` the nodes of its board, and modules for the files that
+/// `warmbus.kernel=` and `warmbus.initrd=` name. Where that fails, the tree
+/// stays as it is, with a warning.
+#[must_use]
+pub fn complete(tree: &[u8]) -> FdtWithBoardOverlay {
+    let mut completed = FdtWithBoardOverlay::new(tree);
+    if let Some(modules) = module_nodes(&named_modules(tree)) {
+        completed.add(tree, &modules, "what the command line names");
+    }
+    completed
+}
+
+/// The options of the board of `tree`, overridden by those of the command line
+/// `bootargs`.
+#[must_use]
+pub fn options(tree: &FdtWithBoardOverlay, bootargs: &str) -> Options {
+    let board = tree.board.map_or("", |board| board.options);
+    Options::from_bootargs(&format!("{board} {bootargs}"))
+}
+
+/// The files that the command line of `tree` names and no node does: the kind
+/// of module of the "Multiboot on Arm" binding, and the range.
+fn named_modules(tree: &[u8]) -> Vec<(&'static str, MemoryRange)> {
+    // After a kexec they are the files that the previous kernel was started
+    // from.
+    let payload = match Payload::find(tree) {
+        Ok(payload) if !payload.from_kexec => payload,
+        _ => return Vec::new(),
+    };
+    let line = core::str::from_utf8(payload.bootargs.unwrap_or_default()).unwrap_or_default();
+    let options = Options::from_bootargs(line);
+    let kernel = options.kernel.filter(|_| payload.kernel.is_none());
+    let initrd = options.initrd.filter(|_| payload.ramdisk.is_none());
+    let kernel = kernel.map(|region| ("multiboot,kernel", region));
+    let initrd = initrd.map(|region| ("multiboot,ramdisk", region));
+    kernel.into_iter().chain(initrd).collect()
+}
+
+/// A tree with nothing but the nodes of `modules`.
+fn module_nodes(modules: &[(&'static str, MemoryRange)]) -> Option<Vec<u8>> {
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    tree.begin_node("chosen");
+    tree.property_u32("#address-cells", 2);
+    tree.property_u32("#size-cells", 2);
+    for (kind, range) in modules {
+        tree.begin_node(&format!("module@{:x}", range.start.0));
+        tree.property_strings("compatible", &[kind, "multiboot,module"]);
+        let reg = [range.start.0, range.size].map(u64::to_be_bytes);
+        tree.property("reg", reg.as_flattened());
+        tree.end_node();
+    }
+    tree.end_node();
+    tree.end_node();
+    // All that varies are numbers, with which nothing can go wrong.
+    tree.finish().ok().filter(|_| !modules.is_empty())
+}
+
+#[cfg(test)]
+mod tests;
