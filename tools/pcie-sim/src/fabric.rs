@@ -254,7 +254,7 @@ impl Fabric {
         self.nodes[node.0].model.space.poke(offset, width, value);
     }
 
-    /// Drops the link below `port` now, for ever.
+    /// Takes the link below `port` down now, permanently.
     pub fn drop_link(&mut self, port: NodeId) {
         let now = self.clock.time();
         self.nodes[port.0].model.link.drops_at = now;

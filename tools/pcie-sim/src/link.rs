@@ -7,13 +7,13 @@ pub(crate) struct Link {
     pub(crate) present: bool,
     /// The link is down before this time.
     pub(crate) up_from: u64,
-    /// The link drops at this time, for ever.
+    /// The link goes down at this time, permanently.
     pub(crate) drops_at: u64,
     /// Link Training reads 1 before this time.
     pub(crate) training_until: u64,
     /// Nanoseconds that training takes.
     pub(crate) training_time: u64,
-    /// Whether software has been told of the drop.
+    /// Whether software has been notified of it.
     pub(crate) drop_seen: bool,
 }
 

@@ -364,7 +364,7 @@ impl FunctionModel {
         self.faults.iter_mut().find_map(strikes)
     }
 
-    /// Whether a fault has taken the function away for good.
+    /// Whether a fault has removed the function permanently.
     pub(crate) fn is_gone(&self, now: u64) -> bool {
         self.faults.iter().any(|fault| match fault {
             Fault::Vanishes { accesses } => self.accesses >= *accesses,

@@ -217,7 +217,7 @@ impl Fabric {
 
     /// The addresses that reach each function by the bus numbers that the
     /// bridges have now, in ascending order. Of a function that answers at
-    /// several only its own; VFs are left out.
+    /// several only its own; VFs are excluded.
     pub fn reachable(&self) -> BTreeMap<Sbdf, NodeId> {
         let mut found = BTreeMap::new();
         // Finding the way lets due changes happen: not to this fabric.

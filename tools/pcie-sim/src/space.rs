@@ -27,7 +27,7 @@ pub(crate) struct Register {
     pub(crate) live: bool,
 }
 
-/// The kinds of reset that registers tell apart.
+/// The kinds of reset that registers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
     /// Conventional reset: hot reset, secondary bus reset, link down.

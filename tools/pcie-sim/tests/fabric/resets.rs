@@ -62,7 +62,7 @@ fn a_root_complex_that_repeats_holds_the_access_until_the_function_is_ready() {
         .set_rrs_handling(RrsHandling::Repeat(2 * SECOND));
     assert_eq!(bench.r32(F, 0), ids(7));
     assert_eq!(bench.fabric.clock().time(), SECOND);
-    // A function that is never ready does not hold it for ever.
+    // A function that is never ready does not block it.
     let mut bench = slow(u64::MAX, ExpressModel::new(PortType::RootPort));
     bench.fabric.set_rrs_handling(RrsHandling::Repeat(SECOND));
     assert_eq!(bench.r32(F, 0), ABSENT);

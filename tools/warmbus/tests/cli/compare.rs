@@ -70,10 +70,10 @@ fn a_console_with_a_dump_and_a_report_is_as_good_as_the_two_files() {
         warmbus(&["lspci", &console]).ended(0).out,
         warmbus(&["lspci", &dump]).ended(0).out
     );
-    let told = warmbus(&["inspect", &console]).ended(0).out;
-    assert_eq!(told, warmbus(&["inspect", &report]).ended(0).out);
+    let printed = warmbus(&["inspect", &console]).ended(0).out;
+    assert_eq!(printed, warmbus(&["inspect", &report]).ended(0).out);
     for function in machine.captured.topology.functions() {
-        assert!(told.contains(&function.sbdf.to_string()), "{told}");
+        assert!(printed.contains(&function.sbdf.to_string()), "{printed}");
     }
     warmbus(&["diff", &console, &dump]).ended(0);
 }

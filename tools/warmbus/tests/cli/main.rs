@@ -1,5 +1,5 @@
 //! The command `warmbus` on captures of a simulated fabric, and on a boot that
-//! QEMU recorded. What is right is told by the fabric, by `lspci` and by
+//! QEMU recorded. The oracles are the fabric, `lspci` and
 //! traces whose outcome was worked out by hand.
 
 mod calls;

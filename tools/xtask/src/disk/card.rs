@@ -23,7 +23,7 @@ const FAT32_LBA: u8 = 0x0c;
 const ACTIVE: u8 = 0x80;
 /// Where a sector is that has no cylinder, head and sector.
 const BEYOND: [u8; 3] = [0xfe, 0xff, 0xff];
-/// Tells disks apart; U-Boot does not look at it.
+/// Identifies the disk; U-Boot does not read it.
 const SIGNATURE: [u8; 4] = *b"WARM";
 
 /// Writes a disk with `files` to `output` and returns its size in bytes.
