@@ -406,7 +406,7 @@ fn linux_assigns_again_where_a_host_bridge_is_not_known() {
 #[test]
 fn what_linux_resets_is_not_handed_over() {
     let mut boot = Boot::new(topologies::small(), &["kho-v1"]);
-    boot.change_host = |host| host.kept = false;
+    boot.change_host = |host| host.survives_linux_driver = false;
     boot.run()
         .assert_without_cache("Linux resets every function");
 }

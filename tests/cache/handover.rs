@@ -37,7 +37,7 @@ fn masks_foretell_what_the_hardware_returns_after_a_write_of_ones() {
         foretold.sort_by_key(|(function, ..)| core::cmp::Reverse(*function));
         let hardware = config.access_mut();
         for (function, offset, value, after) in foretold {
-            let at = ConfigOffset::new(offset);
+            let at = ConfigOffset::wrapping(offset);
             hardware.write(function, at, Width::Dword, u32::MAX);
             let found = hardware.read(function, at, Width::Dword);
             hardware.write(function, at, Width::Dword, value);
@@ -60,7 +60,7 @@ fn every_capability_is_where_the_handover_says() {
             .collect();
         assert!(said.len() > topology.functions().len());
         for (function, capability) in said {
-            let at = ConfigOffset::new(capability.offset);
+            let at = ConfigOffset::wrapping(capability.offset);
             let header = config.access_mut().read(function, at, Width::Dword);
             if capability.offset < 0x100 {
                 assert_eq!(header & 0xff, u32::from(capability.id));
@@ -103,7 +103,7 @@ fn what_has_no_address_or_no_bus_makes_an_assignment_incomplete() {
     assert!(little_memory.is_some());
     let few_buses = gap(topologies::small(), |host| host.buses.last = 1);
     assert!(few_buses.unwrap().contains("no bus number"));
-    let preserved = gap(topologies::small(), |host| host.preserve = true);
+    let preserved = gap(topologies::small(), |host| host.preserve_config = true);
     assert!(preserved.is_some());
 }
 

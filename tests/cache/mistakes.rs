@@ -84,11 +84,11 @@ trait Machine: ConfigAccess {
     fn hardware(&mut self) -> &mut Fabric;
 
     fn get(&mut self, function: Sbdf, offset: u16, width: Width) -> u32 {
-        self.read(function, ConfigOffset::new(offset), width)
+        self.read(function, ConfigOffset::wrapping(offset), width)
     }
 
     fn set(&mut self, function: Sbdf, offset: u16, width: Width, value: u32) {
-        self.write(function, ConfigOffset::new(offset), width, value);
+        self.write(function, ConfigOffset::wrapping(offset), width, value);
     }
 
     /// Lets time pass.
@@ -328,7 +328,7 @@ fn a_restore_that_writes_only_what_differs_brings_bars_back() {
         }
         machine
             .hardware()
-            .read(ENDPOINT, ConfigOffset::new(BAR0), Width::Dword)
+            .read(ENDPOINT, ConfigOffset::wrapping(BAR0), Width::Dword)
     });
 }
 
@@ -391,7 +391,7 @@ struct Slow {
     came: Rc<Cell<bool>>,
 }
 
-const CACHE_LINE: ConfigOffset = ConfigOffset::new(0x0c);
+const CACHE_LINE: ConfigOffset = ConfigOffset::wrapping(0x0c);
 const WRITTEN: u32 = 0x10;
 
 impl ConfigAccess for Slow {

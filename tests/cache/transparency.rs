@@ -129,7 +129,7 @@ impl Access {
         let dwords = if self.decisive { &of.decisive } else { &of.all };
         let lane = self.lane & !(self.width.bytes() - 1);
         let offset = self.register.get(dwords) + lane;
-        (of.function, ConfigOffset::new(offset))
+        (of.function, ConfigOffset::wrapping(offset))
     }
 }
 
@@ -146,7 +146,7 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
         .collect();
     let hits = cached.statistics().hits;
     for of in &registers {
-        for offset in of.all.iter().copied().map(ConfigOffset::new) {
+        for offset in of.all.iter().copied().map(ConfigOffset::wrapping) {
             cached.read(of.function, offset, Width::Dword);
         }
     }
@@ -176,8 +176,8 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
     }
     // Then everything that is still served.
     for function in topology.functions().iter().map(|function| function.sbdf) {
-        for offset in (0..0x1000).step_by(4).map(ConfigOffset::new) {
-            let mut bytes = (offset.get()..offset.get() + 4).map(ConfigOffset::new);
+        for offset in (0..0x1000).step_by(4).map(ConfigOffset::wrapping) {
+            let mut bytes = (offset.get()..offset.get() + 4).map(ConfigOffset::wrapping);
             let block = cached.block(function);
             if !block.is_some_and(|block| bytes.any(|byte| block.is_cached(byte))) {
                 continue;
@@ -192,7 +192,7 @@ fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
 
 #[test]
 fn a_write_to_a_function_that_was_never_walked_is_seen() {
-    const CACHE_LINE_SIZE: ConfigOffset = ConfigOffset::new(0x0c);
+    const CACHE_LINE_SIZE: ConfigOffset = ConfigOffset::wrapping(0x0c);
     let mut cached = ConfigCache::new(topologies::small());
     let function = Sbdf::from_devfn(0, 0, 8);
     cached.probe(function);
@@ -203,7 +203,7 @@ fn a_write_to_a_function_that_was_never_walked_is_seen() {
 
 #[test]
 fn bus_numbers_may_be_written_in_parts_that_are_no_range_between() {
-    const BUS_NUMBERS: ConfigOffset = ConfigOffset::new(0x18);
+    const BUS_NUMBERS: ConfigOffset = ConfigOffset::wrapping(0x18);
     let (mut cached, _) = captured(topologies::small());
     let port = Sbdf::from_devfn(0, 0, 8);
     let mut plain = cached.access().clone();
@@ -214,7 +214,7 @@ fn bus_numbers_may_be_written_in_parts_that_are_no_range_between() {
     }
     for bus in 1..=3 {
         let function = Sbdf::from_devfn(0, bus, 0);
-        let ids = ConfigOffset::new(0);
+        let ids = ConfigOffset::wrapping(0);
         let real = plain.read(function, ids, Width::Dword);
         assert_eq!(cached.read(function, ids, Width::Dword), real, "{function}");
         assert_eq!(real, u32::MAX, "{function}");

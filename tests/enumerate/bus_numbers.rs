@@ -52,7 +52,7 @@ fn what_is_below_a_bridge_with_a_hardwired_primary_number_is_found_and_can_be_ke
 fn a_preserved_machine_with_a_hardwired_primary_number_is_consistent() {
     let fabric = machine(0x4000, [0x0003_0100, 0x0003_0200, 0x0003_0302]);
     let policy = warmbus_pci::ScanPolicy::default();
-    let machine = boot_with(fabric, &policy, |host| host.preserve = true);
+    let machine = boot_with(fabric, &policy, |host| host.preserve_config = true);
     let functions = [at(0, 1, 0), at(1, 0, 0), at(2, 0, 0), at(3, 0, 0)];
     assert_eq!(machine.addresses(), functions);
     assert_eq!(verify_assignment(&machine.topology, &machine.config), []);
@@ -66,7 +66,7 @@ fn a_primary_number_of_another_bus_is_refused_where_numbers_are_kept() {
     let up = fabric.nodes().nth(1).expect("the upstream port");
     fabric.poke(up, BUS_NUMBERS, Width::Dword, 0x0003_0205);
     let policy = warmbus_pci::ScanPolicy::default();
-    let machine = boot_with(fabric, &policy, |host| host.preserve = true);
+    let machine = boot_with(fabric, &policy, |host| host.preserve_config = true);
     let complaints = machine.complaints();
     let numbers = "0000:01:00.0: bus numbers primary 05, secondary 02, subordinate 03";
     let mut named = complaints.iter().filter(|text| text.starts_with(numbers));

@@ -20,7 +20,7 @@ pub(crate) fn boot(fabric: Fabric, policy: &VfPolicy, preserve: bool) -> Machine
         vfs: policy.clone(),
         ..Pipeline::default()
     };
-    run(fabric, &pipeline, |host| host.preserve = preserve)
+    run(fabric, &pipeline, |host| host.preserve_config = preserve)
 }
 
 /// A port with a physical function below, and its place.
@@ -57,7 +57,7 @@ impl Machine {
 
     /// Reads of the hardware that say what is there, past the cache.
     pub(crate) fn hardware(&mut self, function: Sbdf, offset: u16, width: Width) -> u32 {
-        let offset = ConfigOffset::new(offset);
+        let offset = ConfigOffset::wrapping(offset);
         self.config.access_mut().read(function, offset, width)
     }
 
@@ -68,7 +68,7 @@ impl Machine {
         let control = self.hardware(physical, at + 8, Width::Word);
         assert_eq!(control & 1, 0, "VF Enable is set");
         let fabric = self.config.access_mut();
-        let register = |at: u16| ConfigOffset::new(at);
+        let register = |at: u16| ConfigOffset::wrapping(at);
         fabric.write(physical, register(at + 0x10), Width::Word, num_vfs.into());
         fabric.write(physical, register(at + 8), Width::Word, control | 1);
         fabric.clock().advance(VF_ENABLE_TIME);
@@ -80,7 +80,7 @@ impl Machine {
             for offset in block.cacheable_dwords() {
                 let value = self.hardware(vf, offset.get(), Width::Dword);
                 for (lane, byte) in value.to_le_bytes().into_iter().enumerate() {
-                    let offset = offset.add(lane as u16);
+                    let offset = offset.wrapping_add(lane as u16);
                     if block.is_cached(offset) {
                         assert_eq!(block.data()[offset.index()], byte, "{vf} {offset}");
                     }
@@ -361,14 +361,14 @@ fn places_of_vfs_are_read_once_for_each_number_of_them() {
     let places = |machine: &mut Machine| -> Vec<u32> {
         let mut seen = Vec::new();
         for num_vfs in (1..=8).rev() {
-            let register = ConfigOffset::new(at + 0x10);
+            let register = ConfigOffset::wrapping(at + 0x10);
             machine.config.write(sbdf, register, Width::Word, num_vfs);
             let offset = machine
                 .config
-                .read(sbdf, ConfigOffset::new(at + 0x14), Width::Word);
+                .read(sbdf, ConfigOffset::wrapping(at + 0x14), Width::Word);
             let stride = machine
                 .config
-                .read(sbdf, ConfigOffset::new(at + 0x16), Width::Word);
+                .read(sbdf, ConfigOffset::wrapping(at + 0x16), Width::Word);
             let hardware = machine.hardware(sbdf, at + 0x14, Width::Dword);
             assert_eq!(stride << 16 | offset, hardware, "NumVFs {num_vfs}");
             seen.push(hardware);
@@ -378,21 +378,27 @@ fn places_of_vfs_are_read_once_for_each_number_of_them() {
     let reads = |machine: &Machine| machine.config.statistics().misses;
     // Learned are reads of both at once, as Linux with the patches does.
     for num_vfs in 1..=8 {
+        machine.config.write(
+            sbdf,
+            ConfigOffset::wrapping(at + 0x10),
+            Width::Word,
+            num_vfs,
+        );
         machine
             .config
-            .write(sbdf, ConfigOffset::new(at + 0x10), Width::Word, num_vfs);
-        machine
-            .config
-            .read(sbdf, ConfigOffset::new(at + 0x14), Width::Dword);
+            .read(sbdf, ConfigOffset::wrapping(at + 0x14), Width::Dword);
     }
     let before = reads(&machine);
     let first = places(&mut machine);
     assert_eq!(reads(&machine), before, "all were known");
     // The other ARI Capable Hierarchy: nothing of it holds.
     let control = machine.hardware(sbdf, at + 8, Width::Word);
-    machine
-        .config
-        .write(sbdf, ConfigOffset::new(at + 8), Width::Word, control ^ 0x10);
+    machine.config.write(
+        sbdf,
+        ConfigOffset::wrapping(at + 8),
+        Width::Word,
+        control ^ 0x10,
+    );
     let second = places(&mut machine);
     assert_ne!(first, second);
     assert!(reads(&machine) > before);

@@ -9,7 +9,7 @@ use crate::{Machine, at, boot};
 fn complaints_after(function: Sbdf, offset: u16, value: u32) -> Vec<String> {
     let mut machine: Machine = boot(topologies::small());
     assert_eq!(verify_assignment(&machine.topology, &machine.config), []);
-    let offset = ConfigOffset::new(offset);
+    let offset = ConfigOffset::wrapping(offset);
     machine.config.write(function, offset, Width::Dword, value);
     machine.config.capture(function);
     verify_assignment(&machine.topology, &machine.config)

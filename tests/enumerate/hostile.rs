@@ -52,7 +52,9 @@ fn no_machine_makes_the_stages_panic_run_on_or_read_what_they_must_not() {
 fn no_machine_is_written_when_it_is_to_be_preserved() {
     for seed in proptest_config::cases(1_000) {
         let fabric = random::from_seed(seed);
-        let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve = true);
+        let machine = boot_with(fabric, &ScanPolicy::default(), |host| {
+            host.preserve_config = true
+        });
         assert_eq!(machine.fabric().log().writes(), 0, "seed {seed}");
     }
 }

@@ -137,7 +137,7 @@ impl Machine {
             .filter_map(|((node, vf, offset), count)| {
                 let sbdf = *addresses.get(&node)?;
                 let block = self.config.block(sbdf)?;
-                let mut bytes = (offset..offset + 4).map(ConfigOffset::new);
+                let mut bytes = (offset..offset + 4).map(ConfigOffset::wrapping);
                 let whole = vf.is_none() && bytes.all(|byte| block.is_cacheable(byte));
                 whole.then_some((sbdf, offset, count))
             })

@@ -4,7 +4,9 @@ use warmbus_pcie_sim::{Fabric, topologies};
 use crate::{Machine, boot, boot_with};
 
 fn keep(fabric: Fabric) -> Machine {
-    boot_with(fabric, &ScanPolicy::default(), |host| host.preserve = true)
+    boot_with(fabric, &ScanPolicy::default(), |host| {
+        host.preserve_config = true
+    })
 }
 
 #[test]

@@ -257,7 +257,12 @@ fn a_write_discards_what_was_read_ahead() {
     let mut ahead = MeasuredAccess::new(access, ());
     ahead.load_prefetched(queue.into_results(), 0);
     let missing = config.missing_reads(topology.functions()[0].sbdf)[0];
-    ahead.write(missing.function, ConfigOffset::new(0x3c), Width::Byte, 1);
+    ahead.write(
+        missing.function,
+        ConfigOffset::wrapping(0x3c),
+        Width::Byte,
+        1,
+    );
     assert_eq!(ahead.counts().reads, reads);
     ahead.read(missing.function, missing.offset, missing.width);
     assert_eq!(ahead.counts().reads, reads + 1);

@@ -30,10 +30,10 @@ fn answering(machine: &mut Machine, physical: Sbdf) -> usize {
     let at = sriov.filter(|c| c.id == 0x10).map(|c| c.offset).next();
     let at = at.expect("no SR-IOV");
     let fabric = machine.config.access_mut();
-    let control = fabric.read(physical, ConfigOffset::new(at + 8), Width::Word);
+    let control = fabric.read(physical, ConfigOffset::wrapping(at + 8), Width::Word);
     fabric.write(
         physical,
-        ConfigOffset::new(at + 8),
+        ConfigOffset::wrapping(at + 8),
         Width::Word,
         control | 1,
     );
@@ -42,7 +42,7 @@ fn answering(machine: &mut Machine, physical: Sbdf) -> usize {
     for rid in 0..0x1000 {
         let function = Sbdf::from_routing_id(0, rid);
         let first = fabric.log().entries().len();
-        fabric.read(function, ConfigOffset::new(8), Width::Dword);
+        fabric.read(function, ConfigOffset::wrapping(8), Width::Dword);
         let access = fabric.log().entries()[first];
         if access.vf.is_some() {
             count += 1;

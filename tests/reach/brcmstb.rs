@@ -46,7 +46,7 @@ impl Registers for Model {
         Some(match offset {
             0..0x1000 => self
                 .fabric
-                .read(ROOT, ConfigOffset::new(offset as u16), width),
+                .read(ROOT, ConfigOffset::wrapping(offset as u16), width),
             0x4068 => self.status,
             0x8000..0x9000 => {
                 if self.status & 0x30 != 0x30 {
@@ -59,7 +59,7 @@ impl Registers for Model {
                 } else {
                     function
                 };
-                let register = ConfigOffset::new((offset & 0xfff) as u16);
+                let register = ConfigOffset::wrapping((offset & 0xfff) as u16);
                 self.fabric.read(function, register, width)
             }
             0x9000 => self.index,
@@ -92,7 +92,7 @@ fn everything_is_found_as_it_is_and_the_index_is_put_back() {
         compare(&mut reach, &before.fabric);
         // The device on the link does not answer for others.
         let ghost = Sbdf::new(0, 1, 1, 0);
-        let read = reach.read(ghost, ConfigOffset::new(0), Width::Dword);
+        let read = reach.read(ghost, ConfigOffset::wrapping(0), Width::Dword);
         assert_eq!(read, u32::MAX);
         let found = walk(&[host], reach, &before.fabric);
         assert_eq!(found.functions(), bare(&before.fabric));

@@ -119,16 +119,18 @@ impl Registers for Model {
             return Some(value);
         }
         Some(match address.0.wrapping_sub(DBI) {
-            offset @ 0..0x700 => self
-                .fabric
-                .read(ROOT, ConfigOffset::new(offset as u16), width),
+            offset @ 0..0x700 => {
+                self.fabric
+                    .read(ROOT, ConfigOffset::wrapping(offset as u16), width)
+            }
             0x72c => self.link,
             0x900 if self.unrolled => u32::MAX,
             0x900 => self.viewport,
             _ if (WINDOW..WINDOW + WINDOW_SIZE).contains(&address.0) => {
                 match self.target(address.0) {
                     Some((function, offset)) => {
-                        self.fabric.read(function, ConfigOffset::new(offset), width)
+                        self.fabric
+                            .read(function, ConfigOffset::wrapping(offset), width)
                     }
                     None => u32::MAX,
                 }

@@ -26,7 +26,7 @@ fn machine() -> Fabric {
         fabric.add_below(port, 0, 0, devices::nvme());
     }
     let mut hosts = fabric.host_bridges();
-    hosts[0].preserve = false;
+    hosts[0].preserve_config = false;
     let mut clock = fabric.clock();
     let prepared = Pipeline::default().prepare(&hosts, fabric, &mut clock, &mut ());
     assert_eq!(prepared.topology.functions().len(), 6);
@@ -37,14 +37,12 @@ fn machine() -> Fabric {
 
 /// The bridge of [`machine`] as a tree would describe its controller.
 fn host(fabric: &Fabric, mechanism: Mechanism, window: u64, size: u64) -> HostBridge {
-    HostBridge {
-        mechanism,
-        ecam_base: PhysAddr(window),
-        ecam_size: size,
-        preserve: true,
-        kept: false,
-        ..fabric.host_bridges()[0].clone()
-    }
+    let mut host = fabric.host_bridges()[0].clone().preserved();
+    host.mechanism = mechanism;
+    host.ecam_base = PhysAddr(window);
+    host.ecam_size = size;
+    host.survives_linux_driver = false;
+    host
 }
 
 /// Walks without writing and captures everything.
@@ -63,7 +61,7 @@ fn walk<A: ConfigAccess>(hosts: &[HostBridge], access: A, fabric: &Fabric) -> To
 /// What the fabric itself shows to somebody who only reads.
 fn bare(fabric: &Fabric) -> Vec<Function> {
     let mut hosts = fabric.host_bridges();
-    hosts[0].preserve = true;
+    hosts[0].preserve_config = true;
     walk(&hosts, fabric.clone(), fabric).functions().to_vec()
 }
 
@@ -72,7 +70,7 @@ fn bare(fabric: &Fabric) -> Vec<Function> {
 fn compare<R: Registers>(reach: &mut HostBridgeAccess<R>, fabric: &Fabric) {
     let mut fabric = fabric.clone();
     for function in bare(&fabric) {
-        for offset in (0..0x200).step_by(4).map(ConfigOffset::new) {
+        for offset in (0..0x200).step_by(4).map(ConfigOffset::wrapping) {
             for width in [Width::Byte, Width::Word, Width::Dword] {
                 let expected = fabric.read(function.sbdf, offset, width);
                 let read = reach.read(function.sbdf, offset, width);

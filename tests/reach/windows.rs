@@ -25,11 +25,10 @@ impl Registers for Echo {
 }
 
 fn host(shape: CamLayout, first: u8) -> HostBridge {
-    HostBridge {
-        mechanism: Mechanism::Window(shape),
-        ecam_base: PhysAddr(0x4000_0000),
-        ..Fabric::host_bridge(3, BusRange { first, last: 0x7e })
-    }
+    let mut host = Fabric::host_bridge(3, BusRange { first, last: 0x7e });
+    host.mechanism = Mechanism::Window(shape);
+    host.ecam_base = PhysAddr(0x4000_0000);
+    host
 }
 
 fn reach(shape: CamLayout, first: u8) -> HostBridgeAccess<Echo> {
@@ -43,7 +42,7 @@ fn reach(shape: CamLayout, first: u8) -> HostBridgeAccess<Echo> {
 
 fn read(reach: &mut HostBridgeAccess<Echo>, bus: u8, device: u8, function: u8, offset: u16) -> u32 {
     let function = Sbdf::new(3, bus, device, function);
-    reach.read(function, ConfigOffset::new(offset), Width::Dword)
+    reach.read(function, ConfigOffset::wrapping(offset), Width::Dword)
 }
 
 const NOTHING: u32 = u32::MAX;
@@ -56,7 +55,7 @@ fn ecam_has_4_kib_a_function_from_the_first_bus_on() {
     assert_eq!(read(&mut reach, 0x0f, 0, 0, 0), NOTHING);
     assert_eq!(read(&mut reach, 0x7f, 0, 0, 0), NOTHING);
     let elsewhere = Sbdf::new(2, 0x10, 0, 0);
-    let read = reach.read(elsewhere, ConfigOffset::new(0), Width::Dword);
+    let read = reach.read(elsewhere, ConfigOffset::wrapping(0), Width::Dword);
     assert_eq!(read, NOTHING);
 }
 
@@ -94,7 +93,7 @@ fn where_one_device_would_answer_for_all_only_the_first_is_asked() {
     };
     let mut reach = HostBridgeAccess::new(&mut echo);
     reach.add(&mut host(shape, 4)).unwrap();
-    let offset = ConfigOffset::new(4);
+    let offset = ConfigOffset::wrapping(4);
     reach.write(Sbdf::new(3, 4, 1, 0), offset, Width::Word, 7);
     reach.write(Sbdf::new(3, 5, 1, 0), offset, Width::Word, 7);
     drop(reach);

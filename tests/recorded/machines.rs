@@ -9,8 +9,8 @@ use warmbus_boot::pipeline::Pipeline;
 use warmbus_boot::report;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    BusRange, CamLayout, ConfigOffset, CountingAccess, DumpedConfigSpace, Function, HostBridge,
-    Mechanism, PhysAddr, Sbdf, Topology,
+    BusRange, ConfigOffset, CountingAccess, DumpedConfigSpace, Function, HostBridge, PhysAddr,
+    Sbdf, Topology,
 };
 use warmbus_pcsc::ConfigCache;
 
@@ -52,17 +52,9 @@ fn hosts(recorded: &DumpedConfigSpace) -> Vec<HostBridge> {
         let roots: Vec<u8> = buses.difference(&below).copied().collect();
         for (index, &first) in roots.iter().enumerate() {
             let last = roots.get(index + 1).map_or(0xff, |next| next - 1);
-            hosts.push(HostBridge {
-                name: format!("/pcie@{segment:x}{first:02x}"),
-                segment,
-                mechanism: Mechanism::Window(CamLayout::ECAM),
-                ecam_base: PhysAddr(0),
-                ecam_size: 1 << 28,
-                buses: BusRange { first, last },
-                windows: vec![],
-                preserve: true,
-                kept: true,
-            });
+            let buses = BusRange { first, last };
+            let host = HostBridge::ecam(segment, PhysAddr(0), buses).preserved();
+            hosts.push(host.with_name(format!("/pcie@{segment:x}{first:02x}")));
         }
     }
     hosts
@@ -125,7 +117,7 @@ fn every_function_that_can_be_reached_is_found_without_a_write() {
         assert_eq!(cache.access().counts().writes, 0, "{}", path.display());
         for (sbdf, block) in cache.blocks() {
             // A read of all ones is verified by another read of the IDs.
-            for offset in (4..block.size()).map(ConfigOffset::new) {
+            for offset in (4..block.size()).map(ConfigOffset::wrapping) {
                 let reads = cache.access().dword_read_count(sbdf, offset);
                 assert!(
                     reads <= 1 || !block.is_cacheable(offset),

@@ -14,7 +14,9 @@ use std::{env, fs};
 
 use lspci::{Decoded, ids_of};
 use warmbus_boot::report::{self, CachedBytes};
-use warmbus_pci::{Capability, DumpedConfigSpace, ExtendedCapability, Function, Sbdf, Topology};
+use warmbus_pci::{
+    Capability, CapabilityLists, DumpedConfigSpace, ExtendedCapability, Function, Sbdf, Topology,
+};
 
 /// A dump and what was read from it.
 struct Dump {
@@ -70,25 +72,15 @@ fn scratch(name: &str, text: &str) -> PathBuf {
 /// A topology with what the header alone tells of a function: enough to write
 /// it out, nothing to fill in.
 fn bare(function: Sbdf, bytes: &[u8]) -> Function {
-    Function {
-        sbdf: function,
-        host: 0,
-        parent: None,
-        vendor_id: u16::from_le_bytes([bytes[0], bytes[1]]),
-        device_id: u16::from_le_bytes([bytes[2], bytes[3]]),
-        revision: bytes[8],
-        class_code: u32::from_le_bytes([bytes[9], bytes[10], bytes[11], 0]),
-        header_type: bytes[14] & 0x7f,
-        multi_function: bytes[14] & 0x80 != 0,
-        port_type: None,
-        capabilities: vec![],
-        extended_capabilities: vec![],
-        bars: vec![],
-        bridge: None,
-        sriov: None,
-        virtual_function: None,
-        anomalies: vec![],
-    }
+    let dword = |at: usize| {
+        bytes[at..at + 4]
+            .iter()
+            .rfold(0, |value, &byte| value << 8 | u32::from(byte))
+    };
+    let lists = CapabilityLists::default();
+    let mut function = Function::from_header(function, dword(0), dword(8), dword(12), &lists);
+    function.bridge = None;
+    function
 }
 
 fn dump_of(functions: Vec<Function>, space: impl Fn(Sbdf) -> Option<Vec<u8>>) -> String {
@@ -112,27 +104,25 @@ fn dump_of(functions: Vec<Function>, space: impl Fn(Sbdf) -> Option<Vec<u8>>) ->
 }
 
 /// The capability lists that `lspci` decodes, as enumeration would give them.
-fn with_capabilities_of(decoded: &Decoded, function: Function) -> Function {
+fn with_capabilities_of(decoded: &Decoded, mut function: Function) -> Function {
     let (extended, standard): (Vec<_>, Vec<_>) = decoded
         .capabilities
         .iter()
         .partition(|listed| listed.version.is_some());
-    Function {
-        capabilities: standard
-            .into_iter()
-            .map(|listed| Capability {
-                id: ids_of(listed)[0] as u8,
-                offset: listed.offset as u8,
-            })
-            .collect(),
-        extended_capabilities: extended
-            .into_iter()
-            .map(|listed| ExtendedCapability {
-                id: ids_of(listed)[0],
-                version: listed.version.unwrap_or_default(),
-                offset: listed.offset,
-            })
-            .collect(),
-        ..function
-    }
+    function.capabilities = standard
+        .into_iter()
+        .map(|listed| Capability {
+            id: ids_of(listed)[0] as u8,
+            offset: listed.offset as u8,
+        })
+        .collect();
+    function.extended_capabilities = extended
+        .into_iter()
+        .map(|listed| ExtendedCapability {
+            id: ids_of(listed)[0],
+            version: listed.version.unwrap_or_default(),
+            offset: listed.offset,
+        })
+        .collect();
+    function
 }

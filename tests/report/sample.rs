@@ -6,9 +6,9 @@ use warmbus_boot::report::{
     SelfCheck,
 };
 use warmbus_pci::{
-    Anomaly, AnomalyKind, Bar, BarKind, BridgeInfo, BusRange, CamLayout, Capability,
-    ExtendedCapability, Function, HostBridge, HostWindow, Mechanism, PciRange, PhysAddr, PortType,
-    Sbdf, SrIovInfo, Topology, WindowKind,
+    Anomaly, AnomalyKind, Bar, BarKind, BridgeInfo, BusRange, Capability, CapabilityLists,
+    ExtendedCapability, Function, HostBridge, HostWindow, PciRange, PhysAddr, PortType, Sbdf,
+    SrIovInfo, Topology, WindowKind,
 };
 
 /// A function without anything special.
@@ -18,25 +18,12 @@ pub(crate) fn function(
     class_code: u32,
     parent: Option<usize>,
 ) -> Function {
-    Function {
-        sbdf: sbdf.parse().expect(sbdf),
-        host: 0,
-        parent,
-        vendor_id: ids.0,
-        device_id: ids.1,
-        revision: 0,
-        class_code,
-        header_type: 0,
-        multi_function: false,
-        port_type: None,
-        capabilities: vec![],
-        extended_capabilities: vec![],
-        bars: vec![],
-        bridge: None,
-        sriov: None,
-        virtual_function: None,
-        anomalies: vec![],
-    }
+    let ids = u32::from(ids.1) << 16 | u32::from(ids.0);
+    let sbdf = sbdf.parse().expect(sbdf);
+    let lists = CapabilityLists::default();
+    let mut function = Function::from_header(sbdf, ids, class_code << 8, 0, &lists);
+    function.parent = parent;
+    function
 }
 
 /// A bridge of `kind` with buses and a memory window.
@@ -47,27 +34,19 @@ pub(crate) fn bridge(
     memory: Option<(u64, u64)>,
     parent: Option<usize>,
 ) -> Function {
-    let plain = function(sbdf, (0x1b36, 0x000c), 0x06_0400, parent);
-    Function {
-        header_type: 1,
-        port_type: Some(kind),
-        capabilities: vec![Capability {
-            id: 0x10,
-            offset: 0x54,
-        }],
-        bridge: Some(BridgeInfo {
-            primary: plain.sbdf.bus(),
-            secondary,
-            subordinate,
-            io: None,
-            memory: memory.and_then(|(base, limit)| PciRange::new(base, limit)),
-            prefetchable: None,
-            link_up: None,
-            hot_plug: false,
-            ari_forwarding: false,
-        }),
-        ..plain
-    }
+    let mut bridge = BridgeInfo::default();
+    bridge.memory = memory.and_then(|(base, limit)| PciRange::new(base, limit));
+    let mut port = function(sbdf, (0x1b36, 0x000c), 0x06_0400, parent);
+    bridge.primary = port.sbdf.bus();
+    (bridge.secondary, bridge.subordinate) = (secondary, subordinate);
+    port.header_type = 1;
+    port.port_type = Some(kind);
+    port.capabilities = vec![Capability {
+        id: 0x10,
+        offset: 0x54,
+    }];
+    port.bridge = Some(bridge);
+    port
 }
 
 /// A memory or I/O BAR.
@@ -83,36 +62,28 @@ pub(crate) fn bar(index: u8, kind: BarKind, address: Option<u64>, size: u64) -> 
 }
 
 pub(crate) fn host() -> (HostBridge, BusRange) {
-    let window = |kind, pci_address, cpu_address, size| HostWindow {
-        kind,
-        prefetchable: false,
-        pci_address,
-        cpu_address: PhysAddr(cpu_address),
-        size,
+    let buses = BusRange {
+        first: 0,
+        last: 0xff,
     };
-    let host = HostBridge {
-        name: "/pcie@10000000".into(),
-        segment: 0,
-        mechanism: Mechanism::Window(CamLayout::ECAM),
-        ecam_base: PhysAddr(0x40_1000_0000),
-        ecam_size: 0x1000_0000,
-        buses: BusRange {
-            first: 0,
-            last: 0xff,
-        },
-        windows: vec![
-            window(WindowKind::Io, 0, 0x3eff_0000, 0x1_0000),
-            window(WindowKind::Memory32, 0x1000_0000, 0x1000_0000, 0x2eff_0000),
-            window(
-                WindowKind::Memory64,
-                0x80_0000_0000,
-                0x80_0000_0000,
-                0x80_0000_0000,
-            ),
-        ],
-        preserve: false,
-        kept: true,
+    let window = |kind, pci_address, cpu_address, size| {
+        HostWindow::new(kind, pci_address, PhysAddr(cpu_address), size)
     };
+    let host = HostBridge::ecam(0, PhysAddr(0x40_1000_0000), buses)
+        .with_name("/pcie@10000000")
+        .with_window(window(WindowKind::Io, 0, 0x3eff_0000, 0x1_0000))
+        .with_window(window(
+            WindowKind::Memory32,
+            0x1000_0000,
+            0x1000_0000,
+            0x2eff_0000,
+        ))
+        .with_window(window(
+            WindowKind::Memory64,
+            0x80_0000_0000,
+            0x80_0000_0000,
+            0x80_0000_0000,
+        ));
     (host, BusRange { first: 0, last: 6 })
 }
 
@@ -161,16 +132,12 @@ fn nic() -> Function {
         bar(2, BarKind::Io, Some(0x2000), 0x20),
         bar(7, BarKind::VfMemory64, Some(0x80_0010_0000), 0x4000),
     ];
-    nic.sriov = Some(SrIovInfo {
-        total_vfs: 8,
-        first_vf_offset: 0x80,
-        vf_stride: 2,
-        vf_device_id: 0x10ca,
-        last_bus: 6,
-        num_vfs: 0,
-        vfs_enabled: false,
-        num_vfs_register: Some(0),
-    });
+    let mut sriov = SrIovInfo::default();
+    sriov.total_vfs = 8;
+    (sriov.first_vf_offset, sriov.vf_stride) = (0x80, 2);
+    sriov.vf_device_id = 0x10ca;
+    sriov.last_bus = 6;
+    nic.sriov = Some(sriov);
     nic
 }
 

@@ -59,7 +59,7 @@ pub fn survey_facts<A: ConfigAccess>(hosts: usize, captured: &Captured<A>) -> Su
     let topology = &captured.topology;
     let reset = |index: usize| {
         let host = topology.hosts().get(index);
-        host.is_some_and(|(host, _)| !host.kept)
+        host.is_some_and(|(host, _)| !host.survives_linux_driver)
     };
     let mut lost: Vec<_> = topology
         .functions()

@@ -34,7 +34,7 @@ pub fn open_hosts<A>(
         return Err(MachineError::NoHostBridge { refused });
     }
     for host in &mut hosts {
-        host.preserve |= options.preserve;
+        host.preserve_config |= options.preserve;
     }
     Ok((hosts, access))
 }

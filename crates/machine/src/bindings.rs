@@ -27,7 +27,7 @@ pub(super) struct Binding {
     registers: Registers,
     /// BARs are where they are and must not be written.
     pub(super) fixed: bool,
-    /// See [`HostBridge::kept`](warmbus_pci::HostBridge::kept).
+    /// See [`HostBridge::survives_linux_driver`](warmbus_pci::HostBridge::survives_linux_driver).
     pub(super) kept: bool,
 }
 

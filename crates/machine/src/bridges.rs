@@ -103,7 +103,10 @@ pub(super) fn bridges(
             free
         });
         let accepted = host
-            .map(|host| HostBridge { segment, ..host })
+            .map(|mut host| {
+                host.segment = segment;
+                host
+            })
             .and_then(|host| check_neighbours(&bridges.hosts, &host).map(|()| host));
         match accepted {
             Ok(mut host) => {
@@ -145,17 +148,10 @@ fn bridge(
 ) -> Result<HostBridge, BridgeError> {
     let (mechanism, window) = binding.mechanism(place)?;
     let buses = bus_range(place)?;
-    let host = HostBridge {
-        name: place.path(),
-        segment: 0,
-        mechanism,
-        ecam_base: window.start,
-        ecam_size: window.size,
-        buses,
-        windows: windows(place, memory, warnings)?,
-        preserve: preserve || binding.fixed,
-        kept: binding.kept,
-    };
+    let mut host = HostBridge::new(0, mechanism, window, buses).with_name(place.path());
+    host.windows = windows(place, memory, warnings)?;
+    host.preserve_config = preserve || binding.fixed;
+    host.survives_linux_driver = binding.kept;
     check_place(&host, memory)?;
     Ok(host)
 }

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use thiserror::Error;
+
 /// Address of one function: segment, bus, device and function number.
 ///
 /// Prints as `lspci -D` does, for example `0000:01:00.0`. Ordering is by
@@ -17,10 +19,36 @@ pub struct Sbdf {
 impl Sbdf {
     /// The function `device.function` on `bus` of `segment`.
     ///
-    /// Only the low 5 bits of `device` and the low 3 of `function` count.
+    /// For numbers that are known to be valid, as in constants;
+    /// [`Self::try_new`] is for all others.
+    ///
+    /// ```
+    /// use warmbus_pci::Sbdf;
+    ///
+    /// const NVME: Sbdf = Sbdf::new(0, 1, 0, 0);
+    /// assert_eq!(NVME.to_string(), "0000:01:00.0");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `device` is beyond 31 or `function` beyond 7; in a constant that is
+    /// an error of the compiler.
     #[must_use]
     pub const fn new(segment: u16, bus: u8, device: u8, function: u8) -> Self {
-        Self::from_devfn(segment, bus, (device << 3) | (function & 7))
+        assert!(device < 32, "there are 32 devices on a bus");
+        assert!(function < 8, "there are 8 functions in a device");
+        Self::from_devfn(segment, bus, device << 3 | function)
+    }
+
+    /// The function `device.function` on `bus` of `segment`; `None` where
+    /// `device` is beyond 31 or `function` beyond 7.
+    #[must_use]
+    pub const fn try_new(segment: u16, bus: u8, device: u8, function: u8) -> Option<Self> {
+        if device < 32 && function < 8 {
+            Some(Self::from_devfn(segment, bus, device << 3 | function))
+        } else {
+            None
+        }
     }
 
     /// The function with the 8-bit device and function number `devfn`, which
@@ -73,13 +101,8 @@ impl Sbdf {
     /// Segment, bus, device and function in one number, which orders as
     /// addresses do.
     #[must_use]
-    pub const fn number(self) -> u32 {
+    pub(crate) const fn number(self) -> u32 {
         (self.segment as u32) << 16 | self.routing_id() as u32
-    }
-
-    /// Sorts addresses.
-    pub fn sort(functions: &mut [Self]) {
-        functions.sort_unstable();
     }
 
     /// Bus, device and function as the 16-bit routing ID of a TLP.
@@ -109,16 +132,10 @@ impl fmt::Debug for Sbdf {
 }
 
 /// A text that is not the address of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not an address of the form 0000:01:00.0")]
+#[non_exhaustive]
 pub struct ParseSbdfError;
-
-impl fmt::Display for ParseSbdfError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an address of the form 0000:01:00.0")
-    }
-}
-
-impl core::error::Error for ParseSbdfError {}
 
 impl FromStr for Sbdf {
     type Err = ParseSbdfError;
@@ -155,10 +172,22 @@ impl ConfigOffset {
     /// Bytes of configuration space that a function can have at most.
     pub const END: u16 = 0x1000;
 
-    /// The offset `offset`, wrapped into the 4096 bytes of configuration
-    /// space, as ECAM decodes it.
+    /// The offset `offset`; `None` beyond the 4096 bytes of configuration
+    /// space.
     #[must_use]
-    pub const fn new(offset: u16) -> Self {
+    pub const fn new(offset: u16) -> Option<Self> {
+        if offset < Self::END {
+            Some(Self(offset))
+        } else {
+            None
+        }
+    }
+
+    /// The offset `offset` modulo the 4096 bytes of configuration space, as
+    /// ECAM decodes it: an offset that follows from what a device reports never
+    /// leads outside.
+    #[must_use]
+    pub const fn wrapping(offset: u16) -> Self {
         Self(offset % Self::END)
     }
 
@@ -180,10 +209,11 @@ impl ConfigOffset {
         Self(self.0 & !3)
     }
 
-    /// The offset `bytes` further on, wrapped into configuration space.
+    /// The offset `bytes` further on, modulo the 4096 bytes of configuration
+    /// space.
     #[must_use]
-    pub const fn add(self, bytes: u16) -> Self {
-        Self::new(self.0.wrapping_add(bytes))
+    pub const fn wrapping_add(self, bytes: u16) -> Self {
+        Self::wrapping(self.0.wrapping_add(bytes))
     }
 }
 
@@ -248,6 +278,13 @@ mod tests {
     }
 
     #[test]
+    fn only_valid_device_and_function_numbers_make_an_address() {
+        assert_eq!(Sbdf::try_new(0, 1, 31, 7), Some(Sbdf::new(0, 1, 31, 7)));
+        assert_eq!(Sbdf::try_new(0, 1, 32, 0), None);
+        assert_eq!(Sbdf::try_new(0, 1, 0, 8), None);
+    }
+
+    #[test]
     fn a_routing_id_round_trips_and_orders_by_bus_first() {
         let vf = Sbdf::from_routing_id(2, 0x1_07f_u32 as u16);
         assert_eq!(vf, Sbdf::from_devfn(2, 0x10, 0x7f));
@@ -257,8 +294,10 @@ mod tests {
 
     #[test]
     fn an_offset_never_leaves_configuration_space() {
-        assert_eq!(ConfigOffset::new(0x1004).get(), 4);
-        assert_eq!(ConfigOffset::new(0xfff).add(1).get(), 0);
-        assert_eq!(ConfigOffset::new(0x3f).dword().get(), 0x3c);
+        assert_eq!(ConfigOffset::wrapping(0x1004).get(), 4);
+        assert_eq!(ConfigOffset::wrapping(0xfff).wrapping_add(1).get(), 0);
+        assert_eq!(ConfigOffset::new(0x1000), None);
+        assert_eq!(ConfigOffset::new(0xfff), Some(ConfigOffset(0xfff)));
+        assert_eq!(ConfigOffset::wrapping(0x3f).dword().get(), 0x3c);
     }
 }

@@ -65,7 +65,7 @@ impl Probe {
 pub trait ConfigSpace: ConfigAccess {
     /// Reads Vendor and Device ID of `function`.
     fn probe(&mut self, function: Sbdf) -> Probe {
-        let offset = ConfigOffset::new(registers::VENDOR_ID);
+        let offset = ConfigOffset::wrapping(registers::VENDOR_ID);
         Probe::from_ids(self.read(function, offset, Width::Dword))
     }
 
@@ -175,7 +175,7 @@ impl<A: ConfigAccess> PlainConfig<A> {
     }
 
     fn dword(&mut self, function: Sbdf, offset: u16) -> u32 {
-        let offset = ConfigOffset::new(offset);
+        let offset = ConfigOffset::wrapping(offset);
         self.access.read(function, offset, Width::Dword)
     }
 }
@@ -198,7 +198,7 @@ impl<A: ConfigAccess> ConfigSpace for PlainConfig<A> {
     fn walk(&mut self, function: Sbdf) -> Option<Vec<AnomalyKind>> {
         let found = read_capability_lists(&mut |offset| {
             self.access
-                .read(function, ConfigOffset::new(offset), Width::Dword)
+                .read(function, ConfigOffset::wrapping(offset), Width::Dword)
         });
         // A virtual function has no IDs, but a class code.
         if self.dword(function, registers::REVISION) == u32::MAX {
@@ -239,7 +239,7 @@ impl<A: ConfigAccess> ConfigSpace for PlainConfig<A> {
         let Some(base) = self.extended_capability(physical, extended::SR_IOV) else {
             return;
         };
-        let offset = ConfigOffset::new(base + sr_iov::CONTROL);
+        let offset = ConfigOffset::wrapping(base + sr_iov::CONTROL);
         let control = self.access.read(physical, offset, Width::Word);
         let disabled = control & !u32::from(sr_iov::VF_ENABLE);
         self.access.write(physical, offset, Width::Word, disabled);

@@ -1,5 +1,6 @@
 //! Host bridges: where a hierarchy starts and what it may use.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,6 +15,14 @@ pub struct BusRange {
     pub first: u8,
     /// Highest bus number, not below `first`.
     pub last: u8,
+}
+
+impl BusRange {
+    /// All buses of a segment.
+    pub const ALL: Self = Self {
+        first: 0,
+        last: 0xff,
+    };
 }
 
 impl fmt::Display for BusRange {
@@ -49,6 +58,18 @@ pub struct HostWindow {
 }
 
 impl HostWindow {
+    /// A window that is not prefetchable.
+    #[must_use]
+    pub const fn new(kind: WindowKind, pci_address: u64, cpu_address: PhysAddr, size: u64) -> Self {
+        Self {
+            kind,
+            prefetchable: false,
+            pci_address,
+            cpu_address,
+            size,
+        }
+    }
+
     /// The addresses on the PCI side, up to the last one of 64 bits; `None`
     /// where the window has no bytes.
     #[must_use]
@@ -83,7 +104,7 @@ impl CamLayout {
     };
 }
 
-/// How configuration space is reached.
+/// How configuration space is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
     /// One window with all of it.
@@ -103,8 +124,8 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// Whether the registers of a controller are in the way, which only answer
-    /// while its clocks run.
+    /// Whether registers of a controller are accessed, which only answer while
+    /// its clocks run.
     #[must_use]
     pub const fn is_controller(self) -> bool {
         !matches!(self, Self::Window(_))
@@ -123,13 +144,29 @@ impl fmt::Display for Mechanism {
 }
 
 /// One host bridge.
+///
+/// ```
+/// use warmbus_pci::{BusRange, HostBridge, HostWindow, PhysAddr, WindowKind};
+///
+/// // What QEMU's `virt` machine has.
+/// let memory = HostWindow::new(
+///     WindowKind::Memory32,
+///     0x1000_0000,
+///     PhysAddr(0x1000_0000),
+///     0x2eff_0000,
+/// );
+/// let host =
+///     HostBridge::ecam(0, PhysAddr(0x40_1000_0000), BusRange::ALL).with_window(memory);
+/// assert_eq!(host.ecam_size, 256 << 20);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostBridge {
     /// What the machine description calls it, for example `/pcie@10000000`.
     pub name: String,
     /// Segment group number (`linux,pci-domain`).
     pub segment: u16,
-    /// How configuration space is reached.
+    /// How configuration space is accessed.
     pub mechanism: Mechanism,
     /// Physical address of the ECAM window, where the configuration space of
     /// the first bus of `buses` starts; or of the window or the registers that
@@ -137,21 +174,72 @@ pub struct HostBridge {
     pub ecam_base: PhysAddr,
     /// Bytes of that window; with ECAM at least 1 MiB a bus.
     pub ecam_size: u64,
-    /// The buses that the window reaches.
+    /// The buses that the window covers.
     pub buses: BusRange,
     /// What the bridge forwards, in the order of the tree.
     pub windows: Vec<HostWindow>,
-    /// Bus numbers and BARs are to be left as they are found
+    /// Bus numbers and BARs stay as they are found, and nothing is written
     /// (`linux,pci-probe-only`).
-    pub preserve: bool,
-    /// The driver that Linux has for this host bridge finds everything as it
-    /// was left: it neither resets what is behind it nor changes what reads
-    /// return. Only then may what was captured be used there.
-    pub kept: bool,
+    pub preserve_config: bool,
+    /// The driver that Linux has for this host bridge neither resets what is
+    /// below it nor changes what reads return, so that captured configuration
+    /// space stays valid. Nothing in this crate depends on it.
+    pub survives_linux_driver: bool,
 }
 
 impl HostBridge {
-    /// The physical addresses that are accessed to reach configuration space.
+    /// A host bridge whose `buses` are accessed by `mechanism` through
+    /// `window`. It forwards nothing yet.
+    #[must_use]
+    pub fn new(segment: u16, mechanism: Mechanism, window: MemoryRange, buses: BusRange) -> Self {
+        Self {
+            name: format!("host bridge at {}", window.start),
+            segment,
+            mechanism,
+            ecam_base: window.start,
+            ecam_size: window.size,
+            buses,
+            windows: Vec::new(),
+            preserve_config: false,
+            survives_linux_driver: false,
+        }
+    }
+
+    /// A host bridge with ECAM (PCIe 7.2.2); `base` is the address of its first
+    /// bus. Linux has one driver for all of them, which keeps what it finds.
+    #[must_use]
+    pub fn ecam(segment: u16, base: PhysAddr, buses: BusRange) -> Self {
+        let size = (u64::from(buses.last.saturating_sub(buses.first)) + 1) << 20;
+        let window = MemoryRange::new(base, size);
+        let mechanism = Mechanism::Window(CamLayout::ECAM);
+        Self {
+            survives_linux_driver: true,
+            ..Self::new(segment, mechanism, window, buses)
+        }
+    }
+
+    /// The host bridge with a name, as in the machine description.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The host bridge with one more window.
+    #[must_use]
+    pub fn with_window(mut self, window: HostWindow) -> Self {
+        self.windows.push(window);
+        self
+    }
+
+    /// The host bridge with bus numbers and BARs kept as they are found.
+    #[must_use]
+    pub const fn preserved(mut self) -> Self {
+        self.preserve_config = true;
+        self
+    }
+
+    /// The physical addresses that are accessed for configuration space.
     #[must_use]
     pub fn regions(&self) -> Vec<MemoryRange> {
         match self.mechanism {

@@ -4,16 +4,22 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
 
+use thiserror::Error;
+
 use super::{ConfigAccess, ConfigOffset, Sbdf, Width};
 
 /// What is wrong with a line of a dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum DumpProblem {
     /// Bytes that no function line stands above.
+    #[error("bytes, but no function before them")]
     BytesWithoutFunction,
     /// Something that is not a byte in two hexadecimal digits.
+    #[error("not a byte of two hexadecimal digits")]
     NotAByte,
     /// The bytes do not start where the line before them ended.
+    #[error("bytes at offset {found:#x} where {expected:#x} should follow")]
     NotInOrder {
         /// The offset that was due.
         expected: u16,
@@ -21,11 +27,14 @@ pub enum DumpProblem {
         found: u16,
     },
     /// Bytes beyond the 4096 of a configuration space.
+    #[error("more than the 4096 bytes of a configuration space")]
     BeyondTheEnd,
     /// The function has bytes already.
+    #[error("{0} was there already")]
     Twice(Sbdf),
     /// The function ends after a number of bytes that no `lspci` writes: 64,
     /// 128, 256 or 4096.
+    #[error("{function} has {bytes} bytes instead of 64, 128, 256 or 4096")]
     OddSize {
         /// The function.
         function: Sbdf,
@@ -35,41 +44,15 @@ pub enum DumpProblem {
 }
 
 /// A text that is not a dump of configuration spaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {problem}")]
+#[non_exhaustive]
 pub struct DumpError {
     /// The line, counted from 1; where a function is too short, its first.
     pub line: usize,
     /// What is wrong with it.
     pub problem: DumpProblem,
 }
-
-impl fmt::Display for DumpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
-        match self.problem {
-            DumpProblem::BytesWithoutFunction => f.write_str("bytes, but no function before them"),
-            DumpProblem::NotAByte => f.write_str("not a byte of two hexadecimal digits"),
-            DumpProblem::NotInOrder { expected, found } => {
-                write!(
-                    f,
-                    "bytes at offset {found:#x} where {expected:#x} should follow"
-                )
-            }
-            DumpProblem::BeyondTheEnd => {
-                f.write_str("more than the 4096 bytes of a configuration space")
-            }
-            DumpProblem::Twice(function) => write!(f, "{function} was there already"),
-            DumpProblem::OddSize { function, bytes } => {
-                write!(
-                    f,
-                    "{function} has {bytes} bytes instead of 64, 128, 256 or 4096"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for DumpError {}
 
 /// The configuration spaces of a dump as `lspci -x`, `-xxx` and `-xxxx` write
 /// it, read only.
@@ -274,7 +257,7 @@ mod tests {
     fn a_function_reads_back_in_every_width_and_all_ones_beyond_its_end() {
         let sbdf = Sbdf::new(0, 1, 2, 3);
         let mut recorded = DumpedConfigSpace::parse(&dump("01:02.3", &counting(256))).unwrap();
-        let mut read = |offset, width| recorded.read(sbdf, ConfigOffset::new(offset), width);
+        let mut read = |offset, width| recorded.read(sbdf, ConfigOffset::wrapping(offset), width);
         assert_eq!(read(0x10, Width::Dword), 0x1312_1110);
         assert_eq!(read(0x12, Width::Word), 0x1312);
         assert_eq!(read(0xff, Width::Byte), 0xff);
@@ -283,7 +266,7 @@ mod tests {
         assert_eq!(read(0xffe, Width::Word), 0xffff);
         let absent = Sbdf::new(0, 1, 2, 4);
         assert_eq!(
-            recorded.read(absent, ConfigOffset::new(0), Width::Dword),
+            recorded.read(absent, ConfigOffset::wrapping(0), Width::Dword),
             0xffff_ffff
         );
     }
@@ -310,7 +293,7 @@ mod tests {
         let sbdf = Sbdf::new(0, 0, 0, 0);
         let before = DumpedConfigSpace::parse(&dump("0000:00:00.0", &counting(4096))).unwrap();
         let mut after = before.clone();
-        after.write(sbdf, ConfigOffset::new(4), Width::Word, 7);
+        after.write(sbdf, ConfigOffset::wrapping(4), Width::Word, 7);
         assert_eq!(after.writes(), 1);
         assert_eq!(after.bytes(sbdf), before.bytes(sbdf));
     }

@@ -37,6 +37,12 @@ impl<T> Slot<T> {
     }
 }
 
+impl<T> Default for SbdfMap<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> SbdfMap<T> {
     /// No values.
     pub const fn new() -> Self {

@@ -142,6 +142,7 @@ pub struct Bar {
 
 /// What a function with a type 1 header has more than others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BridgeInfo {
     /// Bus that the bridge is on.
     pub primary: u8,
@@ -165,7 +166,8 @@ pub struct BridgeInfo {
 }
 
 /// The SR-IOV capability of a physical function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SrIovInfo {
     /// TotalVFs.
     pub total_vfs: u16,
@@ -200,6 +202,7 @@ pub struct VirtualInfo {
 
 /// One function that answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Function {
     /// Its address.
     pub sbdf: Sbdf,

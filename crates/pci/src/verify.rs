@@ -125,7 +125,7 @@ impl Checker<'_> {
                 let host = &self.topology.hosts[function.host].0;
                 // Only AML code, which is not run, describes what a host bridge of
                 // an ACPI machine forwards.
-                let unknown = host.preserve && host.windows.is_empty();
+                let unknown = host.preserve_config && host.windows.is_empty();
                 unknown
                     || host
                         .windows
@@ -224,7 +224,7 @@ impl<K: KnownRegisters> RegistersOf<'_, K> {
     }
 
     fn value(&self, offset: u16, width: Width) -> Option<u32> {
-        let offset = ConfigOffset::new(offset);
+        let offset = ConfigOffset::wrapping(offset);
         self.known.known(self.function, offset, width)
     }
 }

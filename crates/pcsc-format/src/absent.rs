@@ -28,7 +28,7 @@ const CRC: usize = 12;
 /// [`MAX`] of them.
 pub(super) fn property(functions: &[Sbdf]) -> Vec<u8> {
     let mut functions = functions.to_vec();
-    Sbdf::sort(&mut functions);
+    functions.sort_unstable();
     functions.dedup();
     functions.truncate(MAX);
 

@@ -203,7 +203,7 @@ impl FunctionRecord<'_> {
             let stray = self.cached[at] & !self.cacheable[at];
             return Err(BlockError::NotCacheable {
                 function,
-                offset: ConfigOffset::new((at * 8) as u16 + stray.trailing_zeros() as u16),
+                offset: ConfigOffset::wrapping((at * 8) as u16 + stray.trailing_zeros() as u16),
             });
         }
         Ok(())

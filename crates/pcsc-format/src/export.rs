@@ -28,7 +28,7 @@ struct Function<'a> {
 impl<'a> HandoverRecords<'a> {
     /// Gathers everything that `config` has cached, ascending by function, but
     /// for what is below a host bridge where Linux does not find it as it was
-    /// ([`HostBridge::kept`](warmbus_pci::HostBridge::kept)).
+    /// ([`HostBridge::survives_linux_driver`](warmbus_pci::HostBridge::survives_linux_driver)).
     /// The capability lists of a function are complete unless an anomaly of
     /// it in `topology` [affects](warmbus_pci::AnomalyKind::affects) them.
     #[must_use]
@@ -45,7 +45,7 @@ impl<'a> HandoverRecords<'a> {
             })
             .map(|function| function.sbdf)
             .collect();
-        Sbdf::sort(&mut incomplete);
+        incomplete.sort_unstable();
         let used = captured_routings(config);
         let mut hierarchy = Hierarchy::default();
         let mut lost: Vec<Sbdf> = topology
@@ -53,11 +53,11 @@ impl<'a> HandoverRecords<'a> {
             .iter()
             .filter(|function| {
                 let host = topology.hosts().get(function.host);
-                host.is_some_and(|(host, _)| !host.kept)
+                host.is_some_and(|(host, _)| !host.survives_linux_driver)
             })
             .map(|function| function.sbdf)
             .collect();
-        Sbdf::sort(&mut lost);
+        lost.sort_unstable();
         let functions = config
             .blocks()
             .filter(|(sbdf, _)| lost.binary_search(sbdf).is_err())

@@ -262,7 +262,7 @@ mod tests {
             cells[usize::from(size) - 1] = constant;
             let map = canvas.pack();
             for (offset, cell) in (0..).zip(&cells) {
-                assert_eq!(map.cell(ConfigOffset::new(offset)), *cell);
+                assert_eq!(map.cell(ConfigOffset::wrapping(offset)), *cell);
             }
             let runs: Vec<_> = map.runs(size).map(|(start, end, _)| (start, end)).collect();
             let ends = [0, 4, 6, 60, 100, 101, 200, size - 1, size];

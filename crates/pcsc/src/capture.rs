@@ -83,7 +83,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
                 let value = self.access.read(function, start, width);
                 result.reads += 1;
                 for lane in 0..width.bytes() {
-                    let offset = start.add(lane);
+                    let offset = start.wrapping_add(lane);
                     if !block.is_cached(offset) {
                         continue;
                     }
@@ -113,7 +113,8 @@ fn plan(
     accesses: &mut Vec<(ConfigOffset, Width)>,
     wanted: impl Fn(ConfigOffset) -> bool,
 ) {
-    let span = |start: u16, width: Width| (start..start + width.bytes()).map(ConfigOffset::new);
+    let span =
+        |start: u16, width: Width| (start..start + width.bytes()).map(ConfigOffset::wrapping);
     let needs = |start, width| span(start, width).any(&wanted);
     let is_readable =
         |start, width| span(start, width).all(|byte| block.cell(byte).class.is_readable());
@@ -124,7 +125,7 @@ fn plan(
     // Bits of a status that are for good come along for nothing.
     let is_whole = halves == [true, true] || halves[0] && block.misses_constant_bits(dword);
     if is_whole && is_readable(dword, Width::Dword) {
-        accesses.push((ConfigOffset::new(dword), Width::Dword));
+        accesses.push((ConfigOffset::wrapping(dword), Width::Dword));
         return;
     }
     for (half, _) in [dword, dword + 2]
@@ -134,7 +135,7 @@ fn plan(
     {
         let bytes = [half, half + 1].map(|byte| needs(byte, Width::Byte));
         if bytes == [true, true] && is_readable(half, Width::Word) {
-            accesses.push((ConfigOffset::new(half), Width::Word));
+            accesses.push((ConfigOffset::wrapping(half), Width::Word));
             continue;
         }
         for (byte, _) in [half, half + 1]
@@ -142,7 +143,7 @@ fn plan(
             .zip(bytes)
             .filter(|(_, is_needed)| *is_needed)
         {
-            accesses.push((ConfigOffset::new(byte), Width::Byte));
+            accesses.push((ConfigOffset::wrapping(byte), Width::Byte));
         }
     }
 }

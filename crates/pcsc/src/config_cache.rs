@@ -96,7 +96,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         block.classify(&found.canvas);
         block.set_lists(found.lists);
         for (offset, value) in found.seen {
-            block.store(ConfigOffset::new(offset), Width::Dword, value);
+            block.store(ConfigOffset::wrapping(offset), Width::Dword, value);
         }
         Some(found.anomalies)
     }
@@ -166,7 +166,11 @@ impl<A: ConfigAccess> ConfigCache<A> {
         }
         let block = self.blocks.get_or_insert_with(function, FunctionCache::new);
         block.state = State::Ready;
-        block.store(ConfigOffset::new(registers::VENDOR_ID), Width::Dword, ids);
+        block.store(
+            ConfigOffset::wrapping(registers::VENDOR_ID),
+            Width::Dword,
+            ids,
+        );
     }
 }
 

@@ -189,7 +189,7 @@ impl FunctionCache {
 
     /// The dwords with a byte that may be cached, in order.
     pub fn cacheable_dwords(&self) -> impl Iterator<Item = ConfigOffset> {
-        self.cacheable.dwords().map(ConfigOffset::new)
+        self.cacheable.dwords().map(ConfigOffset::wrapping)
     }
 
     /// One bit for each byte of [`Self::data`], set where it may be cached: bit
@@ -293,12 +293,12 @@ impl FunctionCache {
 
     /// The cached dword at `offset`, if all four bytes are cached.
     pub fn dword(&self, offset: u16) -> Option<u32> {
-        self.lookup(ConfigOffset::new(offset), Width::Dword)
+        self.lookup(ConfigOffset::wrapping(offset), Width::Dword)
     }
 
     /// The cached word at `offset`, if both bytes are cached.
     pub fn word(&self, offset: u16) -> Option<u16> {
-        self.lookup(ConfigOffset::new(offset), Width::Word)
+        self.lookup(ConfigOffset::wrapping(offset), Width::Word)
             .map(|value| value as u16)
     }
 
@@ -330,7 +330,7 @@ impl FunctionCache {
             let value = (value >> shift) as u8;
             self.track_bus_numbers(byte, value);
             let moves_on_its_own = value & 0xfe != 0
-                && self.map.cell(ConfigOffset::new(byte)).tag == InvalidatedBy::RomValidation;
+                && self.map.cell(ConfigOffset::wrapping(byte)).tag == InvalidatedBy::RomValidation;
             if self.cacheable.get(byte) && !moves_on_its_own {
                 self.put(byte, value);
             }
@@ -585,7 +585,7 @@ impl FunctionCache {
     fn bar(&self, first: u16, offset: u16) -> Option<Register> {
         let mut at = first;
         while at < offset {
-            let low = self.lookup(ConfigOffset::new(at), Width::Byte)?;
+            let low = self.lookup(ConfigOffset::wrapping(at), Width::Byte)?;
             let is_64_bit = low & 7 == 4;
             if is_64_bit && at + 4 == offset {
                 return Some(Register::BarUpper);

@@ -106,7 +106,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
         }
         let value = self
             .access
-            .read(self.function, ConfigOffset::new(offset), Width::Dword);
+            .read(self.function, ConfigOffset::wrapping(offset), Width::Dword);
         // Ones may be a register's value or no answer at all.
         if value == u32::MAX && !super::answers(self.access, self.function, self.is_virtual) {
             self.out.vanished = true;

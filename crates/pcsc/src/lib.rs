@@ -37,7 +37,7 @@ use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, VENDOR_NOT_READY, Width, reg
 fn read_ids<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
     access.read(
         function,
-        ConfigOffset::new(registers::VENDOR_ID),
+        ConfigOffset::wrapping(registers::VENDOR_ID),
         Width::Dword,
     )
 }
@@ -57,7 +57,7 @@ fn answers<A: ConfigAccess>(access: &mut A, function: Sbdf, is_virtual: bool) ->
 fn read_class<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
     access.read(
         function,
-        ConfigOffset::new(registers::REVISION),
+        ConfigOffset::wrapping(registers::REVISION),
         Width::Dword,
     )
 }

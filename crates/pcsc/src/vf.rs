@@ -39,7 +39,11 @@ impl<A: ConfigAccess> ConfigCache<A> {
             };
         }
         let mut block = FunctionCache::of_virtual_function(identity);
-        block.store(ConfigOffset::new(registers::REVISION), Width::Dword, class);
+        block.store(
+            ConfigOffset::wrapping(registers::REVISION),
+            Width::Dword,
+            class,
+        );
         self.blocks.insert(function, block);
         Probe::Present {
             vendor_id,
@@ -74,7 +78,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         }
         self.write(
             physical,
-            ConfigOffset::new(register),
+            ConfigOffset::wrapping(register),
             Width::Word,
             u32::from(control & !sr_iov::VF_ENABLE),
         );

@@ -120,7 +120,7 @@ impl FunctionCache {
             let [o0, o1] = known.offset.to_le_bytes();
             let [s0, s1] = known.stride.to_le_bytes();
             for (byte, value) in (register..).zip([o0, o1, s0, s1]) {
-                if self.is_cacheable(ConfigOffset::new(byte)) {
+                if self.is_cacheable(ConfigOffset::wrapping(byte)) {
                     self.put(byte, value);
                 }
             }

@@ -152,7 +152,7 @@ impl Fabric {
         if forbidden {
             self.log.violate(ProtocolViolation::ForbiddenRead {
                 function,
-                offset: ConfigOffset::new(offset),
+                offset: ConfigOffset::wrapping(offset),
                 width,
             });
         }
@@ -171,7 +171,7 @@ impl Fabric {
         if model.is_sizing_while_decoding(offset, width, data) {
             self.log.violate(ProtocolViolation::SizedWhileDecoding {
                 function,
-                offset: ConfigOffset::new(offset),
+                offset: ConfigOffset::wrapping(offset),
             });
         }
         let mut effects = Vec::new();
@@ -188,7 +188,7 @@ impl Fabric {
         if self.faults.len() < PENDING_FAULTS {
             self.faults.push_back(AccessFault {
                 function,
-                offset: ConfigOffset::new(offset),
+                offset: ConfigOffset::wrapping(offset),
             });
         }
     }

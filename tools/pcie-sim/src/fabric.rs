@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use warmbus_pci::{
-    AccessFault, BusRange, CamLayout, HostBridge, HostWindow, Mechanism, PhysAddr, Width,
-    WindowKind,
-};
+use warmbus_pci::{AccessFault, BusRange, HostBridge, HostWindow, PhysAddr, Width, WindowKind};
 
 use crate::clock::{MICROSECOND, SimulatedClock};
 use crate::log::AccessLog;
@@ -98,40 +95,26 @@ impl Fabric {
     /// 750 MiB below 4 GiB, 512 GiB above.
     #[must_use]
     pub fn host_bridge(segment: u16, buses: BusRange) -> HostBridge {
-        let count = u64::from(buses.last.saturating_sub(buses.first)) + 1;
         let offset = u64::from(segment) << 44;
-        let window = |kind, pci_address, cpu_address, size| HostWindow {
-            kind,
-            prefetchable: false,
-            pci_address,
-            cpu_address: PhysAddr(cpu_address),
-            size,
+        let ecam = 0x40_1000_0000 + offset + (u64::from(buses.first) << 20);
+        let window = |kind, pci_address, cpu_address, size| {
+            HostWindow::new(kind, pci_address, PhysAddr(offset + cpu_address), size)
         };
-        HostBridge {
-            name: format!("/pcie{segment}-{:02x}", buses.first),
-            segment,
-            mechanism: Mechanism::Window(CamLayout::ECAM),
-            ecam_base: PhysAddr(0x40_1000_0000 + offset + (u64::from(buses.first) << 20)),
-            ecam_size: count << 20,
-            buses,
-            windows: vec![
-                window(WindowKind::Io, 0, offset + 0x3eff_0000, 0x1_0000),
-                window(
-                    WindowKind::Memory32,
-                    0x1000_0000,
-                    offset + 0x1000_0000,
-                    0x2eff_0000,
-                ),
-                window(
-                    WindowKind::Memory64,
-                    0x80_0000_0000,
-                    offset + 0x80_0000_0000,
-                    0x80_0000_0000,
-                ),
-            ],
-            preserve: false,
-            kept: true,
-        }
+        HostBridge::ecam(segment, PhysAddr(ecam), buses)
+            .with_name(format!("/pcie{segment}-{:02x}", buses.first))
+            .with_window(window(WindowKind::Io, 0, 0x3eff_0000, 0x1_0000))
+            .with_window(window(
+                WindowKind::Memory32,
+                0x1000_0000,
+                0x1000_0000,
+                0x2eff_0000,
+            ))
+            .with_window(window(
+                WindowKind::Memory64,
+                0x80_0000_0000,
+                0x80_0000_0000,
+                0x80_0000_0000,
+            ))
     }
 
     /// Adds a host bridge.

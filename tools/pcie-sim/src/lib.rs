@@ -16,7 +16,7 @@
 //! let timer = FunctionModel::endpoint(0x1234, 0x5678, 0x08_0200)
 //!     .express(ExpressModel::new(PortType::RootComplexIntegratedEndpoint));
 //! fabric.add_root(host, 3, 0, timer);
-//! let ids = fabric.read(Sbdf::new(0, 0, 3, 0), ConfigOffset::new(0), Width::Dword);
+//! let ids = fabric.read(Sbdf::new(0, 0, 3, 0), ConfigOffset::wrapping(0), Width::Dword);
 //! assert_eq!(ids, 0x5678_1234);
 //! ```
 #![forbid(unsafe_code)]

@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use warmbus_boot::report::{Accesses, CacheStatistics, CachedBytes, Machine, Report, ReportInput};
 use warmbus_pci::registers::{extended, header_type, sr_iov, status};
 use warmbus_pci::{
-    AnomalyKind, AssignPolicy, BridgeInfo, BusRange, CamLayout, ConfigAccess, ConfigOffset,
-    DumpedConfigSpace, Function, HostBridge, Mechanism, PhysAddr, Sbdf, Topology, VirtualInfo,
-    Width, assign,
+    AnomalyKind, AssignPolicy, BusNumbers, BusRange, ConfigAccess, ConfigOffset, DumpedConfigSpace,
+    Function, HostBridge, PhysAddr, Sbdf, Topology, VirtualInfo, Width, assign,
 };
 use warmbus_pci::{ConfigSpace, Probe, VfIdentity};
 use warmbus_pcsc::names::{Layout, RegisterMap};
@@ -151,7 +150,7 @@ impl Hierarchy {
             Some(extension) => extension.cacheable[usize::from(offset)],
             None => self
                 .block(sbdf)
-                .is_some_and(|block| block.is_cacheable(ConfigOffset::new(offset))),
+                .is_some_and(|block| block.is_cacheable(ConfigOffset::wrapping(offset))),
         };
         let cacheable = (0..space.bytes.len() as u16).filter(|&offset| is_cacheable(offset));
         cacheable.fold((0, 0), |(all, cached), offset| {
@@ -176,39 +175,20 @@ fn describe(
     space: &Space,
     anomalies: Vec<AnomalyKind>,
 ) -> Function {
-    let byte = |offset: u16| space.byte(offset).unwrap_or(0);
-    let word = |offset: u16| u16::from_le_bytes([byte(offset), byte(offset + 1)]);
-    let layout = byte(0x0e) & header_type::LAYOUT;
-    Function {
-        sbdf,
-        host: 0,
-        parent: None,
-        vendor_id: word(0),
-        device_id: word(2),
-        revision: byte(8),
-        class_code: u32::from_le_bytes([byte(9), byte(10), byte(11), 0]),
-        header_type: layout,
-        multi_function: byte(0x0e) & header_type::MULTI_FUNCTION != 0,
-        port_type: block.and_then(FunctionCache::port_type),
-        capabilities: block.map_or_else(Vec::new, |block| block.capabilities().to_vec()),
-        extended_capabilities: block
-            .map_or_else(Vec::new, |block| block.extended_capabilities().to_vec()),
-        bars: Vec::new(),
-        bridge: (layout == 1).then(|| BridgeInfo {
-            primary: byte(0x18),
-            secondary: byte(0x19),
-            subordinate: byte(0x1a),
-            io: None,
-            memory: None,
-            prefetchable: None,
-            link_up: None,
-            hot_plug: false,
-            ari_forwarding: false,
-        }),
-        sriov: None,
-        virtual_function: None,
-        anomalies,
+    let dword = |offset: u16| {
+        let bytes = [0, 1, 2, 3].map(|lane| space.byte(offset + lane).unwrap_or(0));
+        u32::from_le_bytes(bytes)
+    };
+    let lists = block.map(FunctionCache::lists).cloned().unwrap_or_default();
+    let mut function = Function::from_header(sbdf, dword(0), dword(8), dword(0x0c), &lists);
+    if let Some(bridge) = &mut function.bridge {
+        let numbers = BusNumbers::from_dword(dword(0x18));
+        bridge.primary = numbers.primary;
+        bridge.secondary = numbers.secondary;
+        bridge.subordinate = numbers.subordinate;
     }
+    function.anomalies = anomalies;
+    function
 }
 
 fn virtual_function(space: &Space) -> Option<VirtualFunction> {
@@ -240,7 +220,7 @@ fn probe_vf(cache: &mut ConfigCache<DumpedConfigSpace>, sbdf: Sbdf, vf: VirtualF
         .block(vf.physical)
         .and_then(|block| block.extended_capability(extended::SR_IOV));
     if let Some(base) = sr_iov {
-        let offset = ConfigOffset::new(base + sr_iov::VF_DEVICE_ID);
+        let offset = ConfigOffset::wrapping(base + sr_iov::VF_DEVICE_ID);
         cache.read(vf.physical, offset, Width::Dword);
     }
     let identity = VfIdentity {
@@ -299,27 +279,20 @@ fn arrange(found: &BTreeMap<Sbdf, Function>) -> (Vec<(HostBridge, BusRange)>, Ve
             .collect();
         while let Some((sbdf, parent)) = pending.pop() {
             let index = functions.len();
-            functions.push(Function {
-                host,
-                parent,
-                ..found[&sbdf].clone()
-            });
+            let mut function = found[&sbdf].clone();
+            function.host = host;
+            function.parent = parent;
+            functions.push(function);
             in_use = in_use.max(sbdf.bus());
             let children = below.get(&Some(sbdf)).into_iter().flatten();
             pending.extend(children.rev().map(|&child| (child, Some(index))));
         }
+        let buses = BusRange { first, last };
+        // A capture does not have the address of ECAM.
+        let mut host = HostBridge::ecam(segment, PhysAddr(0), buses).preserved();
+        host.ecam_size = 0;
         hosts.push((
-            HostBridge {
-                name: format!("root bus {first:02x}"),
-                segment,
-                mechanism: Mechanism::Window(CamLayout::ECAM),
-                ecam_base: PhysAddr(0),
-                ecam_size: 0,
-                buses: BusRange { first, last },
-                windows: Vec::new(),
-                preserve: true,
-                kept: true,
-            },
+            host.with_name(format!("root bus {first:02x}")),
             BusRange {
                 first,
                 last: in_use,

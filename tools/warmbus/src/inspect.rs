@@ -210,7 +210,7 @@ fn rows<'a>(hierarchy: &'a Hierarchy, sbdf: Sbdf, space: &'a Space) -> Vec<Row<'
 
 fn class(block: Option<&FunctionCache>, offset: u16) -> ByteClass {
     block.map_or(ByteClass::Unknown, |block| {
-        block.class(ConfigOffset::new(offset))
+        block.class(ConfigOffset::wrapping(offset))
     })
 }
 

@@ -71,7 +71,7 @@ fn failure() -> PipelineFailure {
         count: 1,
         first: Difference {
             function: Sbdf::new(0, 1, 0, 0),
-            offset: ConfigOffset::new(8),
+            offset: ConfigOffset::wrapping(8),
             cached: 1,
             hardware: 2,
         },

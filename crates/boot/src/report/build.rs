@@ -190,7 +190,7 @@ fn host_bridge((host, in_use): &(warmbus_pci::HostBridge, warmbus_pci::BusRange)
         ecam_size: window.1,
         buses: host.buses.into(),
         buses_in_use: (*in_use).into(),
-        preserve: host.preserve,
+        preserve: host.preserve_config,
         windows: host
             .windows
             .iter()

@@ -9,7 +9,7 @@ use super::tables::{HEADER_SIZE, Tables};
 use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::bytes::{le_u16, le_u64};
-use warmbus_pci::{BusRange, CamLayout, HostBridge, Mechanism, PhysAddr};
+use warmbus_pci::{BusRange, CamLayout, HostBridge, PhysAddr};
 
 /// Bytes between the header and the first entry.
 const RESERVED: usize = 8;
@@ -96,22 +96,13 @@ fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
             let ecam = base.checked_add(offset).ok_or_else(|| {
                 format!("{name} is left out: its ECAM at {base:#x} goes past the last address")
             })?;
-            Ok(HostBridge {
-                name,
-                segment,
-                mechanism: Mechanism::Window(CamLayout::ECAM),
-                ecam_base: PhysAddr(ecam),
-                ecam_size: (u64::from(end - start) + 1) * BUS_SIZE,
-                buses: BusRange {
-                    first: start,
-                    last: end,
-                },
-                // They are in the DSDT, computed by its code.
-                windows: Vec::new(),
-                preserve: true,
-                // The driver that Linux has for all of them resets nothing.
-                kept: true,
-            })
+            let buses = BusRange {
+                first: start,
+                last: end,
+            };
+            // Their windows are in the DSDT, computed by its code.
+            let host = HostBridge::ecam(segment, PhysAddr(ecam), buses);
+            Ok(host.with_name(name).preserved())
         })
         .collect()
 }

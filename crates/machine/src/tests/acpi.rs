@@ -98,7 +98,7 @@ fn the_tables_of_a_machine_say_what_its_device_tree_says() {
         (ours.segment, ours.buses, ours.ecam_base, ours.ecam_size),
         (0, theirs.buses, theirs.ecam_base, theirs.ecam_size)
     );
-    assert!(ours.preserve && ours.windows.is_empty());
+    assert!(ours.preserve_config && ours.windows.is_empty());
     assert_eq!(acpi.early_devices.psci, tree.early_devices.psci);
     let (ours, theirs) = (
         acpi.early_devices.console.unwrap(),

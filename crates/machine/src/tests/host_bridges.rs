@@ -77,8 +77,8 @@ fn every_kind_of_host_bridge_is_known_by_its_name() {
                 host.name.as_str(),
                 host.mechanism,
                 host.ecam_base.0,
-                host.preserve,
-                host.kept,
+                host.preserve_config,
+                host.survives_linux_driver,
             )
         })
         .collect();

@@ -3,8 +3,8 @@ mod damage;
 mod host_bridges;
 
 use super::*;
+use alloc::format;
 use alloc::string::ToString;
-use alloc::{format, vec};
 
 use warmbus_memory::{MemoryRange, RamRegion};
 use warmbus_pci::{BusRange, CamLayout, HostWindow, Mechanism, PhysAddr, WindowKind};
@@ -86,29 +86,28 @@ fn the_tree_of_qemu_is_read_completely() {
     );
     assert_eq!(
         machine.hosts,
-        [HostBridge {
-            name: "/pcie@10000000".into(),
-            segment: 0,
-            mechanism: Mechanism::Window(CamLayout::ECAM),
-            ecam_base: PhysAddr(0x40_1000_0000),
-            ecam_size: 0x1000_0000,
-            buses: BusRange {
+        [HostBridge::ecam(
+            0,
+            PhysAddr(0x40_1000_0000),
+            BusRange {
                 first: 0,
                 last: 255
-            },
-            windows: vec![
-                window(WindowKind::Io, 0, 0x3eff_0000, 0x1_0000),
-                window(WindowKind::Memory32, 0x1000_0000, 0x1000_0000, 0x2eff_0000),
-                window(
-                    WindowKind::Memory64,
-                    0x80_0000_0000,
-                    0x80_0000_0000,
-                    0x80_0000_0000
-                ),
-            ],
-            preserve: false,
-            kept: true,
-        }]
+            }
+        )
+        .with_name("/pcie@10000000")
+        .with_window(window(WindowKind::Io, 0, 0x3eff_0000, 0x1_0000))
+        .with_window(window(
+            WindowKind::Memory32,
+            0x1000_0000,
+            0x1000_0000,
+            0x2eff_0000
+        ))
+        .with_window(window(
+            WindowKind::Memory64,
+            0x80_0000_0000,
+            0x80_0000_0000,
+            0x80_0000_0000
+        ))]
     );
 }
 
@@ -196,7 +195,7 @@ fn the_probe_only_setting_of_a_host_bridge_hides_that_of_chosen() {
     let preserved: Vec<bool> = machine(SOC)
         .hosts
         .iter()
-        .map(|host| host.preserve)
+        .map(|host| host.preserve_config)
         .collect();
     assert_eq!(preserved, [false, true, true, true]);
 }
@@ -281,7 +280,7 @@ fn a_bridge_that_cannot_be_used_is_left_out_with_its_reason() {
     assert_eq!(machine.hosts.len(), 1);
     assert_eq!(machine.unusable_host_bridges, 11);
     assert_eq!(machine.hosts[0].windows.len(), 1);
-    assert!(!machine.hosts[0].preserve);
+    assert!(!machine.hosts[0].preserve_config);
     let expected = [
         "/pcie@4000000000: linux,pci-probe-only has 0 bytes instead of 4 and is ignored",
         "/pcie@4000000000: the window at PCI address 0x18000000 is left out: it overlaps the window at PCI address 0x10000000",

@@ -247,7 +247,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         let found = self.dword(port, BUS_NUMBERS);
         let numbers = BusNumbers::from_dword(found);
         if found != u32::MAX && (numbers.secondary, numbers.subordinate) != (0, 0) {
-            let offset = ConfigOffset::new(BUS_NUMBERS);
+            let offset = ConfigOffset::wrapping(BUS_NUMBERS);
             self.config.write(port, offset, Width::Dword, 0);
         }
     }
@@ -273,7 +273,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             // Stale numbers must not forward anything.
             self.config.write(
                 port,
-                ConfigOffset::new(BUS_NUMBERS),
+                ConfigOffset::wrapping(BUS_NUMBERS),
                 Width::Dword,
                 u32::from(port.bus()),
             );
@@ -286,7 +286,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         };
         self.config.write(
             port,
-            ConfigOffset::new(BUS_NUMBERS),
+            ConfigOffset::wrapping(BUS_NUMBERS),
             Width::Dword,
             wanted.to_dword(),
         );
@@ -317,7 +317,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
             let function = &self.topology.functions[above];
             next = function.parent;
             let (port, bridge) = (function.sbdf, function.bridge);
-            let offset = ConfigOffset::new(BUS_NUMBERS);
+            let offset = ConfigOffset::wrapping(BUS_NUMBERS);
             // From the hardware: a cache returns what was written.
             let found = self.config.read_hardware(port, offset, Width::Dword);
             let [primary, secondary, subordinate, _] = found.to_le_bytes();
@@ -366,7 +366,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         if subordinate != bridge.subordinate {
             self.config.write(
                 port,
-                ConfigOffset::new(SUBORDINATE_BUS),
+                ConfigOffset::wrapping(SUBORDINATE_BUS),
                 Width::Byte,
                 u32::from(subordinate),
             );

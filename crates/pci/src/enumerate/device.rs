@@ -14,13 +14,13 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// The dword at `offset` of `function`, through the cache.
     pub(super) fn dword(&mut self, function: Sbdf, offset: u16) -> u32 {
         self.config
-            .read(function, ConfigOffset::new(offset), Width::Dword)
+            .read(function, ConfigOffset::wrapping(offset), Width::Dword)
     }
 
     pub(super) fn write_word(&mut self, function: Sbdf, offset: u16, value: u16) {
         self.config.write(
             function,
-            ConfigOffset::new(offset),
+            ConfigOffset::wrapping(offset),
             Width::Word,
             u32::from(value),
         );
@@ -270,7 +270,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// NumVFs of VFs that are enabled, and whether any are.
     fn read_enabled_vfs(&mut self, physical: Sbdf, base: u16) -> (u16, bool) {
         let mut dword = |at| {
-            let offset = ConfigOffset::new(base + at);
+            let offset = ConfigOffset::wrapping(base + at);
             self.config.read(physical, offset, Width::Dword)
         };
         // SR-IOV Status above it has nothing that a read changes.

@@ -67,7 +67,7 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
     };
     for (index, host) in hosts.iter().enumerate() {
         scan.host = index;
-        scan.preserve = host.preserve;
+        scan.preserve = host.preserve_config;
         let root = host.buses.first;
         scan.topology.hosts.push((host.clone(), host.buses));
         scan.next_bus.push(u16::from(root) + 1);

@@ -46,7 +46,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
 
     fn retry(&mut self, pending: PendingDevice) {
         self.host = pending.host;
-        self.preserve = self.topology.hosts[pending.host].0.preserve;
+        self.preserve = self.topology.hosts[pending.host].0.preserve_config;
         let mut bus = pending.bus;
         if let Some(parent) = bus.parent {
             match self.link(parent) {

@@ -110,7 +110,7 @@ pub fn assign<S: ConfigSpace>(
         .map(|index| probe_function(&mut topology, index, config))
         .collect();
     for host in 0..topology.hosts.len() {
-        if topology.hosts[host].0.preserve {
+        if topology.hosts[host].0.preserve_config {
             read_found(&mut topology, host, config);
         } else {
             HostAssignment::new(&topology, host, &probed).assign(&mut topology, policy, config);
@@ -134,7 +134,7 @@ fn probe_function<S: ConfigSpace>(
     config: &mut S,
 ) -> ProbedResources {
     let function = &mut topology.functions[index];
-    if topology.hosts[function.host].0.preserve {
+    if topology.hosts[function.host].0.preserve_config {
         return ProbedResources::default();
     }
     let total_vfs = function.sriov.map_or(0, |sriov| sriov.total_vfs);
@@ -165,7 +165,7 @@ fn probe_function<S: ConfigSpace>(
 fn read_found<S: ConfigSpace>(topology: &mut Topology, host: usize, config: &mut S) {
     for function in topology.functions.iter_mut().filter(|f| f.host == host) {
         let sbdf = function.sbdf;
-        let mut read = |offset| config.read(sbdf, ConfigOffset::new(offset), Width::Dword);
+        let mut read = |offset| config.read(sbdf, ConfigOffset::wrapping(offset), Width::Dword);
         let bars = &mut function.bars;
         read_bars(function.header_type, &mut read, &mut |bar| bars.push(bar));
         if let Some(bridge) = &mut function.bridge {

@@ -74,20 +74,21 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
 
     fn dword(&mut self, offset: u16) -> u32 {
         self.config
-            .read(self.function, ConfigOffset::new(offset), Width::Dword)
+            .read(self.function, ConfigOffset::wrapping(offset), Width::Dword)
     }
 
     fn write(&mut self, offset: u16, width: Width, value: u32) {
         self.config
-            .write(self.function, ConfigOffset::new(offset), width, value);
+            .write(self.function, ConfigOffset::wrapping(offset), width, value);
     }
 
     fn disable_decode(&mut self) {
         const ACTIVE: u16 = command::IO | command::MEMORY | command::BUS_MASTER;
         // Command is cached, Status beside it never is.
-        let value =
-            self.config
-                .read(self.function, ConfigOffset::new(COMMAND), Width::Word) as u16;
+        let value = self
+            .config
+            .read(self.function, ConfigOffset::wrapping(COMMAND), Width::Word)
+            as u16;
         if value & ACTIVE != 0 && value != u16::MAX {
             self.write(COMMAND, Width::Word, u32::from(value & !ACTIVE));
         }

@@ -58,7 +58,7 @@ pub(super) fn write<S: ConfigSpace>(
     if enabled != 0 {
         let control = out
             .config
-            .read(out.function, ConfigOffset::new(COMMAND), Width::Word);
+            .read(out.function, ConfigOffset::wrapping(COMMAND), Width::Word);
         out.write(COMMAND, Width::Word, control | u32::from(enabled));
     }
 }
@@ -100,12 +100,12 @@ struct Writer<'a, S> {
 impl<S: ConfigSpace> Writer<'_, S> {
     fn read(&mut self, offset: u16) -> u32 {
         self.config
-            .read(self.function, ConfigOffset::new(offset), Width::Dword)
+            .read(self.function, ConfigOffset::wrapping(offset), Width::Dword)
     }
 
     fn write(&mut self, offset: u16, width: Width, value: u32) {
         self.config
-            .write(self.function, ConfigOffset::new(offset), width, value);
+            .write(self.function, ConfigOffset::wrapping(offset), width, value);
     }
 
     /// Offset of the register of a BAR by its resource index.

@@ -117,7 +117,7 @@ fn enable_wanted<S: ConfigSpace, C: Clock>(
     let mut enabled_at = None;
     for (index, num_vfs) in wanted {
         let function = &topology.functions[index];
-        let is_preserved = topology.hosts[function.host].0.preserve;
+        let is_preserved = topology.hosts[function.host].0.preserve_config;
         let was_enabled = function.sriov.is_some_and(|sriov| sriov.vfs_enabled);
         let result = if was_enabled {
             routing_of(topology, index, num_vfs, config)
@@ -174,7 +174,7 @@ fn wanted(topology: &mut Topology, index: usize, policy: &VfPolicy) -> Option<u1
         (Some(&(_, count)), _) => count,
         (None, VfScope::Off) => 0,
         (None, VfScope::Found) => sriov.num_vfs,
-        (None, VfScope::All) if topology.hosts[function.host].0.preserve => 0,
+        (None, VfScope::All) if topology.hosts[function.host].0.preserve_config => 0,
         (None, VfScope::All) => sriov.total_vfs,
     };
     if count > sriov.total_vfs {
@@ -198,7 +198,7 @@ fn routing_of<S: ConfigSpace>(
     let base = config
         .extended_capability(sbdf, extended::SR_IOV)
         .ok_or(AnomalyKind::PhysicalFunctionGone)?;
-    let offset = ConfigOffset::new(base + sr_iov::VF_OFFSET);
+    let offset = ConfigOffset::wrapping(base + sr_iov::VF_OFFSET);
     let value = config.read(sbdf, offset, Width::Dword);
     Ok(VfRouting::from_dword(num_vfs, value))
 }
@@ -219,7 +219,7 @@ fn enable<S: ConfigSpace>(
         .extended_capability(sbdf, extended::SR_IOV)
         .ok_or(AnomalyKind::PhysicalFunctionGone)?;
     let write = |config: &mut S, at: u16, value: u16| {
-        let offset = ConfigOffset::new(base + at);
+        let offset = ConfigOffset::wrapping(base + at);
         config.write(sbdf, offset, Width::Word, u32::from(value));
     };
     if in_register != Some(num_vfs) {
@@ -232,7 +232,7 @@ fn enable<S: ConfigSpace>(
         }
         return Err(kind);
     }
-    let offset = ConfigOffset::new(base + sr_iov::CONTROL);
+    let offset = ConfigOffset::wrapping(base + sr_iov::CONTROL);
     let control = config.read(sbdf, offset, Width::Word) as u16;
     write(config, sr_iov::CONTROL, control | sr_iov::VF_ENABLE);
     Ok(routing)

@@ -171,7 +171,7 @@ impl EnabledPf {
         };
         let ids = config.probe_vf(sbdf, identity).ids()?;
         let anomalies = config.walk(sbdf)?;
-        let class = config.read(sbdf, ConfigOffset::new(REVISION), Width::Dword);
+        let class = config.read(sbdf, ConfigOffset::wrapping(REVISION), Width::Dword);
         let lists = config.lists(sbdf)?;
         let header = u32::from(lists.header_type) << 16;
         Some(Function {

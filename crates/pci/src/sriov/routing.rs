@@ -27,7 +27,7 @@ pub fn probe_vf_routing<S: ConfigSpace>(topology: &Assigned, max_runs: usize, co
         let Some(sriov) = function.sriov else {
             continue;
         };
-        if sriov.vfs_enabled || topology.hosts[function.host].0.preserve {
+        if sriov.vfs_enabled || topology.hosts[function.host].0.preserve_config {
             continue;
         }
         let Some(less) = left.checked_sub(sriov.total_vfs.into()) else {
@@ -42,8 +42,8 @@ fn probe_function<S: ConfigSpace>(function: Sbdf, total_vfs: u16, max_runs: usiz
     let Some(base) = config.extended_capability(function, extended::SR_IOV) else {
         return;
     };
-    let num_vfs = ConfigOffset::new(base + sr_iov::NUM_VFS);
-    let vf_offset = ConfigOffset::new(base + sr_iov::VF_OFFSET);
+    let num_vfs = ConfigOffset::wrapping(base + sr_iov::NUM_VFS);
+    let vf_offset = ConfigOffset::wrapping(base + sr_iov::VF_OFFSET);
     let mut last = config.read(function, vf_offset, Width::Dword);
     let mut runs = 1;
     for count in (1..total_vfs).rev() {

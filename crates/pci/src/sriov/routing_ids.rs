@@ -71,7 +71,7 @@ impl VfRouting {
         self.num_vfs > 0 && self.offset == 0 || self.num_vfs > 1 && self.stride == 0
     }
 
-    const fn unwrapped(&self, physical: Sbdf, number: u16) -> u32 {
+    const fn unwrapped(self, physical: Sbdf, number: u16) -> u32 {
         physical.routing_id() as u32
             + self.offset as u32
             + number.saturating_sub(1) as u32 * self.stride as u32

@@ -40,7 +40,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         let mut effects: Vec<(WriteEffect, u16)> = Vec::new();
         let mut reaches_unknown = false;
         for byte in offset.get()..offset.get() + width.bytes() {
-            let cell = block.cell(ConfigOffset::new(byte));
+            let cell = block.cell(ConfigOffset::wrapping(byte));
             reaches_unknown |= cell.class == ByteClass::Unknown;
             let is_new = effects.iter().all(|&(effect, _)| effect != cell.effect);
             if cell.effect != WriteEffect::None && is_new {

@@ -187,7 +187,7 @@ impl Request {
             _ => return None,
         };
         let routing_id = u16::try_from(offset >> 12).ok()?;
-        let register = ConfigOffset::new((offset & 0xfff) as u16);
+        let register = ConfigOffset::wrapping((offset & 0xfff) as u16);
         Some((Sbdf::from_routing_id(0, routing_id), register, width))
     }
 }

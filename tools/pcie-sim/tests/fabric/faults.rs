@@ -60,7 +60,7 @@ fn an_abort_reads_all_ones_and_leaves_a_fault_to_take() {
     assert_eq!(bench.r8(F, 0xb), 0xff);
     let fault = |offset| AccessFault {
         function: Sbdf::new(0, 0, 1, 0),
-        offset: ConfigOffset::new(offset),
+        offset: ConfigOffset::wrapping(offset),
     };
     assert_eq!(bench.fabric.take_fault(), Some(fault(8)));
     assert_eq!(bench.fabric.take_fault(), Some(fault(0xb)));
@@ -93,7 +93,7 @@ fn misaligned_accesses_are_recorded_and_rounded_down() {
     let function = Sbdf::new(0, 0, 1, 0);
     let misaligned = |offset, width| ProtocolViolation::Misaligned {
         function,
-        offset: ConfigOffset::new(offset),
+        offset: ConfigOffset::wrapping(offset),
         width,
     };
     let expected = [misaligned(2, Width::Dword), misaligned(3, Width::Word)];

@@ -39,7 +39,8 @@ impl Bench {
 
     fn read(&mut self, at: (u8, u8, u8), offset: u16, width: Width) -> u32 {
         let function = Sbdf::new(0, at.0, at.1, at.2);
-        self.fabric.read(function, ConfigOffset::new(offset), width)
+        self.fabric
+            .read(function, ConfigOffset::wrapping(offset), width)
     }
 
     fn r8(&mut self, at: (u8, u8, u8), offset: u16) -> u32 {
@@ -57,7 +58,7 @@ impl Bench {
     fn write(&mut self, at: (u8, u8, u8), offset: u16, width: Width, value: u32) {
         let function = Sbdf::new(0, at.0, at.1, at.2);
         self.fabric
-            .write(function, ConfigOffset::new(offset), width, value);
+            .write(function, ConfigOffset::wrapping(offset), width, value);
     }
 
     fn w8(&mut self, at: (u8, u8, u8), offset: u16, value: u32) {

@@ -276,7 +276,7 @@ fn segments_are_apart() {
     }
     let mut read = |segment| {
         let function = Sbdf::new(segment, 0, 1, 0);
-        fabric.read(function, ConfigOffset::new(2), Width::Word)
+        fabric.read(function, ConfigOffset::wrapping(2), Width::Word)
     };
     assert_eq!([0, 1, 3].map(&mut read), [1, 0xffff, 4]);
 }

@@ -10,7 +10,7 @@ fn number(fabric: &mut Fabric, segment: u16, bus: u8, mut last: u8) -> u8 {
     for devfn in 0..=255 {
         let function = Sbdf::from_devfn(segment, bus, devfn);
         let read = |fabric: &mut Fabric, offset| {
-            fabric.read(function, ConfigOffset::new(offset), Width::Dword)
+            fabric.read(function, ConfigOffset::wrapping(offset), Width::Dword)
         };
         if read(fabric, 0) == 0xffff_ffff || read(fabric, 0xc) >> 16 & 0x7f != 1 {
             continue;
@@ -21,7 +21,12 @@ fn number(fabric: &mut Fabric, segment: u16, bus: u8, mut last: u8) -> u8 {
         let secondary = last + 1;
         let write = |fabric: &mut Fabric, subordinate| {
             let numbers = u32::from_le_bytes([bus, secondary, subordinate, 0]);
-            fabric.write(function, ConfigOffset::new(0x18), Width::Dword, numbers);
+            fabric.write(
+                function,
+                ConfigOffset::wrapping(0x18),
+                Width::Dword,
+                numbers,
+            );
         };
         write(fabric, 255);
         if read(fabric, 0x18) != u32::from_le_bytes([bus, secondary, 255, 0]) {

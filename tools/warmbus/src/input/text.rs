@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow, bail, ensure};
 use warmbus_boot::report::console::{Event, Reader, Section};
 use warmbus_boot::report::{Report, SCHEMA};
-use warmbus_pci::{DumpError, DumpedConfigSpace};
+use warmbus_pci::DumpedConfigSpace;
 
 use super::{Capture, Kind, Space};
 
@@ -81,11 +81,10 @@ fn report(text: &str, before: usize) -> Result<Report> {
 }
 
 fn take_dump(capture: &mut Capture, text: &str, before: usize) -> Result<()> {
-    let recorded =
-        DumpedConfigSpace::parse(text).map_err(|DumpError { line, problem }| DumpError {
-            line: line + before,
-            problem,
-        })?;
+    let recorded = DumpedConfigSpace::parse(text).map_err(|mut error| {
+        error.line += before;
+        error
+    })?;
     capture.spaces = recorded
         .functions()
         .filter_map(|sbdf| Some((sbdf, Space::whole(recorded.bytes(sbdf)?))))

@@ -61,7 +61,7 @@ fn fill(cache: &mut ConfigCache<Hardware>, capture: &Capture) {
             .filter(|&offset| {
                 cache
                     .block(function)
-                    .is_some_and(|block| block.is_cached(ConfigOffset::new(offset)))
+                    .is_some_and(|block| block.is_cached(ConfigOffset::wrapping(offset)))
             })
             .map(|offset| offset & !3)
             .collect();
@@ -84,7 +84,7 @@ fn teach(cache: &mut ConfigCache<Hardware>, function: Sbdf, dword: u16) {
     // Other bus numbers would evict all functions below.
     let is_bus_numbers = block.header_type() == 1 && dword == BUS_NUMBERS;
     let written = if is_bus_numbers { value } else { u32::MAX };
-    let offset = ConfigOffset::new(dword);
+    let offset = ConfigOffset::wrapping(dword);
     cache.write(function, offset, Width::Dword, written);
     cache.read(function, offset, Width::Dword);
     cache.write(function, offset, Width::Dword, value);
@@ -224,14 +224,14 @@ impl Driver {
     fn is_cached(&self, function: Sbdf, byte: u16) -> bool {
         self.cache
             .block(function)
-            .is_some_and(|block| block.is_cached(ConfigOffset::new(byte)))
+            .is_some_and(|block| block.is_cached(ConfigOffset::wrapping(byte)))
     }
 
     /// The class that keeps the bytes of an access out of the cache, if one
     /// does.
     fn worst_class(&self, function: Sbdf, offset: ConfigOffset, width: Width) -> Option<ByteClass> {
         let block = self.cache.block(function)?;
-        let classes = (0..width.bytes()).map(|lane| (offset.add(lane), block));
+        let classes = (0..width.bytes()).map(|lane| (offset.wrapping_add(lane), block));
         classes
             .filter(|(byte, block)| !block.is_cacheable(*byte))
             .map(|(byte, block)| block.class(byte))

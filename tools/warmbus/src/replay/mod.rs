@@ -105,7 +105,7 @@ pub fn measure(accesses: &[Traced], capture: &Capture, segment: u16) -> Result<(
             line: traced.line,
             is_read: traced.access.kind == Kind::Read,
             function: Sbdf::from_devfn(segment, traced.access.bus, traced.access.devfn),
-            offset: ConfigOffset::new(traced.access.offset),
+            offset: ConfigOffset::wrapping(traced.access.offset),
             width: match traced.access.size {
                 1 => Width::Byte,
                 2 => Width::Word,

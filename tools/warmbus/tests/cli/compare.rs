@@ -99,9 +99,9 @@ fn a_write_shows_as_the_register_that_it_changed() {
     let before = folder.file("before", machine.truth());
     let nvme = Sbdf::new(0, 3, 0, 0);
     let fabric = machine.captured.config.access_mut();
-    let command = fabric.read(nvme, ConfigOffset::new(4), Width::Word);
-    fabric.write(nvme, ConfigOffset::new(4), Width::Word, command ^ 4);
-    fabric.write(nvme, ConfigOffset::new(0x3c), Width::Byte, 0x5a);
+    let command = fabric.read(nvme, ConfigOffset::wrapping(4), Width::Word);
+    fabric.write(nvme, ConfigOffset::wrapping(4), Width::Word, command ^ 4);
+    fabric.write(nvme, ConfigOffset::wrapping(0x3c), Width::Byte, 0x5a);
     let after = folder.file("after", machine.truth());
     let ran = warmbus(&["diff", &before, &after]).ended(1);
     let wanted = format!(

@@ -63,7 +63,7 @@ impl Machine {
                 if at % 16 == 0 {
                     write!(text, "\n{at:02x}:").expect("a string takes it");
                 }
-                let offset = ConfigOffset::new(at);
+                let offset = ConfigOffset::wrapping(at);
                 let byte = self
                     .captured
                     .config

@@ -97,7 +97,7 @@ fn nameless(config: &ConfigCache<impl warmbus_pci::ConfigAccess>) -> Vec<String>
             bytes: block.data(),
         });
         for at in 0..block.size() {
-            if block.is_cacheable(ConfigOffset::new(at)) && map.at(at).is_none() {
+            if block.is_cacheable(ConfigOffset::wrapping(at)) && map.at(at).is_none() {
                 found.push(format!("{sbdf} {at:03x}: {}", map.describe(at, 1)));
             }
         }

@@ -30,14 +30,14 @@ impl Recorder<'_> {
 
     fn read(&mut self, sbdf: Sbdf, offset: u16, width: Width) -> u32 {
         let fabric = self.machine.captured.config.access_mut();
-        let value = fabric.read(sbdf, ConfigOffset::new(offset), width);
+        let value = fabric.read(sbdf, ConfigOffset::wrapping(offset), width);
         self.line("read", sbdf, offset, width, value);
         value
     }
 
     fn write(&mut self, sbdf: Sbdf, offset: u16, width: Width, value: u32) {
         let fabric = self.machine.captured.config.access_mut();
-        fabric.write(sbdf, ConfigOffset::new(offset), width, value);
+        fabric.write(sbdf, ConfigOffset::wrapping(offset), width, value);
         self.line("write", sbdf, offset, width, value);
     }
 }
