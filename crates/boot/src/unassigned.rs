@@ -135,3 +135,33 @@ fn unsettles_bridge(anomaly: &AnomalyKind) -> bool {
     let affects = anomaly.affects();
     affects.presence || affects.buses || affects.resources || affects.access
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_list_of_a_bridge_says_nothing_about_its_windows() {
+        let offset = warmbus_pci::ConfigOffset::wrapping(0x20);
+        let (wrote, read) = (0x1000_1000, 0);
+        let unsettling = [
+            AnomalyKind::MemoryWindowHardwired { wrote, read },
+            AnomalyKind::ExternalAbort { offset },
+            AnomalyKind::NoBusNumberLeft { last: 7 },
+            AnomalyKind::BridgeLoop,
+        ];
+        for anomaly in unsettling {
+            assert!(unsettles_bridge(&anomaly), "{anomaly}");
+        }
+        let harmless = [
+            AnomalyKind::CapabilityLoop {
+                from: 0x41,
+                to: 0x40,
+            },
+            AnomalyKind::ZeroPrimaryBus { bus: 1 },
+        ];
+        for anomaly in harmless {
+            assert!(!unsettles_bridge(&anomaly), "{anomaly}");
+        }
+    }
+}

@@ -184,3 +184,92 @@ impl AnomalyKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BarKind, BusNumbers, ConfigOffset};
+    use alloc::string::ToString;
+
+    /// One letter a subject, in the order of the fields.
+    fn letters(kind: AnomalyKind) -> alloc::string::String {
+        let affects = kind.affects();
+        let subjects = [
+            (affects.presence, 'p'),
+            (affects.buses, 'b'),
+            (affects.resources, 'r'),
+            (affects.lists, 'l'),
+            (affects.access, 'a'),
+        ];
+        let named = subjects.into_iter().filter(|(is_affected, _)| *is_affected);
+        named.map(|(_, letter)| letter).collect()
+    }
+
+    #[test]
+    fn each_kind_affects_what_depends_on_it() {
+        let numbers = BusNumbers::default();
+        let invalid = numbers.validate(0, 0xff).unwrap_err();
+        let (index, size, kind) = (0, 0x1000, BarKind::Memory32);
+        let at = Sbdf::new(0, 1, 0, 0);
+        let cases = [
+            (
+                AnomalyKind::CapabilityLoop {
+                    from: 0x41,
+                    to: 0x40,
+                },
+                "l",
+            ),
+            (AnomalyKind::ExtendedCapabilityAllOnes { at: 0x100 }, "l"),
+            (AnomalyKind::UnknownHeaderType { header_type: 0x7f }, "l"),
+            (
+                AnomalyKind::ExternalAbort {
+                    offset: ConfigOffset::wrapping(0x100),
+                },
+                "la",
+            ),
+            (
+                AnomalyKind::StoppedAnswering {
+                    during: Step::Sizing,
+                },
+                "pl",
+            ),
+            (AnomalyKind::NotReady { milliseconds: 1000 }, "p"),
+            (AnomalyKind::InvalidBusNumbers(invalid), "b"),
+            (AnomalyKind::BusesNotNested(invalid), "b"),
+            (AnomalyKind::BridgeLoop, "pb"),
+            (AnomalyKind::ZeroPrimaryBus { bus: 1 }, ""),
+            (
+                AnomalyKind::VfsExcludedTaken {
+                    number: 1,
+                    num_vfs: 2,
+                    at,
+                },
+                "b",
+            ),
+            (AnomalyKind::BarNotForwarded { index, kind, size }, "r"),
+            (
+                AnomalyKind::MemoryWindowHardwired { wrote: 0, read: 1 },
+                "r",
+            ),
+            (AnomalyKind::VfsNotEnabled { num_vfs: 4 }, ""),
+        ];
+        for (kind, expected) in cases {
+            assert_eq!(letters(kind), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_anomaly_is_a_sentence_about_its_function() {
+        let anomaly = Anomaly::new(
+            Sbdf::new(0, 1, 0, 0),
+            AnomalyKind::BusNumbersNotWritable {
+                wrote: BusNumbers::from_dword(0x00ff_0201),
+                read: BusNumbers::default(),
+            },
+        );
+        assert_eq!(
+            anomaly.to_string(),
+            "0000:01:00.0: bus numbers do not stick: wrote 01/02/ff, read 00/00/00; what is below is left alone"
+        );
+    }
+}
