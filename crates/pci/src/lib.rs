@@ -2,7 +2,7 @@
 //! SR-IOV, in `no_std` without `unsafe`.
 //!
 //! [`enumerate()`] finds every function below the [host bridges](HostBridge)
-//! and numbers the buses, [`assign()`] gives BARs and bridge windows addresses.
+//! and numbers the buses, [`assign()`] assigns addresses to BARs and bridge windows.
 //! Both work on a [`ConfigSpace`]: [`PlainConfig`] makes one of anything that
 //! can read and write configuration space, as [`HostBridgeAccess`] does by ECAM.
 //!

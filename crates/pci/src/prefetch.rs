@@ -1,7 +1,7 @@
 //! Configuration reads that several cores make in parallel, in advance.
 //!
 //! A configuration read stalls the core that makes it until the completion is
-//! back, so that one core cannot have two of them under way. Functions behind
+//! back, so that one core cannot have two of them in flight. Functions behind
 //! different root ports do not wait for each other: their reads are put into
 //! one batch a root port, cores take batches from [`ReadBatches`] until none is
 //! left, and [`PrefetchedAccess`] returns the values as if they were read then.

@@ -16,7 +16,7 @@ pub trait Clock {
 
 /// Retries with exponential back-off, until a timeout.
 ///
-/// PCIe 2.3.1 gives a function one second after a reset before it must
+/// PCIe 2.3.1 allows a function one second after a reset before it must
 /// answer. The first waits are short, since most functions are ready long
 /// before that.
 #[derive(Clone, Copy, Debug)]

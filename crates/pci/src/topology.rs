@@ -334,7 +334,7 @@ impl Topology {
     }
 
     /// Functions that are there but are no part of the topology, or whose
-    /// resources could not be sized; an anomaly says why.
+    /// resources could not be sized; an anomaly has the reason.
     #[must_use]
     pub fn excluded(&self) -> &[Sbdf] {
         &self.excluded

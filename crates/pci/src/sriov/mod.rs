@@ -1,4 +1,4 @@
-//! SR-IOV virtual functions (PCIe 9): they are found by way of their physical
+//! SR-IOV virtual functions (PCIe 9): they are found through their physical
 //! function, since a scan does not see them, and only while they are enabled.
 //!
 //! [`enable_vfs`] sets VF Enable of all physical functions whose VFs are
