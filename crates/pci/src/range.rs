@@ -149,7 +149,11 @@ mod tests {
         assert_eq!(parts(12, 15), (Some(range(10, 11)), Some(range(16, 20))));
         assert_eq!(parts(10, 20), (None, None));
         assert_eq!(parts(0, u64::MAX), (None, None));
-        assert_eq!(parts(0, 5), (None, Some(window)));
-        assert_eq!(parts(30, 40), (Some(window), None));
+        for limit in [5, 8, 9] {
+            assert_eq!(parts(0, limit), (None, Some(window)));
+        }
+        for base in [21, 22, 30] {
+            assert_eq!(parts(base, 40), (Some(window), None));
+        }
     }
 }
