@@ -22,12 +22,13 @@ fn main() {
     );
     for (id, board) in boards {
         let additions = board.additions.map(|tree| {
-            let file = Path::new(&out).join(format!("{id}.dtb"));
-            fs::write(&file, tree).expect("the build directory can be written to");
-            file
+            let name = format!("{id}.dtb");
+            fs::write(Path::new(&out).join(&name), tree)
+                .expect("the build directory can be written to");
+            name
         });
         let additions = additions.map_or("None".into(), |file| {
-            format!("Some(include_bytes!({:?}))", file.display().to_string())
+            format!("Some(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")))")
         });
         writeln!(
             table,

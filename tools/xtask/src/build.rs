@@ -4,17 +4,24 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
+use crate::linux::hex;
 use crate::progress::Progress;
 use crate::toolchain::Toolchain;
-use crate::{elf_to_image, paths, process};
+use crate::{elf_to_image, paths, process, remap};
 
 /// Builds the firmware with `toolchain` and returns the path of the flat
 /// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it.
 pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
     let step = Progress::begin("building the firmware");
     let mut command = toolchain.cargo("build");
-    command.args([
+    let config = remap::config(toolchain.target, &toolchain.prefixes());
+    // These would replace the flags of the configuration.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
+    command.args(["--config", &config]).args([
         "--release",
         "--package",
         "warmbus-firmware",
@@ -39,10 +46,11 @@ pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
         fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
     }
     step.end(&format!(
-        "{}: {} bytes ({} of memory), built with {toolchain}",
+        "{}: {} bytes ({} of memory), built with {toolchain}\nSHA-256 {}",
         image.display(),
         flat.bytes.len(),
-        flat.memory
+        flat.memory,
+        hex(&Sha256::digest(&flat.bytes))
     ));
     Ok(image)
 }

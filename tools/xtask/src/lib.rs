@@ -17,6 +17,7 @@ pub mod programs;
 pub mod progress;
 pub mod qemu;
 pub mod qmp;
+pub mod remap;
 pub mod run;
 pub mod setup;
 pub mod test;

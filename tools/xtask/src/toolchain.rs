@@ -14,6 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::remap::{self, Prefix};
 use crate::setup::Private;
 use crate::{paths, process, programs};
 
@@ -34,6 +35,8 @@ pub struct Compiler {
     cargo: PathBuf,
     /// Its release, for example `1.95.0`.
     pub release: String,
+    /// Its commit, or its release where it does not say.
+    version: String,
     host: String,
     sysroot: PathBuf,
     /// Not the one that built this program.
@@ -85,8 +88,11 @@ impl Compiler {
                 .map(str::to_owned)
                 .with_context(|| format!("rustc -vV has no line {name:?}"))
         };
+        let release = field("release: ")?;
+        let commit = field("commit-hash: ").ok().filter(|hash| hash != "unknown");
         Ok(Self {
-            release: field("release: ")?,
+            version: commit.unwrap_or_else(|| release.clone()),
+            release,
             host: field("host: ")?,
             sysroot: ask(&["--print", "sysroot"])?.trim().into(),
             rustc,
@@ -249,6 +255,16 @@ impl Toolchain {
         paths::target().join("firmware")
     }
 
+    /// The prefixes of paths that the image is not to depend on.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<Prefix> {
+        let source = match &self.core {
+            Core::Prebuilt => None,
+            Core::Source(library) => Some(library.as_path()),
+        };
+        remap::prefixes(&self.compiler.sysroot, source, &self.compiler.version)
+    }
+
     /// `cargo <subcommand>` for the firmware target, to be run in the work
     /// tree; the caller adds further arguments.
     #[must_use]
@@ -333,6 +349,7 @@ mod tests {
 
     fn compiler(sysroot: &Path, other: bool) -> Compiler {
         Compiler {
+            version: "0123abcd".into(),
             rustc: "/usr/bin/rustc".into(),
             cargo: "/usr/bin/cargo".into(),
             release: "1.88.0".into(),
