@@ -13,7 +13,7 @@ const HEADER_SIZE: u64 = warmbus_fdt::HEADER_SIZE as u64;
 /// The device tree that the loader left in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct BootTree {
-    /// PhysicalMemory address.
+    /// Physical address.
     pub(crate) address: u64,
     /// Bytes, no more than may be looked at; 0 where there is none.
     pub(crate) size: u64,
@@ -47,7 +47,7 @@ impl BootTree {
     ///
     /// # Safety
     ///
-    /// The tree must be mapped, and nobody may write to it.
+    /// The tree must be mapped, and nothing may write to it.
     pub(crate) unsafe fn bytes(&self) -> &'static [u8] {
         if self.size == 0 {
             return &[];

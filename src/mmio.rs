@@ -80,28 +80,28 @@ pub(crate) fn fixup(instruction: u64) -> Option<u64> {
 /// Registers at the addresses that are mapped.
 pub(crate) struct Mmio(());
 
-/// Opens the way to the functions below `hosts`. A host bridge that cannot be
-/// reached is left out of `hosts`, with a line in the log.
+/// Opens access to the functions below `hosts`. A host bridge that cannot be
+/// accessed is excluded from `hosts`, with a line in the log.
 pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> HostBridgeAccess<Mmio> {
-    let mut reach = HostBridgeAccess::new(Mmio(()));
+    let mut access = HostBridgeAccess::new(Mmio(()));
     hosts.retain_mut(|host| {
         let mut regions = host.regions().into_iter();
         let mapped = regions.try_for_each(|range| mmu.map_config_space(range.start.0, range.size));
         let added = mapped
             .map_err(|error| HostBridgeError::Unmapped(error.to_string()))
-            .and_then(|()| reach.add(host));
+            .and_then(|()| access.add(host));
         if let Err(error) = &added {
-            warn!("{} is left out: {error}", host.name);
+            warn!("{} is excluded: {error}", host.name);
         }
         added.is_ok()
     });
-    reach
+    access
 }
 
 /// Reads beside other cores that do the same, without a note of a fault. Where
 /// one load is not enough for that, the answer is a fault.
-pub(crate) fn read_shared(reach: &HostBridgeAccess<Mmio>, read: ConfigRead) -> ReadResult {
-    reach
+pub(crate) fn read_shared(access: &HostBridgeAccess<Mmio>, read: ConfigRead) -> ReadResult {
+    access
         .direct_address(read)
         .and_then(|address| load(address, read.width))
         .map_or(ReadResult::Fault, ReadResult::Value)

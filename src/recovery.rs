@@ -1,7 +1,7 @@
-//! A second start, without PCI, for a Linux that is there when the firmware
-//! itself breaks.
+//! Recovery: a second start, without PCI, where the firmware itself fails and
+//! there is a Linux to start.
 //!
-//! Nothing of what broke is trusted: the image is put back to what it was at
+//! Nothing of what failed is trusted: the image is put back to what it was at
 //! the first start, and only the device tree and a sentence come along. The
 //! payload is still where its loader left it, because it is never written to.
 
@@ -17,33 +17,33 @@ use crate::image::Image;
 use crate::kernel_entry;
 use crate::mem::heap;
 
-/// Most bytes of the sentence that are kept.
-const ROOM: usize = 240;
+/// Most bytes of the sentence that are retained.
+const CAPACITY: usize = 240;
 
 /// What outlives the second start, in memory that no start clears.
 #[repr(C)]
-struct Kept {
+struct Retained {
     /// Address of the device tree.
     tree: u64,
     /// Bytes of the sentence.
     length: usize,
-    why: [u8; ROOM],
+    why: [u8; CAPACITY],
 }
 
 #[repr(transparent)]
-struct Cell(UnsafeCell<Kept>);
+struct Cell(UnsafeCell<Retained>);
 
-// SAFETY: it is written on the one way to the second start, and read after it.
+// SAFETY: it is written before a second start, and read after it.
 unsafe impl Sync for Cell {}
 
 unsafe extern "C" {
-    /// See `entry.rs`, which has it beside what it clears.
-    static kept: Cell;
+    /// See `entry.rs`, which has it next to what it clears.
+    static retained: Cell;
     /// Tells the first instructions that it is the second start.
-    static started: UnsafeCell<u32>;
+    static boot_state: UnsafeCell<u32>;
 }
 
-/// The value of `started` that asks for a second start.
+/// The value of `boot_state` that asks for a second start.
 const AGAIN: u32 = 2;
 
 /// There is a kernel to be started, and this is the first start.
@@ -61,10 +61,10 @@ pub(crate) fn set_fallback(end: fn() -> !) {
 ///
 /// # Safety
 ///
-/// To be called on the first start only, with nobody else running.
+/// To be called on the first start only, with no other core running.
 pub(crate) unsafe fn arm(tree: u64) {
-    // SAFETY: by the contract of this function nobody else looks.
-    unsafe { (*kept.0.get()).tree = tree };
+    // SAFETY: by the contract of this function there is no other access.
+    unsafe { (*retained.0.get()).tree = tree };
     ARMED.store(true, Ordering::Relaxed);
 }
 
@@ -86,27 +86,27 @@ pub(crate) fn rearm(was_armed: bool) {
 ///
 /// To be called on the second start only.
 pub(crate) unsafe fn previous_failure() -> &'static str {
-    // SAFETY: by the contract of this function `again` has written it, and
-    // nobody writes it any more.
-    let all = unsafe { &*kept.0.get() };
+    // SAFETY: by the contract of this function `restart` has written it, and
+    // it is not written again.
+    let all = unsafe { &*retained.0.get() };
     let bytes = all.why.get(..all.length).unwrap_or_default();
     // Whole characters were written, so this never falls back.
-    core::str::from_utf8(bytes).unwrap_or("the firmware broke")
+    core::str::from_utf8(bytes).unwrap_or("the firmware failed")
 }
 
 /// The end of a start that cannot go on: the second start if there is one, or
-/// else one line and what [`set_fallback`] has set, power off unless told.
+/// else one line and what [`set_fallback`] has set, power off by default.
 ///
 /// # Safety
 ///
-/// Whoever ran before must never go on.
-pub(crate) unsafe fn end(reason: fmt::Arguments<'_>) -> ! {
+/// The code that ran must never be resumed.
+pub(crate) unsafe fn recover_or_power_off(reason: fmt::Arguments<'_>) -> ! {
     // Once only: what breaks on the way there ends the second case.
     if ARMED.swap(false, Ordering::Relaxed) {
         println!("warmbus: {reason}: starting again without PCI");
         // SAFETY: armed, so that the tree is known; the rest is the contract
         // of this function.
-        unsafe { again(reason) }
+        unsafe { restart(reason) }
     }
     println!("warmbus: result: error: {reason}");
     let end = *END.lock();
@@ -115,24 +115,24 @@ pub(crate) unsafe fn end(reason: fmt::Arguments<'_>) -> ! {
 
 /// # Safety
 ///
-/// `arm` must have been called, and whoever ran before must never go on.
-unsafe fn again(reason: fmt::Arguments<'_>) -> ! {
-    // SAFETY: by the contract of this function nobody else looks.
-    let all = unsafe { &mut *kept.0.get() };
+/// `arm` must have been called, and the code that ran must never be resumed.
+unsafe fn restart(reason: fmt::Arguments<'_>) -> ! {
+    // SAFETY: by the contract of this function there is no other access.
+    let all = unsafe { &mut *retained.0.get() };
     all.length = 0;
     // Too long a sentence is cut, which is no failure.
     let _ = all.write_fmt(reason);
-    // SAFETY: the first instructions look there, and nobody else.
-    unsafe { started.get().write_volatile(AGAIN) };
-    // SAFETY: whoever holds the lock never goes on.
-    cache::clean_and_invalidate_to_poc(unsafe { heap::seize() });
+    // SAFETY: only the first instructions read it.
+    unsafe { boot_state.get().write_volatile(AGAIN) };
+    // SAFETY: the code that holds the lock is never resumed.
+    cache::clean_and_invalidate_to_poc(unsafe { heap::force_touched() });
     let image = Image::running();
     // SAFETY: the image starts with the instructions that a loader enters,
     // and `enter` writes it back to memory.
     unsafe { kernel_entry::enter_kernel(image.start, all.tree, &image) }
 }
 
-impl Write for Kept {
+impl Write for Retained {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for letter in text.chars() {
             let end = self.length + letter.len_utf8();

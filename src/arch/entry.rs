@@ -1,14 +1,14 @@
 //! The first instructions: from the loader to Rust.
 //!
-//! There are two ways in. By the arm64 Linux boot protocol, on entry: the MMU
+//! There are two entries. By the arm64 Linux boot protocol, on entry: the MMU
 //! is off, `x0` is the physical address of the device tree, the image lies at
 //! any 4 KiB boundary, and the exception level is 1 or 2. On exit, to
 //! [`start`](crate::boot::start): the image is relocated, BSS is clear, exceptions
 //! have vectors and a stack of their own, `SP_EL0` is the stack in use. The
 //! MMU is still off: no atomics before it is on.
 //!
-//! A second start (see `restart.rs`) comes along the same way, with all data
-//! as it was on the first, and is told to `start`.
+//! A second start (see `recovery.rs`) uses the same entry, with all data
+//! as it was on the first; `start` gets that as an argument.
 //!
 //! From UEFI, for which the image is an application in PE form (the header of
 //! an arm64 Image has room for that), on entry: MMU and caches are on, `x0` is
@@ -85,9 +85,9 @@ park:
 
 2:  msr     daifset, #0xf
 
-    // A second CPU is not asked for. If one comes along anyway it waits.
-    adrp    x9, started
-    add     x9, x9, :lo12:started
+    // No second CPU is expected here. If one enters it waits.
+    adrp    x9, boot_state
+    add     x9, x9, :lo12:boot_state
     ldr     w20, [x9]
     cmp     w20, #1
     b.eq    park
@@ -121,7 +121,7 @@ pe_entry:
     ldp     x29, x30, [sp], #48
     ret
 
-// The stack of UEFI is left for ever, and so is its translation. From the
+// Stack and translation of UEFI are not used again after this. From the
 // clean-up on all is in registers.
 .global leave_uefi
 leave_uefi:
@@ -164,7 +164,7 @@ clean_image:
     dsb     sy
     ret
 
-// Relocates the image and clears BSS; x7 tells whether it is the second start.
+// Relocates the image and clears BSS; x7 is not 0 on a second start.
 // Uses x0 to x8.
 prepare:
     // On a second start the pointers are relocated, and .data is put back.
@@ -212,7 +212,7 @@ prepare:
 7:  add     x3, x3, #(63 * 8)
     b       4b
 
-    // .data is kept as it is now, for a second start.
+    // .data is saved as it is now, for a second start.
 17: adrp    x1, __file_end
     add     x1, x1, :lo12:__file_end
     adrp    x2, __data_copy
@@ -272,16 +272,16 @@ run_alone:
     mov     x1, x20
     blr     x21
 
-.section .data.started, "aw"
+.section .data.boot_state, "aw"
 .balign 8
-.global started
-started:
+.global boot_state
+boot_state:
     .long   0
 
-.section .kept, "aw", %nobits
+.section .retained, "aw", %nobits
 .balign 8
-.global kept
-kept:
+.global retained
+retained:
     .skip   256
 "#,
     start = sym crate::boot::start,

@@ -210,7 +210,7 @@ extern "C" fn exception(frame: &Frame, vector: u64) {
     dump(frame, &cause, vector);
     // SAFETY: as above.
     unsafe {
-        recovery::end(format_args!(
+        recovery::recover_or_power_off(format_args!(
             "{} at image+{:#x}{}, address {:#x}",
             cause.class_name(),
             cause.elr.wrapping_sub(Image::running().start),
@@ -271,8 +271,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // SAFETY: as above.
     unsafe {
         match info.location() {
-            Some(location) => recovery::end(format_args!("panicked at {location}")),
-            None => recovery::end(format_args!("panicked")),
+            Some(location) => {
+                recovery::recover_or_power_off(format_args!("panicked at {location}"))
+            }
+            None => recovery::recover_or_power_off(format_args!("panicked")),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Mmu {
         let (output_size, address_bits) = address_size();
         let regime = regime();
 
-        // SAFETY: by the contract of this function nobody else has a reference.
+        // SAFETY: by the contract of this function there is no other reference.
         let pool = unsafe { &mut *POOL.0.get() };
         let pool_address = core::ptr::from_ref(&*pool).addr() as u64;
         let mut tables = PageTables::new(pool, pool_address, regime, address_bits).ok()?;
@@ -85,7 +85,7 @@ impl Mmu {
         memory: &[MemoryRange],
         ecam: &[MemoryRange],
     ) -> Result<(), PagingError> {
-        // SAFETY: by the contract of this function nobody else has a reference.
+        // SAFETY: by the contract of this function there is no other reference.
         let pool = unsafe { &mut *POOL.0.get() };
         let pool_address = core::ptr::from_ref(&*pool).addr() as u64;
         let tables = PageTables::new(pool, pool_address, regime(), address_size().1);

@@ -1,4 +1,4 @@
-//! The end, of the machine or of one core: power off, or wait for ever.
+//! PSCI (Arm DEN 0022): powers off the machine, or one core.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -6,16 +6,16 @@ use aarch64_cpu::asm;
 use smccc::{Hvc, Smc, psci};
 use warmbus_machine::PsciConduit;
 
-const UNKNOWN: u8 = 0;
+const NOT_KNOWN: u8 = 0;
 const HVC: u8 = 1;
 const SMC: u8 = 2;
 
-static CONDUIT: AtomicU8 = AtomicU8::new(UNKNOWN);
+static CONDUIT: AtomicU8 = AtomicU8::new(NOT_KNOWN);
 
-/// Sets how PSCI is called, once the device tree has told.
+/// Sets how PSCI is called, once the machine description is read.
 pub(crate) fn set_conduit(conduit: Option<PsciConduit>) {
     let number = match conduit {
-        None => UNKNOWN,
+        None => NOT_KNOWN,
         Some(PsciConduit::Hvc) => HVC,
         Some(PsciConduit::Smc) => SMC,
     };
@@ -36,9 +36,9 @@ pub(crate) fn off_this_core() -> ! {
 
 /// Powers the machine off (PSCI `SYSTEM_OFF`). Where there is no PSCI, or it
 /// does not do it, this CPU sleeps: without knowing the conduit a call would
-/// be an exception with nobody to take it.
+/// be an exception that nothing handles.
 pub(crate) fn off() -> ! {
-    // The call returns only if it failed, and then there is nobody to tell.
+    // The call returns only if it failed, which nothing can be done about.
     let _failed = match CONDUIT.load(Ordering::Relaxed) {
         HVC => psci::system_off::<Hvc>(),
         SMC => psci::system_off::<Smc>(),

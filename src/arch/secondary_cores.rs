@@ -33,16 +33,16 @@ use crate::recovery;
 /// Bytes of the stack of a core, and of the one for its exceptions.
 const STACK: usize = 16 << 10;
 const EXCEPTION_STACK: usize = 8 << 10;
-/// How long a core may take to turn itself off once its work is done, in
-/// nanoseconds, and how often it is looked for.
-const TX_POLL_LIMIT: u64 = 5_000_000_000;
-const PAUSE: u64 = 20_000;
+/// How long a core may take to turn itself off once its work is done, and
+/// how often its state is polled, in nanoseconds.
+const OFF_TIMEOUT: u64 = 5_000_000_000;
+const OFF_POLL_INTERVAL: u64 = 20_000;
 /// `MPIDR_EL1`: the affinity fields.
 const AFFINITY: u64 = 0xff_00ff_ffff;
-const NOBODY: u64 = u64::MAX;
+const NOT_SET: u64 = u64::MAX;
 
 /// The core that the firmware was started on, once there are others.
-static FIRST: AtomicU64 = AtomicU64::new(NOBODY);
+static FIRST: AtomicU64 = AtomicU64::new(NOT_SET);
 
 // On entry, as PSCI has it: MMU and caches off, `x0` is the address of a
 // `Context`, the exception level is that of the caller. On exit, to
@@ -171,7 +171,7 @@ struct Core<'a> {
 /// Runs `work` on this core and on those of `affinities`, other cores, that can
 /// be turned on, and returns when they are off again. Returns how many cores it ran on.
 ///
-/// A core that does not turn itself off within some seconds is told of and
+/// A core that does not turn itself off within some seconds is reported and
 /// left behind, with all that it may still use.
 pub(crate) fn run_on(
     affinities: &[u64],
@@ -203,7 +203,7 @@ pub(crate) fn run_on(
 }
 
 fn turn_on(affinity: u64, conduit: PsciConduit, work: &(dyn Fn() + Sync)) -> Option<Core<'_>> {
-    // One that somebody else uses is not ours.
+    // A core that is in use is left alone.
     if state(affinity, conduit) != Some(AffinityState::Off) {
         return None;
     }
@@ -244,10 +244,10 @@ fn state(affinity: u64, conduit: PsciConduit) -> Option<AffinityState> {
 }
 
 fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
-    (0..TX_POLL_LIMIT / PAUSE).any(|_| {
+    (0..OFF_TIMEOUT / OFF_POLL_INTERVAL).any(|_| {
         let is_off = state(affinity, conduit) == Some(AffinityState::Off);
         if !is_off {
-            timer.wait(Duration::from_nanos(PAUSE));
+            timer.wait(Duration::from_nanos(OFF_POLL_INTERVAL));
         }
         is_off
     })
@@ -267,5 +267,5 @@ pub(crate) fn this_mpidr() -> u64 {
 /// Whether this is one of the cores that only help.
 pub(crate) fn is_helping() -> bool {
     let first = FIRST.load(Ordering::Relaxed);
-    first != NOBODY && first != this_mpidr()
+    first != NOT_SET && first != this_mpidr()
 }

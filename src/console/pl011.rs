@@ -1,4 +1,4 @@
-//! Arm PL011 (PrimeCell UART, Arm DDI 0183).
+//! Arm PL011 (Arm DDI 0183).
 
 use core::ptr::NonNull;
 

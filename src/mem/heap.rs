@@ -1,6 +1,6 @@
 //! The heap: a small one inside the image from the first moment, and a large
-//! one in the memory of the machine once that is known. SmallObjectPool pieces of both
-//! are kept by [`SmallObjectPool`].
+//! one in the memory of the machine once that is known. Small pieces of both
+//! are in a [`SmallObjectPool`].
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -33,9 +33,9 @@ static EARLY: Early = Early(UnsafeCell::new([MaybeUninit::uninit(); EARLY_SIZE])
 pub(crate) struct Usage {
     /// In use now.
     pub(crate) used: usize,
-    /// In use when most was.
+    /// The most that was in use.
     pub(crate) peak: usize,
-    /// That there are.
+    /// All of it.
     pub(crate) size: usize,
 }
 
@@ -48,9 +48,9 @@ struct Heaps {
 }
 
 impl Heaps {
-    /// Takes memory from the large heap, or from the early one where that is
+    /// Allocates from the large heap, or from the early one where that is
     /// not there yet or full.
-    fn take(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         let memory = self
             .large
             .allocate_first_fit(layout)
@@ -98,13 +98,13 @@ static MEMORY: Allocator = Allocator(Mutex::new(Memory {
 
 // SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
 // the layout, and so does `SmallObjectPool` with what it took from there. The layout
-// tells which of them it was, and the address which heap.
+// says which of them it was, and the address which heap.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Memory { small, heaps } = &mut *self.0.lock();
         let memory = match SizeClass::of(layout) {
-            Some(class) => small.take(class, |layout| heaps.take(layout)),
-            None => heaps.take(layout),
+            Some(class) => small.alloc(class, |layout| heaps.alloc(layout)),
+            None => heaps.alloc(layout),
         };
         memory.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
@@ -116,7 +116,7 @@ unsafe impl GlobalAlloc for Allocator {
         };
         if let Some(class) = SizeClass::of(layout) {
             // SAFETY: the caller gives back what `alloc` gave with this layout.
-            return unsafe { small.give(memory, class) };
+            return unsafe { small.free(memory, class) };
         }
         let early = heaps.early.bottom()..heaps.early.top();
         let heap = if early.contains(&pointer) {
@@ -124,7 +124,7 @@ unsafe impl GlobalAlloc for Allocator {
         } else {
             &mut heaps.large
         };
-        // SAFETY: as above, and the address tells from which heap it was.
+        // SAFETY: as above, and the address says from which heap it was.
         unsafe { heap.deallocate(memory, layout) };
     }
 }
@@ -158,13 +158,12 @@ pub(crate) fn touched() -> MemoryRange {
     MEMORY.0.lock().heaps.touched_range()
 }
 
-/// The same, where somebody may have broken off in the middle of an
-/// allocation.
+/// The same, where an allocation may have been interrupted.
 ///
 /// # Safety
 ///
-/// Whoever was allocating must never go on.
-pub(crate) unsafe fn seize() -> MemoryRange {
+/// The code that was allocating must never be resumed.
+pub(crate) unsafe fn force_touched() -> MemoryRange {
     // SAFETY: by the contract of this function.
     unsafe { MEMORY.0.force_unlock() };
     touched()

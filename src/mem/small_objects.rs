@@ -1,4 +1,4 @@
-//! SmallObjectPool pieces of memory, in front of the heap: taking one and giving it back
+//! Small pieces of memory, in front of the heap: allocating and freeing one
 //! costs the same however many there are.
 //!
 //! The heap behind keeps free memory as one list, which it walks for each
@@ -24,7 +24,7 @@ struct Free {
 
 /// The free pieces of each class, and a chunk that more are cut from.
 pub(crate) struct SmallObjectPool {
-    free: [Option<NonNull<Free>>; COUNT],
+    lists: [Option<NonNull<Free>>; COUNT],
     /// Start of what is left of the chunk.
     chunk: NonNull<u8>,
     /// Bytes that are left of it, a multiple of [`ALIGNMENT`].
@@ -38,22 +38,22 @@ impl SmallObjectPool {
     /// No pieces yet.
     pub(crate) const fn new() -> Self {
         Self {
-            free: [None; COUNT],
+            lists: [None; COUNT],
             chunk: NonNull::dangling(),
             left: 0,
         }
     }
 
-    /// Takes a piece of `class`, aligned to [`ALIGNMENT`]. Where there is none,
-    /// memory comes from `heap`, which gives away for good what it returns.
-    pub(crate) fn take(
+    /// Allocates a piece of `class`, aligned to [`ALIGNMENT`]. Where there is none,
+    /// memory comes from `heap`, which never gets it back.
+    pub(crate) fn alloc(
         &mut self,
         class: SizeClass,
         mut heap: impl FnMut(Layout) -> Option<NonNull<u8>>,
     ) -> Option<NonNull<u8>> {
-        if let Some(piece) = self.free[class.number()] {
-            // SAFETY: `give` has written it, and nobody has had it since.
-            self.free[class.number()] = unsafe { piece.read() }.next;
+        if let Some(piece) = self.lists[class.number()] {
+            // SAFETY: `free` has written it, and it was not in use since.
+            self.lists[class.number()] = unsafe { piece.read() }.next;
             return Some(piece.cast());
         }
         if self.left < class.bytes() {
@@ -62,17 +62,17 @@ impl SmallObjectPool {
                 return heap(Layout::from_size_align(class.bytes(), ALIGNMENT).ok()?);
             };
             while let Some(rest) = SizeClass::within(self.left) {
-                let piece = self.cut(rest);
+                let piece = self.split(rest);
                 // SAFETY: it was cut from the chunk just now.
-                unsafe { self.give(piece, rest) };
+                unsafe { self.free(piece, rest) };
             }
             (self.chunk, self.left) = (chunk, CHUNK.size());
         }
-        Some(self.cut(class))
+        Some(self.split(class))
     }
 
     /// Cuts a piece of `class` from the chunk, of which that much is left.
-    fn cut(&mut self, class: SizeClass) -> NonNull<u8> {
+    fn split(&mut self, class: SizeClass) -> NonNull<u8> {
         let piece = self.chunk;
         // SAFETY: so much is left of the memory that the heap gave.
         self.chunk = unsafe { piece.add(class.bytes()) };
@@ -80,18 +80,17 @@ impl SmallObjectPool {
         piece
     }
 
-    /// Gives a piece back.
+    /// Frees a piece.
     ///
     /// # Safety
     ///
-    /// It must be one of `class` from [`Self::take`], and nobody may use it any
-    /// more.
-    pub(crate) unsafe fn give(&mut self, piece: NonNull<u8>, class: SizeClass) {
+    /// It must be one of `class` from [`Self::alloc`] that is not used any more.
+    pub(crate) unsafe fn free(&mut self, piece: NonNull<u8>, class: SizeClass) {
         let piece = piece.cast::<Free>();
-        let next = self.free[class.number()];
+        let next = self.lists[class.number()];
         // SAFETY: by the contract of this function the memory is ours, and the
         // smallest piece is larger and more aligned than what is written.
         unsafe { piece.write(Free { next }) };
-        self.free[class.number()] = Some(piece);
+        self.lists[class.number()] = Some(piece);
     }
 }

@@ -29,7 +29,7 @@ const PAGE: usize = 4096;
 /// Bytes of one read: some firmware fails with more than a few MiB.
 const PIECE: usize = 1 << 20;
 
-/// What whoever started this image says.
+/// The load options of this image.
 pub(super) fn load_options() -> LoadOptions {
     let image = boot::open_protocol_exclusive::<LoadedImage>(boot::image_handle());
     let raw = image

@@ -22,7 +22,7 @@ pub(super) struct Kernel {
     /// Why it is not to be started by us.
     trouble: Option<String>,
     /// What UEFI makes of it. It is asked first, so that it has checked the
-    /// signature, and measured, what is started, whoever starts it.
+    /// signature, and measured, what is started, by UEFI or by us.
     image: Result<Handle, Status>,
 }
 

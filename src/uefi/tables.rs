@@ -31,7 +31,7 @@ pub(super) fn rsdp() -> Option<PhysAddr> {
 
 /// Installs the table for memory reservations, with nothing in it: a size and
 /// a count of entries (32 bits each) and the address of the next table.
-/// Without it a kernel cannot tell the next one which memory the interrupt
+/// Without it a kernel cannot pass on to the next one which memory the interrupt
 /// controller goes on writing to.
 pub(super) fn install_memory_reservations() -> Result<(), Why> {
     install(&MEMORY_RESERVATIONS, &[0; 16])

@@ -1,4 +1,4 @@
-//! What is handed over, and what Linux is told: pure functions of what a boot
+//! What is handed over, and what `/chosen` says to Linux: pure functions of what a boot
 //! has found out.
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ pub struct KernelFacts {
 pub enum Decision {
     /// The cache.
     Handover(HandoverDecision),
-    /// Nothing, and Linux is told nothing: it starts as without Warmbus.
+    /// Nothing: Linux starts as without Warmbus.
     Without(Refusal),
 }
 
@@ -102,18 +102,18 @@ pub struct HandoverDecision {
 /// What Linux does with bus numbers and BARs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PciPolicy {
-    /// It is told to keep all of them (`linux,pci-probe-only`).
+    /// It keeps all of them, as `/chosen` asks for (`linux,pci-probe-only`).
     Keep,
-    /// It is told nothing, and assigns all of them again.
+    /// It assigns all of them again, as it does by default.
     Reassign(ReassignReason),
-    /// It keeps the bus numbers that it finds, since it is told by ACPI, and
+    /// It keeps the bus numbers that it finds, as always with ACPI, and
     /// moves BARs where ACPI does not forbid that (`_DSM` of a host bridge,
     /// function 5). It writes both.
     KeepBusNumbers,
 }
 
-/// Why Linux has to assign again: it is told to keep everything below all host
-/// bridges, or below none.
+/// Why Linux has to assign again: `linux,pci-probe-only` keeps everything below
+/// all host bridges, or below none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReassignReason {
     /// Something has no bus number or no address.

@@ -31,7 +31,7 @@ impl Ticks for () {
 /// A [`ConfigAccess`] that counts and times the accesses to `A`, and returns
 /// values that were read ahead instead of reading them again.
 ///
-/// From the outside in: every read is counted, whoever made it; a value that
+/// From the outside in: every read is counted, by whatever core it was made; a value that
 /// was read ahead ends there; what is left reaches the hardware, and the time
 /// that takes is added up.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl<A: ConfigAccess, T: Ticks> MeasuredAccess<A, T> {
         self.counted.access_mut().load(results);
     }
 
-    /// Discards what other cores have read and nobody has used.
+    /// Discards what other cores have read and nothing has used.
     pub fn discard_prefetched(&mut self) {
         self.counted.access_mut().discard();
     }

@@ -202,7 +202,7 @@ impl<A: ConfigAccess> Captured<A> {
         if let Some(first) = self.inconsistencies.first() {
             return Some(PipelineFailure::Inconsistent {
                 count: self.inconsistencies.len(),
-                first: first.clone(),
+                first: *first,
             });
         }
         let differences = &self.self_check.as_ref()?.differences;

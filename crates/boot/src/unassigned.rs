@@ -102,7 +102,7 @@ fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
     }
     if let Some(bridge) = function.bridge {
         // Linux 6.18 gives a bridge whose memory window it finds closed all
-        // memory of the host bridge, if it is told to keep what it finds.
+        // memory of the host bridge, if it is to keep what it finds.
         if bridge.secondary == 0 || bridge.memory.is_none() {
             return Some(UnassignedReason::Bridge);
         }

@@ -135,7 +135,7 @@ impl From<&warmbus_pcsc::SelfCheck> for SelfCheck {
 }
 
 impl Report {
-    /// The report of `input`; `cached` tells what the cache holds of a
+    /// The report of `input`; `cached` returns what the cache holds of a
     /// function.
     pub fn new<'c>(
         input: ReportInput<'_>,

@@ -145,7 +145,7 @@ pub struct Function {
     /// Extended capabilities in list order.
     pub extended_capabilities: Vec<ExtendedCapability>,
     /// Size of the configuration space that was captured: 256 or 4096; 0
-    /// where the function was left out of the cache.
+    /// where the function is not in the cache.
     pub config_bytes: u16,
     /// Bytes of it that may be cached.
     pub cacheable_bytes: u16,
@@ -196,7 +196,7 @@ pub struct Bridge {
     pub memory: Option<Window>,
     /// Prefetchable memory window; null if closed.
     pub prefetchable: Option<Window>,
-    /// Whether the link below is up; null where that cannot be told.
+    /// Whether the link below is up; null where that is unknown.
     pub link_up: Option<bool>,
     /// Whether it has a hot-plug capable slot.
     pub hot_plug: bool,

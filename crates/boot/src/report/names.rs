@@ -93,7 +93,7 @@ const SUB_CLASSES: &[(u16, &str)] = &[
     (0x1201, "Smart data accelerator"),
 ];
 
-/// Names where the interface tells more, by the whole class code.
+/// Names where the interface says more, by the whole class code.
 const INTERFACES: &[(u32, &str)] = &[
     (0x01_0601, "AHCI SATA controller"),
     (0x01_0802, "NVMe controller"),

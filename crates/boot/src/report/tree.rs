@@ -40,7 +40,7 @@ pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
 }
 
 /// Whether a function has a line of its own. Virtual functions come by the
-/// thousands and are alike: their physical function tells of them.
+/// thousands and are alike: their physical function lists them.
 fn has_line(function: &Function) -> bool {
     function.virtual_function.is_none() || !function.anomalies.is_empty()
 }
