@@ -1,5 +1,6 @@
 //! Warmbus, the bare-metal binary: what touches hardware. What it decides is
-//! in the crates below `crates/`; [`boot`] is the story of one boot.
+//! in the crates below `crates/`. [`start`] is where Rust begins, and [`boot`]
+//! the story of one boot.
 #![no_std]
 #![no_main]
 
@@ -17,4 +18,5 @@ mod mmio;
 mod parallel_capture;
 mod recovery;
 mod report_output;
+mod start;
 mod uefi;

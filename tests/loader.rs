@@ -324,8 +324,8 @@ impl Booted {
             .expect("Linux takes it");
         assert!(!received.scratch.is_empty());
         for &(start, size) in &received.scratch {
-            let area = MemoryRange::new(PhysAddr(start), size);
-            assert!(RAM.contains(area) && !area.overlaps(arena), "{area}");
+            let range = MemoryRange::new(PhysAddr(start), size);
+            assert!(RAM.contains(range) && !range.overlaps(arena), "{range}");
         }
         let later = received.under_pressure(pair(scratch));
         let (at, size) = received.subtree("pcsc").expect("it is there");

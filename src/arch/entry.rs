@@ -3,7 +3,7 @@
 //! There are two entries. By the arm64 Linux boot protocol, on entry: the MMU
 //! is off, `x0` is the physical address of the device tree, the image lies at
 //! any 4 KiB boundary, and the exception level is 1 or 2. On exit, to
-//! [`start`](crate::boot::start): the image is relocated, BSS is clear, exceptions
+//! [`start`](crate::start::start): the image is relocated, BSS is clear, exceptions
 //! have vectors and a stack of their own, `SP_EL0` is the stack in use. The
 //! MMU is still off: no atomics before it is on.
 //!
@@ -284,13 +284,13 @@ boot_state:
 retained:
     .skip   256
 "#,
-    start = sym crate::boot::start,
+    start = sym crate::start::start,
     start_in_uefi = sym crate::uefi::start_in_uefi,
-    start_after_uefi = sym crate::boot::start_after_uefi,
+    start_after_uefi = sym crate::start::start_after_uefi,
 );
 
 unsafe extern "C" {
-    /// Goes on in [`start_after_uefi`](crate::boot::start_after_uefi) with
+    /// Goes on in [`start_after_uefi`](crate::start::start_after_uefi) with
     /// `handoff`, a [`Handoff`](crate::uefi::Handoff), with the MMU off and on the image's own stack. Does not
     /// return.
     ///

@@ -53,7 +53,7 @@ fn no_machine_is_written_when_it_is_to_be_preserved() {
     for seed in proptest_config::cases(1_000) {
         let fabric = random::from_seed(seed);
         let machine = boot_with(fabric, &ScanPolicy::default(), |host| {
-            host.preserve_config = true
+            host.preserve_config = true;
         });
         assert_eq!(machine.fabric().log().writes(), 0, "seed {seed}");
     }

@@ -5,7 +5,7 @@ use crate::{Machine, boot, boot_with};
 
 fn keep(fabric: Fabric) -> Machine {
     boot_with(fabric, &ScanPolicy::default(), |host| {
-        host.preserve_config = true
+        host.preserve_config = true;
     })
 }
 

@@ -9,12 +9,11 @@ use core::fmt;
 
 use warmbus_kho::KhoAbi;
 use warmbus_linux::detect::DetectError;
-use warmbus_linux::payload::Payload;
 use warmbus_machine::Source;
 use warmbus_memory::PageSize;
 
 use crate::memory_layout::LayoutRequestError;
-use crate::options::{KhoChoice, Options};
+use crate::options::KhoChoice;
 use crate::pipeline::PipelineFailure;
 use crate::unassigned::Unassigned;
 
@@ -251,25 +250,6 @@ fn handover(
         pci,
         probe_vf_routing: facts.may_probe_vfs && kernel.reads_vf_routing,
     })
-}
-
-/// Whether bus numbers and BARs stay as they are found: where `options` ask
-/// for it, and after a kernel, since devices may still be in use by what it
-/// handed over.
-#[must_use]
-pub fn preserves_config(options: &Options, payload: Option<&Payload<'_>>) -> bool {
-    options.preserve
-        || payload.is_some_and(|payload| payload.from_kexec || payload.handover.is_some())
-}
-
-/// Whether a failure of the firmware is to start it a second time, without
-/// PCI: where there is a kernel, or an initrd that may hold one, to be started
-/// then, and this is the first start.
-#[must_use]
-pub fn recovers(options: &Options, payload: Option<&Payload<'_>>, is_second_start: bool) -> bool {
-    let has_kernel =
-        payload.is_some_and(|payload| payload.kernel.is_some() || payload.ramdisk.is_some());
-    has_kernel && !options.probe_only && !is_second_start
 }
 
 impl fmt::Display for ReassignReason {

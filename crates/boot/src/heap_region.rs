@@ -48,8 +48,8 @@ mod tests {
         ranges.iter().map(range).collect()
     }
 
-    fn range(start: u64, size: u64) -> Option<MemoryRange> {
-        Some(MemoryRange::new(PhysAddr(start), size))
+    const fn range(start: u64, size: u64) -> MemoryRange {
+        MemoryRange::new(PhysAddr(start), size)
     }
 
     #[test]
@@ -59,23 +59,23 @@ mod tests {
             // A quarter of it, in whole units of 64 KiB.
             (
                 free(&[(start, start + 64 * MIB)]),
-                range(start + 48 * MIB, 16 * MIB),
+                Some(range(start + 48 * MIB, 16 * MIB)),
             ),
             (
                 free(&[(start, start + 64 * MIB + 0x1234)]),
-                range(start + 48 * MIB, 16 * MIB),
+                Some(range(start + 48 * MIB, 16 * MIB)),
             ),
             (
                 free(&[(start, start + (8 << 30))]),
-                range(start + (8 << 30) - MAX_SIZE, MAX_SIZE),
+                Some(range(start + (8 << 30) - MAX_SIZE, MAX_SIZE)),
             ),
             (
                 free(&[(MIB, 9 * MIB), (start, start + 16 * MIB)]),
-                range(start + 12 * MIB, 4 * MIB),
+                Some(range(start + 12 * MIB, 4 * MIB)),
             ),
             (
                 free(&[(start, start + 4 * MIB)]),
-                range(start + 3 * MIB, MIB),
+                Some(range(start + 3 * MIB, MIB)),
             ),
             // Too little.
             (free(&[(start, start + 4 * MIB - 1)]), None),
@@ -92,11 +92,11 @@ mod tests {
         for (memory, heap) in [
             (
                 free(&[(image.end(), image.end() + 64 * MIB), large]),
-                range(image.end(), 4 * MIB),
+                Some(range(image.end(), 4 * MIB)),
             ),
             (
                 free(&[(image.end(), image.end() + 8 * MIB), large]),
-                range(image.end(), 2 * MIB),
+                Some(range(image.end(), 2 * MIB)),
             ),
             (
                 free(&[(image.end(), image.end() + 4 * MIB - 1), large]),

@@ -21,4 +21,5 @@ pub mod pipeline;
 pub mod previous_boot;
 pub mod recorder;
 pub mod report;
+pub mod start_policy;
 pub mod unassigned;

@@ -135,130 +135,54 @@ pub fn read_ahead<A, T, K>(
 mod tests {
     use super::*;
 
-    /// A capture that four of eight cores are worth, one a root port.
-    const FACTS: CaptureFacts = CaptureFacts {
-        requested: None,
-        available: 8,
-        root_ports: 4,
-        reads: 1000,
-        accesses: 500,
-        access_time: 500 * 2000,
-    };
+    /// Other cores that help one of `available` with `reads` behind
+    /// `root_ports`, where each of 500 accesses so far took 2 microseconds.
+    fn helpers(requested: Option<usize>, available: usize, root_ports: usize, reads: u64) -> usize {
+        let facts = CaptureFacts {
+            requested,
+            available,
+            root_ports,
+            reads,
+            accesses: 500,
+            access_time: 500 * 2000,
+        };
+        facts.helpers()
+    }
 
     #[test]
     fn as_many_cores_help_as_there_are_root_ports_to_read_behind() {
-        let cases = [
-            (FACTS, 3),
-            // Another core helps no read behind the same root port.
-            (
-                CaptureFacts {
-                    root_ports: 1,
-                    ..FACTS
-                },
-                0,
-            ),
-            (
-                CaptureFacts {
-                    root_ports: 0,
-                    ..FACTS
-                },
-                0,
-            ),
-            (
-                CaptureFacts {
-                    available: 2,
-                    ..FACTS
-                },
-                1,
-            ),
-            (
-                CaptureFacts {
-                    available: 1,
-                    ..FACTS
-                },
-                0,
-            ),
-            (
-                CaptureFacts {
-                    available: 64,
-                    root_ports: 40,
-                    ..FACTS
-                },
-                15,
-            ),
-            // What is left takes two milliseconds at 2 us a read, or not.
-            (
-                CaptureFacts {
-                    reads: 999,
-                    ..FACTS
-                },
-                0,
-            ),
-            (
-                CaptureFacts {
-                    access_time: 499 * 2000,
-                    ..FACTS
-                },
-                0,
-            ),
-            // A pace that is not known is no reason to start cores.
-            (
-                CaptureFacts {
-                    accesses: 0,
-                    ..FACTS
-                },
-                0,
-            ),
-            (
-                CaptureFacts {
-                    reads: u64::MAX,
-                    ..FACTS
-                },
-                3,
-            ),
-            // What the command line asks for does not have to be worth it.
-            (
-                CaptureFacts {
-                    requested: Some(2),
-                    reads: 1,
-                    ..FACTS
-                },
-                1,
-            ),
-            (
-                CaptureFacts {
-                    requested: Some(4),
-                    reads: 1,
-                    ..FACTS
-                },
-                3,
-            ),
-            (
-                CaptureFacts {
-                    requested: Some(6),
-                    ..FACTS
-                },
-                3,
-            ),
-            (
-                CaptureFacts {
-                    requested: Some(1),
-                    ..FACTS
-                },
-                0,
-            ),
-            (
-                CaptureFacts {
-                    requested: Some(99),
-                    available: 99,
-                    root_ports: 99,
-                    ..FACTS
-                },
-                15,
-            ),
-        ];
-        for (facts, helpers) in cases {
-            assert_eq!(facts.helpers(), helpers, "{facts:?}");
-        }
+        assert_eq!(helpers(None, 8, 4, 1000), 3);
+        assert_eq!(helpers(None, 2, 4, 1000), 1);
+        assert_eq!(helpers(None, 1, 4, 1000), 0);
+        // Another core helps no read behind the same root port.
+        assert_eq!(helpers(None, 8, 1, 1000), 0);
+        assert_eq!(helpers(None, 8, 0, 0), 0);
+        assert_eq!(helpers(None, 64, 40, 1000), 15);
+    }
+
+    #[test]
+    fn cores_are_started_for_two_milliseconds_of_reads() {
+        assert_eq!(helpers(None, 8, 4, 1000), 3);
+        assert_eq!(helpers(None, 8, 4, 999), 0);
+        assert_eq!(helpers(None, 8, 4, u64::MAX), 3);
+        // An unknown pace is no reason to start cores.
+        let unknown = CaptureFacts {
+            requested: None,
+            available: 8,
+            root_ports: 4,
+            reads: 1_000_000,
+            accesses: 0,
+            access_time: 0,
+        };
+        assert_eq!(unknown.helpers(), 0);
+    }
+
+    #[test]
+    fn the_cores_that_are_requested_need_not_be_worthwhile() {
+        assert_eq!(helpers(Some(2), 8, 4, 1), 1);
+        assert_eq!(helpers(Some(4), 8, 4, 1), 3);
+        assert_eq!(helpers(Some(6), 8, 4, 1), 3);
+        assert_eq!(helpers(Some(1), 8, 4, 1000), 0);
+        assert_eq!(helpers(Some(99), 99, 99, 1000), 15);
     }
 }

@@ -3,8 +3,6 @@
 use alloc::string::ToString;
 
 use warmbus_linux::memory_plan::PlanError;
-use warmbus_linux::payload::Module;
-use warmbus_memory::{MemoryRange, PhysAddr};
 
 use warmbus_pci::{ConfigOffset, Sbdf};
 use warmbus_pcsc::Difference;
@@ -354,71 +352,5 @@ fn sentences_about_a_decision_have_their_numbers() {
     ];
     for (refusal, text) in rows {
         assert_eq!(refusal.to_string(), text);
-    }
-}
-
-const RANGE: MemoryRange = MemoryRange::new(PhysAddr(0x4000_0000), 0x1000);
-
-fn module() -> Option<Module<'static>> {
-    Some(Module {
-        range: RANGE,
-        bootargs: None,
-    })
-}
-
-#[test]
-fn bus_numbers_and_bars_are_preserved_on_request_and_after_a_kernel() {
-    let plain = Payload::default();
-    let from_kexec = Payload {
-        from_kexec: true,
-        ..plain
-    };
-    let handed_over = Payload {
-        handover: Some((RANGE, RANGE)),
-        ..plain
-    };
-    let on_request = Options {
-        preserve: true,
-        ..Options::default()
-    };
-    let none = Options::default();
-    for (options, payload, expected) in [
-        (&none, None, false),
-        (&none, Some(&plain), false),
-        (&none, Some(&from_kexec), true),
-        (&none, Some(&handed_over), true),
-        (&on_request, None, true),
-        (&on_request, Some(&plain), true),
-    ] {
-        assert_eq!(preserves_config(options, payload), expected, "{payload:?}");
-    }
-}
-
-#[test]
-fn the_first_start_recovers_where_there_may_be_a_kernel_to_start() {
-    let nothing = Payload::default();
-    let kernel = Payload {
-        kernel: module(),
-        ..nothing
-    };
-    // The kernel may be part of the initrd.
-    let initrd = Payload {
-        ramdisk: module(),
-        ..nothing
-    };
-    let none = Options::default();
-    let probe_only = Options {
-        probe_only: true,
-        ..Options::default()
-    };
-    for (options, payload, is_second_start, expected) in [
-        (&none, None, false, false),
-        (&none, Some(&nothing), false, false),
-        (&none, Some(&kernel), false, true),
-        (&none, Some(&initrd), false, true),
-        (&none, Some(&kernel), true, false),
-        (&probe_only, Some(&kernel), false, false),
-    ] {
-        assert_eq!(recovers(options, payload, is_second_start), expected);
     }
 }
