@@ -3,6 +3,7 @@
 //! prefixes of them are replaced.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::paths;
@@ -23,14 +24,18 @@ pub struct Prefix {
 #[must_use]
 pub fn prefixes(sysroot: &Path, source: Option<&Path>, version: &str) -> Vec<Prefix> {
     let library = format!("/rustc/{version}");
-    let mut prefixes = vec![
-        (cargo_home(), "/cargo".into()),
+    let mut prefixes = vec![(cargo_home(), "/cargo".into())];
+    // The directory of a registry is named after where it was downloaded from.
+    let registries = fs::read_dir(cargo_home().join("registry/src"));
+    let registries = registries.into_iter().flatten().flatten();
+    prefixes.extend(registries.map(|directory| (directory.path(), "/cargo".into())));
+    prefixes.extend([
         (paths::root(), "/warmbus".into()),
         (paths::target(), "/warmbus/target".into()),
         // The compiler has this name for its core library where the source is
         // not installed.
         (sysroot.join("lib/rustlib/src/rust"), library.clone()),
-    ];
+    ]);
     // The directory is the one below which `library` is.
     if let Some(parent) = source.and_then(Path::parent) {
         prefixes.push((parent.to_path_buf(), library));
@@ -105,12 +110,25 @@ mod tests {
                 "/warmbus/target/x/out/boards.rs",
             ),
             (
-                &format!("{}/registry/src/a/b.rs", cargo_home().display()),
-                "/cargo/registry/src/a/b.rs",
+                &format!("{}/git/checkouts/a/b.rs", cargo_home().display()),
+                "/cargo/git/checkouts/a/b.rs",
             ),
         ] {
             assert_eq!(renamed(path).as_deref(), Some(expected), "{path}");
         }
+    }
+
+    #[test]
+    fn packages_are_named_without_their_registry() {
+        let registries = fs::read_dir(cargo_home().join("registry/src"));
+        // This program is built from some.
+        let registry = registries.unwrap().flatten().next().unwrap().path();
+        let prefixes = prefixes(Path::new("/opt/rust"), None, "abc");
+        let prefix = prefixes
+            .iter()
+            .rfind(|prefix| registry.starts_with(&prefix.from));
+        let prefix = prefix.unwrap();
+        assert_eq!((&prefix.from, &*prefix.to), (&registry, "/cargo"));
     }
 
     #[test]
