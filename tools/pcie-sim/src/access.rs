@@ -104,7 +104,8 @@ impl Fabric {
         };
         if now < model.ready_at {
             let ready_at = model.ready_at;
-            if target.vf.is_some() {
+            let is_early = self.nodes[target.node.0].model.enables_vfs(now);
+            if target.vf.is_some() && is_early {
                 self.log.violate(ProtocolViolation::EarlyVf { function });
             }
             let vendor = write.is_none() && offset == 0 && width != Width::Byte;
@@ -216,6 +217,15 @@ impl Fabric {
                     }
                 }
             }
+            Effect::AriForwarding(on) => self.forward_ari(target.node, on),
+            Effect::Retrain => self.retrain(target.node),
+            Effect::CxlReset => {
+                for sibling in self.same_device(target.node) {
+                    let model = &mut self.nodes[sibling.0].model;
+                    model.reset(Reset::FunctionLevel);
+                    model.ready_at = now.saturating_add(model.reset_time);
+                }
+            }
             Effect::NumVfsWhileEnabled => {
                 self.log
                     .violate(ProtocolViolation::NumVfsWhileEnabled { function });
@@ -234,6 +244,7 @@ impl Fabric {
             }
             let node = &mut self.nodes[id.0];
             node.model.reset(Reset::Conventional);
+            node.model.train();
             node.model.ready_at = from.saturating_add(node.model.reset_time);
             if node.model.link.present {
                 node.model.link.train(from);

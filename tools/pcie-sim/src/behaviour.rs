@@ -18,6 +18,12 @@ pub(crate) enum Effect {
     AriHierarchy(bool),
     /// `NumVFs` was written while VF Enable is set.
     NumVfsWhileEnabled,
+    /// A downstream port began or ceased to forward by ARI.
+    AriForwarding(bool),
+    /// The link below the port trains again.
+    Retrain,
+    /// CXL Reset of all functions of the device.
+    CxlReset,
 }
 
 /// A running or finished self test.
@@ -26,6 +32,8 @@ pub(crate) struct Bist {
     duration: u64,
     code: u8,
     done_at: Option<u64>,
+    /// The test leaves nothing of what software had written.
+    resets: bool,
 }
 
 impl Bist {
@@ -34,6 +42,7 @@ impl Bist {
             duration,
             code: code & 0xf,
             done_at: None,
+            resets: false,
         }
     }
 }
@@ -56,6 +65,37 @@ pub(crate) struct Vpd {
 }
 
 impl FunctionModel {
+    /// Makes the function BIST capable: a started test takes `duration`
+    /// nanoseconds and ends with `code`, 0 to 15.
+    pub fn bist(mut self, duration: u64, code: u8) -> Self {
+        self.space.set(0x0f, Width::Byte, 0x80);
+        self.space.writable(0x0f, Width::Byte, 0x40);
+        self.space.live(0x0c);
+        self.bist = Some(Bist::new(duration, code));
+        self
+    }
+
+    /// The same, with a test that resets the function when it starts.
+    pub fn bist_that_resets(self, duration: u64, code: u8) -> Self {
+        let mut model = self.bist(duration, code);
+        if let Some(bist) = &mut model.bist {
+            bist.resets = true;
+        }
+        model
+    }
+
+    /// Lets the validation of the expansion ROM, which is to be added first,
+    /// end at `time`: Expansion ROM Validation Status goes from in progress to
+    /// valid (PCIe 7.5.1.2.4).
+    pub fn rom_validated_at(mut self, time: u64) -> Self {
+        let at = self.rom_offset();
+        self.rom_validated_at = time;
+        let now = self.space.peek(at, Width::Byte);
+        self.space.set(at, Width::Byte, now | 2);
+        self.space.live(at);
+        self
+    }
+
     /// Power state now: 0 (D0) to 3 (D3hot).
     pub(crate) fn power_state(&self) -> u8 {
         self.power
@@ -69,7 +109,7 @@ impl FunctionModel {
         {
             power.pending = None;
             let at = power.at;
-            self.enter_power_state(at, state);
+            self.enter_power_state(at, state, now);
         }
         if let Some(bist) = &mut self.bist
             && bist.done_at.is_some_and(|at| now >= at)
@@ -79,13 +119,15 @@ impl FunctionModel {
             self.space.poke(0x0f, Width::Byte, code);
         }
         self.settle_vpd(now);
+        self.settle_slot(now);
     }
 
-    fn enter_power_state(&mut self, at: u16, state: u8) {
+    fn enter_power_state(&mut self, at: u16, state: u8, now: u64) {
         let control = self.space.peek(at + 4, Width::Byte);
         let from = control & 3;
         if from == 3 && state == 0 && control & 8 == 0 {
             self.reset(Reset::FunctionLevel);
+            self.ready_at = now.saturating_add(self.reset_time);
         }
         let control = self.space.peek(at + 4, Width::Byte) & !3;
         self.space
@@ -136,13 +178,23 @@ impl FunctionModel {
             .is_some_and(|e| self.space.peek(e.at + 0x10, Width::Byte) & 0x40 != 0);
         self.set_latencies(common);
         self.resize_all();
+        self.shape_allocation();
         self.reset_sriov();
+        self.reset_portal();
+        self.reset_slot();
+        if reset == Reset::Conventional {
+            self.reset_cxl();
+        }
         self.update_messages();
     }
 
     /// Before the live dword at `offset` is read.
     pub(crate) fn refresh(&mut self, offset: u16, now: u64) {
         self.refresh_express(offset, now);
+        if offset == self.rom_offset() && now >= self.rom_validated_at {
+            let register = self.space.peek(offset, Width::Byte) & !0xe;
+            self.space.poke(offset, Width::Byte, register | 4);
+        }
     }
 
     /// After the live dword at `offset` was written.
@@ -170,13 +222,24 @@ impl FunctionModel {
         self.written_dpc(offset, written, now, effects);
         self.written_resizable(offset, written);
         self.written_sriov(offset, written, now, effects);
+        self.written_cxl(offset, written, effects);
+        self.written_portal(offset, written);
+        self.written_vendor(offset, written);
+        self.written_allocation(offset, written);
     }
 
     fn written_bist(&mut self, written: &Written, now: u64) {
-        if let Some(bist) = &mut self.bist
+        if let Some(bist) = self.bist
             && written.data & 0x4000_0000 != 0
         {
-            bist.done_at = Some(now.saturating_add(bist.duration));
+            let done_at = now.saturating_add(bist.duration);
+            if bist.resets {
+                self.reset(Reset::FunctionLevel);
+                self.space.poke(0x0f, Width::Byte, 0xc0);
+            }
+            if let Some(bist) = &mut self.bist {
+                bist.done_at = Some(done_at);
+            }
         }
     }
 
@@ -209,7 +272,7 @@ impl FunctionModel {
             return;
         }
         if power.settle == 0 {
-            self.enter_power_state(at, state);
+            self.enter_power_state(at, state, now);
         } else {
             power.pending = Some((now.saturating_add(power.settle), state));
         }

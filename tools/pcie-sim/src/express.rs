@@ -223,6 +223,7 @@ impl FunctionModel {
                 0
             };
             space.writable(at + 0x28, Width::Word, 0x041f | ari);
+            space.live(at + 0x28);
             if model.has_link() {
                 // Every speed up to the maximum.
                 let speeds = (2_u32 << (model.link & 0xf)) - 2;
@@ -391,18 +392,14 @@ impl FunctionModel {
                 }
                 if written.data & 0x20 != 0 {
                     self.link.training_until = now.saturating_add(self.link.training_time);
+                    effects.push(Effect::Retrain);
                 }
             }
         } else if offset == express.at + 0x18 && self.has_slot() {
-            let capabilities = self.space.peek(express.at + 0x14, Width::Dword);
-            if written.lanes & 0xffff != 0 && capabilities & 1 << 18 == 0 {
-                // Command Completed.
-                let status = self.express_word(0x1a);
-                self.space
-                    .poke(express.at + 0x1a, Width::Word, status | 0x10);
-            }
-            if (written.old ^ written.new) & 0x400 != 0 && capabilities & 2 != 0 {
-                self.link_switched(written.new & 0x400 == 0, now, effects);
+            self.written_slot(express.at, written, now, effects);
+        } else if offset == express.at + 0x28 && express.faces_down() {
+            if (written.old ^ written.new) & 0x20 != 0 {
+                effects.push(Effect::AriForwarding(written.new & 0x20 != 0));
             }
         }
     }

@@ -22,10 +22,12 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod allocation;
 mod bar;
 mod behaviour;
 mod capability;
 mod clock;
+mod cxl;
 mod decode;
 pub mod devices;
 mod express;
@@ -35,14 +37,18 @@ mod fault;
 mod link;
 mod log;
 mod model;
+mod portal;
 pub mod proptest_config;
 pub mod random;
 #[cfg(feature = "proptest")]
 pub mod random_topology;
 mod route;
+mod slot;
 mod space;
 mod sriov;
 pub mod topologies;
+mod training;
+mod vendor;
 
 pub use bar::{BarModel, BarSpace};
 pub use capability::{EaEntry, MsiModel};
@@ -55,3 +61,4 @@ pub use log::{Access, AccessLog, Outcome, ProtocolViolation};
 pub use model::{BridgeWindows, FunctionModel};
 pub use space::Reset;
 pub use sriov::{SrIovModel, VF_ENABLE_TIME, VfLayout};
+pub use vendor::VendorAction;

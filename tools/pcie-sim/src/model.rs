@@ -4,13 +4,18 @@ use std::borrow::Cow;
 
 use warmbus_pci::Width;
 
+use crate::allocation::Allocation;
 use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::{Bist, Power, Vpd};
 use crate::express::Express;
 use crate::fault::{Failure, Fault, Quirk};
 use crate::link::Link;
+use crate::portal::Portal;
+use crate::slot::SlotCommands;
 use crate::space::Space;
 use crate::sriov::SrIov;
+use crate::training::Lanes;
+use crate::vendor::VendorAction;
 
 /// What a function with a type 1 header stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +98,16 @@ pub struct FunctionModel {
     pub(crate) root_errors: Option<u16>,
     pub(crate) ari: Option<u16>,
     pub(crate) bist: Option<Bist>,
+    pub(crate) allocation: Option<Allocation>,
+    pub(crate) cxl: Option<u16>,
+    pub(crate) lanes: Option<Lanes>,
+    pub(crate) portal: Option<Box<Portal>>,
+    pub(crate) slot_commands: Option<SlotCommands>,
+    pub(crate) vendor: Vec<(u16, VendorAction)>,
+    /// A bridge that a vendor register has stopped.
+    pub(crate) stopped: bool,
+    /// When the validation of the ROM ends.
+    pub(crate) rom_validated_at: u64,
     pub(crate) link: Link,
     pub(crate) ready_at: u64,
     pub(crate) reset_time: u64,
@@ -133,6 +148,14 @@ impl FunctionModel {
             root_errors: None,
             ari: None,
             bist: None,
+            allocation: None,
+            cxl: None,
+            lanes: None,
+            portal: None,
+            slot_commands: None,
+            vendor: Vec::new(),
+            stopped: false,
+            rom_validated_at: 0,
             link: Link::default(),
             ready_at: 0,
             reset_time: 0,
@@ -272,16 +295,6 @@ impl FunctionModel {
         let at = self.rom_offset();
         self.space.writable(at, Width::Dword, !(size - 1) | 1);
         self.allow_command(2);
-        self
-    }
-
-    /// Makes the function BIST capable: a started test takes `duration`
-    /// nanoseconds and ends with `code`, 0 to 15.
-    pub fn bist(mut self, duration: u64, code: u8) -> Self {
-        self.space.set(0x0f, Width::Byte, 0x80);
-        self.space.writable(0x0f, Width::Byte, 0x40);
-        self.space.live(0x0c);
-        self.bist = Some(Bist::new(duration, code));
         self
     }
 

@@ -37,10 +37,12 @@ impl FunctionModel {
         [primary, secondary, subordinate]
     }
 
-    /// Whether this bridge takes a Type 1 request for `bus`.
-    fn forwards(&self, bus: u8) -> bool {
+    /// Whether this bridge takes a Type 1 request for `routing_id`.
+    fn forwards(&self, routing_id: u16) -> bool {
         let [_, secondary, subordinate] = self.bus_numbers();
-        self.bridge.is_some() && (secondary..=subordinate).contains(&bus)
+        let bus = (routing_id >> 8) as u8;
+        let is_in_range = (secondary..=subordinate).contains(&bus);
+        self.bridge.is_some() && (is_in_range || self.portal_forwards(routing_id))
     }
 }
 
@@ -87,7 +89,8 @@ impl Fabric {
             };
             self.nodes[bridge.0].model.settle(now);
             let model = &self.nodes[bridge.0].model;
-            let [primary, secondary, _] = model.bus_numbers();
+            let [primary, ..] = model.bus_numbers();
+            let secondary = model.bus_below();
             if primary != this_bus {
                 self.log.violate(ProtocolViolation::WrongPrimary {
                     bridge,
@@ -114,7 +117,7 @@ impl Fabric {
     /// `bridge`, if the bridge can pass it on at all.
     fn passes(&self, bridge: NodeId, offset: u16, now: u64) -> Result<u16, Outcome> {
         let model = &self.nodes[bridge.0].model;
-        if model.is_gone(now) {
+        if model.is_gone(now) || model.stopped {
             return Err(Outcome::Gone);
         }
         if model.power_state() != 0 {
@@ -157,7 +160,7 @@ impl Fabric {
         let mut claimants = self
             .children(function, above)
             .iter()
-            .filter(|id| self.nodes[id.0].model.forwards(function.bus()));
+            .filter(|id| self.nodes[id.0].model.forwards(function.routing_id()));
         let (first, second) = (claimants.next().copied(), claimants.next().copied());
         if let (Some(first), Some(second)) = (first, second) {
             self.log.violate(ProtocolViolation::ClaimedTwice {
@@ -236,7 +239,7 @@ impl Fabric {
                 if found.insert(sbdf, id).is_some() {
                     continue;
                 }
-                let [_, secondary, _] = node.model.bus_numbers();
+                let secondary = node.model.bus_below();
                 if node.model.bridge.is_some() {
                     queue.extend(node.children.iter().map(|id| (*id, secondary)));
                 }

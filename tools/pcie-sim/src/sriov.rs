@@ -8,6 +8,7 @@ use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::Effect;
 use crate::clock::MILLISECOND;
 use crate::express::ExpressModel;
+use crate::fabric::{Fabric, NodeId};
 use crate::model::FunctionModel;
 use crate::space::{Space, Written};
 
@@ -34,6 +35,14 @@ pub struct SrIovModel {
     /// Whether this is the lowest-numbered physical function of the device,
     /// the one with a writable ARI Capable Hierarchy bit.
     pub lowest: bool,
+    /// Whether VF Enable takes NumVFs with it when it is cleared.
+    pub clears_num_vfs: bool,
+    /// Whether ARI Forwarding Enable of the port above counts as ARI Capable
+    /// Hierarchy does: port and device are of one piece.
+    pub follows_forwarding: bool,
+    /// Nanoseconds that a VF takes beyond the time in which it must not be
+    /// accessed.
+    pub extra_time: u64,
 }
 
 impl Default for SrIovModel {
@@ -45,6 +54,9 @@ impl Default for SrIovModel {
             page_sizes: 0x553,
             vf_bars: [None; 6],
             lowest: true,
+            clears_num_vfs: false,
+            follows_forwarding: false,
+            extra_time: 0,
         }
     }
 }
@@ -56,6 +68,7 @@ pub(crate) struct SrIov {
     model: SrIovModel,
     template: FunctionModel,
     pub(crate) ari: bool,
+    pub(crate) forwarding: bool,
     pub(crate) enabled_at: Option<u64>,
     pub(crate) vfs: BTreeMap<u16, FunctionModel>,
 }
@@ -137,6 +150,7 @@ impl FunctionModel {
             model,
             template,
             ari: false,
+            forwarding: false,
             enabled_at: None,
             vfs: BTreeMap::new(),
         }));
@@ -150,7 +164,7 @@ impl FunctionModel {
     pub(crate) fn lay_out_vfs(&mut self) {
         let Some(sriov) = &self.sriov else { return };
         let num_vfs = self.space.peek(sriov.at + 0x10, Width::Word) as u16;
-        let (offset, stride) = (sriov.model.layout)(num_vfs, sriov.ari);
+        let (offset, stride) = (sriov.model.layout)(num_vfs, sriov.ari || sriov.forwarding);
         let value = u32::from(stride) << 16 | u32::from(offset);
         self.space.poke(sriov.at + 0x14, Width::Dword, value);
     }
@@ -211,6 +225,11 @@ impl FunctionModel {
             if changed & 1 != 0 {
                 sriov.vfs.clear();
                 sriov.enabled_at = (written.new & 1 != 0).then_some(now);
+                if written.new & 1 == 0 && sriov.model.clears_num_vfs {
+                    let at = sriov.at;
+                    self.space.poke(at + 0x10, Width::Word, 0);
+                    self.lay_out_vfs();
+                }
             }
             if changed & 0x10 != 0 {
                 effects.push(Effect::AriHierarchy(written.new & 0x10 != 0));
@@ -248,15 +267,39 @@ impl FunctionModel {
         (number < count).then_some(number as u16)
     }
 
+    /// Whether VF Enable was set so shortly before `now` that VFs must not be
+    /// accessed.
+    pub(crate) fn enables_vfs(&self, now: u64) -> bool {
+        let enabled_at = self.sriov.as_ref().and_then(|sriov| sriov.enabled_at);
+        enabled_at.is_some_and(|at| now < at.saturating_add(VF_ENABLE_TIME))
+    }
+
     /// The VF `number`, which comes into being with its first access.
     pub(crate) fn vf(&mut self, number: u16) -> Option<&mut FunctionModel> {
         let sriov = self.sriov.as_mut()?;
-        let ready = sriov.enabled_at?.saturating_add(VF_ENABLE_TIME);
+        let wait = VF_ENABLE_TIME.saturating_add(sriov.model.extra_time);
+        let ready = sriov.enabled_at?.saturating_add(wait);
         let template = &sriov.template;
         Some(sriov.vfs.entry(number).or_insert_with(|| {
             let mut vf = template.clone();
             vf.ready_at = ready;
             vf
         }))
+    }
+}
+
+impl Fabric {
+    /// ARI Forwarding Enable of `port` changed: devices of one piece with it
+    /// lay out their VFs anew.
+    pub(crate) fn forward_ari(&mut self, port: NodeId, on: bool) {
+        for child in self.nodes[port.0].children.clone() {
+            let model = &mut self.nodes[child.0].model;
+            if let Some(sriov) = &mut model.sriov
+                && sriov.model.follows_forwarding
+            {
+                sriov.forwarding = on;
+                model.lay_out_vfs();
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ mod registers;
 mod resets;
 mod routing;
 mod series;
+mod structures;
 mod virtual_functions;
 
 use warmbus_pci::{ConfigAccess, ConfigOffset, PortType, Sbdf, Width};
