@@ -116,6 +116,8 @@ pub mod extended {
     pub const ARI: u16 = 0x0e;
     /// Single Root I/O Virtualization.
     pub const SR_IOV: u16 = 0x10;
+    /// Resizable BAR.
+    pub const RESIZABLE_BAR: u16 = 0x15;
     /// Designated Vendor-Specific.
     pub const DVSEC: u16 = 0x23;
     /// Integrity and Data Encryption.

@@ -97,6 +97,8 @@ pub enum WriteEffect {
     Rerouting,
     /// Locks or hides registers of this function.
     Locking,
+    /// CXL Control 2: CXL reset of all functions of the device.
+    CxlControl2,
 }
 
 /// Class, tag and effect of one byte.

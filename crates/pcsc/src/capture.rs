@@ -53,6 +53,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
     /// Reads every cacheable byte of `function` that is not cached yet: one
     /// hardware read a dword, none that touches a byte which must not be read.
     pub fn capture(&mut self, function: Sbdf) {
+        self.confirm_ready(function);
         for missing in self.missing_reads(function) {
             // A function that stops answering is forgotten on the way.
             let is_ready = self

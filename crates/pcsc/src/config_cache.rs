@@ -101,10 +101,37 @@ impl<A: ConfigAccess> ConfigCache<A> {
         Some(found.anomalies)
     }
 
-    /// Drops everything that is known of `function`.
+    /// Reads a register of `function` that shows whether it is ready, unless
+    /// it has responded since its last reset.
+    pub(super) fn confirm_ready(&mut self, function: Sbdf) {
+        let block = self.blocks.get(function);
+        if block.is_some_and(|block| block.state == State::Reset) {
+            // A virtual function has no IDs.
+            let register = if self.is_virtual(function) {
+                registers::REVISION
+            } else {
+                registers::VENDOR_ID
+            };
+            self.fill(function, ConfigOffset::wrapping(register), Width::Dword);
+        }
+    }
+
+    /// Evicts `function`, which stopped responding. Functions on the same bus
+    /// may be gone as well: each is served again after its own response.
+    fn on_no_response(&mut self, function: Sbdf) {
+        if self.blocks.get(function).is_some() {
+            self.forget(function);
+            self.require_response_on_bus(function);
+        }
+    }
+
+    /// Evicts `function` and what no request reaches without it: its virtual
+    /// functions, and every function behind a bridge.
     pub(super) fn forget(&mut self, function: Sbdf) {
+        self.forget_vfs(function);
         if let Some(block) = self.blocks.remove(function) {
             self.statistics.invalidations += u64::from(block.cached_bytes());
+            self.evict_below(function, block.buses_below());
         }
     }
 
@@ -130,7 +157,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             && !block.is_pending_probe(offset)
             && !super::answers(&mut self.access, function, is_virtual)
         {
-            self.forget(function);
+            self.on_no_response(function);
             return value;
         }
         block.store(offset, width, value);
@@ -153,7 +180,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         };
         if !is_valid_id(ids) {
             if ids & 0xffff != VENDOR_NOT_READY {
-                self.forget(function);
+                self.on_no_response(function);
             }
             return;
         }

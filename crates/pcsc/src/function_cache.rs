@@ -411,18 +411,41 @@ impl FunctionCache {
         dropped
     }
 
-    /// Stops caching `len` bytes from `start` for good.
-    pub(super) fn retire(&mut self, start: u16, len: u16) {
+    /// Marks `len` bytes from `start` as uncacheable. Returns how many were
+    /// cached.
+    pub(super) fn retire(&mut self, start: u16, len: u16) -> u64 {
+        let mut dropped = 0;
         for byte in start..start.saturating_add(len) {
-            self.drop_byte(byte);
+            dropped += u64::from(self.drop_byte(byte));
             self.cacheable.set(byte, false);
         }
+        dropped
     }
 
     /// Forgets what is known of the writable bits of the dwords in a range.
     pub(super) fn forget_masks(&mut self, start: u16, end: u16) {
         self.masks
             .retain(|mask| !(start..end).contains(&mask.offset));
+    }
+
+    /// Discards a probe that waits for its read-back: after a reset the
+    /// register no longer holds what was written.
+    pub(super) fn cancel_probe(&mut self) {
+        self.probe = None;
+    }
+
+    /// Invalidates the writable bits of BARs whose size depends on a register
+    /// that a reset changes: Resizable BAR Control or System Page Size.
+    pub(super) fn invalidate_resizable_masks(&mut self) {
+        if self
+            .extended_capability(registers::extended::RESIZABLE_BAR)
+            .is_some()
+        {
+            self.forget_masks(registers::BAR0, registers::BAR0 + 0x18);
+        }
+        if let Some(first) = self.sr_iov_register(registers::sr_iov::VF_BAR0) {
+            self.forget_masks(first, first + 0x18);
+        }
     }
 
     /// Drops the bytes of a write, or keeps what they hold after it where the

@@ -93,7 +93,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             return;
         };
         let register = register_of(block, express::SLOT_CONTROL);
-        block.retire(register, 2);
+        self.statistics.invalidations += block.retire(register, 2);
         if write.sets(register, express::POWER_OFF) {
             self.evict_below(write.function, below);
             self.drop_tagged(write.function, InvalidatedBy::Link);
@@ -117,6 +117,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
                 InvalidatedBy::VfRouting,
             );
             self.forget_routing_on(write.function.segment(), secondary);
+            self.evict_ari_only_functions(write.function, secondary);
         }
     }
 
@@ -139,7 +140,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         // A bridge to PCI has Bridge Configuration Retry there.
         let is_bridge_to_pci = block.port_type() == Some(PortType::PcieToPciBridge);
         if write.sets(register, express::INITIATE_FLR) && !is_bridge_to_pci {
-            self.function_level_reset(write.function);
+            self.reset(write.function);
         }
     }
 }

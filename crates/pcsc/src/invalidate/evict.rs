@@ -7,27 +7,34 @@ use super::block_sr_iov;
 use crate::byte_class::{ByteClass, ByteRule, InvalidatedBy};
 use crate::config_cache::ConfigCache;
 use crate::function_cache::State;
-use warmbus_pci::registers::sr_iov;
-use warmbus_pci::{ConfigAccess, Sbdf, VfRouting};
+use warmbus_pci::{ConfigAccess, Sbdf};
 
 /// The buses below a bridge: secondary and subordinate.
 pub(super) type SubordinateBuses = Option<(u8, u8)>;
 
 impl<A: ConfigAccess> ConfigCache<A> {
-    /// A reset of `function` alone: what software wrote is gone, and nothing
-    /// is served before the function has answered again.
+    /// A reset of `function`. Invalidates what software wrote and all bytes
+    /// that follow from it, and evicts its virtual functions. Nothing is served
+    /// before the function has responded again.
     pub(super) fn reset(&mut self, function: Sbdf) {
-        self.drop_software(function);
+        // VF Enable is cleared by the reset.
+        self.forget_vfs(function);
+        self.drop_where(function, |cell| {
+            cell.class == ByteClass::Software || cell.tag != InvalidatedBy::None
+        });
         if let Some(block) = self.blocks.get_mut(function) {
             block.state = State::Reset;
             block.forget_routing();
+            block.cancel_probe();
+            block.invalidate_resizable_masks();
         }
     }
 
-    pub(super) fn function_level_reset(&mut self, function: Sbdf) {
-        // VF Enable is cleared by the reset.
-        self.forget_vfs(function);
-        self.reset(function);
+    /// A reset of the device of `function`: of all functions on its bus.
+    pub(super) fn reset_device(&mut self, function: Sbdf) {
+        for function in self.on(function.segment(), function.bus()..=function.bus()) {
+            self.reset(function);
+        }
     }
 
     pub(super) fn drop_software(&mut self, function: Sbdf) {
@@ -82,6 +89,36 @@ impl<A: ConfigAccess> ConfigCache<A> {
         }
     }
 
+    /// Serves functions on the bus of `function` only after each has responded
+    /// again.
+    pub(crate) fn require_response_on_bus(&mut self, function: Sbdf) {
+        let bus = function.bus();
+        for other in self.on(function.segment(), bus..=bus) {
+            if let Some(block) = self.blocks.get_mut(other)
+                && block.state == State::Ready
+            {
+                block.state = State::Reset;
+            }
+        }
+    }
+
+    /// Evicts the functions on `bus` that are reachable only with ARI
+    /// forwarding: those whose device number is not 0 (PCIe 7.3.1).
+    pub(super) fn evict_ari_only_functions(&mut self, bridge: Sbdf, bus: u8) {
+        for function in self.functions_on(bridge, bus..=bus) {
+            if function.device() != 0 {
+                self.forget(function);
+            }
+        }
+    }
+
+    /// Evicts every function that can be behind `bridge` when it decodes single
+    /// routing IDs instead of a range of buses. These can be on its own bus
+    /// (PCIe 6.26).
+    pub(super) fn evict_from_own_bus_on(&mut self, bridge: Sbdf) {
+        self.forget_buses(bridge, bridge.bus()..=u8::MAX);
+    }
+
     /// Forgets all that can be behind `function` if it is a bridge: buses are
     /// numbered upwards.
     pub(super) fn evict_all_higher_buses(&mut self, function: Sbdf) {
@@ -90,7 +127,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         }
     }
 
-    pub(super) fn evict_below(&mut self, bridge: Sbdf, below: SubordinateBuses) {
+    pub(crate) fn evict_below(&mut self, bridge: Sbdf, below: SubordinateBuses) {
         if let Some((first, last)) = below {
             self.forget_buses(bridge, first..=last);
         }
@@ -99,30 +136,24 @@ impl<A: ConfigAccess> ConfigCache<A> {
     pub(super) fn reset_below(&mut self, bridge: Sbdf, below: SubordinateBuses) {
         if let Some((first, last)) = below {
             for function in self.functions_on(bridge, first..=last) {
-                self.function_level_reset(function);
+                self.reset(function);
             }
         }
     }
 
-    /// Forgets the virtual functions of a physical one, by routing ID
-    /// (PCIe 9.2.1.2).
-    pub(super) fn forget_vfs(&mut self, function: Sbdf) {
-        let Some(block) = self.blocks.get(function) else {
+    /// Evicts the virtual functions of `physical`, whatever their routing IDs.
+    pub(crate) fn forget_vfs(&mut self, physical: Sbdf) {
+        if block_sr_iov(self.blocks.get(physical)).is_none() {
             return;
-        };
-        let Some(base) = block_sr_iov(Some(block)) else {
-            return;
-        };
-        let Some(routing) = block.dword(base + sr_iov::VF_OFFSET) else {
-            return;
-        };
-        let count = block
-            .word(base + sr_iov::NUM_VFS)
-            .or_else(|| block.word(base + sr_iov::INITIAL_VFS + 2))
-            .unwrap_or(0);
-        let routing = VfRouting::from_dword(count, routing);
-        for vf in routing.addresses(function).filter(|&vf| vf != function) {
-            self.forget(vf);
+        }
+        let found = self.blocks.range(on_buses(physical.segment(), 0..=u8::MAX));
+        let vfs = found.filter(|(_, block)| {
+            let identity = block.virtual_function();
+            identity.is_some_and(|vf| vf.physical == physical)
+        });
+        let vfs: Vec<Sbdf> = vfs.map(|(function, _)| function).collect();
+        for function in vfs {
+            self.forget(function);
         }
     }
 }

@@ -86,7 +86,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             WriteEffect::AdvancedFeatures => {
                 const INITIATE_FLR: u32 = 1;
                 if write.sets(at, INITIATE_FLR) {
-                    self.function_level_reset(function);
+                    self.reset(function);
                 }
             }
             WriteEffect::DeviceControl => self.control_device(write),
@@ -98,8 +98,20 @@ impl<A: ConfigAccess> ConfigCache<A> {
             WriteEffect::VfPageSize => self.resize_vf_bars(function),
             WriteEffect::ResizableBar => self.on_resizable_bar(function),
             WriteEffect::DpcControl => self.on_dpc_control(at, write, below),
-            WriteEffect::Rerouting => self.evict_below(function, below),
-            WriteEffect::Locking => self.drop_software(function),
+            WriteEffect::Rerouting => self.evict_from_own_bus_on(function),
+            WriteEffect::Locking => {
+                self.drop_software(function);
+                // Lock and Enable bits decide which other bits are writable.
+                if let Some(block) = self.blocks.get_mut(function) {
+                    block.forget_masks(0, ConfigOffset::END);
+                }
+            }
+            WriteEffect::CxlControl2 => {
+                const INITIATE_CXL_RESET: u32 = 1 << 2;
+                if write.sets(at & !3, INITIATE_CXL_RESET) {
+                    self.reset_device(function);
+                }
+            }
         }
     }
 }

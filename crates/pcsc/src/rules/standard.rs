@@ -158,12 +158,13 @@ const ADVANCED_FEATURES: &[Field] = &[
     vo(5, 1),
 ];
 
-/// PCIe 7.8.11: the last dword is the element that the one before selects.
+/// PCIe 7.8.11: the last dword is the element of a vector that the one before
+/// selects; a write to it moves what is below as well.
 const FLATTENING_PORTAL: &[Field] = &[
     st(4, 4),
     sw(8, 0x14).effect(WriteEffect::Rerouting),
     sw(0x1c, 4),
-    se(0x20, 4),
+    se(0x20, 4).effect(WriteEffect::Rerouting),
 ];
 
 #[cfg(test)]
