@@ -2,36 +2,44 @@
 //! have returned without.
 
 use proptest::prelude::*;
-use warmbus_pci::ConfigSpace;
-use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{ConfigAccess, ConfigOffset, ConfigSpace, Sbdf, VfIdentity, VfRouting, Width};
 use warmbus_pcie_sim::random_topology::plan;
-use warmbus_pcie_sim::{Fabric, MILLISECOND, proptest_config, topologies};
-use warmbus_pcsc::{ConfigCache, FunctionCache};
+use warmbus_pcie_sim::{Fabric, MILLISECOND, NodeId, devices, proptest_config, topologies};
+use warmbus_pcsc::ConfigCache;
 
 use crate::common::captured;
+use crate::entangled::entangled;
+use crate::targets::{Choice, Registers};
+use crate::twin::SR_IOV;
 
-/// Something that software does, its target chosen among the functions and
-/// registers that exist.
+/// Something that happens to a machine, its target chosen among the functions
+/// and registers that exist.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Access(Access),
     /// Nothing, for so many milliseconds.
     Wait(u64),
+    /// Software looks for a function and walks it again.
+    Rescan(prop::sample::Index),
+    /// Software enables so many VFs of a physical function and walks them.
+    EnableVfs(prop::sample::Index, u16),
+    /// What is below a port is unplugged, which an access shows, and one of
+    /// two other devices is plugged in.
+    Exchange(prop::sample::Index, bool),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Access {
     function: prop::sample::Index,
     register: prop::sample::Index,
-    /// One of the registers that decide about others, not just any.
-    decisive: bool,
+    choice: Choice,
     /// Where in the dword an access starts that is narrower.
     lane: u16,
     width: Width,
     write: Option<u32>,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn access() -> impl Strategy<Value = Access> {
     let width = prop_oneof![Just(Width::Byte), Just(Width::Word), Just(Width::Dword)];
     let bus = 0..8_u32;
     // Writes of real software set, clear and probe, and give bus numbers.
@@ -43,151 +51,226 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (bus.clone(), bus.clone(), bus)
             .prop_map(|(primary, first, last)| primary | first << 8 | last << 16),
     ];
-    let access = (
+    let choice = prop_oneof![
+        8 => Just(Choice::Cacheable),
+        8 => Just(Choice::Decisive),
+        1 => Just(Choice::Any),
+    ];
+    (
         any::<prop::sample::Index>(),
         any::<prop::sample::Index>(),
-        any::<bool>(),
+        choice,
         0..4u16,
         width,
         prop::option::of(value),
     )
-        .prop_map(|(function, register, decisive, lane, width, write)| {
-            Step::Access(Access {
-                function,
-                register,
-                decisive,
-                lane,
-                width,
-                write,
-            })
-        });
+        .prop_map(|(function, register, choice, lane, width, write)| Access {
+            function,
+            register,
+            choice,
+            lane,
+            width,
+            write,
+        })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
     prop_oneof![
-        15 => access,
-        1 => prop_oneof![Just(10), Just(100), Just(1_000)].prop_map(Step::Wait),
+        60 => access().prop_map(Step::Access),
+        4 => prop_oneof![Just(10), Just(100), Just(1_000)].prop_map(Step::Wait),
+        8 => index().prop_map(Step::Rescan),
+        3 => (index(), 1..20u16).prop_map(|(index, count)| Step::EnableVfs(index, count)),
+        2 => (index(), any::<bool>()).prop_map(|(index, which)| Step::Exchange(index, which)),
     ]
 }
 
-/// What is worth reading and writing of one function.
-struct Registers {
-    function: Sbdf,
-    /// The dwords of known registers.
-    all: Vec<u16>,
-    /// Those of them that decide about other registers or functions.
-    decisive: Vec<u16>,
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..200)
 }
 
-impl Registers {
-    fn of(function: Sbdf, block: &FunctionCache) -> Self {
-        let mut decisive = vec![0x04, 0x0c];
-        if block.header_type() == 1 {
-            decisive.extend([0x18, 0x3c]);
-        }
-        let capability = |id, registers: &[u16]| {
-            let at = block.capability(id);
-            at.map(|at| {
-                registers
-                    .iter()
-                    .map(move |register| at + register)
-                    .collect()
-            })
-        };
-        let extended = |id, registers: &[u16]| {
-            let at = block.extended_capability(id);
-            at.map(|at| {
-                registers
-                    .iter()
-                    .map(move |register| at + register)
-                    .collect()
-            })
-        };
-        let lists: [Option<Vec<u16>>; 6] = [
-            // Power state; MSI and MSI-X enable.
-            capability(0x01, &[4]),
-            capability(0x05, &[0]),
-            capability(0x11, &[0]),
-            // Device, link, slot and root control, Device Control 2.
-            capability(0x10, &[0x08, 0x10, 0x18, 0x1c, 0x28]),
-            // SR-IOV Control, NumVFs, System Page Size.
-            extended(0x10, &[0x08, 0x10, 0x20]),
-            // Resizable BAR Control.
-            extended(0x15, &[0x08]),
-        ];
-        decisive.extend(lists.into_iter().flatten().flatten());
-        decisive.retain(|offset| *offset < block.size());
-        Self {
-            function,
-            all: block.cacheable_dwords().map(ConfigOffset::get).collect(),
-            decisive,
-        }
+/// The machine behind a cache and without.
+struct Both {
+    cached: ConfigCache<Fabric>,
+    plain: Fabric,
+    /// What there is to access, VFs once they were there.
+    registers: Vec<Registers>,
+    /// What was done so far, for a failure to be understood.
+    done: Vec<String>,
+}
+
+impl Both {
+    fn read(&mut self, function: Sbdf, offset: u16, width: Width) -> Result<u32, TestCaseError> {
+        let at = ConfigOffset::wrapping(offset);
+        let served = self.cached.read(function, at, width);
+        let real = self.plain.read(function, at, width);
+        self.done.push(format!("{function} {at} {width:?}"));
+        prop_assert_eq!(served, real, "after {:#?}", self.done);
+        Ok(real)
     }
-}
 
-impl Access {
-    /// The function and the register that are meant.
-    fn target(&self, registers: &[Registers]) -> (Sbdf, ConfigOffset) {
-        let of = self.function.get(registers);
-        let dwords = if self.decisive { &of.decisive } else { &of.all };
-        let lane = self.lane & !(self.width.bytes() - 1);
-        let offset = self.register.get(dwords) + lane;
-        (of.function, ConfigOffset::wrapping(offset))
+    fn write(&mut self, function: Sbdf, offset: u16, width: Width, value: u32) {
+        let at = ConfigOffset::wrapping(offset);
+        self.cached.write(function, at, width, value);
+        self.plain.write(function, at, width, value);
+        self.done
+            .push(format!("{function} {at} {width:?} = {value:x}"));
+    }
+
+    fn access(&mut self, access: Access) -> Result<(), TestCaseError> {
+        let of = access.function.get(&self.registers);
+        let function = of.function;
+        let offset = of.choose(access.choice, access.register, access.lane, access.width);
+        match access.write {
+            Some(value) => self.write(function, offset.get(), access.width, value),
+            None => drop(self.read(function, offset.get(), access.width)?),
+        }
+        Ok(())
+    }
+
+    /// Walks a function again, if it is there and no VF.
+    fn rescan(&mut self, index: prop::sample::Index) -> Result<(), TestCaseError> {
+        let function = index.get(&self.registers).function;
+        let vendor = self.read(function, 0, Width::Dword)? & 0xffff;
+        if !matches!(vendor, 0xffff | 0x0000 | 0x0001) {
+            self.done.push(format!("{function} walked"));
+            self.cached.infer(function);
+            self.cached.capture(function);
+        }
+        Ok(())
+    }
+
+    fn enable_vfs(&mut self, index: prop::sample::Index, count: u16) -> Result<(), TestCaseError> {
+        let start = |registers: &&Registers| {
+            let block = self.cached.block(registers.function)?;
+            let start = block.extended_capability(SR_IOV)?;
+            Some((registers.function, start))
+        };
+        let physical: Vec<_> = self.registers.iter().filter_map(|r| start(&r)).collect();
+        if physical.is_empty() {
+            return Ok(());
+        }
+        let (physical, start) = *index.get(&physical);
+        if self.read(physical, 0, Width::Word)? == 0xffff {
+            return Ok(());
+        }
+        let control = self.read(physical, start + 8, Width::Word)?;
+        self.write(physical, start + 8, Width::Word, control & !1);
+        let num_vfs = count.min(self.read(physical, start + 0xe, Width::Word)? as u16);
+        self.write(physical, start + 0x10, Width::Word, num_vfs.into());
+        let routing = self.read(physical, start + 0x14, Width::Dword)?;
+        self.write(physical, start + 8, Width::Word, control | 1);
+        self.plain.clock().advance(100 * MILLISECOND);
+        let routing = VfRouting {
+            num_vfs,
+            offset: routing as u16,
+            stride: (routing >> 16) as u16,
+        };
+        for number in 1..=num_vfs {
+            let vf = routing.address(physical, number);
+            // Not where another function is, which software would not do.
+            let is_free = self.read(vf, 0, Width::Dword)? == u32::MAX;
+            if !is_free || self.read(vf, 8, Width::Dword)? == u32::MAX {
+                continue;
+            }
+            self.done.push(format!("{vf} added"));
+            let identity = VfIdentity {
+                physical,
+                number,
+                routing,
+            };
+            self.cached.probe_vf(vf, identity);
+            if self.cached.infer(vf).is_some() {
+                self.cached.capture(vf);
+            }
+            if let Some(block) = self.cached.block(vf) {
+                self.registers.push(Registers::of(vf, block));
+            }
+        }
+        Ok(())
+    }
+
+    /// The ports with one device of a single function below, by name.
+    fn sockets(&self) -> Vec<(NodeId, NodeId)> {
+        let of = |name| Some((self.plain.find("socket")?, self.plain.find(name)?));
+        of("plugged").into_iter().collect()
+    }
+
+    fn exchange(&mut self, index: prop::sample::Index, which: bool) -> Result<(), TestCaseError> {
+        let sockets = self.sockets();
+        if sockets.is_empty() {
+            return Ok(());
+        }
+        let (port, node) = *index.get(&sockets);
+        let reachable = self.plain.reachable();
+        let place = |node| {
+            reachable
+                .iter()
+                .find(|(_, n)| **n == node)
+                .map(|(at, _)| *at)
+        };
+        let (at_port, at) = (place(port), place(node));
+        self.done.push(format!("{at:?} exchanged"));
+        self.cached.access_mut().drop_link(port);
+        self.plain.drop_link(port);
+        if let (Some(at_port), Some(at)) = (at_port, at) {
+            // Slot Status shows it, and a register that is never cached.
+            let express = self.cached.block(at_port).and_then(|b| b.capability(0x10));
+            if let Some(express) = express {
+                self.read(at_port, express + 0x1a, Width::Word)?;
+            }
+            self.read(at, 6, Width::Word)?;
+        }
+        let model = if which {
+            devices::nvme().named("plugged")
+        } else {
+            devices::virtio_network().named("plugged")
+        };
+        self.cached.access_mut().plug_in(port, node, model.clone());
+        self.plain.plug_in(port, node, model);
+        Ok(())
+    }
+
+    /// Everything that is still served.
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        for function in self.cached.blocks().map(|(f, _)| f).collect::<Vec<_>>() {
+            for offset in (0..0x1000).step_by(4) {
+                let mut bytes = (offset..offset + 4).map(ConfigOffset::wrapping);
+                let block = self.cached.block(function);
+                if block.is_some_and(|block| bytes.any(|byte| block.is_cached(byte))) {
+                    self.read(function, offset, Width::Dword)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 /// Runs `steps` on a captured copy of `fabric` and on one without a cache.
 fn run_both(mut fabric: Fabric, steps: &[Step]) -> Result<(), TestCaseError> {
-    // The two make different numbers of accesses: time must not tell.
+    // The two make different numbers of accesses: time must not show it.
     fabric.set_access_time(0);
-    let (mut cached, topology) = captured(fabric);
-    let mut plain = cached.access().clone();
-    let clock = plain.clock();
-    let registers: Vec<_> = cached
-        .blocks()
-        .map(|(function, block)| Registers::of(function, block))
-        .collect();
-    let hits = cached.statistics().hits;
-    for of in &registers {
-        for offset in of.all.iter().copied().map(ConfigOffset::wrapping) {
-            cached.read(of.function, offset, Width::Dword);
+    let (cached, _) = captured(fabric);
+    let mut both = Both {
+        plain: cached.access().clone(),
+        registers: Registers::of_all(&cached),
+        cached,
+        done: Vec::new(),
+    };
+    let hits = both.cached.statistics().hits;
+    both.check()?;
+    prop_assert!(both.cached.statistics().hits > hits, "nothing was served");
+    both.done.clear();
+    for &step in steps {
+        match step {
+            Step::Wait(milliseconds) => both.plain.clock().advance(milliseconds * MILLISECOND),
+            Step::Access(access) => both.access(access)?,
+            Step::Rescan(index) => both.rescan(index)?,
+            Step::EnableVfs(index, count) => both.enable_vfs(index, count)?,
+            Step::Exchange(index, which) => both.exchange(index, which)?,
         }
     }
-    prop_assert!(cached.statistics().hits > hits, "nothing was served");
-    let mut done = Vec::new();
-    for step in steps {
-        let access = match step {
-            Step::Wait(milliseconds) => {
-                clock.advance(milliseconds * MILLISECOND);
-                continue;
-            }
-            Step::Access(access) => access,
-        };
-        let (function, offset) = access.target(&registers);
-        done.push((function, offset, access.width, access.write));
-        match access.write {
-            Some(value) => {
-                cached.write(function, offset, access.width, value);
-                plain.write(function, offset, access.width, value);
-            }
-            None => {
-                let served = cached.read(function, offset, access.width);
-                let real = plain.read(function, offset, access.width);
-                prop_assert_eq!(served, real, "after {:x?}", done);
-            }
-        }
-    }
-    // Then everything that is still served.
-    for function in topology.functions().iter().map(|function| function.sbdf) {
-        for offset in (0..0x1000).step_by(4).map(ConfigOffset::wrapping) {
-            let mut bytes = (offset.get()..offset.get() + 4).map(ConfigOffset::wrapping);
-            let block = cached.block(function);
-            if !block.is_some_and(|block| bytes.any(|byte| block.is_cached(byte))) {
-                continue;
-            }
-            let served = cached.read(function, offset, Width::Dword);
-            let real = plain.read(function, offset, Width::Dword);
-            prop_assert_eq!(served, real, "{} {} after {:x?}", function, offset, done);
-        }
-    }
-    Ok(())
+    both.check()
 }
 
 #[test]
@@ -225,31 +308,27 @@ proptest! {
     #![proptest_config(proptest_config::properties(256))]
 
     #[test]
-    fn any_accesses_to_a_small_machine_are_transparent(
-        steps in prop::collection::vec(step(), 1..200)
-    ) {
+    fn any_accesses_to_a_small_machine_are_transparent(steps in steps()) {
         run_both(topologies::small(), &steps)?;
     }
 
     #[test]
-    fn any_accesses_to_a_machine_with_a_switch_are_transparent(
-        steps in prop::collection::vec(step(), 1..200)
-    ) {
+    fn any_accesses_to_a_machine_with_a_switch_are_transparent(steps in steps()) {
         run_both(topologies::switch(), &steps)?;
     }
 
     #[test]
-    fn any_accesses_to_physical_functions_are_transparent(
-        steps in prop::collection::vec(step(), 1..200)
-    ) {
-        run_both(topologies::sriov(2, 4), &steps)?;
+    fn any_accesses_to_physical_functions_are_transparent(steps in steps()) {
+        run_both(topologies::sriov(2, 16), &steps)?;
     }
 
     #[test]
-    fn any_accesses_to_any_well_formed_machine_are_transparent(
-        plan in plan(),
-        steps in prop::collection::vec(step(), 1..200)
-    ) {
+    fn any_accesses_to_entangled_registers_are_transparent(steps in steps()) {
+        run_both(entangled(), &steps)?;
+    }
+
+    #[test]
+    fn any_accesses_to_any_well_formed_machine_are_transparent(plan in plan(), steps in steps()) {
         run_both(plan.build(), &steps)?;
     }
 }
