@@ -3,6 +3,7 @@
 //! there is read by an independent reader.
 
 #[expect(dead_code, reason = "not every reader is needed here")]
+#[path = "kho/reader/mod.rs"]
 mod kho_reader;
 
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 //! What becomes of a machine in the end: a report, and the start of Linux,
 //! with the cache or without. [`crate::boot`] brings every machine here.
 
-#[path = "../kho_reader/mod.rs"]
+#[path = "../kho/reader/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod kho_reader;
 

@@ -1,22 +1,18 @@
 //! A handover on top of another one, as between two kernels.
 
-#[expect(dead_code, reason = "not every reader is needed here")]
-mod kho_reader;
-
 use std::collections::BTreeMap;
 
-use kho_reader::Kernel;
 use proptest::prelude::*;
 use warmbus_kho::preserved_map::Preserved;
 use warmbus_kho::{InheritedState, KhoAbi, PreviousHandover, PreviousHandoverError, Subtree};
-use warmbus_memory::MemoryRange;
-use warmbus_memory::PageSize;
-use warmbus_memory::{PhysMemoryWrite, TestMemory};
-use warmbus_pci::{PhysAddr, Sbdf};
+use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemoryWrite, TestMemory};
+use warmbus_pci::Sbdf;
 use warmbus_pcsc_format::{
     FunctionRecord, Handover, Layout, Placement, VerifyError, VirtualRecord, build_inheriting,
     verify,
 };
+
+use crate::reader::Kernel;
 
 const BASE: u64 = 0x4000_0000;
 const SECOND: u64 = 0x4080_0000;
@@ -207,7 +203,7 @@ fn covers(held: &[MemoryRange], start: u64, size: u64) -> bool {
 fn all_that_is_preserved_or_still_read_is_held() {
     for page_size in [PageSize::K4, PageSize::K16] {
         let page = page_size.bytes();
-        // So many places that they cannot all be told apart.
+        // So many places that they cannot all be listed.
         let scattered: Vec<_> = (0..1200)
             .map(|number| Preserved {
                 order: 0,

@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{le64, native_u64, node};
-use warmbus_memory::PhysAddr;
-use warmbus_memory::TestMemory;
+use warmbus_memory::{PhysAddr, TestMemory};
 
 /// Segment, bus, device, function.
 pub(crate) type Address = (u16, u8, u8, u8);
@@ -78,6 +77,8 @@ fn scan(name: &str) -> Option<Address> {
 pub(crate) struct Index<'a> {
     records: &'a [u8],
     pub(crate) generation: u64,
+    /// Bytes from one data block to the next.
+    pub(crate) stride: u64,
 }
 
 impl<'a> Index<'a> {
@@ -107,6 +108,7 @@ impl<'a> Index<'a> {
         Ok(Self {
             records: &table[start..],
             generation,
+            stride: le64(table, 40),
         })
     }
 

@@ -8,8 +8,7 @@ pub(crate) mod pcsc;
 
 use std::collections::BTreeMap;
 
-use warmbus_memory::PhysAddr;
-use warmbus_memory::TestMemory;
+use warmbus_memory::{PhysAddr, TestMemory};
 
 /// A property of a tree: its raw bytes.
 pub(crate) type Properties = BTreeMap<String, Vec<u8>>;
