@@ -104,7 +104,7 @@ impl Fabric {
         };
         if now < model.ready_at {
             let ready_at = model.ready_at;
-            if target.vf.is_some() {
+            if target.vf.is_some() && self.nodes[target.node.0].model.is_early_for_vfs(now) {
                 self.log.violate(ProtocolViolation::EarlyVf { function });
             }
             let vendor = write.is_none() && offset == 0 && width != Width::Byte;

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod allocation;
 mod bar;
 mod behaviour;
 mod capability;
@@ -43,6 +44,7 @@ mod route;
 mod space;
 mod sriov;
 pub mod topologies;
+mod windows;
 
 pub use bar::{BarModel, BarSpace};
 pub use capability::{EaEntry, MsiModel};
@@ -55,3 +57,4 @@ pub use log::{Access, AccessLog, Outcome, ProtocolViolation};
 pub use model::{BridgeWindows, FunctionModel};
 pub use space::Reset;
 pub use sriov::{SrIovModel, VF_ENABLE_TIME, VfLayout};
+pub use windows::{io_window, memory32_window, memory64_window, prefetchable_window};

@@ -109,7 +109,8 @@ impl FunctionModel {
         model
     }
 
-    /// Adds SR-IOV. The virtual functions are made after `template`.
+    /// Adds SR-IOV. The virtual functions are made after `template`; the time
+    /// until it is ready counts from when VFs may first be accessed.
     pub fn sriov(mut self, model: SrIovModel, template: FunctionModel) -> Self {
         let at = self.reserve_extended(0x10, 1, 0x40);
         let space = &mut self.space;
@@ -166,6 +167,13 @@ impl FunctionModel {
                 self.space.shape_bar(offset, bar, size);
             }
         }
+    }
+
+    /// TotalVFs; 0 without the capability.
+    pub(crate) fn total_vfs(&self) -> u64 {
+        self.sriov
+            .as_ref()
+            .map_or(0, |sriov| sriov.model.total_vfs.into())
     }
 
     /// The VF BARs: number, register, what it asks for, and the bytes that all
@@ -255,8 +263,14 @@ impl FunctionModel {
         let template = &sriov.template;
         Some(sriov.vfs.entry(number).or_insert_with(|| {
             let mut vf = template.clone();
-            vf.ready_at = ready;
+            vf.ready_at = ready.saturating_add(template.ready_at);
             vf
         }))
+    }
+
+    /// Whether VFs may not be accessed yet.
+    pub(crate) fn is_early_for_vfs(&self, now: u64) -> bool {
+        let enabled_at = self.sriov.as_ref().and_then(|sriov| sriov.enabled_at);
+        enabled_at.is_some_and(|at| now < at.saturating_add(VF_ENABLE_TIME))
     }
 }
