@@ -1,6 +1,7 @@
+use warmbus_pci::{ScanPolicy, Width};
 use warmbus_pcie_sim::FunctionModel;
 
-use crate::{at, boot, endpoint, machine, root_port};
+use crate::{at, boot, boot_with, endpoint, machine, root_port};
 
 /// A port with an ARI device of these functions in list order.
 fn with_functions(port: FunctionModel, functions: &[u8]) -> crate::Machine {
@@ -55,5 +56,27 @@ fn a_function_list_that_does_not_lead_on_is_told_and_left() {
         let machine = boot(fabric);
         assert_eq!(machine.topology.functions().len(), 3);
         assert_eq!(machine.complaints().len(), usize::from(next != 0));
+    }
+}
+
+#[test]
+fn ari_forwarding_of_a_preserved_port_stays_as_it_is() {
+    const DEVICE_CONTROL_2: u16 = 0x68;
+
+    for is_enabled in [false, true] {
+        let (mut fabric, host) = machine(0, 255);
+        let port = fabric.add_root(host, 1, 0, root_port().link_up());
+        for (devfn, next) in [(0, 8), (8, 0)] {
+            fabric.add_below_devfn(port, devfn, endpoint(7).ari(next));
+        }
+        fabric.poke(port, 0x18, Width::Dword, 0x0001_0100);
+        let control = u32::from(is_enabled) << 5;
+        fabric.poke(port, DEVICE_CONTROL_2, Width::Word, control);
+        let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve = true);
+        assert_eq!(machine.fabric().log().writes(), 0);
+        let bridge = machine.function(at(0, 1, 0)).bridge.unwrap();
+        assert_eq!(bridge.ari_forwarding, is_enabled);
+        let found = machine.topology.functions().len();
+        assert_eq!(found, if is_enabled { 3 } else { 2 });
     }
 }

@@ -45,12 +45,37 @@ fn capability_lists_that_lead_astray_end() {
 }
 
 #[test]
-fn every_header_type_is_survived() {
-    for header in 0..=0xff {
-        let machine = beside(endpoint(7).set(0x0e, Width::Byte, header));
-        if header & 0x7f > 2 {
-            assert!(!machine.complaints().is_empty(), "{header:#x}");
+fn a_function_is_used_as_far_as_its_header_layout_is_known() {
+    for header in 0..=0xff_u8 {
+        let bar = BarModel::memory32(0x1000);
+        let model = endpoint(7)
+            .bar(0, bar)
+            .set(0x0e, Width::Byte, header.into());
+        let machine = beside(model);
+        let layout = header & 0x7f;
+        let function = machine.function(at(1, 0, 0));
+        assert_eq!(function.header_type, layout);
+        assert_eq!(function.multi_function, header & 0x80 != 0);
+        assert_eq!(function.bridge.is_some(), layout == 1, "{header:#x}");
+        let has_bar = function.bars.iter().any(|bar| bar.address.is_some());
+        assert_eq!(has_bar, layout < 2, "{header:#x}");
+        let reported = machine.complaints();
+        match layout {
+            0 | 2 => assert_eq!(reported, [""; 0], "{header:#x}"),
+            // The registers of a bridge are not there.
+            1 => assert!(
+                reported[0].contains("bus numbers do not stick"),
+                "{reported:?}"
+            ),
+            _ => {
+                let text = format!(
+                    "0000:01:00.0: header type {layout:02x} is not known; only its first 16 bytes are read"
+                );
+                assert_eq!(reported, [text]);
+            }
         }
+        let is_kept = machine.start == Start::Keeping;
+        assert_eq!(is_kept, layout != 1 && layout != 2, "{header:#x}");
     }
 }
 
@@ -60,29 +85,52 @@ fn a_function_may_vanish_after_any_access() {
         let machine = beside(devices::nvme().fault(Fault::Vanishes { accesses }));
         let fabric = machine.fabric();
         let node = fabric.find("nvme").expect("it has a name");
-        // Whenever it is, it is told, unless nobody ever knew of it.
+        // Whenever it is, it is reported, unless nobody ever knew of it.
         let is_missed = accesses > 0 && fabric.accesses(node) > accesses;
         let complaints = machine.complaints();
-        let is_told = complaints
+        let is_reported = complaints
             .iter()
             .any(|text| text.contains("stopped answering while"));
-        assert_eq!(is_told, is_missed, "{accesses}: {complaints:?}");
+        assert_eq!(is_reported, is_missed, "{accesses}: {complaints:?}");
         beside(devices::upstream_port().fault(Fault::Vanishes { accesses }));
     }
 }
 
+/// Whether the disk at 01:00.0 was found and has an address, without which it
+/// must not decode.
+fn disk_is_assigned(machine: &Machine) -> bool {
+    let mut functions = machine.topology.functions().iter();
+    let disk = functions.find(|function| function.sbdf == at(1, 0, 0));
+    let is_assigned = disk.is_some_and(|disk| disk.bars.iter().any(|bar| bar.address.is_some()));
+    let node = machine.fabric().find("nvme").expect("it has a name");
+    let is_decoded = machine.fabric().decoded().iter().any(|d| d.node == node);
+    assert!(is_assigned || !is_decoded);
+    is_assigned
+}
+
 #[test]
-fn all_ones_aborts_and_noise_anywhere_are_survived() {
+fn registers_that_read_ones_abort_or_change_cost_only_what_depends_on_them() {
     for from in (0..0x140).step_by(4) {
         let to = from + 4;
-        beside(devices::nvme().fault(Fault::Hole { from, to }));
+        // Without IDs, Header Type or the BAR itself there is no address.
+        let is_needed = [0x00, 0x0c, 0x10].contains(&from);
+        let machine = beside(devices::nvme().fault(Fault::Hole { from, to }));
+        assert_eq!(disk_is_assigned(&machine), !is_needed, "{from:#x}");
+        assert_eq!(machine.fabric().misrouted(), [""; 0], "{from:#x}");
         let mut machine = beside(devices::nvme().fault(Fault::Aborts { from, to }));
+        assert_eq!(disk_is_assigned(&machine), !is_needed, "{from:#x}");
         if machine.fabric().log().count(Outcome::Aborted) > 0 {
             let waiting = machine.config.take_fault().is_some();
-            assert!(waiting || !machine.complaints().is_empty(), "{from:#x}");
+            let texts = (from..to)
+                .map(|offset| format!("access to offset {offset:03x} ended in an external abort"));
+            let complaints = machine.complaints();
+            let names = |text: String| complaints.iter().any(|one| one.contains(&text));
+            let is_reported = texts.map(names).any(|is_named| is_named);
+            assert!(waiting || is_reported, "{from:#x}");
         }
         for seed in 0..3 {
-            beside(devices::nvme().fault(Fault::Noise { from, to, seed }));
+            let machine = beside(devices::nvme().fault(Fault::Noise { from, to, seed }));
+            disk_is_assigned(&machine);
             beside(devices::upstream_port().fault(Fault::Noise { from, to, seed }));
         }
     }
@@ -104,24 +152,86 @@ fn machine_with_repeats() -> (warmbus_pcie_sim::Fabric, warmbus_pcie_sim::HostId
     (fabric, host)
 }
 
+/// Whether something is below the upstream port at 01:00.0 was not looked for,
+/// and what was reported names its numbers as they are.
+fn assert_left_alone(mut machine: Machine, expected: u32) {
+    let [primary, secondary, subordinate, _] = expected.to_le_bytes();
+    let text = format!(
+        "0000:01:00.0: bus numbers do not stick: wrote 01/02/ff, read {primary:02x}/{secondary:02x}/{subordinate:02x}; what is below is left alone"
+    );
+    assert_eq!(machine.complaints_of_scan(), [text]);
+    let bridge = machine.function(at(1, 0, 0)).bridge.expect("a bridge");
+    let numbers = [bridge.primary, bridge.secondary, bridge.subordinate];
+    assert_eq!(numbers, [primary, secondary, subordinate]);
+    // The port beside it follows the one bus that was given away.
+    let found = [at(0, 1, 0), at(0, 2, 0), at(1, 0, 0), at(3, 0, 0)];
+    assert_eq!(machine.addresses(), found);
+    assert_ne!(machine.start, Start::Keeping);
+    assert_eq!(machine.config.self_check().differences, []);
+}
+
 #[test]
-fn bridges_whose_numbers_do_not_stick_are_left_alone() {
-    for stuck in [0, 0x00ff_0000, 0x0001_0100, 0xffff_ffff, 0x0002_0102] {
-        let machine = beside(devices::upstream_port().hardwired(0x18, Width::Dword, stuck));
-        assert!(!machine.complaints().is_empty(), "{stuck:#x}");
+fn what_is_below_a_bridge_whose_numbers_do_not_hold_is_left_alone() {
+    for stuck in [0, 0x00ff_0000, 0x0001_0100, 0x00ff_ffff, 0x0002_0102] {
+        let model = devices::upstream_port().hardwired(0x18, Width::Dword, stuck);
+        assert_left_alone(beside(model), stuck);
     }
-    for mask in [0x00ff_ff00, 0x00ff_00ff, 0x0000_ffff, 0x000f_0f0f] {
-        beside(devices::upstream_port().writable(0x18, Width::Dword, mask));
+    for (mask, expected) in [
+        (0x00ff_00ff, 0x00ff_0001),
+        (0x0000_ffff, 0x0000_0201),
+        (0x000f_0f0f, 0x000f_0201),
+        (0x00ff_fdff, 0x00ff_0001),
+    ] {
+        let model = devices::upstream_port().writable(0x18, Width::Dword, mask);
+        assert_left_alone(beside(model), expected);
     }
 }
 
 #[test]
-fn bridges_with_hardwired_windows_are_survived() {
+fn a_bridge_whose_memory_windows_are_not_those_of_the_topology_is_told() {
     for offset in [0x1c, 0x20, 0x24, 0x28, 0x2c, 0x30] {
         for value in [0, 0xffff_ffff, 0x1234_5678, 0x0000_fff0, 0xfff0_0000] {
-            beside(devices::upstream_port().hardwired(offset, Width::Dword, value));
+            let model = devices::upstream_port().hardwired(offset, Width::Dword, value);
+            let mut machine = beside(model);
+            let bridge = machine.function(at(1, 0, 0)).bridge.expect("a bridge");
+            let mut read = |offset| machine.hardware(at(1, 0, 0), offset, Width::Dword);
+            // What a window that is open in the topology has to hold.
+            let memory = bridge.memory.is_none_or(|window| {
+                u64::from(read(0x20)) == window.base() >> 16 | window.limit() & 0xfff0_0000
+            });
+            let prefetchable = bridge.prefetchable.is_none_or(|window| {
+                let uppers = (u64::from(read(0x28)), u64::from(read(0x2c)));
+                uppers == (window.base() >> 32, window.limit() >> 32)
+            });
+            // A window that is closed there has its base above its limit, or
+            // is not implemented.
+            let low = read(0x24);
+            let is_closed = low == 0 || low & 0xfff0 > low >> 16 & 0xfff0;
+            let holds = memory && prefetchable && (bridge.prefetchable.is_some() || is_closed);
+            let reported = machine.complaints_of_scan();
+            // A window that is hardwired shut is reported, too.
+            let is_reported = !reported.is_empty();
+            assert!(is_reported || holds, "{offset:#x} {value:#x}");
+            assert!(!is_reported || [0x20, 0x24, 0x28, 0x2c].contains(&offset));
+            if is_reported {
+                assert!(
+                    reported[0].contains(&format!("{value:08x}")),
+                    "{reported:?}"
+                );
+                assert_ne!(machine.start, Start::Keeping);
+            }
+            let io = read_io(&mut machine);
+            let is_open = bridge
+                .io
+                .map(|window| window.base() >> 8 | window.limit() & 0xf000);
+            assert!(is_open.is_none_or(|open| open == io), "{value:#x}");
         }
     }
+}
+
+/// I/O Base and Limit of the bridge at 01:00.0.
+fn read_io(machine: &mut Machine) -> u64 {
+    (machine.hardware(at(1, 0, 0), 0x1c, Width::Word) & 0xf0f0).into()
 }
 
 #[test]
@@ -139,15 +249,15 @@ fn a_loop_of_bridges_ends_and_the_machine_beside_it_is_found() {
         let mut machine = boot(fabric);
         assert!(machine.addresses().contains(&at(0, 2, 0)), "{length}");
         let complaints = machine.complaints();
-        let is_told = complaints.iter().any(|text| text.contains("form a loop"));
-        assert!(is_told, "{length}: {complaints:?}");
+        let is_reported = complaints.iter().any(|text| text.contains("form a loop"));
+        assert!(is_reported, "{length}: {complaints:?}");
         assert_ne!(machine.start, Start::Keeping, "{length}");
         assert_eq!(machine.config.self_check().differences, [], "{length}");
     }
 }
 
 #[test]
-fn bars_with_impossible_masks_are_survived() {
+fn a_bar_has_an_address_that_its_register_holds_or_none() {
     for (value, mask) in [
         (0, 0x0f0f_0f0f),
         (0, 0xffff_ffff),
@@ -166,7 +276,38 @@ fn bars_with_impossible_masks_are_survived() {
                 .set(offset, Width::Dword, value)
                 .writable(offset, Width::Dword, mask)
                 .writable(4, Width::Word, 0x547);
-            beside(model);
+            let mut machine = beside(model);
+            let function = at(1, 0, 0);
+            let bars = machine.function(function).bars.clone();
+            let reported = machine.complaints();
+            let held = machine.hardware(function, offset, Width::Dword);
+            let command = machine.hardware(function, 4, Width::Word);
+            let what = format!("{value:#x}, {mask:#x} at {offset:#x}: {bars:?} {reported:?}");
+            for bar in &bars {
+                let register = if bar.index == 6 {
+                    0x30
+                } else {
+                    0x10 + 4 * u16::from(bar.index)
+                };
+                assert_eq!(register, offset, "{what}");
+                if let Some(address) = bar.address {
+                    let size = bar.size.expect("it was sized");
+                    assert_eq!(u64::from(held) & !(size - 1), address, "{what}");
+                    assert_eq!(address % size, 0, "{what}");
+                } else {
+                    assert_eq!(reported.len(), 1, "{what}");
+                }
+            }
+            // What was refused holds no address that it could be rid of, and
+            // decodes nothing.
+            if bars.iter().all(|bar| bar.address.is_none()) {
+                assert_eq!(held & mask & 0xffff_f800, 0, "{what}");
+                assert_eq!(command & 3, 0, "{what}");
+            }
+            let names_it = |text: &String| {
+                text.contains("BAR ") || offset == 0x30 && text.contains("expansion ROM")
+            };
+            assert!(reported.iter().all(names_it), "{what}");
         }
     }
 }
@@ -185,12 +326,30 @@ fn a_device_that_answers_on_every_number_is_found_once_below_a_link() {
 }
 
 #[test]
-fn a_device_on_every_number_of_the_root_bus_is_survived() {
+fn a_device_on_every_number_of_the_root_bus_does_not_take_the_buses_of_others() {
     let (mut fabric, host) = machine(0, 255);
     let broken = root_port().link_up().quirk(Quirk::EveryDevice);
     let port = fabric.add_root(host, 0, 0, broken);
     fabric.add_below(port, 0, 0, endpoint(7));
-    boot(fabric);
+    let machine = boot(fabric);
+    let buses = |f: &warmbus_pci::Function| f.bridge.map(|b| (b.secondary, b.subordinate));
+    let root = (0..32).map(|device| at(0, device, 0));
+    let found: Vec<_> = machine
+        .addresses()
+        .into_iter()
+        .filter(|f| f.bus() == 0)
+        .collect();
+    assert!(root.eq(found));
+    let mut numbers: Vec<_> = machine
+        .topology
+        .functions()
+        .iter()
+        .filter_map(buses)
+        .collect();
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        assert!(pair[0].1 < pair[1].0, "{numbers:x?}");
+    }
 }
 
 #[test]

@@ -9,10 +9,18 @@ mod captured_vfs;
 mod checker;
 mod handover;
 mod hostile;
+mod late_vfs;
+mod links;
 mod machines;
+mod nonexistent;
+mod not_ready;
+mod numbering;
 mod planned;
 mod preserved;
+mod preserved_numbers;
 mod together;
+mod vf_places;
+mod vf_policy;
 mod vf_routing;
 mod virtual_functions;
 

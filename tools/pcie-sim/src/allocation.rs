@@ -1,62 +1,66 @@
-//! An Enhanced Allocation entry that software can switch off (PCIe 7.8.5.3).
+//! Enhanced Allocation: the ranges that a function decodes without a writable
+//! BAR (PCIe 7.8.5).
 
 use warmbus_pci::Width;
 
-use crate::bar::BarModel;
-use crate::capability::EaEntry;
 use crate::model::FunctionModel;
-use crate::space::Written;
 
-/// An entry with a writable Enable bit, and the BAR that it stands for.
-#[derive(Clone, Copy, Debug)]
+/// One range as the registers of an Enhanced Allocation entry describe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Allocation {
-    entry: u16,
-    index: u8,
-    bar: BarModel,
+    /// Resource number: 0 to 5 for a BAR, 6 for the ROM, 7 to 12 for VF BARs.
+    pub(crate) index: u8,
+    pub(crate) io: bool,
+    pub(crate) base: u64,
+    /// Bytes; of a VF BAR those of all VFs.
+    pub(crate) size: u64,
 }
 
 impl FunctionModel {
-    /// Adds Enhanced Allocation with a single entry, enabled, which stands for
-    /// the 32-bit memory BAR `index`. While it is enabled that BAR reads 0 and
-    /// ignores writes; switched off it leaves the BAR to software.
-    pub fn switchable_allocation(mut self, index: u8, base: u64, size: u64) -> Self {
-        let entry = self.cursor.next + 4;
-        let entries = [EaEntry {
-            bei: index,
-            properties: 0,
-            base,
-            size,
-        }];
-        self = self.enhanced_allocation(&entries, (0, 0));
-        self.space.writable(entry, Width::Dword, 1 << 31);
-        self.space.live(entry);
-        self.allocation = Some(Allocation {
-            entry,
-            index,
-            bar: BarModel::memory32(size),
-        });
-        self
-    }
-
-    /// Gives the BAR of a switchable entry the shape that follows from Enable.
-    pub(crate) fn shape_allocation(&mut self) {
-        let Some(allocation) = self.allocation else {
-            return;
+    /// The enabled entries that stand for a BAR, the ROM or VF BARs, decoded
+    /// from the registers.
+    pub(crate) fn allocations(&self) -> Vec<Allocation> {
+        let Some(capability) = self.allocation else {
+            return Vec::new();
         };
-        let at = 0x10 + 4 * u16::from(allocation.index);
-        if self.space.peek(allocation.entry, Width::Dword) >> 31 != 0 {
-            self.space.writable(at, Width::Dword, 0);
-            self.space.poke(at, Width::Dword, 0);
-        } else {
-            let size = allocation.bar.decoded_size();
-            self.space.shape_bar(at, allocation.bar, size);
+        let dword = |at: u16| self.space.peek(at, Width::Dword);
+        let count = self.space.peek(capability + 2, Width::Byte) & 0x3f;
+        let mut at = capability + if self.bridge.is_some() { 8 } else { 4 };
+        let mut found = Vec::new();
+        for _ in 0..count {
+            let header = dword(at);
+            let (base, offset) = (dword(at + 4), dword(at + 8));
+            // Bit 1 of each field says that its upper half follows.
+            let mut upper = at + 12;
+            let mut wide = |low: u32| {
+                if low & 2 == 0 {
+                    return 0;
+                }
+                upper += 4;
+                u64::from(dword(upper - 4)) << 32
+            };
+            let first = u64::from(base & !3) | wide(base);
+            let last = u64::from(offset | 3) | wide(offset);
+            at += 4 + 4 * (header & 7) as u16;
+            let properties = header >> 8 & 0xff;
+            let is_enabled = header >> 31 != 0;
+            let vfs = self.total_vfs();
+            let (index, copies) = match header >> 4 & 0xf {
+                bar @ 0..=5 => (bar as u8, 1),
+                8 => (6, 1),
+                vf @ 9..=14 => (vf as u8 - 2, vfs),
+                _ => continue,
+            };
+            if !is_enabled || properties > 4 || copies == 0 {
+                continue;
+            }
+            found.push(Allocation {
+                index,
+                io: properties == 2,
+                base: first,
+                size: last.saturating_add(1).saturating_mul(copies),
+            });
         }
-    }
-
-    pub(crate) fn written_allocation(&mut self, offset: u16, written: &Written) {
-        let is_entry = |allocation: Allocation| allocation.entry == offset;
-        if self.allocation.is_some_and(is_entry) && (written.old ^ written.new) >> 31 != 0 {
-            self.shape_allocation();
-        }
+        found
     }
 }

@@ -251,6 +251,7 @@ impl FunctionModel {
             dwords.extend(entry.dwords());
         }
         let at = self.reserve(0x14, 4 + 4 * dwords.len() as u16);
+        self.allocation = Some(at);
         self.space
             .set(at + 2, Width::Word, entries.len() as u32 & 0x3f);
         for (offset, dword) in (at + 4..).step_by(4).zip(dwords) {

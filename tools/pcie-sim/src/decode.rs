@@ -67,8 +67,9 @@ impl Claim {
 }
 
 impl Fabric {
-    /// Everything that functions decode now: BARs whose space is enabled in
-    /// COMMAND, enabled ROMs, and VF BARs that hold an address.
+    /// Everything that functions decode now: BARs and Enhanced Allocation
+    /// entries whose space is enabled in COMMAND, enabled ROMs, and VF BARs
+    /// that hold an address.
     pub fn decoded(&self) -> Vec<Decoded> {
         self.nodes()
             .flat_map(|node| self.decoded_by(node))
@@ -118,6 +119,18 @@ impl Fabric {
                 base,
                 size,
             });
+        }
+        for allocation in model.allocations() {
+            // Command switches these ranges as it does BARs (PCIe 7.8.5.1).
+            if command & if allocation.io { 1 } else { 2 } != 0 {
+                found.push(Decoded {
+                    node,
+                    index: allocation.index,
+                    io: allocation.io,
+                    base: allocation.base,
+                    size: allocation.size,
+                });
+            }
         }
         for (index, at, bar, size) in model.vf_bars() {
             let base = address(at, bar.space);

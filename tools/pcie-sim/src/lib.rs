@@ -46,9 +46,11 @@ mod route;
 mod slot;
 mod space;
 mod sriov;
+mod switchable_allocation;
 pub mod topologies;
 mod training;
 mod vendor;
+mod windows;
 
 pub use bar::{BarModel, BarSpace};
 pub use capability::{EaEntry, MsiModel};
@@ -62,3 +64,4 @@ pub use model::{BridgeWindows, FunctionModel};
 pub use space::Reset;
 pub use sriov::{SrIovModel, VF_ENABLE_TIME, VfLayout};
 pub use vendor::VendorAction;
+pub use windows::{io_window, memory32_window, memory64_window, prefetchable_window};

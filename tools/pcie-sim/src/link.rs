@@ -1,5 +1,7 @@
 //! The link below a downstream port.
 
+use crate::model::FunctionModel;
+
 /// State of a link and of the slot around it.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -41,5 +43,15 @@ impl Link {
     pub(crate) fn train(&mut self, now: u64) {
         self.up_from = now.saturating_add(self.training_time);
         self.training_until = self.up_from;
+    }
+}
+
+impl FunctionModel {
+    /// Plugs something in below this port that starts its link by itself: it
+    /// is up at `time`, and Link Training does not show before.
+    pub fn link_starts_late(mut self, time: u64) -> Self {
+        self.link.present = true;
+        self.link.up_from = time;
+        self
     }
 }

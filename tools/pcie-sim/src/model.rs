@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use warmbus_pci::Width;
 
-use crate::allocation::Allocation;
+use crate::switchable_allocation::SwitchableAllocation;
 use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::{Bist, Power, Vpd};
 use crate::express::Express;
@@ -91,6 +91,7 @@ pub struct FunctionModel {
     pub(crate) msix: Option<u16>,
     pub(crate) messages: [u8; 2],
     pub(crate) advanced_features: Option<u16>,
+    pub(crate) allocation: Option<u16>,
     pub(crate) vpd: Option<Box<Vpd>>,
     pub(crate) sriov: Option<Box<SrIov>>,
     pub(crate) resizable: Vec<(u16, u8)>,
@@ -98,7 +99,7 @@ pub struct FunctionModel {
     pub(crate) root_errors: Option<u16>,
     pub(crate) ari: Option<u16>,
     pub(crate) bist: Option<Bist>,
-    pub(crate) allocation: Option<Allocation>,
+    pub(crate) switchable: Option<SwitchableAllocation>,
     pub(crate) cxl: Option<u16>,
     pub(crate) lanes: Option<Lanes>,
     pub(crate) portal: Option<Box<Portal>>,
@@ -141,6 +142,7 @@ impl FunctionModel {
             msix: None,
             messages: [0; 2],
             advanced_features: None,
+            allocation: None,
             vpd: None,
             sriov: None,
             resizable: Vec::new(),
@@ -148,7 +150,7 @@ impl FunctionModel {
             root_errors: None,
             ari: None,
             bist: None,
-            allocation: None,
+            switchable: None,
             cxl: None,
             lanes: None,
             portal: None,

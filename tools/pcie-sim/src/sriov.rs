@@ -122,7 +122,8 @@ impl FunctionModel {
         model
     }
 
-    /// Adds SR-IOV. The virtual functions are made after `template`.
+    /// Adds SR-IOV. The virtual functions are made after `template`; the time
+    /// until it is ready counts from when VFs may first be accessed.
     pub fn sriov(mut self, model: SrIovModel, template: FunctionModel) -> Self {
         let at = self.reserve_extended(0x10, 1, 0x40);
         let space = &mut self.space;
@@ -180,6 +181,13 @@ impl FunctionModel {
                 self.space.shape_bar(offset, bar, size);
             }
         }
+    }
+
+    /// TotalVFs; 0 without the capability.
+    pub(crate) fn total_vfs(&self) -> u64 {
+        self.sriov
+            .as_ref()
+            .map_or(0, |sriov| sriov.model.total_vfs.into())
     }
 
     /// The VF BARs: number, register, what it asks for, and the bytes that all
@@ -282,7 +290,7 @@ impl FunctionModel {
         let template = &sriov.template;
         Some(sriov.vfs.entry(number).or_insert_with(|| {
             let mut vf = template.clone();
-            vf.ready_at = ready;
+            vf.ready_at = ready.saturating_add(template.ready_at);
             vf
         }))
     }

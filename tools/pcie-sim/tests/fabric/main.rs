@@ -1,6 +1,7 @@
 //! The fabric against expectations worked out by hand from the PCI Express
 //! Base Specification.
 
+mod allocation;
 mod decode;
 mod faults;
 mod live;

@@ -1,0 +1,104 @@
+//! Devices that are not ready when they are first looked for.
+
+use std::time::Duration;
+
+use warmbus_pci::{BusRange, Sbdf, ScanPolicy};
+use warmbus_pcie_sim::{Fabric, HostId, MILLISECOND, devices};
+
+use crate::{at, boot, boot_with, endpoint, machine, root_port};
+
+#[test]
+fn a_device_that_is_given_up_is_reported_with_the_time_of_the_policy() {
+    for milliseconds in [50, 250, 1000] {
+        let (mut fabric, host) = machine(0, 255);
+        let port = fabric.add_root(host, 1, 0, root_port().link_up());
+        fabric.add_below(port, 0, 0, endpoint(7).ready_at(u64::MAX));
+        let policy = ScanPolicy {
+            not_ready_timeout: Duration::from_millis(milliseconds),
+            ..ScanPolicy::default()
+        };
+        let machine = boot_with(fabric, &policy, |_| {});
+        let text = format!("0000:01:00.0: not ready after {milliseconds} ms, excluded");
+        assert_eq!(machine.complaints(), [text]);
+        assert_eq!(machine.topology.excluded(), [at(1, 0, 0)]);
+        let time = machine.fabric().clock().time();
+        assert!(time >= milliseconds * MILLISECOND, "{time}");
+        assert!(time < (milliseconds + 5) * MILLISECOND, "{time}");
+    }
+}
+
+/// A port with a switch that is ready after 300 ms and has two ports.
+fn add_slow_switch(fabric: &mut Fabric, host: HostId, device: u8) {
+    let port = fabric.add_root(host, device, 0, root_port().link_up());
+    let upstream = devices::upstream_port().ready_at(300 * MILLISECOND);
+    let upstream = fabric.add_below(port, 0, 0, upstream);
+    for device in 0..2 {
+        let down = crate::FunctionModel::bridge(0x1234, 6, crate::BridgeWindows::default())
+            .express(
+                crate::ExpressModel::new(warmbus_pci::PortType::DownstreamPort).active_reporting(),
+            )
+            .link_up();
+        let down = fabric.add_below(upstream, device, 0, down);
+        fabric.add_below(down, 0, 0, endpoint(8));
+    }
+}
+
+#[test]
+fn what_comes_late_gets_the_numbers_that_were_kept_for_it_on_every_host_bridge() {
+    let mut fabric = Fabric::new();
+    for segment in 0..2 {
+        let buses = BusRange { first: 0, last: 32 };
+        let host = fabric.add_host(Fabric::host_bridge(segment, buses));
+        add_slow_switch(&mut fabric, host, 1);
+        for device in 2..5 {
+            let port = fabric.add_root(host, device, 0, root_port().link_up());
+            fabric.add_below(port, 0, 0, endpoint(7));
+        }
+    }
+    let mut machine = boot(fabric);
+    machine.assert_sound();
+    assert_eq!(machine.complaints(), [""; 0]);
+    for segment in 0..2 {
+        let numbers = |bus, device| {
+            let bridge = machine.function(Sbdf::new(segment, bus, device, 0)).bridge;
+            bridge.map(|bridge| (bridge.secondary, bridge.subordinate))
+        };
+        // Four numbers are kept beyond that of the port.
+        assert_eq!(numbers(0, 1), Some((1, 5)));
+        assert_eq!(numbers(1, 0), Some((2, 4)));
+        assert_eq!(numbers(2, 0), Some((3, 3)));
+        assert_eq!(numbers(2, 1), Some((4, 4)));
+        for (device, bus) in [(2, 6), (3, 7), (4, 8)] {
+            assert_eq!(numbers(0, device), Some((bus, bus)));
+        }
+    }
+}
+
+#[test]
+fn a_late_switch_that_needs_more_numbers_than_were_kept_gets_those_and_no_more() {
+    for not_ready_spare_buses in [0, 1, 2, 3] {
+        let (mut fabric, host) = machine(0, 255);
+        add_slow_switch(&mut fabric, host, 1);
+        let port = fabric.add_root(host, 2, 0, root_port().link_up());
+        fabric.add_below(port, 0, 0, endpoint(7));
+        let policy = ScanPolicy {
+            not_ready_spare_buses,
+            ..ScanPolicy::default()
+        };
+        let machine = boot_with(fabric, &policy, |_| {});
+        let bridge = machine.function(at(0, 1, 0)).bridge.expect("a port");
+        let last = 1 + not_ready_spare_buses;
+        assert_eq!((bridge.secondary, bridge.subordinate), (1, last));
+        let buses: Vec<u8> = machine.addresses().iter().map(|f| f.bus()).collect();
+        // The port beside follows what was kept.
+        assert!(buses.contains(&(last + 1)), "{buses:?}");
+        let bridges = [1, 2, 2][..usize::from(not_ready_spare_buses).min(3)].len();
+        let endpoints = buses.iter().filter(|bus| **bus > 2 && **bus <= last);
+        assert_eq!(endpoints.count(), bridges.saturating_sub(1));
+        let text = format!("no bus number is left below it, the last is {last:02x}");
+        let reported = machine.complaints();
+        let is_reported = reported.iter().any(|one| one.contains(&text));
+        assert_eq!(is_reported, not_ready_spare_buses < 3, "{reported:?}");
+        assert_eq!(machine.fabric().log().violations(), []);
+    }
+}

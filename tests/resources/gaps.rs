@@ -1,0 +1,239 @@
+//! What keeps an operating system from using the assignment as it is, rule by
+//! rule: each broken once, with neighbors that are no gap.
+
+use warmbus_boot::unassigned::first_unassigned;
+use warmbus_pci::{BusRange, HostWindow, Sbdf, Width};
+use warmbus_pcie_sim::{BarModel, Fabric, FunctionModel, SrIovModel, memory32_window};
+
+use crate::{
+    ALL_WINDOWS, HIGH, IO, KIB, LOW, MIB, Machine, at, below_port, endpoint, hot_plug_port,
+    integrated, preserve, root_port, set_up,
+};
+
+const F: Sbdf = Sbdf::new(0, 0, 1, 0);
+
+/// Where the first gap is, and what it is.
+fn gap(machine: &Machine) -> Option<(Sbdf, String)> {
+    first_unassigned(&machine.topology).map(|gap| (gap.function, gap.reason.to_string()))
+}
+
+fn with_windows(windows: &[HostWindow], model: FunctionModel) -> Machine {
+    let (mut fabric, host) = Fabric::with_windows(windows);
+    fabric.add_root(host, 1, 0, model);
+    set_up(fabric)
+}
+
+#[test]
+fn a_machine_with_every_address_has_no_gap() {
+    let (mut fabric, host) = Fabric::with_windows(&[IO, LOW, HIGH]);
+    let model = endpoint(7)
+        .bar(0, BarModel::memory32(MIB))
+        .bar(1, BarModel::io(0x20))
+        .rom(2 << 10);
+    below_port(&mut fabric, host, 1, ALL_WINDOWS, model);
+    fabric.add_root(host, 2, 0, hot_plug_port());
+    let mut machine = set_up(fabric);
+    machine.assert_consistent();
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn a_function_that_was_excluded_is_a_gap_before_all_others() {
+    let (mut fabric, host) = Fabric::with_windows(&[memory32_window(0x1000_0000, MIB)]);
+    let model = integrated(1).bar(0, BarModel::memory32(32 * MIB));
+    fabric.add_root(host, 1, 0, model);
+    assert_eq!(
+        gap(&set_up(fabric.clone())),
+        Some((F, "BAR 0 has no address".into()))
+    );
+    // Two devices that never become ready.
+    for device in 2..4 {
+        let model = endpoint(7).ready_at(u64::MAX);
+        below_port(&mut fabric, host, device, ALL_WINDOWS, model);
+    }
+    let machine = set_up(fabric);
+    let excluded = machine.topology.excluded();
+    assert_eq!(excluded.len(), 2);
+    let (function, text) = gap(&machine).expect("a gap");
+    assert_eq!(function, excluded[0]);
+    assert!(text.contains("excluded"), "{text}");
+}
+
+#[test]
+fn a_bar_without_an_address_is_a_gap() {
+    let small = memory32_window(0x1000_0000, MIB);
+    let model = || {
+        integrated(1)
+            .bar(0, BarModel::memory32(4 * KIB))
+            .bar(3, BarModel::memory32(32 * MIB))
+    };
+    let machine = with_windows(&[small], model());
+    assert_eq!(gap(&machine), Some((F, "BAR 3 has no address".into())));
+    let machine = with_windows(&[LOW], model());
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn an_io_bar_without_an_address_is_a_gap_only_where_the_host_forwards_io() {
+    let model = || integrated(1).bar(2, BarModel::io(8 * KIB));
+    let machine = with_windows(&[LOW], model());
+    assert_eq!(machine.address(F, 2), None);
+    assert_eq!(gap(&machine), None);
+    let narrow = warmbus_pcie_sim::io_window(0x1000, 4 * KIB);
+    let machine = with_windows(&[narrow, LOW], model());
+    assert_eq!(machine.address(F, 2), None);
+    assert_eq!(gap(&machine), Some((F, "BAR 2 has no address".into())));
+    // Memory is missed in either case.
+    let model = model().bar(0, BarModel::memory32(4 * KIB));
+    let machine = with_windows(&[], model);
+    assert_eq!(gap(&machine), Some((F, "BAR 0 has no address".into())));
+}
+
+#[test]
+fn the_host_bridge_of_the_function_itself_decides() {
+    let mut fabric = Fabric::new();
+    let buses = BusRange { first: 0, last: 8 };
+    for (segment, windows) in (0..).zip([vec![IO, LOW], vec![LOW]]) {
+        let mut bridge = Fabric::host_bridge(segment, buses);
+        bridge.windows = windows;
+        let host = fabric.add_host(bridge);
+        let model = integrated(1).bar(2, BarModel::io(0x20));
+        fabric.add_root(host, 1, 0, model);
+    }
+    assert_eq!(gap(&set_up(fabric)), None);
+}
+
+#[test]
+fn a_card_bus_bridge_is_a_gap_and_an_unknown_header_is_none() {
+    for (header, is_gap) in [(0, false), (2, true), (3, false), (0x7f, false)] {
+        let model = integrated(1).set(0x0e, Width::Byte, header);
+        let machine = with_windows(&[LOW], model);
+        let found = gap(&machine);
+        assert_eq!(found.is_some(), is_gap, "header type {header:#x}");
+        if let Some((function, text)) = found {
+            assert_eq!(function, F);
+            assert!(text.contains("CardBus"), "{text}");
+        }
+    }
+    // A function that Linux does not use may have reported anything.
+    let model = integrated(1)
+        .set(0x0e, Width::Byte, 3)
+        .bar(0, BarModel::memory32(MIB));
+    let machine = with_windows(&[], model);
+    assert!(!machine.reported(F).is_empty());
+    assert_eq!(gap(&machine), None);
+}
+
+const NO_BUS_OR_WINDOW: &str = "the bridge has no bus number or no memory window";
+
+#[test]
+fn a_bridge_without_a_memory_window_is_a_gap() {
+    let machine = with_windows(&[IO, HIGH], root_port(ALL_WINDOWS));
+    assert_eq!(machine.bridge(F).memory, None);
+    assert_ne!(machine.bridge(F).secondary, 0);
+    assert_eq!(gap(&machine), Some((F, NO_BUS_OR_WINDOW.into())));
+    let machine = with_windows(&[LOW], root_port(ALL_WINDOWS));
+    assert_eq!(gap(&machine), None);
+}
+
+/// A port that a loader has given a memory window and these bus numbers.
+fn port_of_a_loader(numbers: u32) -> Machine {
+    let (mut fabric, host) = Fabric::with_windows(&[IO, LOW, HIGH]);
+    let port = fabric.add_root(host, 1, 0, root_port(ALL_WINDOWS));
+    fabric.poke(port, 0x18, Width::Dword, numbers);
+    fabric.poke(port, 0x20, Width::Dword, 0x1000_1000);
+    preserve(fabric)
+}
+
+#[test]
+fn a_bridge_without_bus_numbers_is_a_gap() {
+    let machine = port_of_a_loader(0);
+    assert!(machine.bridge(F).memory.is_some());
+    assert_eq!(machine.reported(F), [""; 0]);
+    assert_eq!(gap(&machine), Some((F, NO_BUS_OR_WINDOW.into())));
+    let machine = port_of_a_loader(0x0001_0100);
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn a_bridge_with_a_window_that_is_not_what_was_written_is_a_gap() {
+    let model = root_port(ALL_WINDOWS).hardwired(0x20, Width::Dword, 0x3ff0_3000);
+    let machine = with_windows(&[IO, LOW, HIGH], model);
+    assert!(machine.bridge(F).memory.is_some() && machine.bridge(F).secondary == 1);
+    let (function, text) = gap(&machine).expect("a gap");
+    assert_eq!(function, F);
+    assert_eq!(machine.reported(F), [text]);
+}
+
+/// The second of two ports has a physical function whose `total_vfs` VFs are
+/// `offset` further on; the last bus of the host bridge is `last`.
+fn with_vfs(total_vfs: u16, offset_is_next_bus: bool, last: u8) -> Machine {
+    let (mut fabric, host) = Fabric::with_buses(0, last);
+    for device in 1..=2 {
+        let port = fabric.add_root(host, device, 0, root_port(ALL_WINDOWS));
+        let mut model = endpoint(7);
+        if device == 2 {
+            let sriov = SrIovModel {
+                total_vfs,
+                layout: if offset_is_next_bus {
+                    |_, _| (0x100, 1)
+                } else {
+                    |_, _| (1, 1)
+                },
+                ..SrIovModel::default()
+            };
+            model = model.sriov(sriov, FunctionModel::virtual_function(0));
+        }
+        fabric.add_below(port, 0, 0, model);
+    }
+    set_up(fabric)
+}
+
+#[test]
+fn vfs_beyond_the_last_bus_are_a_gap_where_other_numbers_would_do() {
+    // The function is on bus 2; on bus 1 the same VFs would be on bus 2.
+    let machine = with_vfs(8, true, 2);
+    let text = "the last of 8 VFs has no bus number: it would be on bus 0x3";
+    assert_eq!(gap(&machine), Some((at(2, 0, 0), text.into())));
+    for (total_vfs, next_bus, last) in [
+        // Bus 3 is there.
+        (8, true, 3),
+        // The last VF is the last function of bus 2, or of bus 3.
+        (255, false, 2),
+        (256, true, 3),
+        // No VF.
+        (0, true, 2),
+    ] {
+        let machine = with_vfs(total_vfs, next_bus, last);
+        assert_eq!(gap(&machine), None, "{total_vfs} VFs, last bus {last}");
+    }
+    // One VF more is on the bus behind.
+    let text = "the last of 256 VFs has no bus number: it would be on bus 0x3";
+    let machine = with_vfs(256, false, 2);
+    assert_eq!(gap(&machine), Some((at(2, 0, 0), text.into())));
+}
+
+#[test]
+fn vfs_that_no_numbering_has_buses_for_are_no_gap() {
+    // Even on bus 1 the last VF would be on bus 3.
+    let machine = with_vfs(257, true, 2);
+    assert_eq!(gap(&machine), None);
+    let machine = with_vfs(u16::MAX, true, 2);
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn vfs_of_a_function_on_the_root_bus_are_counted_from_the_root_bus() {
+    for (last, is_gap) in [(0, false), (1, false)] {
+        let (mut fabric, host) = Fabric::with_buses(0, last);
+        let sriov = SrIovModel {
+            layout: |_, _| (0x100, 1),
+            ..SrIovModel::default()
+        };
+        let model = integrated(1).sriov(sriov, FunctionModel::virtual_function(0));
+        fabric.add_root(host, 1, 0, model);
+        let machine = set_up(fabric);
+        // With one bus there is no numbering that helps.
+        assert_eq!(gap(&machine).is_some(), is_gap, "last bus {last}");
+    }
+}
