@@ -39,7 +39,7 @@ pub(crate) const fn ids(function: Sbdf) -> Register {
     at(function, 0, Width::Dword)
 }
 
-/// Revision ID and ByteClass Code.
+/// Revision ID and Class Code.
 pub(crate) const fn class(function: Sbdf) -> Register {
     at(function, 8, Width::Dword)
 }

@@ -81,7 +81,7 @@ fn vfs_that_were_enabled_may_be_on_any_bus_of_the_host_bridge() {
         fabric.poke(nodes[0], 0x68, Width::Word, 0x20);
         // NumVFs, then VF Enable, as a loader does.
         for (offset, value) in [(0x10, 2), (8, 0x11)] {
-            let offset = warmbus_pci::ConfigOffset::new(0x108 + offset);
+            let offset = warmbus_pci::ConfigOffset::wrapping(0x108 + offset);
             warmbus_pci::ConfigAccess::write(&mut fabric, PHYSICAL, offset, Width::Word, value);
         }
         fabric.clock().advance(VF_ENABLE_TIME);

@@ -49,7 +49,7 @@ fn set_up(fabric: Fabric) -> Machine {
 
 /// Enumerates and captures without a write.
 fn preserve(fabric: Fabric) -> Machine {
-    run(fabric, |host| host.preserve = true)
+    run(fabric, |host| host.preserve_config = true)
 }
 
 fn run(fabric: Fabric, change: impl Fn(&mut HostBridge)) -> Machine {

@@ -33,7 +33,7 @@ fn tree() -> Machine {
 
 /// Writes a dword of a function through the cache and captures it again.
 pub(crate) fn write(machine: &mut Machine, function: Sbdf, offset: u16, value: u32) {
-    let offset = ConfigOffset::new(offset);
+    let offset = ConfigOffset::wrapping(offset);
     machine.config.write(function, offset, Width::Dword, value);
     machine.config.capture(function);
 }
@@ -68,7 +68,8 @@ fn a_bridge_without_a_secondary_bus_number_is_accepted() {
 
 #[test]
 fn a_secondary_bus_that_is_not_above_the_bus_of_the_bridge_is_reported() {
-    for (secondary, subordinate) in [(2, 3), (1, 3), (2, 2)] {
+    // Not 01 to 03: the cache evicts all functions on these buses, itself too.
+    for (secondary, subordinate) in [(2, 3), (1, 1), (2, 2)] {
         let expected = format!(
             "0000:02:00.0: buses 02/{secondary:02x}/{subordinate:02x} do not nest in 02 to 03"
         );
@@ -331,7 +332,7 @@ fn a_bar_on_top_of_the_window_of_a_port_beside_it_is_reported() {
 fn functions_that_are_not_cached_are_skipped() {
     let mut machine = tree();
     // Outside of every window above.
-    let offset = ConfigOffset::new(0x20);
+    let offset = ConfigOffset::wrapping(0x20);
     let fabric = machine.config.access_mut();
     fabric.write(DOWN, offset, Width::Dword, 0x4000_4000);
     let mut config = ConfigCache::new(fabric.clone());

@@ -289,8 +289,8 @@ fn without_host_windows_only_a_preserved_host_bridge_may_forward_anything() {
     // What ACPI does not say is not known to be wrong.
     assert_eq!(preserve(fabric(true)).checked(), [""; 0]);
     assert_eq!(preserve(fabric(false)).checked(), [expected]);
-    let mut machine = run(fabric(true), |host| host.preserve = true);
-    machine.change_host(|host| host.preserve = false);
+    let mut machine = run(fabric(true), |host| host.preserve_config = true);
+    machine.change_host(|host| host.preserve_config = false);
     assert_eq!(machine.checked(), [expected]);
 }
 

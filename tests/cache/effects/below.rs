@@ -47,7 +47,7 @@ pub(super) fn bus_numbers() {
     // The last bus is cut off, the others stay where they are.
     let cut = all.iter().map(|register| register.function.bus()).max();
     let cut = cut.expect("there are functions below");
-    let (kept, lost) = (on(first..=cut - 1), on(cut..=end));
+    let (kept, evicted) = (on(first..=cut - 1), on(cut..=end));
     assert!(!kept.is_empty() && !lost.is_empty());
     twin.event(&lost, &kept, |twin| twin.write(last, u32::from(cut) - 1));
     for register in &lost {

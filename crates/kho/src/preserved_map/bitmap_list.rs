@@ -16,7 +16,7 @@ const BITS_SHIFT: u32 = 12;
 /// Bytes of the head of a chunk, and of each entry after it.
 const RECORD: u64 = 16;
 
-pub fn write(
+pub(super) fn write(
     page_size: PageSize,
     entries: &[Preserved],
     pages: &mut PageAllocator,
@@ -65,7 +65,7 @@ fn close(chunk: PhysAddr, order: u32, used: u64, sink: &mut impl PhysMemoryWrite
     sink.write(PhysAddr(chunk.0 + 12), &(used as u32).to_le_bytes());
 }
 
-pub fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
+pub(super) fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
     let capacity = page_size.bytes() / RECORD - 1;
     let lists = orders.map(|(order, extent)| {
         let bitmaps = max_spans(extent, BITS_SHIFT + order + page_size.shift());

@@ -49,6 +49,7 @@ pub struct PageAllocator {
 }
 
 impl PageAllocator {
+    /// The `count` pages of `page_size` from `start` on.
     pub const fn new(start: PhysAddr, count: u64, page_size: PageSize) -> Self {
         let size = page_size.bytes();
         Self {
@@ -69,6 +70,7 @@ impl PageAllocator {
         Some(page)
     }
 
+    /// Pages that are not taken yet.
     pub const fn left(&self) -> u64 {
         (self.end - self.next) / self.size
     }

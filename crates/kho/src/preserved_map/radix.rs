@@ -61,6 +61,8 @@ impl RadixGeometry {
     }
 }
 
+/// Writes the radix tree of `entries` with pages from `pages`. Returns the
+/// address of its root; `None` where the pages do not suffice.
 pub fn write(
     page_size: PageSize,
     entries: &[Preserved],
@@ -97,6 +99,8 @@ pub fn write(
     Some(root)
 }
 
+/// Pages that the tree takes at most for blocks of these orders, each with the
+/// bytes from the first to the end of the last block of that order.
 pub fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
     let shape = RadixGeometry::new(page_size);
     let below_root = orders.map(|(order, extent)| {

@@ -15,7 +15,9 @@ use warmbus_memory::{MemoryRange, NotMemory, PageSize, PhysAddr, PhysMemory, sli
 /// The memory that a handover is in.
 #[derive(Clone, Copy)]
 pub struct Arena<'a> {
+    /// Physical address of the first byte.
     pub base: PhysAddr,
+    /// The bytes from there on.
     pub bytes: &'a [u8],
 }
 
