@@ -48,13 +48,13 @@ pub(super) fn bus_numbers() {
     let cut = all.iter().map(|register| register.function.bus()).max();
     let cut = cut.expect("there are functions below");
     let (kept, evicted) = (on(first..=cut - 1), on(cut..=end));
-    assert!(!kept.is_empty() && !lost.is_empty());
-    twin.event(&lost, &kept, |twin| twin.write(last, u32::from(cut) - 1));
-    for register in &lost {
+    assert!(!kept.is_empty() && !evicted.is_empty());
+    twin.event(&evicted, &kept, |twin| twin.write(last, u32::from(cut) - 1));
+    for register in &evicted {
         assert_eq!(twin.read(*register), u32::MAX);
     }
     twin.write(last, end.into());
-    for register in &lost {
+    for register in &evicted {
         twin.read(*register);
     }
     // Another first bus: everything below has another address.
