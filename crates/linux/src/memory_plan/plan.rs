@@ -73,7 +73,7 @@ impl<'a> Search<'a> {
             });
         }
         let ram = request.ram.iter().map(|region| addressable(region.range));
-        let mut usable = RangeSet::from_iter(ram);
+        let mut usable: RangeSet = ram.collect();
         let ram_bytes = usable.total();
         for reserved in request.reserved {
             usable.remove(pages(reserved.range));
