@@ -61,7 +61,7 @@ impl SmallObjectPool {
                 // A little of it may be left.
                 return heap(Layout::from_size_align(class.bytes(), ALIGNMENT).ok()?);
             };
-            while let Some(rest) = SizeClass::within(self.left) {
+            while let Some(rest) = SizeClass::largest_fitting(self.left) {
                 let piece = self.split(rest);
                 // SAFETY: it was cut from the chunk just now.
                 unsafe { self.free(piece, rest) };

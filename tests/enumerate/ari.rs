@@ -72,7 +72,9 @@ fn ari_forwarding_of_a_preserved_port_stays_as_it_is() {
         fabric.poke(port, 0x18, Width::Dword, 0x0001_0100);
         let control = u32::from(is_enabled) << 5;
         fabric.poke(port, DEVICE_CONTROL_2, Width::Word, control);
-        let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve_config = true);
+        let machine = boot_with(fabric, &ScanPolicy::default(), |host| {
+            host.preserve_config = true
+        });
         assert_eq!(machine.fabric().log().writes(), 0);
         let bridge = machine.function(at(0, 1, 0)).bridge.unwrap();
         assert_eq!(bridge.ari_forwarding, is_enabled);

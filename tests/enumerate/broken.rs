@@ -121,11 +121,11 @@ fn registers_that_read_ones_abort_or_change_cost_only_what_depends_on_them() {
         assert_eq!(disk_is_assigned(&machine), !is_needed, "{from:#x}");
         if machine.fabric().log().count(Outcome::Aborted) > 0 {
             let waiting = machine.config.take_fault().is_some();
-            let texts = (from..to)
+            let mut texts = (from..to)
                 .map(|offset| format!("access to offset {offset:03x} ended in an external abort"));
             let complaints = machine.complaints();
             let names = |text: String| complaints.iter().any(|one| one.contains(&text));
-            let is_reported = texts.map(names).any(|is_named| is_named);
+            let is_reported = texts.any(names);
             assert!(waiting || is_reported, "{from:#x}");
         }
         for seed in 0..3 {

@@ -17,7 +17,9 @@ impl Machine {
 }
 
 fn preserve(fabric: Fabric) -> Machine {
-    let machine = boot_with(fabric, &ScanPolicy::default(), |host| host.preserve_config = true);
+    let machine = boot_with(fabric, &ScanPolicy::default(), |host| {
+        host.preserve_config = true
+    });
     assert_eq!(machine.fabric().log().writes(), 0);
     machine
 }

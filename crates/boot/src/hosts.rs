@@ -31,7 +31,7 @@ pub fn open_hosts<A>(
     let access = open(&mut hosts);
     if hosts.is_empty() {
         let refused = machine.unusable_host_bridges + machine.hosts.len();
-        return Err(MachineError::NoHostBridge { refused });
+        return Err(MachineError::NoHostBridge { unusable: refused });
     }
     for host in &mut hosts {
         host.preserve_config |= options.preserve;

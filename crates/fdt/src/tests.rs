@@ -219,8 +219,11 @@ fn trees() -> impl Strategy<Value = Vec<u8>> {
             }
             tree.begin_node(if number == 0 { "" } else { "n@1" });
             depth += 1;
-            p.into_iter().for_each(|value| tree.property("p", &value));
-            q.into_iter().for_each(|value| tree.property("q", &value));
+            for (name, value) in [("p", p), ("q", q)] {
+                if let Some(value) = value {
+                    tree.property(name, &value);
+                }
+            }
         }
         (0..depth).for_each(|_| tree.end_node());
         tree.finish().unwrap()

@@ -258,7 +258,9 @@ mod tests {
     fn the_first_mistake_is_the_error() {
         let finish = |steps: &[&dyn Fn(&mut FdtWriter)]| {
             let mut tree = FdtWriter::new();
-            steps.iter().for_each(|step| step(&mut tree));
+            for step in steps {
+                step(&mut tree);
+            }
             tree.finish().unwrap_err()
         };
         let begin = |tree: &mut FdtWriter| tree.begin_node("n");

@@ -1,4 +1,4 @@
-//! The host bridges that are known, by the names of their device tree
+//! Host bridges that are supported, by the names of their device tree
 //! bindings.
 
 use alloc::vec::Vec;
@@ -52,8 +52,8 @@ const fn window(compatible: &'static str, shape: CamLayout) -> Binding {
     }
 }
 
-/// A controller that its loader has set up and that the driver of Linux sets up
-/// again, with a reset of everything behind it.
+/// A controller that its loader has initialised and that the driver of Linux
+/// initialises again, with a reset of everything behind it.
 const fn controller(compatible: &'static str, registers: Registers) -> Binding {
     Binding {
         compatible,
@@ -72,8 +72,9 @@ static BINDINGS: [Binding; 15] = [
     window("marvell,armada8k-pcie-ecam", ONE_DEVICE),
     window("socionext,synquacer-pcie-ecam", ONE_DEVICE),
     window("snps,dw-pcie-ecam", ONE_DEVICE),
-    // The devices are on the chip and their BARs cannot be moved; of the first
-    // chips, Linux sees other values than there are, to be told so.
+    // The devices are on the chip and their BARs cannot be moved. On the first
+    // chips, the driver of Linux changes the values that reads return, so that
+    // BARs look fixed.
     Binding {
         compatible: "cavium,pci-host-thunder-ecam",
         registers: Registers::Window(CamLayout::ECAM),
@@ -93,8 +94,8 @@ static BINDINGS: [Binding; 15] = [
     controller("brcm,bcm2711-pcie", Registers::BrcmStb),
 ];
 
-/// The binding of a node: the first of its names that is known, as they go from
-/// the most special to the most general (DT 2.3.1).
+/// The binding of a node: the first of its names that is supported, as they go
+/// from the most to the least specific (DT 2.3.1).
 pub(super) fn binding(compatible: &[u8]) -> Option<&'static Binding> {
     compatible.split(|&byte| byte == 0).find_map(|name| {
         BINDINGS
@@ -103,8 +104,8 @@ pub(super) fn binding(compatible: &[u8]) -> Option<&'static Binding> {
     })
 }
 
-/// Where the unrolled regions of a `DesignWare` translation unit start from its
-/// other registers, if nothing else is said.
+/// Offset of the unrolled regions of a `DesignWare` translation unit from its
+/// other registers, where the tree does not name them.
 const UNROLLED_OFFSET: u64 = 0x30_0000;
 const PAGE_SIZE: u64 = 4096;
 const PORT_OR_WINDOW: &str = "port or no window in its reg-names";
@@ -113,15 +114,15 @@ impl Binding {
     /// The mechanism of the host bridge at `place`, and its window.
     pub(super) fn mechanism(
         &self,
-        place: &FdtNode<'_, '_>,
+        node: &FdtNode<'_, '_>,
     ) -> Result<(Mechanism, MemoryRange), AddressError> {
-        let regions = cells::regions(place, "reg")?;
+        let regions = cells::regions(node, "reg")?;
         let first = || regions.first().ok_or(AddressError::Missing("reg")).copied();
         Ok(match self.registers {
             Registers::Window(shape) => (Mechanism::Window(shape), first()?),
             Registers::BrcmStb => (Mechanism::BrcmStb, first()?),
             Registers::DesignWare { dbi } => {
-                let names = place.property("reg-names")?.unwrap_or_default();
+                let names = node.property("reg-names")?.unwrap_or_default();
                 let names: Vec<&[u8]> = names.split(|&byte| byte == 0).collect();
                 let region_of = |name: &str| {
                     let at = names.iter().position(|other| *other == name.as_bytes())?;

@@ -20,11 +20,11 @@ const PAGE_SIZE: u64 = 4096;
 /// More host bridges than any machine has. Each is compared with all others.
 pub(super) const MAX_HOSTS: usize = 1024;
 
-/// What the tree says about its host bridges.
+/// The host bridges of a machine description.
 pub(super) struct Bridges {
     pub(super) hosts: Vec<HostBridge>,
-    /// How many were left out.
-    pub(super) refused: usize,
+    /// How many were excluded.
+    pub(super) unusable: usize,
 }
 
 /// Why one host bridge cannot be used.
@@ -58,7 +58,7 @@ impl<E: Into<AddressError>> From<E> for BridgeError {
     }
 }
 
-/// Reads all host bridges that are to be used. One that cannot be is left out
+/// Reads all host bridges that are to be used. One that cannot be is excluded
 /// with a warning.
 pub(super) fn bridges(
     tree: &DeviceTree<'_>,
@@ -68,24 +68,24 @@ pub(super) fn bridges(
     let chosen = tree.root_child_property("chosen", "linux,pci-probe-only")?;
     let chosen_preserve = chosen.is_some_and(|value| probe_only(value, "/chosen", warnings));
 
-    // First everything that a node says for itself, since a segment number
-    // may depend on a node that comes later.
+    // First everything but segment numbers, since one may depend on a node
+    // that comes later.
     let mut read = Vec::new();
-    tree.walk(&mut |place| {
-        if !place.is_okay()? {
+    tree.walk(&mut |node| {
+        if !node.is_okay()? {
             return Ok(ControlFlow::Break(()));
         }
-        let names = place.property("compatible")?.unwrap_or_default();
+        let names = node.property("compatible")?.unwrap_or_default();
         let Some(binding) = binding(names) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let domain = place.cell("linux,pci-domain")?.map(|domain| domain as u16);
-        let preserve = match place.property("linux,pci-probe-only")? {
-            Some(value) => probe_only(value, &place.path(), warnings),
+        let domain = node.cell("linux,pci-domain")?.map(|domain| domain as u16);
+        let preserve = match node.property("linux,pci-probe-only")? {
+            Some(value) => probe_only(value, &node.path(), warnings),
             None => chosen_preserve,
         };
-        let host = bridge(place, binding, preserve, memory, warnings);
-        read.push((place.path(), domain, host));
+        let host = bridge(node, binding, preserve, memory, warnings);
+        read.push((node.path(), domain, host));
         Ok(ControlFlow::Break(()))
     })?;
 
@@ -93,7 +93,7 @@ pub(super) fn bridges(
     let mut segments: BTreeSet<u16> = read.iter().filter_map(|&(_, domain, _)| domain).collect();
     let mut bridges = Bridges {
         hosts: Vec::new(),
-        refused: 0,
+        unusable: 0,
     };
     for (path, domain, host) in read {
         let segment = domain.unwrap_or_else(|| {
@@ -114,15 +114,16 @@ pub(super) fn bridges(
                 bridges.hosts.push(host);
             }
             Err(error) => {
-                bridges.refused += 1;
-                warnings.push(format!("{path} is left out: {error}"));
+                bridges.unusable += 1;
+                warnings.push(format!("{path} is excluded: {error}"));
             }
         }
     }
     Ok(bridges)
 }
 
-/// The value of `linux,pci-probe-only`: anything but one cell means nothing.
+/// The value of `linux,pci-probe-only`; a value that is not one cell is
+/// ignored.
 fn probe_only(value: &[u8], path: &str, warnings: &mut Vec<String>) -> bool {
     if value.len() != 4 {
         warnings.push(format!(
@@ -134,31 +135,31 @@ fn probe_only(value: &[u8], path: &str, warnings: &mut Vec<String>) -> bool {
     be_u32(value, 0) != Some(0)
 }
 
-/// What is accessed to reach the configuration space behind a bridge.
+/// The ranges that are accessed for configuration space behind a bridge.
 fn regions(host: &HostBridge) -> impl Iterator<Item = MemoryRange> {
     host.regions().into_iter()
 }
 
 fn bridge(
-    place: &FdtNode<'_, '_>,
+    node: &FdtNode<'_, '_>,
     binding: &Binding,
     preserve: bool,
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<HostBridge, BridgeError> {
-    let (mechanism, window) = binding.mechanism(place)?;
-    let buses = bus_range(place)?;
-    let mut host = HostBridge::new(0, mechanism, window, buses).with_name(place.path());
-    host.windows = windows(place, memory, warnings)?;
+    let (mechanism, window) = binding.mechanism(node)?;
+    let buses = bus_range(node)?;
+    let mut host = HostBridge::new(0, mechanism, window, buses).with_name(node.path());
+    host.windows = windows(node, memory, warnings)?;
     host.preserve_config = preserve || binding.fixed;
     host.survives_linux_driver = binding.kept;
-    check_place(&host, memory)?;
+    check_ranges(&host, memory)?;
     Ok(host)
 }
 
 /// Whether the windows and registers of a bridge are whole pages outside of
 /// memory, and its window is large enough for its buses.
-pub(super) fn check_place(host: &HostBridge, memory: &[MemoryRange]) -> Result<(), BridgeError> {
+pub(super) fn check_ranges(host: &HostBridge, memory: &[MemoryRange]) -> Result<(), BridgeError> {
     // The window is the first one.
     let needed = regions(host).next().map_or(0, |region| region.size);
     if host.ecam_size < needed {
@@ -194,8 +195,8 @@ pub(super) fn check_place(host: &HostBridge, memory: &[MemoryRange]) -> Result<(
     Ok(())
 }
 
-fn bus_range(place: &FdtNode<'_, '_>) -> Result<BusRange, BridgeError> {
-    let Some(value) = place.property("bus-range")? else {
+fn bus_range(node: &FdtNode<'_, '_>) -> Result<BusRange, BridgeError> {
+    let Some(value) = node.property("bus-range")? else {
         return Ok(BusRange {
             first: 0,
             last: 255,
@@ -205,7 +206,7 @@ fn bus_range(place: &FdtNode<'_, '_>) -> Result<BusRange, BridgeError> {
     let (Some(first), Some(last)) = (reader.cell(), reader.cell()) else {
         return Err(BridgeError::Address(AddressError::Malformed {
             property: "bus-range",
-            path: place.path(),
+            path: node.path(),
             length: value.len(),
         }));
     };
@@ -218,7 +219,7 @@ fn bus_range(place: &FdtNode<'_, '_>) -> Result<BusRange, BridgeError> {
     }
 }
 
-/// Whether two bridges want the same ECAM or the same buses.
+/// Refuses a bridge that has the ECAM or the buses of another one.
 pub(super) fn check_neighbours(
     accepted: &[HostBridge],
     host: &HostBridge,

@@ -1,4 +1,4 @@
-//! Addresses in a device tree, and how buses translate them.
+//! Addresses in a device tree, and their translation by buses.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use warmbus_fdt::{CellCounts, Cells, FdtError, FdtNode};
 use warmbus_memory::{MemoryRange, PhysAddr};
 
-/// Why the address of a device is not known to the processor.
+/// Why a device has no CPU physical address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AddressError {
     /// There is no such property.
@@ -42,19 +42,19 @@ impl From<FdtError> for AddressError {
     }
 }
 
-/// The entries of a property in the form of `reg` (DT 2.3.6), as the bus that
-/// the node is on numbers them.
+/// The entries of a property in the form of `reg` (DT 2.3.6), as addresses and
+/// sizes on the bus that the node is on.
 pub(super) fn bus_regions(
-    place: &FdtNode<'_, '_>,
+    node: &FdtNode<'_, '_>,
     property: &'static str,
 ) -> Result<Vec<(u64, u64)>, AddressError> {
-    let value = place
+    let value = node
         .property(property)?
         .ok_or(AddressError::Missing(property))?;
-    let cells = parent_cells(place)?;
+    let cells = parent_cells(node)?;
     let malformed = || AddressError::Malformed {
         property,
-        path: place.path(),
+        path: node.path(),
         length: value.len(),
     };
     let mut reader = Cells::new(value);
@@ -71,33 +71,29 @@ pub(super) fn bus_regions(
     Ok(regions)
 }
 
-/// The entries of `reg` of a node, as the processor sees them. Entries of no
-/// bytes are left out.
+/// The entries of `reg` of a node as CPU physical addresses, without entries of
+/// size 0.
 pub(super) fn regions(
-    place: &FdtNode<'_, '_>,
+    node: &FdtNode<'_, '_>,
     property: &'static str,
 ) -> Result<Vec<MemoryRange>, AddressError> {
-    bus_regions(place, property)?
+    bus_regions(node, property)?
         .into_iter()
         .filter(|&(_, size)| size != 0)
         .map(|(address, size)| {
             Ok(MemoryRange::new(
-                PhysAddr(to_cpu(place, address, size)?),
+                PhysAddr(to_cpu(node, address, size)?),
                 size,
             ))
         })
         .collect()
 }
 
-/// Translates `size` bytes at `address` on the bus that `place` is on into a
+/// Translates `size` bytes at `address` on the bus that `node` is on into a
 /// CPU physical address, through the `ranges` of all buses above (DT 2.3.8).
-pub(super) fn to_cpu(
-    place: &FdtNode<'_, '_>,
-    address: u64,
-    size: u64,
-) -> Result<u64, AddressError> {
+pub(super) fn to_cpu(node: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
     let mut address = address;
-    let mut bus = place.parent();
+    let mut bus = node.parent();
     while let Some(here) = bus {
         address
             .checked_add(size.saturating_sub(1))
@@ -111,7 +107,7 @@ pub(super) fn to_cpu(
     Ok(address)
 }
 
-/// One step of the translation: from the bus below `bus` to the one above.
+/// Translates an address on the bus below `bus` into one on the bus above.
 fn translate_one_bus(bus: &FdtNode<'_, '_>, address: u64, size: u64) -> Result<u64, AddressError> {
     let not_forwarded = || AddressError::NotForwarded {
         address,

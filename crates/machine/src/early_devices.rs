@@ -1,5 +1,5 @@
-//! The two devices that a program needs to report and to end: the console and
-//! the firmware interface that powers the machine off.
+//! The console, and the firmware interface that powers the machine off: all
+//! that it takes to report an error and to stop.
 
 use alloc::string::String;
 use core::ops::ControlFlow;
@@ -43,13 +43,13 @@ pub enum PsciConduit {
     Smc,
 }
 
-/// What a program needs to report and to end. Where the tree is damaged it
-/// holds what comes before the damage.
+/// The console and the interface to power off. Where the tree is damaged, those
+/// that come before the damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EarlyDevices {
-    /// The console, if the tree names one that is known.
+    /// The console, if the tree names one that is supported.
     pub console: Option<Console>,
-    /// How PSCI 0.2 or later is called, if there is one.
+    /// How PSCI 0.2 or later is called; `None` where there is none.
     pub psci: Option<PsciConduit>,
 }
 
@@ -69,11 +69,11 @@ impl EarlyDevices {
 
 fn psci(tree: &DeviceTree<'_>) -> Option<PsciConduit> {
     let mut conduit = None;
-    let walked = tree.walk(&mut |place| {
+    let walked = tree.walk(&mut |node| {
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
-        let known = place.is_compatible("arm,psci-0.2")? || place.is_compatible("arm,psci-1.0")?;
+        let known = node.is_compatible("arm,psci-0.2")? || node.is_compatible("arm,psci-1.0")?;
         if conduit.is_none() && known {
-            conduit = match place.text("method")? {
+            conduit = match node.text("method")? {
                 Some("hvc") => Some(PsciConduit::Hvc),
                 Some("smc") => Some(PsciConduit::Smc),
                 _ => None,
@@ -92,7 +92,7 @@ fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
     let Some(stdout) = stdout?.and_then(text) else {
         return Ok(None);
     };
-    // What follows a colon is the line setting, which is left as it is.
+    // After a colon is the line setting, which is not changed.
     let name = stdout.split(':').next().unwrap_or_default();
     let path = if name.starts_with('/') {
         name
@@ -103,35 +103,35 @@ fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
         }
     };
     let mut console = None;
-    let walked = tree.walk(&mut |place| {
-        let Some(rest) = below(place, path)? else {
+    let walked = tree.walk(&mut |node| {
+        let Some(rest) = below(node, path)? else {
             return Ok(ControlFlow::Break(()));
         };
         if rest.is_empty() && console.is_none() {
-            console = port(place)?;
+            console = port(node)?;
         }
         Ok(ControlFlow::Continue(()))
     });
     tolerate_damage_after(console, walked)
 }
 
-/// What is left of `path` at `place`, or `None` where it leads elsewhere.
-fn below<'t>(place: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, FdtError> {
-    let Some(parent) = place.parent() else {
+/// The rest of `path` below `node`; `None` where it goes through another node.
+fn below<'t>(node: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, FdtError> {
+    let Some(parent) = node.parent() else {
         return Ok(Some(path.trim_matches('/')));
     };
     let Some(rest) = below(parent, path)? else {
         return Ok(None);
     };
     let (component, rest) = rest.split_once('/').unwrap_or((rest, ""));
-    let name = place.name()?;
-    // A unit address may be left out (DT 2.2.3).
+    let name = node.name()?;
+    // The unit address is optional (DT 2.2.3).
     let base = name.split('@').next().unwrap_or_default();
     let matches = !component.is_empty() && (component == name || component == base);
     Ok(matches.then_some(rest))
 }
 
-fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
+fn port(node: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
     const PORTS: [(&str, ConsoleKind); 6] = [
         ("arm,pl011", ConsoleKind::Pl011),
         ("arm,sbsa-uart", ConsoleKind::Pl011),
@@ -142,19 +142,19 @@ fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
     ];
     let mut kind = None;
     for (model, its_kind) in PORTS {
-        if kind.is_none() && place.is_compatible(model)? {
+        if kind.is_none() && node.is_compatible(model)? {
             kind = Some(its_kind);
         }
     }
-    let (Some(kind), Ok(regions)) = (kind, cells::regions(place, "reg")) else {
+    let (Some(kind), Ok(regions)) = (kind, cells::regions(node, "reg")) else {
         return Ok(None);
     };
     let Some(region) = regions.first() else {
         return Ok(None);
     };
-    let offset = place.cell("reg-offset")?.unwrap_or(0);
-    let shift = place.cell("reg-shift")?.unwrap_or(0);
-    let width = place.cell("reg-io-width")?.unwrap_or(1);
+    let offset = node.cell("reg-offset")?.unwrap_or(0);
+    let shift = node.cell("reg-shift")?.unwrap_or(0);
+    let width = node.cell("reg-io-width")?.unwrap_or(1);
     let base = region.start.0.checked_add(u64::from(offset));
     let (Some(base), 0..=3, 1 | 2 | 4) = (base, shift, width) else {
         return Ok(None);
@@ -175,7 +175,7 @@ fn port(place: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
     let size = region.size.saturating_sub(u64::from(offset));
     Ok(
         (aligned && size > last && base.checked_add(last).is_some()).then(|| Console {
-            path: place.path(),
+            path: node.path(),
             kind,
             base: PhysAddr(base),
             size,

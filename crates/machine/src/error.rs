@@ -21,18 +21,18 @@ pub enum MachineError {
     #[error("the device tree names no memory")]
     NoMemory,
     /// The tree has no host bridge that can be used.
-    #[error("{}", no_host_bridge(*refused))]
+    #[error("{}", no_host_bridge(*unusable))]
     NoHostBridge {
         /// How many it has that cannot be used.
-        refused: usize,
+        unusable: usize,
     },
 }
 
-fn no_host_bridge(refused: usize) -> alloc::string::String {
-    match refused {
+fn no_host_bridge(unusable: usize) -> alloc::string::String {
+    match unusable {
         0 => "the device tree has no pci-host-ecam-generic host bridge".into(),
-        refused => alloc::format!(
-            "none of the {refused} pci-host-ecam-generic host bridges of the device tree can be used"
+        unusable => alloc::format!(
+            "none of the {unusable} pci-host-ecam-generic host bridges of the device tree can be used"
         ),
     }
 }

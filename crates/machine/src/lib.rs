@@ -1,4 +1,6 @@
-//! The machine, as its device tree, or ACPI and UEFI, describe it.
+//! The machine, as its device tree, or ACPI and UEFI, describe it: memory,
+//! host bridges, console, processors. Board additions are in
+//! [`board_overlay`].
 //!
 //! A tree that cannot be read at all is a [`MachineError`]. A smaller fault
 //! only costs the thing it describes, and becomes a warning.
@@ -34,7 +36,7 @@ use warmbus_fdt::{Cells, DeviceTree};
 use warmbus_memory::{MemoryRange, RamRegion, RangeSet};
 use warmbus_pci::HostBridge;
 
-/// Who describes a machine, to Warmbus and then to Linux.
+/// What describes a machine, to Warmbus and then to Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A device tree.
@@ -46,7 +48,7 @@ pub enum Source {
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Who describes it.
+    /// What describes it.
     pub source: Source,
     /// Model name, if the tree has one.
     pub model: Option<String>,
@@ -55,14 +57,14 @@ pub struct Machine {
     /// The same memory, each range with the number of its NUMA node; 0 where
     /// the machine description names none.
     pub memory_nodes: Vec<RamRegion>,
-    /// What of the memory is taken, in no order; may overlap and may lie
-    /// outside of [`Machine::memory`].
+    /// Reserved memory, in no order; ranges may overlap and may lie outside of
+    /// [`Machine::memory`].
     pub reservations: Vec<Reservation>,
     /// The host bridges that can be used, in the order of the tree. No two
     /// share configuration space, buses or windows.
     pub hosts: Vec<HostBridge>,
-    /// How many more host bridges the tree has; a warning says why each is
-    /// left out.
+    /// How many more host bridges the tree has, which cannot be used; there is
+    /// a warning with the reason for each one.
     pub unusable_host_bridges: usize,
     /// Console and power.
     pub early_devices: EarlyDevices,
@@ -71,8 +73,8 @@ pub struct Machine {
     /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
     /// off; in the order of the tree. Empty with ACPI.
     pub psci_cpus: Vec<u64>,
-    /// Ticks a second of the system counter where the tree gives it, which it
-    /// only does where `CNTFRQ_EL0` is wrong.
+    /// Ticks a second of the system counter, where the tree has the number;
+    /// trees have it only where `CNTFRQ_EL0` is wrong.
     pub timer_frequency: Option<u32>,
     /// The kernel command line in `/chosen`.
     pub bootargs: String,
@@ -98,7 +100,7 @@ impl Machine {
             memory_nodes,
             reservations,
             hosts: bridges.hosts,
-            unusable_host_bridges: bridges.refused,
+            unusable_host_bridges: bridges.unusable,
             early_devices: EarlyDevices::from_device_tree(bytes),
             cpus,
             psci_cpus,
@@ -112,21 +114,21 @@ impl Machine {
     pub fn host_bridges(&self) -> Result<&[HostBridge], MachineError> {
         if self.hosts.is_empty() {
             return Err(MachineError::NoHostBridge {
-                refused: self.unusable_host_bridges,
+                unusable: self.unusable_host_bridges,
             });
         }
         Ok(&self.hosts)
     }
 
-    /// The memory that may be mapped: all but what the tree says must not be.
+    /// The memory that may be mapped: all but what is reserved as `no-map`.
     #[must_use]
     pub fn mappable_memory(&self) -> RangeSet {
-        let closed = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
-        let holes = self.reservations.iter().filter(closed);
+        let is_no_map = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
+        let holes = self.reservations.iter().filter(is_no_map);
         self.memory.clone().without(holes.map(|hole| hole.range))
     }
 
-    /// The memory that nobody has taken, apart from what `taken` names.
+    /// The memory that is neither reserved nor in `taken`.
     #[must_use]
     pub fn free_memory(&self, taken: &[MemoryRange]) -> RangeSet {
         let reserved = self.reservations.iter().map(|hole| hole.range);
@@ -138,13 +140,13 @@ impl Machine {
 /// Frequency of the timer, and the model name.
 fn basics(tree: &DeviceTree<'_>) -> Result<(Option<u32>, Option<String>), MachineError> {
     let (mut frequency, mut model) = (None, None);
-    tree.walk(&mut |place| {
-        if place.parent().is_none() {
-            model = place.text("model")?.map(String::from);
+    tree.walk(&mut |node| {
+        if node.parent().is_none() {
+            model = node.text("model")?.map(String::from);
             return Ok(ControlFlow::Continue(()));
         }
-        if place.is_compatible("arm,armv8-timer")? {
-            frequency = place.cell("clock-frequency")?.filter(|&hertz| hertz != 0);
+        if node.is_compatible("arm,armv8-timer")? {
+            frequency = node.cell("clock-frequency")?.filter(|&hertz| hertz != 0);
         }
         Ok(ControlFlow::Break(()))
     })?;
@@ -154,26 +156,26 @@ fn basics(tree: &DeviceTree<'_>) -> Result<(Option<u32>, Option<String>), Machin
 /// Number of processors, and the affinity of those that PSCI turns on.
 fn processors(tree: &DeviceTree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
     let (mut count, mut psci) = (0, Vec::new());
-    tree.walk(&mut |place| {
-        let Some(parent) = place.parent() else {
+    tree.walk(&mut |node| {
+        let Some(parent) = node.parent() else {
             return Ok(ControlFlow::Continue(()));
         };
         if parent.parent().is_none() {
-            return Ok(match place.name()?.as_str() {
+            return Ok(match node.name()?.as_str() {
                 "cpus" => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             });
         }
-        // As Linux does: there are trees that leave the type out.
-        let is_cpu = place.text("device_type")? == Some("cpu")
-            || place.name()?.split('@').next() == Some("cpu");
-        if is_cpu && place.is_okay()? {
+        // As Linux does: some trees have no device_type.
+        let is_cpu = node.text("device_type")? == Some("cpu")
+            || node.name()?.split('@').next() == Some("cpu");
+        if is_cpu && node.is_okay()? {
             count += 1;
             let address_cells = parent.cell_counts()?.address;
-            let affinity = place
+            let affinity = node
                 .property("reg")?
                 .and_then(|reg| Cells::new(reg).number(address_cells));
-            if place.text("enable-method")? == Some("psci") {
+            if node.text("enable-method")? == Some("psci") {
                 psci.extend(affinity);
             }
         }

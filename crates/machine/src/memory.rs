@@ -1,4 +1,4 @@
-//! Memory: what there is, and what of it is taken.
+//! Memory and memory reservations.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -10,14 +10,14 @@ use super::cells;
 use warmbus_fdt::{Cells, DeviceTree, FdtNode, text};
 use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
-/// More memory ranges, and more reservations, than any machine has. What is
-/// done with them takes time that grows with their product.
+/// More memory ranges, and more reservations, than any machine has. The time to
+/// subtract them grows with their product.
 const MAX_REGIONS: usize = 1024;
 
-/// What makes a node below `/chosen` a boot module.
+/// The `compatible` of boot modules below `/chosen`.
 const MODULES: [&str; 3] = ["multiboot,module", "multiboot,kernel", "multiboot,ramdisk"];
 
-/// Why a range of memory is taken.
+/// Why a range of memory is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservationKind {
     /// Named in the memory reservation block (DT 5.3).
@@ -31,37 +31,36 @@ pub enum ReservationKind {
     /// A boot module below `/chosen` (`multiboot,module`, `multiboot,kernel`,
     /// `multiboot,ramdisk`).
     Module,
-    /// Kept by UEFI for what an operating system reads, such as ACPI tables.
+    /// Reserved by UEFI for what an operating system reads, such as ACPI tables.
     Firmware,
 }
 
-/// A range of memory that is taken.
+/// A range of memory that is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// Where it is.
+    /// The range.
     pub range: MemoryRange,
-    /// Why it is taken.
+    /// Why it is reserved.
     pub kind: ReservationKind,
 }
 
-/// All memory of the tree, each region with the number of its NUMA node, 0
-/// where the tree does not tell. Those of a node are sorted, without overlaps,
-/// neighbours joined.
+/// All memory of the tree, each range with the number of its NUMA node, 0 where
+/// the tree names none.
 pub(super) fn memory(
     tree: &DeviceTree<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<RamRegion>, MachineError> {
     let mut found: Vec<(u32, Vec<MemoryRange>)> = Vec::new();
-    tree.walk_root_children(&mut |place| {
-        if place.text("device_type")? == Some("memory") && place.is_okay()? {
-            // A crash or guest kernel is told to use less than there is.
-            let property = match place.property("linux,usable-memory")? {
+    tree.walk_root_children(&mut |node| {
+        if node.text("device_type")? == Some("memory") && node.is_okay()? {
+            // A crash or guest kernel may use less memory than there is.
+            let property = match node.property("linux,usable-memory")? {
                 Some(_) => "linux,usable-memory",
                 None => "reg",
             };
-            let number = place.cell("numa-node-id")?.unwrap_or(0);
+            let number = node.cell("numa-node-id")?.unwrap_or(0);
             let mut regions = Vec::new();
-            take_regions(place, property, &mut regions, warnings);
+            read_ranges(node, property, &mut regions, warnings);
             match found.iter_mut().find(|(node, _)| *node == number) {
                 Some((_, of_node)) => of_node.append(&mut regions),
                 None => found.push((number, regions)),
@@ -81,7 +80,7 @@ pub(super) fn memory(
     Ok(nodes.collect())
 }
 
-/// Everything in the tree that memory is taken by.
+/// All memory reservations of the tree.
 pub(super) fn reservations(
     tree: &DeviceTree<'_>,
     warnings: &mut Vec<String>,
@@ -91,13 +90,13 @@ pub(super) fn reservations(
         taken.extend(found.into_iter().map(|range| Reservation { range, kind }));
     };
     let mut initrd = (None, None);
-    tree.walk_root_children(&mut |place| {
-        let Some(parent) = place.parent().filter(|parent| parent.parent().is_some()) else {
-            let name = place.name()?;
+    tree.walk_root_children(&mut |node| {
+        let Some(parent) = node.parent().filter(|parent| parent.parent().is_some()) else {
+            let name = node.name()?;
             if name == "chosen" {
                 initrd = (
-                    place.property("linux,initrd-start")?.and_then(one_number),
-                    place.property("linux,initrd-end")?.and_then(one_number),
+                    node.property("linux,initrd-start")?.and_then(one_number),
+                    node.property("linux,initrd-end")?.and_then(one_number),
                 );
             }
             return Ok(match name.as_str() {
@@ -109,17 +108,17 @@ pub(super) fn reservations(
         if parent.name()? == "chosen" {
             let mut is_module = false;
             for kind in MODULES {
-                is_module |= place.is_compatible(kind)?;
+                is_module |= node.is_compatible(kind)?;
             }
             if is_module {
-                take_regions(place, "reg", &mut found, warnings);
+                read_ranges(node, "reg", &mut found, warnings);
                 take(found, ReservationKind::Module);
             }
-        } else if place.is_okay()? && place.property("reg")?.is_some() {
-            take_regions(place, "reg", &mut found, warnings);
+        } else if node.is_okay()? && node.property("reg")?.is_some() {
+            read_ranges(node, "reg", &mut found, warnings);
             take(
                 found,
-                match place.property("no-map")? {
+                match node.property("no-map")? {
                     Some(_) => ReservationKind::NoMap,
                     None => ReservationKind::ReservedMemory,
                 },
@@ -154,14 +153,14 @@ fn one_number(value: &[u8]) -> Option<u64> {
     matches!(value.len(), 4 | 8).then(|| Cells::new(value).number(value.len() / 4))?
 }
 
-fn take_regions(
-    place: &FdtNode<'_, '_>,
+fn read_ranges(
+    node: &FdtNode<'_, '_>,
     property: &'static str,
     found: &mut Vec<MemoryRange>,
     warnings: &mut Vec<String>,
 ) {
-    // Memory is named where the processor sees it: no bus translates.
-    match cells::bus_regions(place, property) {
+    // Memory is named by CPU physical addresses: no bus translates them.
+    match cells::bus_regions(node, property) {
         Ok(regions) => {
             for (base, size) in regions.into_iter().filter(|&(_, size)| size != 0) {
                 let range = MemoryRange::new(PhysAddr(base), size);
@@ -169,13 +168,13 @@ fn take_regions(
                     found.push(range);
                 } else {
                     warnings.push(format!(
-                        "{}: {size:#x} bytes at {base:#x} go past the last address and are left out",
-                        place.path(),
+                        "{}: {size:#x} bytes at {base:#x} go past the last address and are excluded",
+                        node.path(),
                     ));
                 }
             }
         }
-        Err(error) => warnings.push(format!("{} is left out: {error}", place.path())),
+        Err(error) => warnings.push(format!("{} is excluded: {error}", node.path())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Memory, as the memory map of UEFI describes it (UEFI 2.10, 7.2.3).
+//! Memory from the memory map of UEFI (UEFI 2.10, 7.2.3).
 
 use alloc::vec::Vec;
 
@@ -8,7 +8,7 @@ use warmbus_memory::bytes::{le_u32, le_u64};
 use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 const PAGE_SIZE: u64 = 4096;
-/// Bytes of a descriptor that are looked at; there may be more.
+/// Bytes of a descriptor that are read; there may be more.
 const DESCRIPTOR_SIZE: usize = 40;
 
 const LOADER_CODE: u32 = 1;
@@ -17,7 +17,7 @@ const BOOT_SERVICES_CODE: u32 = 3;
 const BOOT_SERVICES_DATA: u32 = 4;
 const CONVENTIONAL: u32 = 7;
 const ACPI_RECLAIM: u32 = 9;
-/// What must not be looked at: memory with errors, device registers, and memory
+/// Types that must not be read: memory with errors, device registers, and memory
 /// that was not accepted yet.
 const UNUSABLE: u32 = 8;
 const MAPPED_IO: u32 = 11;
@@ -89,8 +89,8 @@ impl<'a> MemoryMap<'a> {
         usable.map(|descriptor| descriptor.range).collect()
     }
 
-    /// What of it has to stay as it is.
-    fn kept(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+    /// The memory that is to be preserved.
+    fn preserved(&self) -> impl Iterator<Item = MemoryRange> + '_ {
         self.descriptors()
             .filter(|descriptor| descriptor.kind == ACPI_RECLAIM)
             .map(|descriptor| descriptor.range)
@@ -109,10 +109,10 @@ impl<'a> MemoryMap<'a> {
     }
 }
 
-/// Gives every descriptor of runtime services in `map` its physical address as
-/// the virtual one. An operating system maps runtime services where the map
-/// says, and those that were never told of virtual addresses
-/// (`SetVirtualAddressMap`) only work where they are.
+/// Sets the virtual address of every descriptor of runtime services in `map` to
+/// the physical one. An operating system maps runtime services at the virtual
+/// addresses of the map, and before `SetVirtualAddressMap` they only work at
+/// their physical ones.
 pub fn map_runtime_services_flat(map: &mut [u8], descriptor_size: usize) {
     if descriptor_size < DESCRIPTOR_SIZE {
         return;
@@ -125,7 +125,8 @@ pub fn map_runtime_services_flat(map: &mut [u8], descriptor_size: usize) {
 }
 
 impl Machine {
-    /// Takes the memory from `map`. Nodes that are known stay known.
+    /// Replaces the memory by that of `map`. NUMA nodes that are known stay
+    /// known.
     pub fn set_memory(&mut self, map: &MemoryMap<'_>) {
         let ram = map.ram();
         let mut nodes = Vec::new();
@@ -141,7 +142,7 @@ impl Machine {
         self.memory = ram;
         self.memory_nodes = nodes;
         self.reservations = map
-            .kept()
+            .preserved()
             .map(|range| Reservation {
                 range,
                 kind: ReservationKind::Firmware,

@@ -12,19 +12,19 @@ use warmbus_pci::{HostBridge, HostWindow, PhysAddr, WindowKind};
 /// More windows than any host bridge has. Each is compared with all others.
 const MAX_WINDOWS: usize = 64;
 
-/// The windows of a bridge, from its `ranges`. One that cannot be used is left
-/// out with a warning.
+/// The windows of a bridge, from its `ranges`. One that cannot be used is
+/// excluded, with a warning.
 pub(super) fn windows(
-    place: &FdtNode<'_, '_>,
+    node: &FdtNode<'_, '_>,
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<HostWindow>, AddressError> {
-    let ranges = place.property("ranges")?.unwrap_or_default();
-    let parent = cells::parent_cells(place)?;
-    let own = place.cell_counts()?;
+    let ranges = node.property("ranges")?.unwrap_or_default();
+    let parent = cells::parent_cells(node)?;
+    let own = node.cell_counts()?;
     let malformed = || AddressError::Malformed {
         property: "ranges",
-        path: place.path(),
+        path: node.path(),
         length: ranges.len(),
     };
     if own.address != 3 && !ranges.is_empty() {
@@ -37,28 +37,28 @@ pub(super) fn windows(
         let pci_address = reader.number(2).ok_or_else(malformed)?;
         let bus_address = reader.number(parent.address).ok_or_else(malformed)?;
         let size = reader.number(own.size).ok_or_else(malformed)?;
-        match window(place, flags, pci_address, bus_address, size) {
+        match window(node, flags, pci_address, bus_address, size) {
             Ok(None) => {}
             Ok(Some(window)) => {
                 if windows.len() == MAX_WINDOWS {
                     warnings.push(format!(
-                        "{}: all windows after the first {MAX_WINDOWS} are left out",
-                        place.path()
+                        "{}: all windows after the first {MAX_WINDOWS} are excluded",
+                        node.path()
                     ));
                     break;
                 }
-                if let Some(what) = taken(&window, &windows, memory) {
+                if let Some(what) = overlap(&window, &windows, memory) {
                     warnings.push(format!(
-                        "{}: the window at PCI address {pci_address:#x} is left out: it overlaps {what}",
-                        place.path()
+                        "{}: the window at PCI address {pci_address:#x} is excluded: it overlaps {what}",
+                        node.path()
                     ));
                 } else {
                     windows.push(window);
                 }
             }
             Err(error) => warnings.push(format!(
-                "{}: the window at PCI address {pci_address:#x} is left out: {error}",
-                place.path()
+                "{}: the window at PCI address {pci_address:#x} is excluded: {error}",
+                node.path()
             )),
         }
     }
@@ -67,7 +67,7 @@ pub(super) fn windows(
 
 /// One entry of `ranges`; `None` where it is not a window.
 fn window(
-    place: &FdtNode<'_, '_>,
+    node: &FdtNode<'_, '_>,
     flags: u32,
     pci_address: u64,
     bus_address: u64,
@@ -77,8 +77,8 @@ fn window(
     // binding 2.2.1.1).
     let (kind, limit) = match flags >> 24 & 3 {
         1 => (WindowKind::Io, u64::from(u32::MAX)),
-        // Some trees, that of the Arm Juno is one, say "32 bits" of a window
-        // far above.
+        // Some trees, that of the Arm Juno is one, have a window of 32-bit space
+        // far above 4 GiB.
         2 if pci_address > u64::from(u32::MAX) => (WindowKind::Memory64, u64::MAX),
         2 => (WindowKind::Memory32, u64::from(u32::MAX)),
         3 => (WindowKind::Memory64, u64::MAX),
@@ -97,7 +97,7 @@ fn window(
             })
     };
     fits(pci_address, limit)?;
-    let cpu_address = cells::to_cpu(place, bus_address, size)?;
+    let cpu_address = cells::to_cpu(node, bus_address, size)?;
     fits(cpu_address, u64::MAX)?;
     Ok(Some(HostWindow {
         kind,
@@ -116,8 +116,8 @@ fn pci_side(window: &HostWindow) -> MemoryRange {
     MemoryRange::new(PhysAddr(window.pci_address), window.size)
 }
 
-/// What a window of a bridge gets in the way of.
-fn taken(window: &HostWindow, others: &[HostWindow], memory: &[MemoryRange]) -> Option<String> {
+/// What a window of a bridge overlaps.
+fn overlap(window: &HostWindow, others: &[HostWindow], memory: &[MemoryRange]) -> Option<String> {
     let is_io = |window: &HostWindow| window.kind == WindowKind::Io;
     for other in others {
         let same_space = is_io(window) == is_io(other);
@@ -136,7 +136,7 @@ fn taken(window: &HostWindow, others: &[HostWindow], memory: &[MemoryRange]) -> 
     Some(format!("memory {region}"))
 }
 
-/// Leaves out windows that a bridge before this one already has.
+/// Removes windows that a bridge before this one already has.
 pub(super) fn drop_shared_windows(
     accepted: &[HostBridge],
     host: &mut HostBridge,
@@ -152,7 +152,7 @@ pub(super) fn drop_shared_windows(
         });
         if let Some(owner) = owner {
             warnings.push(format!(
-                "{name}: the window at {} is left out: it overlaps one of {}",
+                "{name}: the window at {} is excluded: it overlaps one of {}",
                 window.cpu_address, owner.name
             ));
         }

@@ -14,7 +14,7 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// All sizes that arm64 knows, ascending.
+    /// All sizes that arm64 has, ascending.
     pub const ALL: [Self; 3] = [Self::K4, Self::K16, Self::K64];
 
     /// Bytes in a page.

@@ -23,7 +23,7 @@ pub trait PhysMemory {
 
 /// Physical memory that can be written.
 ///
-/// Who writes has made sure that all of it is memory: a write outside of it is
+/// The caller has made sure that all of it is memory: a write outside of it is
 /// a mistake of the caller, and panics.
 pub trait PhysMemoryWrite {
     /// Writes `bytes` at `address`.

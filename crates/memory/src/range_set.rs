@@ -300,13 +300,16 @@ mod tests {
             shift in 0_u32..4,
             window in (0_u64..60, 0_u64..120),
         ) {
-            let set: RangeSet = ranges.iter().map(|&(start, size)| MemoryRange::new(PhysAddr(start), size)).collect();
+            let ranges = ranges.iter();
+            let set: RangeSet = ranges
+                .map(|&(start, size)| MemoryRange::new(PhysAddr(start), size))
+                .collect();
             let window = MemoryRange::new(PhysAddr(window.0), window.1);
             let align = 1 << shift;
             let free = addresses(&set.within(window));
             let fits = |at: &u64| {
                 let piece = MemoryRange::new(PhysAddr(*at), size.max(1));
-                at % align == 0 && (*at..*at + size).all(|byte| free.contains(&byte))
+                at.is_multiple_of(align) && (*at..*at + size).all(|byte| free.contains(&byte))
                     && set.iter().any(|range| range.contains(piece))
             };
             let all: Vec<u64> = (0..128).filter(fits).collect();

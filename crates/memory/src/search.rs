@@ -1,54 +1,75 @@
-//! Finding a few bytes in many, such as a whole kernel.
+//! Finding a short byte string in a long one, such as a whole kernel.
 //!
-//! A kernel has tens of megabytes, and without vector registers, which the
-//! firmware does not use, a search that looks at each byte takes more
-//! instructions than all else that the firmware does. This one looks at the byte
-//! where the needle would end and, since that mostly is none of the needle's, goes
-//! on by the length of the needle (Horspool 1980).
+//! `memchr::memmem` relies on vector registers, which the firmware does not
+//! use: without NEON it took 16 times the instructions of this search, 97 % of
+//! all that the firmware ran on a small machine. This one looks at the byte
+//! where the needle would end and, as that mostly is no byte of the needle,
+//! goes on by the length of the needle (R. N. Horspool, "Practical fast
+//! searching in strings", 1980).
 
-/// A needle, and how far each byte at the place of its last lets it move; 0 for
-/// the last byte itself.
+/// A needle, prepared for the search.
+///
+/// ```
+/// use warmbus_memory::search::Finder;
+///
+/// let finder = Finder::new(b"kho-v");
+/// let offsets: Vec<_> = finder.find_in(b"kho-v3 and kho-v4").collect();
+/// assert_eq!(offsets, [0, 11]);
+/// ```
 pub struct Finder<'a> {
     needle: &'a [u8],
-    moves: [u8; 256],
-    /// How far a match, or what looked like one, lets it move.
-    on: u8,
+    /// By how much each byte, where the needle would end, lets the search go
+    /// on; 0 for the last byte of the needle, at which a match may end.
+    shift: [u8; 256],
+    /// The same for the last byte, after a match or what looked like one.
+    shift_after_match: u8,
 }
 
 impl<'a> Finder<'a> {
-    /// Prepares the search for `needle`, which has 1 to 255 bytes.
+    /// Prepares the search for `needle`.
+    ///
+    /// # Panics
+    ///
+    /// If the needle does not have 1 to 255 bytes; at compile time where it is
+    /// a constant.
+    #[must_use]
     pub const fn new(needle: &'a [u8]) -> Self {
         assert!(!needle.is_empty() && needle.len() < 256);
         let last = needle.len() - 1;
-        let mut moves = [needle.len() as u8; 256];
+        let mut shift = [needle.len() as u8; 256];
         let mut at = 0;
         while at < last {
-            moves[needle[at] as usize] = (last - at) as u8;
+            shift[needle[at] as usize] = (last - at) as u8;
             at += 1;
         }
-        let on = moves[needle[last] as usize];
-        moves[needle[last] as usize] = 0;
-        Self { needle, moves, on }
+        let shift_after_match = shift[needle[last] as usize];
+        shift[needle[last] as usize] = 0;
+        Self {
+            needle,
+            shift,
+            shift_after_match,
+        }
     }
 
-    /// All places of the needle in `haystack`, in ascending order.
+    /// The offsets of all occurrences in `haystack`, in ascending order; they
+    /// may overlap.
     pub fn find_in<'b>(&'b self, haystack: &'b [u8]) -> impl Iterator<Item = usize> + 'b {
         let last = self.needle.len() - 1;
         let mut end = last;
         core::iter::from_fn(move || {
             loop {
-                // No overflow: a slice has less than half of all addresses.
+                // No overflow: a slice has at most half of all addresses.
                 while let Some(&byte) = haystack.get(end) {
-                    let on = self.moves[usize::from(byte)];
-                    if on == 0 {
+                    let shift = self.shift[usize::from(byte)];
+                    if shift == 0 {
                         break;
                     }
-                    end = end.wrapping_add(usize::from(on));
+                    end = end.wrapping_add(usize::from(shift));
                 }
-                let at = end - last;
-                end += usize::from(self.on);
-                if haystack.get(at..)?.starts_with(self.needle) {
-                    return Some(at);
+                let start = end - last;
+                end += usize::from(self.shift_after_match);
+                if haystack.get(start..)?.starts_with(self.needle) {
+                    return Some(start);
                 }
             }
         })

@@ -1,8 +1,8 @@
 //! Translation tables for an identity map.
 //!
 //! 4 KiB granule, 48-bit input addresses, four levels of lookup (Arm ARM
-//! D8.2, VMSAv8-64). Only the contents of the tables are made here; whoever
-//! owns the processor points it at them. Tables are only ever filled in: what
+//! D8.2, VMSAv8-64). Only the contents of the tables are computed here; the
+//! firmware points the processor at them. Entries are only ever filled in: what
 //! is mapped stays as it is, so no live entry ever changes and no
 //! break-before-make is needed.
 #![no_std]
@@ -56,8 +56,8 @@ pub enum Memory {
     Data,
     /// Device memory with early write acknowledgement (nGnRE).
     Device,
-    /// Device memory where a write is done when it is done (nGnRnE), as
-    /// configuration requests need it.
+    /// Device memory without early write acknowledgement (nGnRnE), which
+    /// configuration requests need.
     ConfigSpace,
 }
 
@@ -106,7 +106,7 @@ impl Memory {
 /// Why something could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PagingError {
-    /// The range ends above what the processor can address.
+    /// The range ends above the addresses of the processor.
     #[error(
         "{size:#x} bytes at {first:#x} are beyond the {address_bits} address bits of this processor"
     )]
@@ -121,7 +121,7 @@ pub enum PagingError {
     /// A page of the range is already mapped as something else.
     #[error("{address:#x} cannot be mapped as {wanted:?}: it is already something else")]
     Conflict {
-        /// First address of the page or block that is taken.
+        /// First address of the page or block that is already mapped.
         address: u64,
         /// What the range was to be mapped as.
         wanted: Memory,
@@ -136,7 +136,7 @@ pub enum PagingError {
     },
 }
 
-/// An entry that is invalid to the hardware and taken to us.
+/// A reserved entry: invalid to the hardware, and never filled in.
 const GUARD: u64 = 1 << 62;
 const VALID: u64 = 1;
 /// Bits 1:0 of a table descriptor, and of a leaf at level 3.
@@ -156,7 +156,7 @@ pub struct PageTables<'pool> {
     address_bits: u8,
 }
 
-/// What is to be written into the entries of a range.
+/// The content for the entries of a range.
 #[derive(Clone, Copy)]
 enum Fill {
     Guard,
@@ -211,7 +211,7 @@ impl<'pool> PageTables<'pool> {
         self.fill_range(first, size, Fill::Map(memory))
     }
 
-    /// Keeps every page that `size` bytes at `first` touch unmapped for good.
+    /// Reserves every page that `size` bytes at `first` touch: it is never mapped.
     pub fn guard(&mut self, first: u64, size: u64) -> Result<(), PagingError> {
         self.fill_range(first, size, Fill::Guard)
     }
@@ -232,7 +232,7 @@ impl<'pool> PageTables<'pool> {
     }
 
     /// Fills the part of table `table` at `level` that `first..=last` covers.
-    /// Both ends lie within the reach of the table.
+    /// Both ends lie within the range of the table.
     fn fill_table(
         &mut self,
         table: usize,
@@ -257,11 +257,11 @@ impl<'pool> PageTables<'pool> {
                 let below = (((entry & ADDRESS) - self.pool_address) / PAGE_SIZE) as usize;
                 self.fill_table(below, level + 1, start, end, fill)?;
             } else if entry != 0 {
-                check_taken(entry, entry_first, fill)?;
+                check_filled(entry, entry_first, fill)?;
             } else if leaf_fits {
                 self.pool[table].0[index] = self.leaf(entry_first, level, fill);
             } else {
-                let below = self.take_table(start)?;
+                let below = self.allocate_table(start)?;
                 self.fill_table(below, level + 1, start, end, fill)?;
                 // Linked only when it is filled: a table walk may come along
                 // at any time.
@@ -285,7 +285,7 @@ impl<'pool> PageTables<'pool> {
         }
     }
 
-    fn take_table(&mut self, address: u64) -> Result<usize, PagingError> {
+    fn allocate_table(&mut self, address: u64) -> Result<usize, PagingError> {
         let tables = self.pool.len();
         let table = self
             .pool
@@ -297,8 +297,8 @@ impl<'pool> PageTables<'pool> {
     }
 }
 
-/// Whether an entry that is taken may be left as it is.
-fn check_taken(entry: u64, address: u64, fill: Fill) -> Result<(), PagingError> {
+/// Refuses an entry that is already filled in with something else.
+fn check_filled(entry: u64, address: u64, fill: Fill) -> Result<(), PagingError> {
     let Fill::Map(wanted) = fill else {
         // A guard over mapped memory would not guard.
         return if entry & VALID == 0 {

@@ -1,18 +1,18 @@
-//! Size classes: the few sizes that small pieces of memory are given out in.
+//! Size classes: the few sizes that small objects are allocated in.
 //!
-//! Pieces of one class are interchangeable, so that one that was given back
-//! serves the next request without a search.
+//! Objects of one class are interchangeable, so that one that was freed serves
+//! the next request without a search.
 
 use core::alloc::Layout;
 
-/// Alignment of every piece, and its smallest size.
+/// Alignment of every object, and the smallest size.
 pub const ALIGNMENT: usize = 16;
 
-/// Classes there are.
+/// Number of classes.
 pub const COUNT: usize = 32;
 
-/// Bytes of the pieces of each class, ascending: four steps to 64 bytes, then
-/// four a doubling, so that at most a fifth of a larger piece is wasted.
+/// Bytes of the objects of each class, ascending: four steps to 64 bytes, then
+/// four a doubling, so that at most a fifth of a larger object is wasted.
 const SIZES: [usize; COUNT] = {
     let mut sizes = [0; COUNT];
     let (mut class, mut size, mut step) = (0, 0, ALIGNMENT);
@@ -27,28 +27,28 @@ const SIZES: [usize; COUNT] = {
     sizes
 };
 
-/// Bytes of the largest pieces. What is larger has no class.
-pub const LARGEST: usize = SIZES[COUNT - 1];
+/// Bytes of the largest objects that have a class.
+pub const MAX_SIZE: usize = SIZES[COUNT - 1];
 
 /// A size class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SizeClass(usize);
 
 impl SizeClass {
-    /// The class of the smallest pieces that serve `layout`. `None` where it is
-    /// larger than [`LARGEST`] or wants more than [`ALIGNMENT`].
+    /// The class of the smallest objects that serve `layout`. `None` where it is
+    /// larger than [`MAX_SIZE`] or needs more than [`ALIGNMENT`].
     #[must_use]
     pub fn of(layout: Layout) -> Option<Self> {
-        if layout.align() > ALIGNMENT || layout.size() > LARGEST {
+        if layout.align() > ALIGNMENT || layout.size() > MAX_SIZE {
             return None;
         }
         Some(Self(SIZES.partition_point(|size| *size < layout.size())))
     }
 
-    /// The class of the largest pieces that fit into `bytes`. `None` where none
-    /// do.
+    /// The class of the largest objects that fit into `bytes`; `None` where
+    /// none do.
     #[must_use]
-    pub fn within(bytes: usize) -> Option<Self> {
+    pub fn largest_fitting(bytes: usize) -> Option<Self> {
         let fitting = SIZES.partition_point(|size| *size <= bytes);
         fitting.checked_sub(1).map(Self)
     }
@@ -59,7 +59,7 @@ impl SizeClass {
         self.0
     }
 
-    /// Bytes of its pieces, a multiple of [`ALIGNMENT`].
+    /// Bytes of its objects, a multiple of [`ALIGNMENT`].
     #[must_use]
     pub const fn bytes(self) -> usize {
         SIZES[self.0]
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_size_gets_the_smallest_piece_that_holds_it() {
-        for size in 1..=LARGEST {
+        for size in 1..=MAX_SIZE {
             let class = of(size, 8).unwrap();
             assert!(class.number() < COUNT);
             assert!(class.bytes() >= size && class.bytes().is_multiple_of(ALIGNMENT));
@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn what_is_too_large_or_too_aligned_has_no_class() {
-        assert_eq!(of(LARGEST + 1, 8), None);
+        assert_eq!(of(MAX_SIZE + 1, 8), None);
         assert_eq!(of(32, 2 * ALIGNMENT), None);
-        assert_eq!(LARGEST, 8192);
+        assert_eq!(MAX_SIZE, 8192);
     }
 
     #[test]
     fn a_rest_is_cut_into_pieces_that_fit() {
-        assert_eq!(SizeClass::within(ALIGNMENT - 1), None);
-        for size in ALIGNMENT..2 * LARGEST {
-            let class = SizeClass::within(size).unwrap();
+        assert_eq!(SizeClass::largest_fitting(ALIGNMENT - 1), None);
+        for size in ALIGNMENT..2 * MAX_SIZE {
+            let class = SizeClass::largest_fitting(size).unwrap();
             assert!(class.bytes() <= size);
             assert!(
                 SIZES

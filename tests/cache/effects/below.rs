@@ -42,7 +42,7 @@ pub(super) fn bus_numbers() {
     // The primary number alone moves nothing.
     let all = on(first..=end);
     twin.event(&[], &all, |twin| {
-        twin.write(at(upstream, 0x18, Width::Byte), first.into())
+        twin.write(at(upstream, 0x18, Width::Byte), first.into());
     });
     // The last bus is cut off, the others stay where they are.
     let cut = all.iter().map(|register| register.function.bus()).max();
@@ -384,6 +384,6 @@ pub(super) fn rerouting() {
     assert_ne!(twin.read(class(moved)), u32::MAX);
     // The vector alone decides, too.
     twin.event(&[ids(moved), class(moved)], &kept, |twin| {
-        twin.write(data, 0)
+        twin.write(data, 0);
     });
 }

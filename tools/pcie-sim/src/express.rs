@@ -397,10 +397,12 @@ impl FunctionModel {
             }
         } else if offset == express.at + 0x18 && self.has_slot() {
             self.written_slot(express.at, written, now, effects);
-        } else if offset == express.at + 0x28 && express.faces_down()
-            && (written.old ^ written.new) & 0x20 != 0 {
-                effects.push(Effect::AriForwarding(written.new & 0x20 != 0));
-            }
+        } else if offset == express.at + 0x28
+            && express.faces_down()
+            && (written.old ^ written.new) & 0x20 != 0
+        {
+            effects.push(Effect::AriForwarding(written.new & 0x20 != 0));
+        }
     }
 
     /// Software took the link down, or lets it come up again. What is below

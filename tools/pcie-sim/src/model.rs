@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use warmbus_pci::Width;
 
-use crate::switchable_allocation::SwitchableAllocation;
 use crate::bar::{BarModel, BarSpace};
 use crate::behaviour::{Bist, Power, Vpd};
 use crate::express::Express;
@@ -14,6 +13,7 @@ use crate::portal::Portal;
 use crate::slot::SlotCommands;
 use crate::space::Space;
 use crate::sriov::SrIov;
+use crate::switchable_allocation::SwitchableAllocation;
 use crate::training::Lanes;
 use crate::vendor::VendorAction;
 

@@ -1,4 +1,4 @@
-//! A second look at a plan, which shares nothing with the search.
+//! An independent check of a plan, which shares nothing with the search.
 
 use alloc::vec::Vec;
 
@@ -37,13 +37,13 @@ pub enum PlanViolation {
     #[error("more than half of the RAM is scratch memory")]
     TooMuchScratch,
     /// A piece is missing or there that should not be.
-    #[error("the {0} is missing or not asked for")]
+    #[error("the {0} is missing or not requested")]
     Presence(&'static str),
 }
 
 impl MemoryPlan {
-    /// Checks that everything `request` asks for has a place that satisfies
-    /// Linux, and that no two things share one.
+    /// Checks that every piece of `request` has a range that Linux accepts, and
+    /// that no two pieces overlap.
     pub fn check(&self, request: &PlanRequest<'_>) -> Result<(), PlanViolation> {
         let mut pieces: Vec<(&'static str, MemoryRange)> =
             alloc::vec![("kernel", self.kernel), ("device tree", self.tree)];
@@ -58,10 +58,9 @@ impl MemoryPlan {
                 return Err(PlanViolation::Size(what, range));
             }
             in_ram(what, range, request)?;
-            // What an earlier kernel has put into its scratch areas is its own
-            // business.
-            let made_before = number >= writes && !request.scratch.is_empty();
-            for reserved in request.reserved.iter().filter(|_| !made_before) {
+            // The previous kernel may have reservations in its scratch areas.
+            let is_previous = number >= writes && !request.scratch.is_empty();
+            for reserved in request.reserved.iter().filter(|_| !is_previous) {
                 apart(what, range, reserved.range)?;
             }
             for &(_, other) in &pieces[number + 1..] {

@@ -2,7 +2,7 @@
 
 use super::MAX_TREE_SIZE;
 
-/// Why there is no place for something. Ordered by how far the search came.
+/// Why a piece cannot be placed. Ordered by how far the search came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum PlanError {
     /// There is no RAM at all.
@@ -24,7 +24,7 @@ pub enum PlanError {
     ScratchTooLarge {
         /// Bytes of scratch, rounded up.
         size: u64,
-        /// What it is rounded to.
+        /// The alignment that it is rounded to.
         align: u64,
         /// Bytes of RAM.
         ram: u64,
@@ -40,7 +40,7 @@ pub enum PlanError {
         size: u64,
         /// Its alignment.
         align: u64,
-        /// The most bytes that there is a place for.
+        /// Bytes of the largest area that can be placed.
         largest: u64,
         /// It has to be below 4 GiB.
         low: bool,

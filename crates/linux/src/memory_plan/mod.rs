@@ -1,14 +1,16 @@
-//! Where everything goes that Linux is started with.
+//! Addresses for all that Linux is started with.
 //!
-//! [`MemoryPlan::new`] takes what a machine has and what a boot needs and
-//! finds a place for each piece; [`MemoryPlan::check`] looks at the result
-//! with other eyes. The constraints are those of the arm64 boot protocol
+//! [`MemoryPlan::new`] places the kernel, the initrd, the device tree and the
+//! handover in the memory of a machine; [`MemoryPlan::check`] is an independent
+//! check of the result. The constraints are those of the arm64 boot protocol
 //! (`Documentation/arch/arm64/booting.rst`) and of the Kexec HandOver receiver.
 
 mod check;
 mod error;
 mod plan;
 mod scratch;
+mod scratch_area;
+mod windows;
 
 pub use check::PlanViolation;
 pub use error::PlanError;
@@ -22,7 +24,7 @@ use warmbus_memory::{MemoryRange, PageSize};
 /// Kernels are placed at multiples of this, plus their text offset.
 pub const KERNEL_ALIGN: u64 = 2 << 20;
 
-/// The most bytes of a device tree: what Linux maps of it early.
+/// Bytes of the largest device tree: Linux maps as many of them early.
 pub const MAX_TREE_SIZE: u64 = 2 << 20;
 
 /// A kernel and its initrd lie in one window of this many bytes, which is
@@ -32,7 +34,7 @@ pub const INITRD_WINDOW: u64 = 32 << 30;
 /// See [`INITRD_WINDOW`].
 pub const INITRD_WINDOW_ALIGN: u64 = 1 << 30;
 
-/// Memory that any device can be expected to reach.
+/// Any device can be expected to access memory below this address.
 pub const LOW_MEMORY_END: u64 = 1 << 32;
 
 /// A region that is set aside by the memory reservation block or by
@@ -41,7 +43,7 @@ pub const LOW_MEMORY_END: u64 = 1 << 32;
 pub struct ReservedRegion {
     /// Where it is.
     pub range: MemoryRange,
-    /// Linux is told not even to map it (`no-map`).
+    /// Linux must not map it (`no-map`).
     pub no_map: bool,
 }
 
@@ -57,12 +59,11 @@ pub struct KernelNeeds {
 /// What an initrd needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InitrdNeeds {
-    /// Where it was loaded and how long it is. It stays there if that is
-    /// possible.
+    /// The range that it was loaded to. It stays there if that is possible.
     pub loaded: MemoryRange,
 }
 
-/// What a handover needs.
+/// The size and the form of a handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoverNeeds {
     /// The version of the handover.
@@ -73,7 +74,7 @@ pub struct HandoverNeeds {
     pub arena_size: u64,
     /// Alignment of the arena, [`Layout::align`](warmbus_kho::Layout::align).
     pub arena_align: u64,
-    /// What the size of the scratch memory is calculated from.
+    /// The needs that the size of the scratch memory is calculated from.
     pub scratch: ScratchNeeds,
 }
 
@@ -82,21 +83,21 @@ pub struct HandoverNeeds {
 pub struct PlanRequest<'a> {
     /// All RAM.
     pub ram: &'a [RamRegion],
-    /// What must not be used.
+    /// Memory that must not be used.
     pub reserved: &'a [ReservedRegion],
-    /// What is in use until the jump: the program itself, its heap and stack,
-    /// the boot tree, payload that is still packed. Nothing is written there
-    /// before the jump; Linux may use it as scratch after it.
+    /// Memory that is in use until Linux is entered: the firmware with its heap
+    /// and stacks, the boot tree, compressed files. Nothing is written there
+    /// before; Linux may use it as scratch memory afterwards.
     pub occupied: &'a [MemoryRange],
     /// The kernel.
     pub kernel: KernelNeeds,
-    /// The initrd, if there is one. Its place is taken as occupied.
+    /// The initrd, if there is one. Its range is occupied as well.
     pub initrd: Option<InitrdNeeds>,
     /// Bytes of the device tree for Linux.
     pub tree_size: u64,
-    /// The handover, or `None` for a plain boot.
+    /// The handover; `None` for a boot without one.
     pub handover: Option<HandoverNeeds>,
-    /// The scratch areas of the handover, where an earlier one has made them;
-    /// empty where there are none yet.
+    /// The scratch areas of the previous handover, which are used again; empty
+    /// where there is none.
     pub scratch: &'a [MemoryRange],
 }

@@ -1,22 +1,15 @@
-//! Finding a place for everything.
+//! Placing the pieces that Linux is started with.
 
 use alloc::vec::Vec;
 
 use super::error::PlanError;
-use super::{
-    HandoverNeeds, INITRD_WINDOW, INITRD_WINDOW_ALIGN, KERNEL_ALIGN, LOW_MEMORY_END, MAX_TREE_SIZE,
-    MemoryRange, PlanRequest, scratch,
-};
+use super::scratch_area::{self, ScratchArea};
+use super::windows::{ALL, LOW, PAGE, addressable, pages, window_around};
+use super::{HandoverNeeds, KERNEL_ALIGN, MAX_TREE_SIZE, MemoryRange, PlanRequest, scratch};
 use warmbus_kho::ARENA_BLOCK;
-use warmbus_memory::{ADDRESS_END, PageSize, PhysAddr, RangeSet};
+use warmbus_memory::{PhysAddr, RangeSet};
 
-/// Pieces that share no page, whatever the page size, are this far apart.
-const PAGE: u64 = PageSize::K64.bytes();
-
-const LOW: MemoryRange = MemoryRange::from_bounds(0, LOW_MEMORY_END);
-const ALL: MemoryRange = MemoryRange::from_bounds(0, ADDRESS_END);
-
-/// Where everything goes. No two pieces overlap.
+/// The address of every piece. No two pieces overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// The kernel, BSS included. Its first byte is its entry.
@@ -32,7 +25,7 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Finds a place for everything that `request` asks for.
+    /// Places every piece of `request`.
     pub fn new(request: &PlanRequest<'_>) -> Result<Self, PlanError> {
         let search = Search::new(request)?;
         let Some(handover) = &request.handover else {
@@ -49,7 +42,7 @@ impl MemoryPlan {
             }
             return Err(failure.unwrap_or(PlanError::NoRam));
         }
-        for areas in search.scratch_shapes(handover)? {
+        for areas in scratch_area::choices(request.ram, search.ram_bytes, handover)? {
             let in_place = search.initrd_in_place().map(Some);
             for kept in in_place.into_iter().chain([None]) {
                 match search.with_scratch(handover, &areas, kept) {
@@ -63,18 +56,11 @@ impl MemoryPlan {
     }
 }
 
-/// A scratch area that is wanted.
-struct Area {
-    size: u64,
-    /// Where it may be: any of these.
-    windows: Vec<MemoryRange>,
-}
-
 struct Search<'a> {
     request: &'a PlanRequest<'a>,
     /// RAM that is not reserved.
     usable: RangeSet,
-    /// What of it can be written before the jump.
+    /// What of it can be written before Linux is entered.
     writable: RangeSet,
     ram_bytes: u64,
 }
@@ -87,7 +73,7 @@ impl<'a> Search<'a> {
             });
         }
         let ram = request.ram.iter().map(|region| addressable(region.range));
-        let mut usable = RangeSet::from_iter(ram);
+        let mut usable: RangeSet = ram.collect();
         let ram_bytes = usable.total();
         for reserved in request.reserved {
             usable.remove(pages(reserved.range));
@@ -108,86 +94,13 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Which scratch areas to try, the best first.
-    fn scratch_shapes(&self, handover: &HandoverNeeds) -> Result<Vec<Vec<Area>>, PlanError> {
-        let page_size = handover.page_size;
-        let align = scratch::alignment(page_size);
-        let round = |bytes: u64| bytes.clamp(1, ADDRESS_END).next_multiple_of(align);
-        let ram = self.request.ram;
-        let high = ram
-            .iter()
-            .any(|region| addressable(region.range).end() > LOW_MEMORY_END);
-        let has_low = ram
-            .iter()
-            .any(|region| region.range.start.0 < LOW_MEMORY_END);
-        let low = if has_low { LOW } else { ALL };
-        let fixed = scratch::fixed(&handover.scratch, page_size, high);
-
-        let mut nodes: Vec<(u32, u64, Vec<MemoryRange>)> = Vec::new();
-        for region in ram {
-            let window = addressable(region.range);
-            let need = scratch::proportional(sections(window, page_size), page_size);
-            match nodes.iter_mut().find(|node| node.0 == region.node) {
-                Some((_, total, windows)) => {
-                    *total += need;
-                    windows.push(window);
-                }
-                None => nodes.push((region.node, need, alloc::vec![window])),
-            }
-        }
-        let proportional: u64 = nodes.iter().map(|node| node.1).sum();
-        let total = round(fixed.saturating_add(proportional));
-        if total > self.ram_bytes / 2 {
-            return Err(PlanError::ScratchTooLarge {
-                size: total,
-                align,
-                ram: self.ram_bytes,
-            });
-        }
-
-        let anywhere = |bytes: u64, window: MemoryRange| Area {
-            size: round(bytes),
-            windows: alloc::vec![window],
-        };
-        let one = alloc::vec![anywhere(total, low)];
-        let two = alloc::vec![anywhere(fixed, low), anywhere(proportional, ALL)];
-        let several = nodes.len() > 1;
-        let per_node = core::iter::once(anywhere(fixed, low))
-            .chain(nodes.into_iter().map(|(_, need, windows)| Area {
-                size: round(need),
-                windows,
-            }))
-            .collect::<Vec<_>>();
-        let low_ram: u64 = ram
-            .iter()
-            .map(|region| addressable(region.range).intersection(low).size)
-            .sum();
-        // Scratch is no memory for the kernel's own use: leave it some of the
-        // low memory, of which there may be little.
-        let mut shapes = Vec::new();
-        if several {
-            shapes.push(per_node);
-        }
-        if total <= low_ram / 2 {
-            shapes.push(one);
-            shapes.push(two);
-        } else {
-            shapes.push(two);
-            shapes.push(one);
-        }
-        // Rounding each area up may have made them too many.
-        shapes
-            .retain(|areas| areas.iter().map(|area| area.size).sum::<u64>() <= self.ram_bytes / 2);
-        Ok(shapes)
-    }
-
     /// Places the scratch areas, then the rest. The first area, the one in low
-    /// memory, is tried at each end of each free region: with coarse
-    /// alignments there may be one place only that leaves room for the rest.
+    /// memory, is tried at each end of each free range: with coarse alignments
+    /// only one of them may leave enough memory for the rest.
     fn with_scratch(
         &self,
         handover: &HandoverNeeds,
-        areas: &[Area],
+        areas: &[ScratchArea],
         kept: Option<MemoryRange>,
     ) -> Result<MemoryPlan, PlanError> {
         let align = scratch::alignment(handover.page_size);
@@ -281,9 +194,9 @@ impl<'a> Search<'a> {
                 None => None,
                 Some(needs) => {
                     let size = needs.loaded.size;
-                    let room = size.saturating_add(PAGE - 1) / PAGE * PAGE;
+                    let capacity = size.saturating_add(PAGE - 1) / PAGE * PAGE;
                     let window = window_around(kernel);
-                    let Some(place) = free.lowest_fit(room.max(PAGE), PAGE, window) else {
+                    let Some(place) = free.lowest_fit(capacity.max(PAGE), PAGE, window) else {
                         failure = failure.max(PlanError::Initrd { size });
                         continue;
                     };
@@ -380,32 +293,4 @@ impl<'a> Search<'a> {
         }
         Err(PlanError::Arena { size })
     }
-}
-
-/// The window that both a kernel and its initrd fit in, if one of them is at
-/// `piece`.
-fn window_around(piece: MemoryRange) -> MemoryRange {
-    let first = piece.start.0 / INITRD_WINDOW_ALIGN * INITRD_WINDOW_ALIGN;
-    let end = piece.end().div_ceil(INITRD_WINDOW_ALIGN) * INITRD_WINDOW_ALIGN;
-    MemoryRange::from_bounds(end.saturating_sub(INITRD_WINDOW), first + INITRD_WINDOW)
-}
-
-/// Bytes of the memory sections that `window` touches: Linux makes page
-/// structures for whole sections.
-fn sections(window: MemoryRange, page_size: PageSize) -> u64 {
-    let section: u64 = match page_size {
-        PageSize::K4 | PageSize::K16 => 128 << 20,
-        PageSize::K64 => 512 << 20,
-    };
-    window.touched_pages(section).size
-}
-
-/// `range` as far as there are addresses.
-fn addressable(range: MemoryRange) -> MemoryRange {
-    range.intersection(ALL)
-}
-
-/// All pages that `range` touches, as far as there are addresses.
-fn pages(range: MemoryRange) -> MemoryRange {
-    addressable(range).touched_pages(PAGE)
 }

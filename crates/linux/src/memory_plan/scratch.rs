@@ -1,16 +1,16 @@
-//! How much scratch memory Linux gets.
+//! The size of the scratch memory.
 //!
-//! Scratch is all that early Linux can allocate from: its page structures,
-//! page tables, hash tables, bounce buffers, per-CPU areas. Too little and it
-//! dies before its console is up; too much and the rest starves, because
-//! scratch is later good for movable allocations only.
+//! Early Linux allocates from scratch memory only: its page structures, page
+//! tables, hash tables, bounce buffers, per-CPU areas. With too little it stops
+//! before its console works; with too much, other allocations fail, because
+//! scratch memory later serves movable allocations only.
 
 use warmbus_memory::PageSize;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// What the size of the scratch memory is calculated from.
+/// The needs that the size of the scratch memory is calculated from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScratchNeeds {
     /// Cores.
@@ -34,7 +34,7 @@ impl Default for ScratchNeeds {
 }
 
 impl ScratchNeeds {
-    /// What a kernel with `line` as its command line needs on `cpus` cores.
+    /// The needs of a kernel with the command line `line` on `cpus` cores.
     ///
     /// Looks at `cma=` and `crashkernel=`, which both come out of scratch. Of
     /// several sizes for several sizes of RAM the largest counts.
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_tells_of_more_memory() {
+    fn the_command_line_adds_to_the_needs() {
         let needs = |line: &str| {
             let needs = ScratchNeeds::from_command_line(1, line.as_bytes());
             (needs.cma / MIB, needs.crash_kernel / MIB)

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::scopes::RootBus;
 use super::tables::{HEADER_SIZE, Tables};
-use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_place};
+use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_ranges};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::bytes::{le_u16, le_u64};
 use warmbus_pci::{BusRange, CamLayout, HostBridge, PhysAddr};
@@ -27,7 +27,7 @@ pub(super) fn bridges(
 ) -> Bridges {
     let mut bridges = Bridges {
         hosts: Vec::new(),
-        refused: 0,
+        unusable: 0,
     };
     let entries = tables.get(*b"MCFG").unwrap_or_default();
     let entries = entries.get(HEADER_SIZE + RESERVED..).unwrap_or_default();
@@ -35,19 +35,19 @@ pub(super) fn bridges(
         for host in split(entry, roots) {
             let accepted = match host {
                 Ok(host) if bridges.hosts.len() == MAX_HOSTS => Err(format!(
-                    "{} is left out: there are more than {MAX_HOSTS}",
+                    "{} is excluded: there are more than {MAX_HOSTS}",
                     host.name
                 )),
-                Ok(host) => check_place(&host, memory)
+                Ok(host) => check_ranges(&host, memory)
                     .and_then(|()| check_neighbours(&bridges.hosts, &host))
-                    .map_err(|error| format!("{} is left out: {error}", host.name))
+                    .map_err(|error| format!("{} is excluded: {error}", host.name))
                     .map(|()| host),
                 Err(why) => Err(why),
             };
             match accepted {
                 Ok(host) => bridges.hosts.push(host),
                 Err(why) => {
-                    bridges.refused += 1;
+                    bridges.unusable += 1;
                     warnings.push(why);
                 }
             }
@@ -70,7 +70,7 @@ fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
     };
     if first > last {
         return alloc::vec![Err(format!(
-            "an MCFG entry is left out: its buses of segment {segment:04x} from {first:#04x} to {last:#04x} are none"
+            "an MCFG entry is excluded: its buses of segment {segment:04x} from {first:#04x} to {last:#04x} are none"
         ))];
     }
     let mut starts: Vec<u8> = roots
@@ -94,7 +94,7 @@ fn split(entry: &[u8], roots: &[RootBus]) -> Vec<Result<HostBridge, String>> {
             // Bus 0 is at the base address, whatever the first bus is.
             let offset = u64::from(start) * BUS_SIZE;
             let ecam = base.checked_add(offset).ok_or_else(|| {
-                format!("{name} is left out: its ECAM at {base:#x} goes past the last address")
+                format!("{name} is excluded: its ECAM at {base:#x} goes past the last address")
             })?;
             let buses = BusRange {
                 first: start,

@@ -1,9 +1,9 @@
 //! The machine, as ACPI describes it (ACPI 6.5).
 //!
-//! Read are the MCFG (host bridges), the SPCR (console), the FADT (how PSCI is
-//! called), the MADT (processors), the SRAT (nodes of memory) and, for root
-//! buses that the MCFG does not tell apart, the names `_BBN` and `_SEG` in the
-//! AML tables. The windows of host bridges are computed by AML code and stay
+//! The tables that are read: MCFG (host bridges), SPCR (console), FADT (how
+//! PSCI is called), MADT (processors) and SRAT (NUMA nodes). The root buses
+//! within an entry of the MCFG are the names `_BBN` and `_SEG` in the AML
+//! tables. The windows of host bridges are computed by AML code and stay
 //! unknown; nothing is assigned on such a machine.
 
 mod console;
@@ -26,8 +26,8 @@ use warmbus_memory::bytes::{le_u16, le_u32, le_u64};
 use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory, RamRegion, RangeSet};
 
 impl Machine {
-    /// Reads the tables that the RSDP at `rsdp` leads to. Memory is what `map`
-    /// says.
+    /// Reads the tables that the RSDP at `rsdp` names, and the memory from
+    /// `map`.
     ///
     /// A damaged table costs what it describes, and becomes a warning.
     pub fn from_acpi(
@@ -46,7 +46,7 @@ impl Machine {
             memory_nodes: Vec::new(),
             reservations: Vec::new(),
             hosts: bridges.hosts,
-            unusable_host_bridges: bridges.refused,
+            unusable_host_bridges: bridges.unusable,
             early_devices: EarlyDevices {
                 console: tables.get(*b"SPCR").and_then(console::console),
                 psci: tables.get(*b"FACP").and_then(conduit),

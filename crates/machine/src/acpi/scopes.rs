@@ -1,11 +1,11 @@
 //! The root buses that the DSDT and the SSDTs name.
 //!
-//! AML is a program, and this is no interpreter of it: what is found are the
-//! `Device` objects with a constant `_BBN`, and the constant `_SEG` beside it
-//! (ACPI 6.5.5, 6.5.6; encoding in 20.2), as nearly all firmware writes them.
-//! A root bus whose number is computed is not found, and the functions below
-//! it are left to Linux alone. What is found wrongly costs 32 reads of
-//! functions that are not there.
+//! AML is a program, and this is no interpreter of it: it finds `Device`
+//! objects with a constant `_BBN`, and the constant `_SEG` beside it (ACPI
+//! 6.5.5, 6.5.6; encoding in 20.2), as nearly all firmware encodes them. A root
+//! bus with a computed number is not found, and only Linux enumerates the
+//! functions below it. A root bus that does not exist costs 32 reads of absent
+//! functions.
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,7 @@ use super::tables::{HEADER_SIZE, Tables};
 use warmbus_memory::bytes::{le_u16, le_u32};
 use warmbus_memory::search::Finder;
 
-/// A bus that no bridge leads to.
+/// A bus below a host bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RootBus {
     pub(super) segment: u16,

@@ -21,7 +21,7 @@ const MAX_TABLES: usize = 1024;
 /// Why the tables of ACPI cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcpiError {
-    /// A structure is not in memory.
+    /// A structure is not in memory that may be read.
     #[error("the {what} should be at {address}, where there are no {size:#x} bytes of memory")]
     NotInMemory {
         /// What it is.
@@ -42,17 +42,17 @@ pub enum AcpiError {
     /// The RSDP is of ACPI 1.0, which has no 64-bit addresses; arm64 needs 5.1.
     #[error("the RSDP is of revision {revision}, from before the 64-bit addresses of revision 2")]
     Revision {
-        /// What it says.
+        /// Its revision.
         revision: u8,
     },
-    /// A structure says that it has fewer or more bytes than it can have.
-    #[error("the {what} at {address} cannot have the {size:#x} bytes that it says")]
+    /// The size of a structure is invalid.
+    #[error("the {what} at {address} has an invalid size of {size:#x} bytes")]
     Size {
         /// What it is.
         what: &'static str,
         /// Where it is.
         address: PhysAddr,
-        /// Bytes it says that it has.
+        /// The size in its header.
         size: u32,
     },
     /// The bytes of a structure do not add up to zero.
@@ -84,7 +84,7 @@ pub(super) struct Tables<'m> {
 }
 
 impl<'m> Tables<'m> {
-    /// Follows the RSDP at `rsdp`. A table that is damaged is left out, with a
+    /// Follows the RSDP at `rsdp`. A table that is damaged is excluded, with a
     /// sentence in `warnings`.
     pub(super) fn find(
         memory: &'m dyn PhysMemory,
@@ -108,13 +108,13 @@ impl<'m> Tables<'m> {
             let address = PhysAddr(le_u64(entry, 0).unwrap_or(0));
             match table(memory, address, None) {
                 Ok(table) => tables.list.push(table),
-                Err(error) => warnings.push(format!("an ACPI table is left out: {error}")),
+                Err(error) => warnings.push(format!("an ACPI table is excluded: {error}")),
             }
         }
         if let Some(dsdt) = tables.dsdt_address() {
             match table(memory, dsdt, Some((*b"DSDT", "DSDT"))) {
                 Ok(dsdt) => tables.list.push(dsdt),
-                Err(error) => warnings.push(format!("the DSDT is left out: {error}")),
+                Err(error) => warnings.push(format!("the DSDT is excluded: {error}")),
             }
         }
         Ok(tables)
@@ -133,7 +133,7 @@ impl<'m> Tables<'m> {
             .map(|table| table.bytes)
     }
 
-    /// Where the FADT says that the DSDT is (ACPI 5.2.9).
+    /// The address of the DSDT in the FADT (ACPI 5.2.9).
     fn dsdt_address(&self) -> Option<PhysAddr> {
         const DSDT: usize = 40;
         const X_DSDT: usize = 140;

@@ -314,9 +314,9 @@ fn without_an_rsdp_or_an_xsdt_there_is_no_machine() {
         (|tables| tables.table(b"XSDT")[50] ^= 1, "the XSDT at"),
         (
             |tables| tables.table(b"XSDT")[4] = 35,
-            "cannot have the 0x23 bytes",
+            "an invalid size of 0x23 bytes",
         ),
-        (|tables| tables.table(b"XSDT")[7] = 0xff, "cannot have"),
+        (|tables| tables.table(b"XSDT")[7] = 0xff, "invalid size"),
         (|tables| tables.table(b"XSDT")[5] = 1, "no"),
     ];
     for (change, why) in named {

@@ -85,7 +85,7 @@ fn every_kind_of_host_bridge_is_known_by_its_name() {
     assert_eq!(found, expected);
     assert_eq!(
         machine.warnings,
-        ["/pcie@fe160000 is left out: it has no port or no window in its reg-names property"]
+        ["/pcie@fe160000 is excluded: it has no port or no window in its reg-names property"]
     );
     // Marked as 32 bits, and above 4 GiB.
     let kinds = machine.hosts[0].windows.iter().map(|window| window.kind);

@@ -166,7 +166,7 @@ fn addresses_are_translated_through_all_buses() {
     assert_eq!(
         machine.warnings,
         [
-            "/soc/pcie@40000000: the window at PCI address 0xa0000000 is left out: /soc does not forward 0x10000000 bytes at 0xd8000000 to the processor"
+            "/soc/pcie@40000000: the window at PCI address 0xa0000000 is excluded: /soc does not forward 0x10000000 bytes at 0xd8000000 to the processor"
         ]
     );
 }
@@ -275,7 +275,7 @@ fn only_whole_pages_of_a_region_count() {
 }
 
 #[test]
-fn a_bridge_that_cannot_be_used_is_left_out_with_its_reason() {
+fn a_bridge_that_cannot_be_used_is_excluded_with_its_reason() {
     let machine = machine(BAD_BRIDGES);
     assert_eq!(machine.hosts.len(), 1);
     assert_eq!(machine.unusable_host_bridges, 11);
@@ -283,22 +283,22 @@ fn a_bridge_that_cannot_be_used_is_left_out_with_its_reason() {
     assert!(!machine.hosts[0].preserve_config);
     let expected = [
         "/pcie@4000000000: linux,pci-probe-only has 0 bytes instead of 4 and is ignored",
-        "/pcie@4000000000: the window at PCI address 0x18000000 is left out: it overlaps the window at PCI address 0x10000000",
-        "/pcie@4000000000: the window at PCI address 0x50000000 is left out: it overlaps memory 0x40000000-0x7fffffff",
-        "/pcie@4000000000: the window at PCI address 0xf0000000 is left out: 0x20000000 bytes at 0xf0000000 go past the last address",
-        "/pcie@4000000000: the window at PCI address 0xfffffffff0000000 is left out: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
-        "/pcie@4000000000: the window at PCI address 0x7000000000 is left out: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
-        "/overlaps-good is left out: its window 0x4007f00000-0x4017efffff overlaps 0x4000000000-0x4007ffffff of /pcie@4000000000",
-        "/same-buses is left out: buses 7f-80 of segment 0000 already belong to /pcie@4000000000",
-        "/too-small is left out: its window of 0xfffff bytes is too small for buses 05-05, which need 0x100000",
-        "/bad-buses is left out: its bus-range from 9 to 8 is not within 0 to 255",
-        "/many-buses is left out: its bus-range from 0 to 256 is not within 0 to 255",
-        "/no-reg is left out: it has no reg property",
-        "/wraps is left out: 0x10000000 bytes at 0xfffffffff8000000 go past the last address",
-        "/misaligned is left out: its window at 0x4500000004 is not page-aligned",
-        "/in-memory is left out: its window 0x48000000-0x57ffffff overlaps memory 0x40000000-0x7fffffff",
-        "/cut-off-reg is left out: the reg property of /cut-off-reg cannot be read as addresses and sizes (12 bytes)",
-        "/island/pcie is left out: /island does not forward 0x10000000 bytes at 0x4700000000 to the processor",
+        "/pcie@4000000000: the window at PCI address 0x18000000 is excluded: it overlaps the window at PCI address 0x10000000",
+        "/pcie@4000000000: the window at PCI address 0x50000000 is excluded: it overlaps memory 0x40000000-0x7fffffff",
+        "/pcie@4000000000: the window at PCI address 0xf0000000 is excluded: 0x20000000 bytes at 0xf0000000 go past the last address",
+        "/pcie@4000000000: the window at PCI address 0xfffffffff0000000 is excluded: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
+        "/pcie@4000000000: the window at PCI address 0x7000000000 is excluded: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
+        "/overlaps-good is excluded: its window 0x4007f00000-0x4017efffff overlaps 0x4000000000-0x4007ffffff of /pcie@4000000000",
+        "/same-buses is excluded: buses 7f-80 of segment 0000 already belong to /pcie@4000000000",
+        "/too-small is excluded: its window of 0xfffff bytes is too small for buses 05-05, which need 0x100000",
+        "/bad-buses is excluded: its bus-range from 9 to 8 is not within 0 to 255",
+        "/many-buses is excluded: its bus-range from 0 to 256 is not within 0 to 255",
+        "/no-reg is excluded: it has no reg property",
+        "/wraps is excluded: 0x10000000 bytes at 0xfffffffff8000000 go past the last address",
+        "/misaligned is excluded: its window at 0x4500000004 is not page-aligned",
+        "/in-memory is excluded: its window 0x48000000-0x57ffffff overlaps memory 0x40000000-0x7fffffff",
+        "/cut-off-reg is excluded: the reg property of /cut-off-reg cannot be read as addresses and sizes (12 bytes)",
+        "/island/pcie is excluded: /island does not forward 0x10000000 bytes at 0x4700000000 to the processor",
     ];
     assert_eq!(machine.warnings, expected);
 }
