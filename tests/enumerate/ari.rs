@@ -73,7 +73,7 @@ fn ari_forwarding_of_a_preserved_port_stays_as_it_is() {
         let control = u32::from(is_enabled) << 5;
         fabric.poke(port, DEVICE_CONTROL_2, Width::Word, control);
         let machine = boot_with(fabric, &ScanPolicy::default(), |host| {
-            host.preserve_config = true
+            host.preserve_config = true;
         });
         assert_eq!(machine.fabric().log().writes(), 0);
         let bridge = machine.function(at(0, 1, 0)).bridge.unwrap();

@@ -18,7 +18,7 @@ impl Machine {
 
 fn preserve(fabric: Fabric) -> Machine {
     let machine = boot_with(fabric, &ScanPolicy::default(), |host| {
-        host.preserve_config = true
+        host.preserve_config = true;
     });
     assert_eq!(machine.fabric().log().writes(), 0);
     machine

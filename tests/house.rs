@@ -1,0 +1,118 @@
+//! The shape of the code base: which crate may use which, and how long a file
+//! may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The libraries, lowest first: each may only use those before it.
+const LAYERS: [&str; 10] = [
+    "warmbus-memory",
+    "warmbus-paging",
+    "warmbus-fdt",
+    "warmbus-pci",
+    "warmbus-pcsc",
+    "warmbus-kho",
+    "warmbus-pcsc-format",
+    "warmbus-machine",
+    "warmbus-linux",
+    "warmbus-boot",
+];
+
+/// Pairs that the order of [`LAYERS`] would allow and the design does not.
+const FORBIDDEN: [(&str, &str); 5] = [
+    ("warmbus-kho", "warmbus-pci"),
+    ("warmbus-kho", "warmbus-pcsc"),
+    ("warmbus-machine", "warmbus-pcsc"),
+    ("warmbus-linux", "warmbus-pci"),
+    ("warmbus-linux", "warmbus-pcsc"),
+];
+
+/// Lines of a source file at most.
+const MAX_LINES: usize = 400;
+/// Direct dependencies of `warmbus-pci` at most, optional ones included.
+const MAX_PCI_DEPENDENCIES: usize = 4;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// For each package of the workspace the names of its ordinary dependencies.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{output:?}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        dependencies
+            .filter(|dependency| dependency["kind"].is_null())
+            .map(|dependency| dependency["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .map(|package| {
+            let name = package["name"].as_str().unwrap().to_owned();
+            (name, names(package))
+        })
+        .collect()
+}
+
+#[test]
+fn every_library_uses_only_those_below_it() {
+    let dependencies = dependencies();
+    for (layer, name) in LAYERS.iter().enumerate() {
+        let used = &dependencies[*name];
+        for other in used.iter().filter(|other| other.starts_with("warmbus")) {
+            let below = LAYERS[..layer].contains(&other.as_str());
+            assert!(below, "{name} uses {other}, which is not below it");
+            let pair = (*name, other.as_str());
+            assert!(!FORBIDDEN.contains(&pair), "{name} uses {other}");
+        }
+    }
+    let libraries = fs::read_dir(root().join("crates")).unwrap().count();
+    assert_eq!(libraries, LAYERS.len(), "a crate has no place in the order");
+}
+
+#[test]
+fn the_pci_library_has_few_dependencies() {
+    let used = &dependencies()["warmbus-pci"];
+    assert!(used.len() <= MAX_PCI_DEPENDENCIES, "{used:?}");
+}
+
+#[test]
+fn the_command_for_users_depends_on_libraries_only() {
+    let used = &dependencies()["warmbus-cli"];
+    for other in used.iter().filter(|name| !LAYERS.contains(&name.as_str())) {
+        let is_ours = other.starts_with("warmbus") || other == "xtask";
+        assert!(!is_ours, "the command for users depends on {other}");
+    }
+}
+
+#[test]
+fn no_source_file_is_longer_than_can_be_held_in_the_head() {
+    let mut folders = vec![root().join("crates"), root().join("src")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let lines = fs::read_to_string(&path).unwrap().lines().count();
+                assert!(lines <= MAX_LINES, "{} has {lines} lines", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 100, "only {files} files were found");
+}
