@@ -1,14 +1,13 @@
 //! Finds out which bytes of a function may be cached, by walking its
-//! capability lists against the rules.
+//! capability lists against the capability table.
 
 use alloc::vec::Vec;
 
-use super::byte_class::{ByteClass, ByteRule, ByteRuleMap};
-use super::rules::{self, Facts, Shape};
-use warmbus_pci::registers::{self, capability, express};
+use super::byte_class::ByteRuleMap;
+use super::capabilities::{self, Facts, Ranges, Shape};
+use warmbus_pci::registers;
 use warmbus_pci::{
-    AnomalyKind, CapabilityLists, ConfigAccess, ConfigOffset, PortType, Sbdf, Width,
-    read_capability_lists,
+    AnomalyKind, CapabilityLists, ConfigAccess, ConfigOffset, Sbdf, Width, read_capability_lists,
 };
 
 /// What the walk of one function found.
@@ -67,28 +66,20 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
         let found = read_capability_lists(&mut |offset| self.dword(offset));
         self.out.lists = found.lists;
         self.out.anomalies = found.anomalies;
-        let mut facts = Facts {
+        let facts = Facts {
             vendor_id,
             header_type: self.out.lists.header_type,
             port_type: self.out.lists.port_type,
             lanes: 0,
         };
-        let has_link = !matches!(
-            facts.port_type,
-            None | Some(
-                PortType::RootComplexIntegratedEndpoint | PortType::RootComplexEventCollector
-            )
+        let lists = self.out.lists.clone();
+        let facts = facts.with_lanes(
+            &lists.capabilities,
+            |start| end_of(&lists, start),
+            |offset| self.dword(offset),
         );
-        if let Some(express) = self.out.lists.capability(capability::EXPRESS)
-            && has_link
-        {
-            let link = express + express::LINK_CAPABILITIES;
-            if link < self.clip(express) {
-                facts.lanes = (self.dword(link) >> 4 & 0x3f) as u16;
-            }
-        }
         if !self.out.vanished {
-            self.classify(facts, self.out.lists.size);
+            self.classify(facts, &lists);
         }
     }
 
@@ -115,101 +106,42 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
         value
     }
 
-    /// Where the structure at `start` ends at the latest: at the next one in
-    /// address order or at the end of its space.
-    fn clip(&self, start: u16) -> u16 {
-        let standard = self
-            .out
-            .lists
-            .capabilities
-            .iter()
-            .map(|c| u16::from(c.offset));
-        let extended = self
-            .out
-            .lists
-            .extended_capabilities
-            .iter()
-            .map(|c| c.offset);
-        let end = if start < ConfigOffset::CONVENTIONAL_END {
-            ConfigOffset::CONVENTIONAL_END
-        } else {
-            ConfigOffset::END
-        };
-        standard
-            .chain(extended)
-            .filter(|&other| other > start)
-            .fold(end, u16::min)
-    }
-
-    fn classify(&mut self, facts: Facts, size: u16) {
-        let mut canvas = ByteRuleMap::new(size);
-        let mut paint_from = |walk: &mut Self, start: u16, end: u16, rule: &RuleFn| {
-            let mut structure = Structure {
-                walk,
-                start,
-                end,
-                facts,
-            };
-            rule(&mut structure, &mut |at, len, cell| {
-                let first = start.saturating_add(at).min(end);
-                let last = first.saturating_add(len).min(end);
-                canvas.paint(first, last, cell);
-            });
-        };
-        // A CardBus header goes on to its subsystem IDs.
-        let header_end = if facts.header_type == 2 { 0x44 } else { 0x40 };
-        paint_from(self, 0, header_end, &|shape, paint| {
-            for field in rules::header_fields(facts.header_type)
-                .into_iter()
-                .flatten()
-            {
-                field.expand(shape, paint);
+    fn classify(&mut self, facts: Facts, lists: &CapabilityLists) {
+        let mut canvas = ByteRuleMap::new(lists.size);
+        let mut add = |start: u16, end: u16, describe: &Describe<'_>| {
+            let mut read = |offset| self.dword(offset);
+            let found = describe(&mut Shape::new(start, end, &facts, &mut read));
+            for range in found.ranges {
+                let first = start + range.at;
+                canvas.paint(first, first + range.len, range.rule);
             }
-        });
-        for found in self.out.lists.capabilities.clone() {
+        };
+        let header_end = capabilities::header_end(facts.header_type);
+        add(0, header_end, &|shape| capabilities::header(shape));
+        for found in &lists.capabilities {
             let start = u16::from(found.offset);
-            let end = self.clip(start);
-            paint_from(self, start, end, &|shape, paint| {
-                rules::standard(found.id, shape, paint);
+            add(start, end_of(lists, start), &|shape| {
+                capabilities::standard(found.id, shape)
             });
         }
-        for found in self.out.lists.extended_capabilities.clone() {
-            let end = self.clip(found.offset);
-            paint_from(self, found.offset, end, &|shape, paint| {
-                rules::extended(found.id, shape, paint);
+        for found in &lists.extended_capabilities {
+            add(found.offset, end_of(lists, found.offset), &|shape| {
+                capabilities::extended(found.id, shape)
             });
         }
-        if size == ConfigOffset::END && self.out.lists.extended_capabilities.is_empty() {
-            // Every search of the extended list reads this zero again.
+        if lists.size == ConfigOffset::END && lists.extended_capabilities.is_empty() {
             let first = registers::EXTENDED_CAPABILITIES;
-            canvas.paint(first, first + 4, ByteRule::of(ByteClass::Static));
+            add(first, first + 4, &|shape| {
+                capabilities::no_extended_capability(shape)
+            });
         }
         self.out.canvas = canvas;
     }
 }
 
-type RuleFn<'a> = dyn Fn(&mut dyn Shape, &mut dyn FnMut(u16, u16, ByteRule)) + 'a;
+/// Describes the structure of a shape.
+type Describe<'a> = dyn Fn(&mut Shape<'_>) -> Ranges + 'a;
 
-/// One structure as the rules see it.
-struct Structure<'w, 'a, A, K> {
-    walk: &'w mut Walk<'a, A, K>,
-    start: u16,
-    end: u16,
-    facts: Facts,
-}
-
-impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Shape for Structure<'_, '_, A, K> {
-    fn dword(&mut self, at: u16) -> u32 {
-        let offset = self.start.saturating_add(at);
-        // Bytes beyond the structure belong to somebody else: no rule may
-        // have them read.
-        if offset.saturating_add(4) > self.end {
-            return 0;
-        }
-        self.walk.dword(offset)
-    }
-
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
+fn end_of(lists: &CapabilityLists, start: u16) -> u16 {
+    capabilities::structure_end(start, &lists.capabilities, &lists.extended_capabilities)
 }

@@ -1,8 +1,8 @@
 //! The PCI configuration space cache (PCSC).
 //!
 //! [`ConfigCache`] stands in front of a [`ConfigAccess`] and keeps, for each
-//! function, the bytes that may be kept. Which ones may is decided by tables
-//! of rules, one a structure, against which both capability lists are walked.
+//! function, the bytes that may be kept. Which ones may is decided by one table
+//! of rows a structure, against which both capability lists are walked.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod bitmap;
 mod byte_class;
+mod capabilities;
 mod capture;
 mod config_cache;
 mod constant_bits;
@@ -18,7 +19,6 @@ mod infer;
 mod invalidate;
 mod masks;
 pub mod names;
-mod rules;
 mod statistics;
 mod vf;
 mod virtual_function;

@@ -1,22 +1,17 @@
 //! Names of configuration registers, for people.
 //!
 //! The names are those of the specifications, in the short forms that `lspci`
-//! and Linux use for structures. Which bytes may be cached is decided
-//! elsewhere; nothing but text depends on these tables.
-
-mod express;
-mod extended;
-mod header;
-mod standard;
-mod variable;
+//! and Linux use for structures. They are a view of the table of capabilities,
+//! from which the cache has its rules as well.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::registers::capability;
-use warmbus_pci::{Capability, ConfigOffset, ExtendedCapability};
+use super::capabilities::{self, Facts, Ranges, Shape};
+use warmbus_pci::registers::{self, capability};
+use warmbus_pci::{Capability, ExtendedCapability, PortType};
 
 /// A register of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,56 +70,29 @@ impl RegisterMap {
     #[must_use]
     pub fn new(layout: &Layout<'_>) -> Self {
         let mut map = Self::default();
-        let header = Shape::new(layout, 0, 0x40);
-        // A CardBus header goes on to its subsystem IDs.
-        let header_end = if layout.header_type == 2 { 0x48 } else { 0x40 };
-        map.add("", 0, header_end, &mut |put| {
-            rows(header::COMMON, put);
-            rows(header::of(layout.header_type), put);
-        });
-        let mut starts: Vec<u16> = layout
-            .capabilities
-            .iter()
-            .map(|found| u16::from(found.offset))
-            .chain(layout.extended_capabilities.iter().map(|c| c.offset))
-            .collect();
-        starts.sort_unstable();
-        let end_of = |start: u16| {
-            let next = starts.iter().copied().find(|&other| other > start);
-            let limit = if start < ConfigOffset::CONVENTIONAL_END {
-                ConfigOffset::CONVENTIONAL_END
-            } else {
-                ConfigOffset::END
-            };
-            next.map_or(limit, |next| next.min(limit))
+        let facts = layout.facts();
+        let mut add = |start, end, describe: &Describe<'_>| {
+            let mut read = |offset| layout.dword(offset);
+            let found = describe(&mut Shape::new(start, end, &facts, &mut read));
+            map.add(start, end, &found);
         };
+        let header_end = capabilities::header_end(layout.header_type);
+        add(0, header_end, &|shape| capabilities::header(shape));
         for found in layout.capabilities {
             let start = u16::from(found.offset);
-            let shape = Shape::new(layout, start, end_of(start));
-            map.add(standard::name(found.id), start, shape.end, &mut |put| {
-                put(0, 2, "Header", None);
-                match found.id {
-                    capability::EXPRESS => rows(express::TABLE, put),
-                    id => standard::registers(id, &header, &shape, put),
-                }
+            add(start, layout.end_of(start), &|shape| {
+                capabilities::standard(found.id, shape)
             });
         }
         for found in layout.extended_capabilities {
-            let shape = Shape::new(layout, found.offset, end_of(found.offset));
-            map.add(
-                extended::name(found.id),
-                found.offset,
-                shape.end,
-                &mut |put| {
-                    put(0, 4, "Header", None);
-                    rows(extended::table(found.id), put);
-                    variable::registers(found.id, &shape, put);
-                },
-            );
+            add(found.offset, layout.end_of(found.offset), &|shape| {
+                capabilities::extended(found.id, shape)
+            });
         }
         if layout.extended_capabilities.is_empty() && layout.header_type <= 2 {
-            map.add("", 0x100, 0x104, &mut |put| {
-                put(0, 4, "Extended Capabilities (none)", None);
+            let first = registers::EXTENDED_CAPABILITIES;
+            add(first, first + 4, &|shape| {
+                capabilities::no_extended_capability(shape)
             });
         }
         map.registers.sort_by_key(|found| found.offset);
@@ -132,36 +100,30 @@ impl RegisterMap {
         map
     }
 
-    /// Adds what `fill` names of the structure from `start` to `end`. Of two
-    /// names for a byte the first one stays.
-    fn add(
-        &mut self,
-        structure: &'static str,
-        start: u16,
-        end: u16,
-        fill: &mut dyn FnMut(&mut Put<'_>),
-    ) {
+    /// Adds the registers of a structure. Adjacent ranges of one name are one
+    /// register, the bytes of which behave differently.
+    fn add(&mut self, start: u16, end: u16, found: &Ranges) {
+        let structure = found.structure;
         self.structures.push((start, end, structure));
-        let registers = &mut self.registers;
-        let before = registers.len();
-        fill(&mut |at, len, name, number| {
-            let Some(offset) = start.checked_add(at).filter(|&first| first < end) else {
-                return;
-            };
-            let len = len.min(end - offset);
-            let is_free = registers[before..].iter().all(|other: &Register| {
-                offset + len <= other.offset || other.offset + other.len <= offset
-            });
-            if is_free && len > 0 {
-                registers.push(Register {
+        let before = self.registers.len();
+        for range in &found.ranges {
+            let offset = start + range.at;
+            match self.registers[before..].last_mut() {
+                Some(last)
+                    if (last.name, last.number) == (range.name, range.number)
+                        && last.offset + last.len == offset =>
+                {
+                    last.len += range.len;
+                }
+                _ => self.registers.push(Register {
                     offset,
-                    len,
+                    len: range.len,
                     structure,
-                    name,
-                    number,
-                });
+                    name: range.name,
+                    number: range.number,
+                }),
             }
-        });
+        }
     }
 
     /// The register that holds the byte at `offset`.
@@ -226,73 +188,38 @@ impl RegisterMap {
     }
 }
 
-/// Takes a register: its place in the structure, its bytes, its name, and
-/// which of several it is.
-type Put<'a> = dyn FnMut(u16, u16, &'static str, Option<u16>) + 'a;
+/// Describes the structure of a shape.
+type Describe<'a> = dyn Fn(&mut Shape<'_>) -> Ranges + 'a;
 
-/// Place in the structure, bytes, name.
-type Row = (u16, u16, &'static str);
-
-fn rows(table: &[Row], put: &mut Put<'_>) {
-    for &(at, len, name) in table {
-        put(at, len, name, None);
-    }
-}
-
-/// Puts `table` `count` times, `stride` bytes apart from `first` on.
-fn each(first: u16, stride: u16, count: u16, table: &[Row], put: &mut Put<'_>) {
-    for number in 0..count {
-        let Some(start) = number
-            .checked_mul(stride)
-            .and_then(|distance| distance.checked_add(first))
-            .filter(|&start| start < ConfigOffset::END)
-        else {
-            return;
-        };
-        for &(at, len, name) in table {
-            put(start + at, len, name, Some(number));
-        }
-    }
-}
-
-/// The bytes of one structure, on which its shape depends.
-struct Shape<'a> {
-    bytes: &'a [u8],
-    header_type: u8,
-    lanes: u16,
-    start: u16,
-    end: u16,
-}
-
-impl<'a> Shape<'a> {
-    fn new(layout: &Layout<'a>, start: u16, end: u16) -> Self {
-        let mut shape = Self {
-            bytes: layout.bytes,
-            header_type: layout.header_type,
-            lanes: 0,
-            start,
-            end,
-        };
-        let express = layout
+impl Layout<'_> {
+    fn facts(&self) -> Facts {
+        let express = self
             .capabilities
             .iter()
             .find(|found| found.id == capability::EXPRESS);
-        if let Some(found) = express {
-            let link = u16::from(found.offset) + super::registers::express::LINK_CAPABILITIES;
-            shape.lanes = (shape.absolute(link) >> 4 & 0x3f) as u16;
-        }
-        shape
+        let port_type = express.map(|found| {
+            let flags = self.dword(u16::from(found.offset)) >> 16;
+            PortType::from_flags(flags as u16)
+        });
+        let facts = Facts {
+            vendor_id: self.dword(registers::VENDOR_ID) as u16,
+            header_type: self.header_type,
+            port_type,
+            lanes: 0,
+        };
+        facts.with_lanes(
+            self.capabilities,
+            |start| self.end_of(start),
+            |offset| self.dword(offset),
+        )
     }
 
-    /// The dword at `at` bytes from the start; 0 where it is not known.
-    fn dword(&self, at: u16) -> u32 {
-        match self.start.checked_add(at) {
-            Some(offset) if offset < self.end => self.absolute(offset),
-            _ => 0,
-        }
+    fn end_of(&self, start: u16) -> u16 {
+        capabilities::structure_end(start, self.capabilities, self.extended_capabilities)
     }
 
-    fn absolute(&self, offset: u16) -> u32 {
+    /// The dword at `offset`; 0 where it is not known.
+    fn dword(&self, offset: u16) -> u32 {
         let offset = usize::from(offset);
         self.bytes
             .get(offset..offset + 4)

@@ -1,0 +1,137 @@
+//! The bytes of a function: reading, storing and invalidating them.
+
+use alloc::vec::Vec;
+
+use super::{ConfigOffset, FunctionCache, Width};
+use crate::byte_class::{ByteRule, InvalidatedBy};
+use crate::constant_bits::ConstantBits;
+use warmbus_pci::registers;
+
+impl FunctionCache {
+    /// The cached dword at `offset`, if all four bytes are cached.
+    pub fn dword(&self, offset: u16) -> Option<u32> {
+        self.lookup(ConfigOffset::wrapping(offset), Width::Dword)
+    }
+
+    /// The cached word at `offset`, if both bytes are cached.
+    pub fn word(&self, offset: u16) -> Option<u16> {
+        self.lookup(ConfigOffset::wrapping(offset), Width::Word)
+            .map(|value| value as u16)
+    }
+
+    /// Whether all bytes of an access may be cached.
+    pub(crate) fn is_all_cacheable(&self, offset: ConfigOffset, width: Width) -> bool {
+        bytes(offset, width).all(|byte| self.cacheable.get(byte))
+    }
+
+    /// The value of an access whose bytes are all cached.
+    pub(crate) fn lookup(&self, offset: ConfigOffset, width: Width) -> Option<u32> {
+        let mut value = 0;
+        for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
+            if !self.cached.get(byte) {
+                return None;
+            }
+            value |= u32::from(*self.data.get(usize::from(byte))?) << shift;
+        }
+        Some(value)
+    }
+
+    /// Keeps the cacheable bytes of a value that the hardware returned, and
+    /// learns from it if it answers a probe.
+    pub(crate) fn store(&mut self, offset: ConfigOffset, width: Width, value: u32) {
+        for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
+            let value = (value >> shift) as u8;
+            self.track_bus_numbers(byte, value);
+            let moves_on_its_own = value & 0xfe != 0
+                && self.map.cell(ConfigOffset::wrapping(byte)).tag == InvalidatedBy::RomValidation;
+            if self.cacheable.get(byte) && !moves_on_its_own {
+                self.put(byte, value);
+            }
+        }
+        if width == Width::Dword {
+            self.learn(offset.get(), value);
+            let express = self.capability(registers::capability::EXPRESS);
+            if let Some(found) = ConstantBits::of(offset.get(), value, express) {
+                self.fixed.retain(|known| known.offset != found.offset);
+                self.fixed.push(found);
+            }
+            self.learn_routing(offset.get(), value);
+        }
+    }
+
+    /// Secondary and Subordinate Bus Number of a bridge, as last read or written.
+    pub(crate) const fn bus_numbers(&self) -> [u8; 2] {
+        self.buses
+    }
+
+    /// The buses below a bridge, as last read or written; `None` where none
+    /// are known to be.
+    pub(crate) fn buses_below(&self) -> Option<(u8, u8)> {
+        let [secondary, subordinate] = self.buses;
+        (secondary != 0 && secondary <= subordinate).then_some((secondary, subordinate))
+    }
+
+    pub(super) fn track_bus_numbers(&mut self, byte: u16, value: u8) {
+        if self.lists.header_type == 1 {
+            match byte {
+                registers::SECONDARY_BUS => self.buses[0] = value,
+                registers::SUBORDINATE_BUS => self.buses[1] = value,
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn put(&mut self, byte: u16, value: u8) {
+        if let Some(slot) = self.data.get_mut(usize::from(byte)) {
+            *slot = value;
+            self.cached.set(byte, true);
+        }
+    }
+
+    /// Drops one byte. Returns whether it was cached.
+    pub(crate) fn drop_byte(&mut self, byte: u16) -> bool {
+        let was_cached = self.cached.get(byte);
+        if was_cached {
+            if let Some(vf) = &mut self.virtual_function {
+                vf.dropped(byte);
+            }
+            self.cached.set(byte, false);
+            self.data[usize::from(byte)] = 0;
+        }
+        was_cached
+    }
+
+    /// Drops every byte whose cell `matches`. Returns how many were cached.
+    pub(crate) fn drop_where(&mut self, matches: impl Fn(ByteRule) -> bool) -> u64 {
+        let mut dropped = 0;
+        let doomed: Vec<(u16, u16)> = self
+            .map
+            .runs(self.size())
+            .filter(|&(_, _, cell)| matches(cell))
+            .map(|(start, end, _)| (start, end))
+            .collect();
+        for (start, end) in doomed {
+            for byte in start..end {
+                dropped += u64::from(self.drop_byte(byte));
+            }
+        }
+        dropped
+    }
+
+    /// Marks `len` bytes from `start` as uncacheable. Returns how many were
+    /// cached.
+    pub(crate) fn retire(&mut self, start: u16, len: u16) -> u64 {
+        let mut dropped = 0;
+        for byte in start..start.saturating_add(len) {
+            dropped += u64::from(self.drop_byte(byte));
+            self.cacheable.set(byte, false);
+        }
+        dropped
+    }
+}
+
+/// The offsets of the bytes of an access.
+fn bytes(offset: ConfigOffset, width: Width) -> impl Iterator<Item = u16> {
+    let start = offset.get();
+    start..start + width.bytes()
+}

@@ -1,0 +1,152 @@
+//! The cache of one function.
+
+mod content;
+mod view;
+mod writes;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::bitmap::Bitmap;
+use crate::byte_class::{ByteClass, ByteRule, ByteRuleMap, ClassMap};
+use crate::constant_bits::ConstantBits;
+use crate::masks::{Register, WriteMask};
+use crate::virtual_function::{self, Routing, VirtualFunction};
+use warmbus_pci::registers;
+use warmbus_pci::{CapabilityLists, ConfigOffset, VfIdentity, Width};
+
+/// Whether what is cached of a function may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The function answered from hardware since its last reset.
+    Ready,
+    /// The function was reset: nothing is served or kept until it answers.
+    Reset,
+    /// A virtual function whose VF Enable is clear: the block tells what it
+    /// holds right after it is enabled, and nobody answers now.
+    Disabled,
+}
+
+/// A write to a masked register whose read-back is still to come.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    offset: u16,
+    written: u32,
+    register: Register,
+}
+
+/// Configuration space of one function as far as it is cached.
+#[derive(Clone, Debug)]
+pub struct FunctionCache {
+    /// Bytes of the space, of which `data` and the bitmaps hold those up to the
+    /// last that may be cached.
+    size: u16,
+    data: Vec<u8>,
+    cacheable: Bitmap,
+    cached: Bitmap,
+    map: ClassMap,
+    masks: Vec<WriteMask>,
+    fixed: Vec<ConstantBits>,
+    probe: Option<Probe>,
+    lists: CapabilityLists,
+    pub(crate) state: State,
+    /// Last Power State that software wrote.
+    pub(crate) power_state: u8,
+    /// Last known Secondary and Subordinate Bus Number of a bridge.
+    buses: [u8; 2],
+    /// What makes it a virtual function, if it is one.
+    pub(crate) virtual_function: Option<VirtualFunction>,
+    /// Where the VFs of a physical function are.
+    pub(crate) routing: Option<Box<Routing>>,
+}
+
+impl FunctionCache {
+    /// A block that knows only what holds for every header.
+    pub(crate) fn new() -> Self {
+        let mut canvas = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
+        canvas.paint(0x00, 0x0f, ByteRule::of(ByteClass::Static));
+        // COMMAND, Cache Line Size and Latency Timer; STATUS changes by itself.
+        canvas.paint(0x04, 0x06, ByteRule::of(ByteClass::Software));
+        canvas.paint(0x06, 0x08, ByteRule::UNKNOWN);
+        canvas.paint(0x0c, 0x0e, ByteRule::of(ByteClass::Software));
+        let mut block = Self {
+            size: 0,
+            data: Vec::new(),
+            cacheable: Bitmap::new(0),
+            cached: Bitmap::new(0),
+            map: ClassMap::default(),
+            masks: Vec::new(),
+            fixed: Vec::new(),
+            probe: None,
+            lists: CapabilityLists {
+                header_type: registers::header_type::LAYOUT,
+                ..CapabilityLists::default()
+            },
+            state: State::Ready,
+            power_state: 0,
+            buses: [0; 2],
+            virtual_function: None,
+            routing: None,
+        };
+        block.classify(&canvas);
+        block
+    }
+
+    /// A block of a virtual function that knows only what the specification
+    /// fixes.
+    pub(crate) fn of_virtual_function(identity: VfIdentity) -> Self {
+        let mut block = Self::new();
+        let mut canvas = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
+        canvas.paint(4, 6, ByteRule::of(ByteClass::Software));
+        canvas.paint(8, 0x0c, ByteRule::of(ByteClass::Static));
+        for (start, values) in virtual_function::FIXED {
+            let end = start + values.len() as u16;
+            canvas.paint(*start, end, ByteRule::of(ByteClass::Static));
+        }
+        block.classify(&canvas);
+        for (start, values) in virtual_function::FIXED {
+            for (byte, &value) in (*start..).zip(*values) {
+                block.put(byte, value);
+            }
+        }
+        block.virtual_function = Some(VirtualFunction::new(identity));
+        block
+    }
+
+    /// Takes what is on `canvas` as the classes of the whole space. What is cached
+    /// and still cacheable stays.
+    pub(crate) fn classify(&mut self, canvas: &ByteRuleMap) {
+        let size = canvas.size();
+        let map = canvas.pack();
+        let cacheable_runs = || {
+            let runs = map.runs(size);
+            runs.filter(|(_, _, cell)| cell.class.is_cacheable())
+        };
+        let last = cacheable_runs().last();
+        let kept = last.map_or(0, |(_, end, _)| usize::from(end).next_multiple_of(8));
+        let mut cacheable = Bitmap::new(kept as u16);
+        let mut cached = Bitmap::new(kept as u16);
+        // Most of a space is one run that nothing names.
+        for (start, end, _) in cacheable_runs() {
+            for offset in start..end {
+                cacheable.set(offset, true);
+                cached.set(offset, self.cached.get(offset));
+            }
+        }
+        self.size = size;
+        self.data.resize(kept, 0);
+        self.data.shrink_to_fit();
+        self.cacheable = cacheable;
+        self.cached = cached;
+        self.map = map;
+    }
+
+    /// Takes over what a walk found.
+    pub(crate) fn set_lists(&mut self, lists: CapabilityLists) {
+        self.lists = lists;
+    }
+
+    pub(crate) fn cell(&self, offset: ConfigOffset) -> ByteRule {
+        self.map.cell(offset)
+    }
+}
