@@ -4,8 +4,8 @@
 //! `docs/pcsc-format.md` is the description of the format.
 
 use alloc::vec::Vec;
-use core::fmt;
 
+use crate::block_error::BlockError;
 use warmbus_memory::PhysMemoryWrite;
 use warmbus_memory::crc32::Crc32;
 use warmbus_pci::{ConfigOffset, PhysAddr, Sbdf};
@@ -368,75 +368,3 @@ fn part(
 fn ones(bitmap: &[u8]) -> u16 {
     bitmap.iter().map(|byte| byte.count_ones() as u16).sum()
 }
-
-/// Why a function cannot be handed over. Each of these is a mistake in what
-/// filled in the [`FunctionRecord`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockError {
-    /// The configuration space has another size than 256 or 4096 bytes, or
-    /// what is given of it is more, or no multiple of 8.
-    DataSize {
-        /// The function.
-        function: Sbdf,
-        /// Bytes of the space.
-        size: u16,
-        /// Bytes given.
-        given: usize,
-    },
-    /// A bitmap does not have one bit for each byte.
-    BitmapSize {
-        /// The function.
-        function: Sbdf,
-        /// Bytes given.
-        size: usize,
-        /// Bytes expected.
-        expected: usize,
-    },
-    /// There are more ranges of synthesised bytes than there is room for.
-    Ranges {
-        /// The function.
-        function: Sbdf,
-        /// Ranges given.
-        ranges: usize,
-    },
-    /// A byte is marked as cached but not as cacheable.
-    NotCacheable {
-        /// The function.
-        function: Sbdf,
-        /// The first such byte.
-        offset: ConfigOffset,
-    },
-}
-
-impl fmt::Display for BlockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DataSize {
-                function,
-                size,
-                given,
-            } => write!(
-                f,
-                "{function}: the cache holds {given} bytes of a configuration space of {size}, which has to be 256 or 4096"
-            ),
-            Self::BitmapSize {
-                function,
-                size,
-                expected,
-            } => write!(
-                f,
-                "{function}: a bitmap of the cache has {size} bytes instead of {expected}"
-            ),
-            Self::Ranges { function, ranges } => write!(
-                f,
-                "{function}: {ranges} ranges of bytes that were not read are more than {MAX_RANGES}"
-            ),
-            Self::NotCacheable { function, offset } => write!(
-                f,
-                "{function}: the byte at {offset} is cached although it may not be"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for BlockError {}

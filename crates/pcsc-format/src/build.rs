@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::block::BlockError;
+use super::block_error::BlockError;
 use super::layout::Layout;
 use super::{FunctionRecord, absent, index};
 use warmbus_fdt::{FdtError, FdtWriter};
@@ -326,7 +326,7 @@ pub enum BuildError {
         second: Sbdf,
     },
     /// A function cannot be handed over.
-    FunctionCache(BlockError),
+    Block(BlockError),
     /// The preserved-memory map takes more pages than were set aside.
     MapTooLarge {
         /// Pages set aside.
@@ -362,7 +362,7 @@ impl fmt::Display for BuildError {
                 f,
                 "function {second} comes after {first}, although functions have to ascend"
             ),
-            Self::FunctionCache(error) => error.fmt(f),
+            Self::Block(error) => error.fmt(f),
             Self::MapTooLarge { pages } => write!(
                 f,
                 "the preserved-memory map does not fit into its {pages} pages"
@@ -380,7 +380,7 @@ impl core::error::Error for BuildError {}
 
 impl From<BlockError> for BuildError {
     fn from(error: BlockError) -> Self {
-        Self::FunctionCache(error)
+        Self::Block(error)
     }
 }
 

@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod absent;
 pub mod block;
+mod block_error;
 pub mod build;
 pub mod export;
 mod index;
@@ -15,6 +16,7 @@ pub mod verify;
 pub use block::{
     CapabilityRecord, FunctionRecord, MAX_ROUTINGS, MaskRecord, RoutingRecord, VirtualRecord,
 };
+pub use block_error::BlockError;
 pub use build::{BuildError, Handover, Placement, build, build_inheriting};
 pub use export::HandoverRecords;
 pub use layout::{Layout, LayoutError};
