@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use warmbus_kho::KhoAbi;
 use warmbus_memory::{MemoryRange, PageSize, PhysAddr, TestMemory};
 use warmbus_pci::ConfigOffset;
-use warmbus_pcsc_format::block::BlockError;
+use warmbus_pcsc_format::BlockError;
 use warmbus_pcsc_format::{
     BuildError, FunctionRecord, Handover, Layout, Placement, VirtualRecord, build,
 };
