@@ -10,7 +10,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use kho_reader::{Kernel, pcsc};
-use warmbus_boot::loader::{LoadError, LoadedLinux, Loader};
+use warmbus_boot::handover::HandoverError;
+use warmbus_boot::loader::{LoadError, LoadedLinux, Loader, NoHandover};
 use warmbus_boot::memory::{BootMemory, UsableMemory};
 use warmbus_boot::options::Options;
 use warmbus_boot::phase::{Observer, Phase};
@@ -280,8 +281,8 @@ impl Booted {
     #[track_caller]
     fn assert_without_cache(&self, reason: &str) {
         self.assert_loaded();
-        let found = self.linux.without_cache.as_deref();
-        let found = found.expect("nothing is handed over");
+        let found = self.linux.without_cache.as_ref();
+        let found = found.expect("nothing is handed over").to_string();
         assert!(found.contains(reason), "{found}");
         for property in ["linux,kho-fdt", "linux,kho-scratch", "linux,pci-probe-only"] {
             assert_eq!(self.chosen(property), None, "{property}");
@@ -303,7 +304,7 @@ impl Booted {
         preserved: Option<MemoryRange>,
     ) -> BTreeSet<pcsc::Address> {
         self.assert_loaded();
-        assert_eq!(self.linux.without_cache, None);
+        assert!(self.linux.without_cache.is_none());
         let captured = self.captured.as_ref().expect("it was captured");
         let payload = Payload::find(self.tree()).expect("Linux can read it");
         let (root, scratch) = payload.handover.expect("Linux is told where it is");
@@ -471,6 +472,11 @@ fn a_handover_that_is_damaged_is_taken_back() {
     boot.memory.damages = true;
     let booted = boot.run();
     assert!(booted.phases.contains(&Phase::HandoverCheck));
+    let reason = booted.linux.without_cache.as_ref();
+    assert!(
+        matches!(reason, Some(NoHandover::Failed(HandoverError::Verify(_)))),
+        "{reason:?}"
+    );
     booted.assert_without_cache("");
 }
 

@@ -3,7 +3,7 @@
 //! Whatever fails with the handover, Linux is started as it would have been
 //! without Warmbus: its tree has nothing but what the payload itself needs.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::fmt::{self, Write};
 
 use log::warn;
@@ -18,8 +18,8 @@ use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{ConfigAccess, VfScope};
 
-use crate::decide::{Decision, Facts, KernelFacts, PciPolicy, decide};
-use crate::handover::{BuiltHandover, survey_facts};
+use crate::decide::{Decision, Facts, KernelFacts, PciPolicy, Refusal, decide};
+use crate::handover::{BuiltHandover, HandoverError, survey_facts};
 use crate::memory::BootMemory;
 use crate::memory_layout::{LayoutRequest, LayoutRequestError};
 use crate::options::{KhoChoice, Options};
@@ -68,15 +68,26 @@ pub enum LoadError {
     Tree(#[from] ChosenError),
 }
 
+/// Why Linux starts without the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum NoHandover {
+    /// It was decided so.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The handover could not be made, or the independent reader refused it.
+    #[error(transparent)]
+    Failed(#[from] HandoverError),
+}
+
 /// A Linux in memory that only has to be entered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LoadedLinux {
     /// Its first instruction.
     pub entry: u64,
     /// The device tree for it.
     pub tree: MemoryRange,
-    /// Why the cache is not handed over, as a sentence, if it is not.
-    pub without_cache: Option<String>,
+    /// Why the cache is not handed over, if it is not.
+    pub without_cache: Option<NoHandover>,
     /// What is where, a line for each part.
     pub description: String,
 }
@@ -86,7 +97,7 @@ impl<M: BootMemory> Loader<'_, M> {
     /// is anything.
     pub fn load<A, C, O>(
         &mut self,
-        mut captured: Option<&mut Captured<A>>,
+        captured: Option<&mut Captured<A>>,
         clock: &mut C,
         observer: &mut O,
     ) -> Result<LoadedLinux, LoadError>
@@ -102,26 +113,8 @@ impl<M: BootMemory> Loader<'_, M> {
         let kernel_facts = run(observer, Phase::Detect, || {
             self.kernel_facts(&facts, kernel)
         })?;
-        let mut result = match (decide(&facts, &kernel_facts, space), &mut captured) {
-            (Decision::Handover(decision), Some(captured)) => {
-                if decision.probe_vf_routing {
-                    captured.probe_vf_routing(clock, observer);
-                }
-                run(observer, Phase::Build, || {
-                    BuiltHandover::build(
-                        &decision,
-                        captured,
-                        &plan,
-                        self.previous,
-                        self.generation,
-                        &mut self.memory,
-                    )
-                })
-                .map_err(|error| error.to_string())
-            }
-            (Decision::Without(refusal), _) => Err(refusal.to_string()),
-            (Decision::Handover(_), None) => Err("no function was captured".into()),
-        };
+        let decision = decide(&facts, &kernel_facts, space);
+        let mut result = self.hand_over(decision, captured, &plan, clock, observer);
         let mut tree = run(observer, Phase::Tree, || {
             self.write_tree(&plan, result.as_ref().ok())
         })?;
@@ -131,7 +124,7 @@ impl<M: BootMemory> Loader<'_, M> {
                 built.verify(&plan, self.machine, self.previous, &self.memory)
             });
             if let Err(error) = verified {
-                result = Err(error.to_string());
+                result = Err(NoHandover::Failed(error));
                 tree = self.write_tree(&plan, None)?;
                 self.memory.clean(tree);
             }
@@ -151,6 +144,41 @@ impl<M: BootMemory> Loader<'_, M> {
             without_cache: result.err(),
             description,
         })
+    }
+
+    /// Builds the handover that was decided on.
+    fn hand_over<A, C, O>(
+        &mut self,
+        decision: Decision,
+        captured: Option<&mut Captured<A>>,
+        plan: &MemoryPlan,
+        clock: &mut C,
+        observer: &mut O,
+    ) -> Result<BuiltHandover, NoHandover>
+    where
+        A: ConfigAccess,
+        C: Clock,
+        O: Observer<A>,
+    {
+        let decision = match decision {
+            Decision::Handover(decision) => decision,
+            Decision::Without(refusal) => return Err(refusal.into()),
+        };
+        let captured = captured.ok_or(Refusal::NoSurvey)?;
+        if decision.probe_vf_routing {
+            captured.probe_vf_routing(clock, observer);
+        }
+        let built = run(observer, Phase::Build, || {
+            BuiltHandover::build(
+                &decision,
+                captured,
+                plan,
+                self.previous,
+                self.generation,
+                &mut self.memory,
+            )
+        });
+        Ok(built?)
     }
 
     /// The header of the kernel, whatever the kernel is packed in.

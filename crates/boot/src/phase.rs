@@ -91,21 +91,3 @@ pub trait Observer<A: ConfigAccess> {
 
 /// Nobody observes, and one core does everything.
 impl<A: ConfigAccess> Observer<A> for () {}
-
-impl<A: ConfigAccess, O: Observer<A> + ?Sized> Observer<A> for &mut O {
-    fn phase_begins(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
-        (**self).phase_begins(phase, config);
-    }
-
-    fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
-        (**self).phase_ends(phase, config);
-    }
-
-    fn read_ahead(&mut self, topology: &Topology, config: &mut ConfigCache<A>) {
-        (**self).read_ahead(topology, config);
-    }
-
-    fn capture_ends(&mut self, config: &mut ConfigCache<A>) {
-        (**self).capture_ends(config);
-    }
-}
