@@ -3,7 +3,8 @@
 //! with its numbers; the nearest neighbors that keep to it are accepted.
 
 use warmbus_pci::{
-    BusRange, ConfigAccess, ConfigOffset, ConfigSpace, Sbdf, Width, verify_assignment,
+    BusRange, ConfigAccess, ConfigOffset, ConfigSpace, KnownRegisters, Sbdf, Width,
+    verify_assignment,
 };
 use warmbus_pcie_sim::{BarModel, Fabric, FunctionModel, devices, memory32_window};
 use warmbus_pcsc::ConfigCache;
@@ -38,11 +39,19 @@ pub(crate) fn write(machine: &mut Machine, function: Sbdf, offset: u16, value: u
     machine.config.capture(function);
 }
 
+/// What the checker finds where `function` has these bus numbers. They are put
+/// in on the way to the checker: the cache would evict what is on these buses.
 fn after_numbers(function: Sbdf, primary: u8, secondary: u8, subordinate: u8) -> Vec<String> {
-    let mut machine = tree();
+    let machine = tree();
     let numbers = u32::from_le_bytes([primary, secondary, subordinate, 0]);
-    write(&mut machine, function, 0x18, numbers);
-    machine.checked()
+    let known = |of: Sbdf, offset: ConfigOffset, width: Width| {
+        let value = machine.config.known(of, offset, width)?;
+        let lane = offset.get().checked_sub(0x18);
+        let lane = lane.filter(|&lane| of == function && lane < 4);
+        Some(lane.map_or(value, |lane| numbers >> (8 * lane) & width.ones()))
+    };
+    let found = verify_assignment(&machine.topology, &known);
+    found.iter().map(ToString::to_string).collect()
 }
 
 const DOWN: Sbdf = Sbdf::new(0, 2, 0, 0);
@@ -68,8 +77,7 @@ fn a_bridge_without_a_secondary_bus_number_is_accepted() {
 
 #[test]
 fn a_secondary_bus_that_is_not_above_the_bus_of_the_bridge_is_reported() {
-    // Not 01 to 03: the cache evicts all functions on these buses, itself too.
-    for (secondary, subordinate) in [(2, 3), (1, 1), (2, 2)] {
+    for (secondary, subordinate) in [(2, 3), (1, 3), (2, 2)] {
         let expected = format!(
             "0000:02:00.0: buses 02/{secondary:02x}/{subordinate:02x} do not nest in 02 to 03"
         );

@@ -70,9 +70,9 @@ pub struct HandoverNeeds {
     pub abi: KhoAbi,
     /// The page size of the kernel.
     pub page_size: PageSize,
-    /// Bytes of the arena, [`Layout::size`](warmbus_kho::Layout::size).
+    /// Bytes of the arena, as the layout of the handover says.
     pub arena_size: u64,
-    /// Alignment of the arena, [`Layout::align`](warmbus_kho::Layout::align).
+    /// Alignment of the arena in bytes, a power of two.
     pub arena_align: u64,
     /// The needs that the size of the scratch memory is calculated from.
     pub scratch: ScratchNeeds,
