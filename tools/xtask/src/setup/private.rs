@@ -195,12 +195,15 @@ impl Private {
         if ["bison", "flex"].contains(&name) && programs::find_in_system("m4").is_none() {
             export("M4", &quoted(&self.bin().join("m4")));
         }
-        let mut command = vec!["exec".to_owned(), quoted(program)];
         let names = self.root().join("usr/share/misc/pci.ids");
         if name == "lspci" && names.is_file() {
-            command.extend(["-i".to_owned(), quoted(&names)]);
+            // It says its version only where it is asked for nothing else.
+            lines.push(format!(
+                "[ \"$*\" = --version ] || set -- -i {} \"$@\"",
+                quoted(&names)
+            ));
         }
-        lines.push(format!("{} \"$@\"\n", command.join(" ")));
+        lines.push(format!("exec {} \"$@\"\n", quoted(program)));
         lines.join("\n")
     }
 }
