@@ -192,6 +192,12 @@ impl Private {
         if name == "bison" && data.is_dir() {
             export("BISON_PKGDATADIR", &quoted(&data));
         }
+        let modules = libraries.iter().map(|path| path.join("qemu"));
+        if name.starts_with("qemu-system-")
+            && let Some(modules) = modules.into_iter().find(|path| path.is_dir())
+        {
+            export("QEMU_MODULE_DIR", &quoted(&modules));
+        }
         if ["bison", "flex"].contains(&name) && programs::find_in_system("m4").is_none() {
             export("M4", &quoted(&self.bin().join("m4")));
         }
