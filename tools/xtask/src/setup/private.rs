@@ -192,9 +192,9 @@ impl Private {
         if name == "bison" && data.is_dir() {
             export("BISON_PKGDATADIR", &quoted(&data));
         }
-        let modules = libraries.iter().map(|path| path.join("qemu"));
+        let mut modules = libraries.iter().map(|path| path.join("qemu"));
         if name.starts_with("qemu-system-")
-            && let Some(modules) = modules.into_iter().find(|path| path.is_dir())
+            && let Some(modules) = modules.find(|path| path.is_dir())
         {
             export("QEMU_MODULE_DIR", &quoted(&modules));
         }
