@@ -347,6 +347,13 @@ mod tests {
         assert!(oldest() >= (1, 88));
     }
 
+    #[test]
+    fn the_readme_asks_for_the_oldest_release_of_the_manifest() {
+        let readme = fs::read_to_string(paths::root().join("README.md")).unwrap();
+        let (major, minor) = oldest();
+        assert!(readme.contains(&format!("Rust {major}.{minor} or newer")));
+    }
+
     fn compiler(sysroot: &Path, other: bool) -> Compiler {
         Compiler {
             version: "0123abcd".into(),

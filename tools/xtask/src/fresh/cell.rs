@@ -35,7 +35,8 @@ impl fmt::Display for Cell {
         let user = if self.is_root { "root" } else { "ordinary" };
         let conflict = if self.conflicts { "conflict" } else { "plain" };
         let rust = self.rust.name();
-        write!(f, "{NAME}-{}-{rust}-{user}-{conflict}", self.release)
+        let whole = if self.is_whole { "-whole" } else { "" };
+        write!(f, "{NAME}-{}-{rust}-{user}-{conflict}{whole}", self.release)
     }
 }
 

@@ -173,8 +173,10 @@ impl System {
             "/usr/local/bin:/usr/bin:/bin"
         };
         let path = format!("{home}/.cargo/bin:{system}");
-        let mut command = Command::new("unshare");
+        // What runs there ends with this program, however that ends.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "KILL", "--", "unshare"])
             .args([
                 "--mount",
                 "--pid",

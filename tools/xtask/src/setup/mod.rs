@@ -151,6 +151,7 @@ fn obtain(purpose: Purpose, active: Option<&Compiler>) -> Result<()> {
     let unpacked = |tool: &&Tool| private.version(tool.package).is_some();
     if missing.tools.iter().any(unpacked) {
         // It worked once: the system's libraries are no longer what they were.
+        eprintln!("unpacking the private tools anew, of which some no longer start");
         private.clear()?;
         missing = Missing::of(purpose, active);
     }

@@ -192,15 +192,24 @@ impl Private {
         if name == "bison" && data.is_dir() {
             export("BISON_PKGDATADIR", &quoted(&data));
         }
+        let mut modules = libraries.iter().map(|path| path.join("qemu"));
+        if name.starts_with("qemu-system-")
+            && let Some(modules) = modules.find(|path| path.is_dir())
+        {
+            export("QEMU_MODULE_DIR", &quoted(&modules));
+        }
         if ["bison", "flex"].contains(&name) && programs::find_in_system("m4").is_none() {
             export("M4", &quoted(&self.bin().join("m4")));
         }
-        let mut command = vec!["exec".to_owned(), quoted(program)];
         let names = self.root().join("usr/share/misc/pci.ids");
         if name == "lspci" && names.is_file() {
-            command.extend(["-i".to_owned(), quoted(&names)]);
+            // It says its version only where it is asked for nothing else.
+            lines.push(format!(
+                "[ \"$*\" = --version ] || set -- -i {} \"$@\"",
+                quoted(&names)
+            ));
         }
-        lines.push(format!("{} \"$@\"\n", command.join(" ")));
+        lines.push(format!("exec {} \"$@\"\n", quoted(program)));
         lines.join("\n")
     }
 }

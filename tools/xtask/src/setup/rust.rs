@@ -44,7 +44,7 @@ pub(super) fn add_target_with_rustup(active: &Compiler) {
             let why = error.to_string();
             step.end(&format!(
                 "{}; looking for another way, and not asking again for a day",
-                why.lines().next().unwrap_or_default()
+                why.lines().next().unwrap_or_default().trim_end_matches(':')
             ));
             // Not being able to remember only costs time at the next start.
             let _ = fs::create_dir_all(paths::cache()).and_then(|()| fs::write(&failed, why));

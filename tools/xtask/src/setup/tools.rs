@@ -184,13 +184,17 @@ pub(crate) fn qemu_data() -> Vec<String> {
     if !private.exists() {
         return Vec::new();
     }
-    ["/usr/share/seabios", "/usr/lib/ipxe/qemu"]
-        .into_iter()
-        .flat_map(|directory| [Some(directory.into()), private.file(directory)])
-        .flatten()
-        .filter(|directory| directory.is_dir())
-        .flat_map(|directory| ["-L".to_owned(), directory.display().to_string()])
-        .collect()
+    [
+        "/usr/share/qemu",
+        "/usr/share/seabios",
+        "/usr/lib/ipxe/qemu",
+    ]
+    .into_iter()
+    .flat_map(|directory| [private.file(directory), Some(directory.into())])
+    .flatten()
+    .filter(|directory| directory.is_dir())
+    .flat_map(|directory| ["-L".to_owned(), directory.display().to_string()])
+    .collect()
 }
 
 /// The C library that programs for the test Linux are linked with.
