@@ -10,7 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use aarch64_cpu::registers::{
@@ -123,6 +123,9 @@ struct Context<'a> {
     exception_stack: u64,
     main: extern "C" fn(&Context<'_>) -> !,
     work: &'a (dyn Fn() + Sync),
+    /// Set by the core once it runs with its caches on. Until a core has
+    /// started, PSCI may report it as off although it was turned on.
+    has_started: AtomicBool,
 }
 
 /// The registers of this core that every core is to have.
@@ -158,13 +161,14 @@ fn context(work: &(dyn Fn() + Sync)) -> Context<'_> {
         exception_stack: 0,
         main: secondary,
         work,
+        has_started: AtomicBool::new(false),
     }
 }
 
 /// A core that was turned on, with what it uses until it is off.
 struct Core<'a> {
     affinity: u64,
-    _context: Box<Context<'a>>,
+    context: Box<Context<'a>>,
     _stacks: Vec<u128>,
 }
 
@@ -189,7 +193,7 @@ pub(crate) fn run_on(
     work();
     let mut all_off = true;
     for core in started {
-        if !is_off_soon(core.affinity, conduit, timer) {
+        if !is_off_soon(&core, conduit, timer) {
             all_off = false;
             warn!(
                 "core {:#x} does not turn itself off; it is left behind",
@@ -229,7 +233,7 @@ fn turn_on(affinity: u64, conduit: PsciConduit, work: &(dyn Fn() + Sync)) -> Opt
     }
     Some(Core {
         affinity,
-        _context: context,
+        context,
         _stacks: stacks,
     })
 }
@@ -243,9 +247,10 @@ fn state(affinity: u64, conduit: PsciConduit) -> Option<AffinityState> {
     .ok()
 }
 
-fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
+fn is_off_soon(core: &Core<'_>, conduit: PsciConduit, mut timer: Timer) -> bool {
     (0..OFF_TIMEOUT / OFF_POLL_INTERVAL).any(|_| {
-        let is_off = state(affinity, conduit) == Some(AffinityState::Off);
+        let is_off = core.context.has_started.load(Ordering::Acquire)
+            && state(core.affinity, conduit) == Some(AffinityState::Off);
         if !is_off {
             timer.wait(Duration::from_nanos(OFF_POLL_INTERVAL));
         }
@@ -255,6 +260,7 @@ fn is_off_soon(affinity: u64, conduit: PsciConduit, mut timer: Timer) -> bool {
 
 /// What a core does: its work, and then nothing.
 extern "C" fn secondary(context: &Context<'_>) -> ! {
+    context.has_started.store(true, Ordering::Release);
     (context.work)();
     psci::off_this_core()
 }
