@@ -9,7 +9,7 @@ use super::{AccessFault, AnomalyKind, ConfigAccess, ConfigOffset, Sbdf, VfIdenti
 
 /// What a Vendor ID read returns while a function is not ready and software
 /// enabled to see that (PCIe 2.3.1, Configuration RRS Software Visibility).
-pub const VENDOR_NOT_READY: u32 = 0x0001;
+const VENDOR_NOT_READY: u32 = 0x0001;
 
 /// The result of reading the Vendor ID of a function number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,18 @@ impl Probe {
                 vendor_id: vendor_id as u16,
                 device_id: (ids >> 16) as u16,
             },
+        }
+    }
+
+    /// Decodes a dword read of Vendor and Device ID of a virtual function whose
+    /// class code reads all ones: one that is ready has a class code, but no
+    /// IDs (PCIe 9.3.4.1), so that only Request Retry Status distinguishes
+    /// one that is not ready from an absent one.
+    #[must_use]
+    pub const fn from_ids_of_vf(ids: u32) -> Self {
+        match Self::from_ids(ids) {
+            Self::NotReady => Self::NotReady,
+            Self::Absent | Self::Present { .. } => Self::Absent,
         }
     }
 }
@@ -219,10 +231,7 @@ impl<A: ConfigAccess> ConfigSpace for PlainConfig<A> {
         };
         if self.dword(function, registers::REVISION) == u32::MAX {
             let ids = self.dword(function, registers::VENDOR_ID);
-            return match Probe::from_ids(ids) {
-                Probe::NotReady => Probe::NotReady,
-                Probe::Absent | Probe::Present { .. } => Probe::Absent,
-            };
+            return Probe::from_ids_of_vf(ids);
         }
         let vendor_id = self.dword(identity.physical, registers::VENDOR_ID) as u16;
         let vf_ids = self.dword(identity.physical, base + sr_iov::VF_DEVICE_ID);

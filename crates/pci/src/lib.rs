@@ -141,7 +141,7 @@ pub use anomaly::{Affects, Anomaly, AnomalyKind, Decoder, Step};
 pub use bus_numbers::{BusNumbers, BusNumbersError};
 pub use capabilities::{CapabilityLists, FoundLists, read_capability_lists};
 pub use config_mech::{HostBridgeAccess, HostBridgeError, Registers};
-pub use config_space::{ConfigSpace, PlainConfig, Probe, VENDOR_NOT_READY};
+pub use config_space::{ConfigSpace, PlainConfig, Probe};
 pub use counting::{AccessCounts, CountingAccess};
 pub use enumerate::{ScanPolicy, enumerate};
 pub use host::{BusRange, CamLayout, HostBridge, HostWindow, Mechanism, WindowKind};

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::function_cache::{FunctionCache, State};
 use super::infer::infer;
-use super::{Statistics, VENDOR_NOT_READY, is_valid_id, read_ids};
+use super::{Statistics, is_valid_id, read_ids};
 use warmbus_pci::registers;
 use warmbus_pci::{
     AccessFault, AnomalyKind, CapabilityLists, ConfigAccess, ConfigOffset, ConfigSpace,
@@ -179,7 +179,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             _ => value,
         };
         if !is_valid_id(ids) {
-            if ids & 0xffff != VENDOR_NOT_READY {
+            if Probe::from_ids(ids) != Probe::NotReady {
                 self.on_no_response(function);
             }
             return;

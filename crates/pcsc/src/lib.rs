@@ -31,7 +31,7 @@ pub use function_cache::FunctionCache;
 pub use masks::WriteMask;
 pub use statistics::Statistics;
 
-use warmbus_pci::{ConfigAccess, ConfigOffset, Sbdf, VENDOR_NOT_READY, Width, registers};
+use warmbus_pci::{ConfigAccess, ConfigOffset, Probe, Sbdf, Width, registers};
 
 /// Reads Vendor and Device ID from the hardware.
 fn read_ids<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
@@ -64,5 +64,5 @@ fn read_class<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
 
 /// Whether `ids` is what a function that is there and ready returns.
 fn is_valid_id(ids: u32) -> bool {
-    !matches!(ids & 0xffff, 0xffff | 0x0000 | VENDOR_NOT_READY)
+    matches!(Probe::from_ids(ids), Probe::Present { .. })
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::config_cache::ConfigCache;
 use super::function_cache::{FunctionCache, State};
-use super::{VENDOR_NOT_READY, read_class, read_ids};
+use super::{read_class, read_ids};
 use warmbus_pci::registers::{self, extended, sr_iov};
 use warmbus_pci::{ConfigAccess, ConfigOffset, Probe, Sbdf, VfIdentity, Width};
 
@@ -30,13 +30,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         };
         let class = read_class(&mut self.access, function);
         if class == u32::MAX {
-            // One that is not ready can tell in this register only.
-            let ids = read_ids(&mut self.access, function);
-            return if ids & 0xffff == VENDOR_NOT_READY {
-                Probe::NotReady
-            } else {
-                Probe::Absent
-            };
+            return Probe::from_ids_of_vf(read_ids(&mut self.access, function));
         }
         let mut block = FunctionCache::of_virtual_function(identity);
         block.store(
