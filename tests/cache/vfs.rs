@@ -4,7 +4,7 @@
 use warmbus_pci::{
     ConfigAccess, ConfigOffset, ConfigSpace, Probe, Sbdf, VfIdentity, VfRouting, Width,
 };
-use warmbus_pcie_sim::{Fabric, MILLISECOND, SrIovModel, VF_ENABLE_TIME, VendorAction, devices};
+use warmbus_pcie_sim::{Fabric, MILLISECOND, VF_ENABLE_TIME, VendorAction, devices};
 use warmbus_pcsc::ConfigCache;
 
 use crate::twin::{
@@ -91,11 +91,8 @@ fn synthesised_bytes_of_a_vf_are_those_that_were_not_read() {
 /// The third VF of a function with 16 that take `extra_time`, the moment when
 /// VF Enable is set, and how the cache knows it.
 fn third_vf(extra_time: u64) -> (ConfigCache<Fabric>, Sbdf, VfIdentity) {
-    let model = SrIovModel {
-        extra_time,
-        ..sixteen_vfs()
-    };
-    let mut twin = below_port(devices::nvme().sriov(model, virtual_function()));
+    let template = virtual_function().ready_at(extra_time);
+    let mut twin = below_port(devices::nvme().sriov(sixteen_vfs(), template));
     let physical = twin.place("endpoint");
     let [control, num_vfs] =
         [8, 0x10].map(|offset| twin.extended(physical, SR_IOV, offset, Width::Word));

@@ -40,9 +40,6 @@ pub struct SrIovModel {
     /// Whether ARI Forwarding Enable of the port above counts as ARI Capable
     /// Hierarchy does: port and device are of one piece.
     pub follows_forwarding: bool,
-    /// Nanoseconds that a VF takes beyond the time in which it must not be
-    /// accessed.
-    pub extra_time: u64,
 }
 
 impl Default for SrIovModel {
@@ -56,7 +53,6 @@ impl Default for SrIovModel {
             lowest: true,
             clears_num_vfs: false,
             follows_forwarding: false,
-            extra_time: 0,
         }
     }
 }
@@ -285,8 +281,7 @@ impl FunctionModel {
     /// The VF `number`, which comes into being with its first access.
     pub(crate) fn vf(&mut self, number: u16) -> Option<&mut FunctionModel> {
         let sriov = self.sriov.as_mut()?;
-        let wait = VF_ENABLE_TIME.saturating_add(sriov.model.extra_time);
-        let ready = sriov.enabled_at?.saturating_add(wait);
+        let ready = sriov.enabled_at?.saturating_add(VF_ENABLE_TIME);
         let template = &sriov.template;
         Some(sriov.vfs.entry(number).or_insert_with(|| {
             let mut vf = template.clone();

@@ -173,11 +173,11 @@ fn vfs_can_take_longer_and_take_num_vfs_with_them() {
     let model = SrIovModel {
         clears_num_vfs: true,
         follows_forwarding: true,
-        extra_time: 50 * MILLISECOND,
         layout: |_, ari| if ari { (2, 2) } else { (1, 1) },
         ..SrIovModel::default()
     };
-    let physical = endpoint(7).sriov(model, FunctionModel::virtual_function(0x01_0802));
+    let template = FunctionModel::virtual_function(0x01_0802).ready_at(50 * MILLISECOND);
+    let physical = endpoint(7).sriov(model, template);
     let mut bench = below(root_port(), physical);
     assert_eq!(bench.r32(BELOW, 0x114), 0x0001_0001);
     bench.w16(AT, 0x68, 0x20);
