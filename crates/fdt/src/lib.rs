@@ -6,7 +6,7 @@
 //! the Devicetree Specification 0.4.
 //!
 //! - [`DeviceTree`] reads nodes and properties, over the `fdt` crate.
-//! - [`RawTree`] reads token by token and tells where each one is, which is
+//! - [`RawTree`] reads token by token with the position of each, which is
 //!   what it takes to edit a tree without changing anything else in it;
 //!   [`write`](mod@write) has the tokens to add.
 //! - [`FdtWriter`] writes a tree from nothing.

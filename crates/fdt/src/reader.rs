@@ -19,7 +19,7 @@ use crate::{FdtError, MAX_DEPTH};
 type Node<'a> = UnalignedFallibleNode<'a>;
 type Fdt<'a> = fdt::Fdt<'a, (UnalignedParser<'a>, NoPanic)>;
 
-/// What a walk calls for each node: `Break` leaves out the nodes below.
+/// What a walk calls for each node: `Break` skips the nodes below.
 pub type Visit<'v, 'a> = dyn FnMut(&FdtNode<'_, 'a>) -> Result<ControlFlow<()>, FdtError> + 'v;
 
 /// A device tree with a valid header.

@@ -79,7 +79,7 @@ pub struct MaskRecord {
     pub writable: u32,
     /// Bits that ignore what is written and keep the value they have.
     pub fixed: u32,
-    /// The value of the `fixed` bits, where they are known to be for good
+    /// The value of the `fixed` bits, where they are known to be constant
     /// although the dword as a whole is not cached.
     pub value: Option<u32>,
 }
@@ -155,17 +155,17 @@ pub struct FunctionRecord<'a> {
     /// Bitmap of the bytes that are valid, a subset of `cacheable`.
     pub cached: &'a [u8],
     /// Size masks, if they are known. More than [`MAX_MASKS`] are cut off,
-    /// which the block tells.
+    /// which a flag of the block says.
     pub masks: &'a [MaskRecord],
     /// Capabilities in list order, conventional before extended. More than
-    /// [`MAX_CAPABILITIES`] are cut off, which the block tells.
+    /// [`MAX_CAPABILITIES`] are cut off, which a flag of the block says.
     pub capabilities: &'a [CapabilityRecord],
     /// Whether `capabilities` are all that the function has. They are not if
     /// one of its lists could not be followed to the end.
     pub capabilities_complete: bool,
     /// Of a physical function what is known of the places of its VFs, ascending
     /// by NumVFs, of a virtual one the record under which it was captured. Of
-    /// more than [`MAX_ROUTINGS`] those that were not used are left out first.
+    /// more than [`MAX_ROUTINGS`] those that were not used are omitted first.
     pub routing: &'a [RoutingRecord],
     /// What makes it a virtual function, if it is one.
     pub virtual_function: Option<VirtualRecord<'a>>,

@@ -123,7 +123,7 @@ fn plan(
         return;
     }
     let halves = [dword, dword + 2].map(|half| needs(half, Width::Word));
-    // Bits of a status that are for good come along for nothing.
+    // Constant bits of a status register come with the same read.
     let is_whole = halves == [true, true] || halves[0] && block.misses_constant_bits(dword);
     if is_whole && is_readable(dword, Width::Dword) {
         accesses.push((ConfigOffset::wrapping(dword), Width::Dword));

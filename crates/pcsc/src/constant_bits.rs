@@ -1,4 +1,4 @@
-//! Bits that are for good in registers that are not.
+//! Bits that are constant in registers that are not.
 //!
 //! A status register is never cached, since most of its bits change on their
 //! own. Some of its bits never do: who asks for those only need not read it.
@@ -17,7 +17,7 @@ pub struct ConstantBits {
 }
 
 impl ConstantBits {
-    /// What of `value`, read from the dword at `offset`, is for good.
+    /// What of `value`, read from the dword at `offset`, is constant.
     /// `express` is where the PCI Express capability is.
     pub(super) fn of(offset: u16, value: u32, express: Option<u16>) -> Option<Self> {
         let bits = Self::bits_of(offset, express)?;
@@ -28,7 +28,7 @@ impl ConstantBits {
         })
     }
 
-    /// The bits of the dword at `offset` that are for good although the dword
+    /// The bits of the dword at `offset` that are constant although the dword
     /// is not, if it has any (PCIe 7.5.1.1.4 and 7.5.3.8).
     pub(super) fn bits_of(offset: u16, express: Option<u16>) -> Option<u32> {
         const STATUS: u16 = status::IMMEDIATE_READINESS

@@ -201,7 +201,7 @@ impl Ended {
 
     /// The report says this of the machine, and so does the summary.
     #[track_caller]
-    fn told(&self, complaint: &str) {
+    fn reports(&self, complaint: &str) {
         let complaints = self.complaints();
         assert!(
             complaints.iter().any(|told| told.starts_with(complaint)),
@@ -250,8 +250,8 @@ fn capability_lists_that_lead_in_circles() {
         .link_extended(0x100, 0x100);
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: capability list leads from");
-    ended.told("0000:01:00.0: extended capability list leads from 100 back to 100");
+    ended.reports("0000:01:00.0: capability list leads from");
+    ended.reports("0000:01:00.0: extended capability list leads from 100 back to 100");
     ended.with_the_cache();
 }
 
@@ -262,15 +262,17 @@ fn capability_lists_that_leave_their_space() {
         .link_extended(0x100, 0x0fc);
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: capability pointer at 7d leads into the header, to 04");
-    ended.told("0000:01:00.0: extended capability at 100 leads out of the extended space, to 0fc");
+    ended.reports("0000:01:00.0: capability pointer at 7d leads into the header, to 04");
+    ended.reports(
+        "0000:01:00.0: extended capability at 100 leads out of the extended space, to 0fc",
+    );
     ended.with_the_cache();
 }
 
 #[test]
 fn a_header_of_type_7f() {
     let ended = Broken::below_a_port(endpoint().set(0x0e, Width::Byte, 0x7f)).boot();
-    ended.told("0000:01:00.0: header type 7f is not known");
+    ended.reports("0000:01:00.0: header type 7f is not known");
     // Linux takes no notice of it.
     let mut reported = ended.reported();
     reported.retain(|name| name != BROKEN);
@@ -286,7 +288,7 @@ fn all_ones_in_the_middle_of_a_list() {
     });
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: capability at 40 reads all ones");
+    ended.reports("0000:01:00.0: capability at 40 reads all ones");
     ended.with_the_cache();
 }
 
@@ -323,7 +325,7 @@ fn a_link_that_drops_during_the_scan() {
         })
         .boot();
     ended.found_alike(&[PORT]);
-    ended.told("0000:01:00.0: stopped answering while its capabilities were read");
+    ended.reports("0000:01:00.0: stopped answering while its capabilities were read");
     ended.without_cache("0000:01:00.0: there is a function that was excluded");
 }
 
@@ -336,7 +338,7 @@ fn a_function_that_vanishes() {
     ] {
         let fault = Fault::Vanishes { accesses };
         let ended = Broken::below_a_port(devices::nvme().fault(fault)).boot();
-        ended.told(&format!("0000:01:00.0: stopped answering while {doing}"));
+        ended.reports(&format!("0000:01:00.0: stopped answering while {doing}"));
         let found = ended.found();
         assert!(!found.iter().any(|name| name == BROKEN), "{found:?}");
         if accesses == 30 {
@@ -353,7 +355,7 @@ fn a_bridge_whose_bus_numbers_do_not_stick() {
     let model = devices::upstream_port().hardwired(0x18, Width::Dword, 0);
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: bus numbers do not stick");
+    ended.reports("0000:01:00.0: bus numbers do not stick");
     ended.without_cache("0000:01:00.0: the bridge has no bus number");
 }
 
@@ -362,7 +364,7 @@ fn bridges_with_hardwired_windows() {
     let model = devices::upstream_port().hardwired(0x20, Width::Dword, 0x1234_5670);
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: memory window is hardwired");
+    ended.reports("0000:01:00.0: memory window is hardwired");
     ended.without_cache("0000:01:00.0: memory window is hardwired");
 }
 
@@ -376,7 +378,7 @@ fn bars_with_impossible_masks() {
         .writable(4, Width::Word, 0x547);
     let ended = Broken::below_a_port(model).boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: BAR 0 is invalid: its address mask is 0xf0f0f00");
+    ended.reports("0000:01:00.0: BAR 0 is invalid: its address mask is 0xf0f0f00");
     ended.with_the_cache();
 }
 
@@ -390,7 +392,7 @@ fn more_virtual_functions_than_there_are_numbers() {
     broken.firmware = "warmbus.vfs=all";
     let ended = broken.boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: 65535 VFs would end on bus 0x100");
+    ended.reports("0000:01:00.0: 65535 VFs would end on bus 0x100");
     // A Linux that gives other bus numbers does not come to its end here.
     ended.with_the_cache();
 }
@@ -426,8 +428,8 @@ fn virtual_functions_on_top_of_each_other_and_of_others() {
     broken.firmware = "warmbus.vfs=all";
     let ended = broken.boot();
     ended.found_alike(&[PORT, "0000:00:02.0", BROKEN, "0000:02:00.0", "0000:02:00.2"]);
-    ended.told("0000:01:00.0: VF offset 0 and stride 0 put 4 VFs on top of each other");
-    ended.told("0000:02:00.0: its VFs are excluded");
+    ended.reports("0000:01:00.0: VF offset 0 and stride 0 put 4 VFs on top of each other");
+    ended.reports("0000:02:00.0: its VFs are excluded");
     ended.with_the_cache();
 }
 
@@ -452,7 +454,7 @@ fn accesses_that_end_in_an_external_abort() {
         })
         .boot();
     ended.found_alike(&[PORT, BROKEN]);
-    ended.told("0000:01:00.0: access to offset 100 ended in an external abort");
+    ended.reports("0000:01:00.0: access to offset 100 ended in an external abort");
     ended.with_the_cache();
 }
 
@@ -495,8 +497,9 @@ fn bridges_that_form_a_loop() {
         fabric.loop_back(last, first);
     })
     .boot();
-    ended
-        .told("0000:01:00.0: its bus numbers were overwritten from below: the bridges form a loop");
+    ended.reports(
+        "0000:01:00.0: its bus numbers were overwritten from below: the bridges form a loop",
+    );
     ended.without_cache("the assignment is not consistent");
 }
 

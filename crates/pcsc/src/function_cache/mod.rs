@@ -22,7 +22,7 @@ pub(crate) enum State {
     Ready,
     /// The function was reset: nothing is served or kept until it answers.
     Reset,
-    /// A virtual function whose VF Enable is clear: the block tells what it
+    /// A virtual function whose VF Enable is clear: the block has what it
     /// holds right after it is enabled, and nobody answers now.
     Disabled,
 }

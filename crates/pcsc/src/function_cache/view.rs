@@ -140,7 +140,7 @@ impl FunctionCache {
         &self.masks
     }
 
-    /// Bits that are for good in dwords that are not cached as a whole, in no
+    /// Bits that are constant in dwords that are not cached as a whole, in no
     /// order.
     pub fn constant_bits(&self) -> &[ConstantBits] {
         &self.fixed

@@ -7,7 +7,7 @@ use crate::masks::{Register, WriteMask};
 use warmbus_pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
 
 impl FunctionCache {
-    /// Whether the dword at `offset` has bits that are for good and not known
+    /// Whether the dword at `offset` has bits that are constant and not known
     /// yet.
     pub(crate) fn misses_constant_bits(&self, offset: u16) -> bool {
         let express = self.capability(registers::capability::EXPRESS);
