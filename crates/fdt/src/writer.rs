@@ -255,6 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_name_is_a_name() {
+        let mut tree = FdtWriter::new();
+        tree.begin_node("");
+        tree.property_u32("a", 1);
+        tree.property_u32("", 2);
+        tree.end_node();
+        let tree = tree.finish().unwrap();
+        let tokens = crate::RawTree::new(&tree).unwrap().tokens();
+        let names: Vec<_> = tokens
+            .filter_map(|token| match token.unwrap().1 {
+                crate::Token::Property { name, .. } => Some(name),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(names, [&b"a"[..], b""]);
+    }
+
+    #[test]
     fn the_first_mistake_is_the_error() {
         let finish = |steps: &[&dyn Fn(&mut FdtWriter)]| {
             let mut tree = FdtWriter::new();

@@ -1,8 +1,8 @@
-//! The device tree for a Linux that is told everything by UEFI and ACPI.
+//! The device tree for a Linux whose machine is described by UEFI and ACPI.
 //!
-//! It has a `/chosen` and nothing else, which Linux takes as a sign to look at
-//! ACPI (`Documentation/arch/arm64/arm-acpi.rst`), and it names the memory map
-//! and the system table as the EFI stub of Linux would
+//! It has `/chosen` and no other node, so that Linux reads the ACPI tables
+//! (`Documentation/arch/arm64/arm-acpi.rst`), and it names the memory map and
+//! the system table as the EFI stub of Linux does
 //! (`Documentation/arch/arm/uefi.rst`).
 
 use alloc::vec::Vec;
@@ -11,18 +11,18 @@ use warmbus_fdt::{FdtError, FdtWriter};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
-/// Whether the firmware only starts what is signed.
+/// Whether UEFI starts signed images only (UEFI 2.10, 3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecureBoot {
-    /// It does not tell.
+    /// There is no variable that says so.
     Unknown,
-    /// It starts anything.
+    /// It starts any image.
     Disabled,
-    /// It does.
+    /// It starts signed images only.
     Enabled,
 }
 
-/// What UEFI leaves behind.
+/// The state of UEFI that Linux needs after boot services were left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UefiState {
     /// The system table.

@@ -258,6 +258,10 @@ mod tests {
         assert_eq!(held.len(), 4, "few enough: nothing is added");
         held.coalesce(3, 0x100);
         assert_eq!(held, set(&[(0, 0x200), (0x1000, 0x1100), (0x9000, 0xa000)]));
+        // A gap of 0x200 is added in the second step, one of 0x201 is not.
+        let mut close = set(&[(0, 0x100), (0x300, 0x400), (0x601, 0x700)]);
+        close.coalesce(2, 0x100);
+        assert_eq!(close, set(&[(0, 0x400), (0x601, 0x700)]));
         held.coalesce(0, 0x100);
         assert_eq!(held, set(&[(0, 0xa000)]));
     }
