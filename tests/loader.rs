@@ -21,7 +21,7 @@ use warmbus_fdt::{DeviceTree, FdtWriter};
 use warmbus_linux::payload::{Module, Payload};
 use warmbus_machine::Machine;
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
-use warmbus_pci::HostBridge;
+use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
 use warmbus_pcie_sim::{Fabric, topologies};
 use warmbus_pcsc::ConfigCache;
 
@@ -165,6 +165,9 @@ struct Boot {
     change_host: fn(&mut HostBridge),
     /// The memory that the tree names.
     ram: MemoryRange,
+    /// Where the kernel was loaded, and its command line.
+    kernel: MemoryRange,
+    bootargs: Option<&'static [u8]>,
     memory: FakeMemory,
     previous: PreviousBoot,
     /// The pipeline does not run.
@@ -188,6 +191,8 @@ impl Boot {
             unusable_host_bridges: 0,
             change_host: |_| {},
             ram: RAM,
+            kernel: KERNEL,
+            bootargs: None,
             memory: FakeMemory::new(RAM),
             previous: PreviousBoot::default(),
             is_second_start: false,
@@ -200,14 +205,18 @@ impl Boot {
         machine.hosts = self.fabric.host_bridges();
         machine.hosts.iter_mut().for_each(self.change_host);
         machine.unusable_host_bridges = self.unusable_host_bridges;
-        self.memory.load(KERNEL, &kernel(&self.texts));
+        self.memory.load(self.kernel, &kernel(&self.texts));
         self.memory.load(INITRD, b"070701 and so on");
         let module = |range| Module {
             range,
             bootargs: None,
         };
+        let loaded = Module {
+            bootargs: self.bootargs,
+            ..module(self.kernel)
+        };
         let payload = Payload {
-            kernel: Some(module(KERNEL)),
+            kernel: Some(loaded),
             ramdisk: Some(module(INITRD)),
             ..Payload::default()
         };
@@ -222,7 +231,7 @@ impl Boot {
             options: &self.options,
             tree: &tree,
             payload: &payload,
-            kernel: module(KERNEL),
+            kernel: loaded,
             memory: self.memory,
             previous: &self.previous,
             generation: 0x1234,
@@ -467,6 +476,43 @@ fn routing_is_probed_for_a_kernel_that_reads_it() {
 }
 
 #[test]
+fn a_kernel_that_was_loaded_where_it_would_run_is_unpacked_elsewhere() {
+    let first = Boot::new(topologies::small(), &["kho-v4"]).run();
+    let mut second = Boot::new(topologies::small(), &["kho-v4"]);
+    second.kernel = MemoryRange::new(PhysAddr(first.linux.entry), KERNEL.size);
+    let loaded = second.kernel;
+    let second = second.run();
+    second.assert_handed_over("kho-v4");
+    for range in &second.memory.written {
+        assert!(
+            !range.overlaps(loaded),
+            "{range} overlaps the loaded kernel"
+        );
+    }
+}
+
+#[test]
+fn an_assignment_that_cannot_be_is_not_handed_over_and_is_reported() {
+    // The first boot assigns; the second finds two bridges with one window.
+    let first = Boot::new(topologies::small(), &["kho-v4"]).run();
+    let captured = first.captured.expect("it was captured");
+    let mut fabric = captured.config.access().clone();
+    let memory_window = ConfigOffset::wrapping(0x20);
+    let [bridge, other] = [2, 3].map(|device| Sbdf::new(0, 0, device, 0));
+    let window = fabric.read(other, memory_window, Width::Dword);
+    fabric.write(bridge, memory_window, Width::Dword, window);
+    let mut second = Boot::new(fabric, &["kho-v4"]);
+    second.change_host = |host| host.preserve_config = true;
+    let second = second.run();
+    second.assert_without_cache("overlaps");
+    let captured = second.captured.as_ref().expect("it was captured");
+    let first = captured.inconsistencies.first().expect("there is one");
+    let topology = &captured.topology;
+    let reported = topology.function(first.function).expect("it is there");
+    assert!(reported.anomalies.contains(&first.kind), "{reported:?}");
+}
+
+#[test]
 fn a_handover_that_is_damaged_is_taken_back() {
     let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
     boot.memory.damages = true;
@@ -512,9 +558,18 @@ fn a_handover_passes_on_what_the_previous_one_preserved() {
     let parsed = previous.parsed().expect("it can be read").clone();
     assert!(previous.reserved.total() < all_but_scratch);
     second.previous = previous;
+    // Without a previous handover this kernel would get larger areas.
+    second.bootargs = Some(b"cma=128M");
     let second = second.run();
     second.assert_handed_over_with("kho-v4", Some(arena));
     assert!(second.linux.description.contains("inherited"));
+    // What says which firmware was first is passed on, and not said again.
+    let payload = Payload::find(second.tree()).expect("Linux can read it");
+    let (root, _) = payload.handover.expect("Linux is told where it is");
+    let root = second.memory.bytes(root).expect("it is memory");
+    let name = b"kexec-metadata\0";
+    let names = root.windows(name.len()).filter(|bytes| bytes == name);
+    assert_eq!(names.count(), 1);
     // Nothing that Linux may still read was written to.
     for range in &second.memory.written {
         for reserved in &parsed.held {

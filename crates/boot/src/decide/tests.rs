@@ -353,4 +353,7 @@ fn sentences_about_a_decision_have_their_numbers() {
     for (refusal, text) in rows {
         assert_eq!(refusal.to_string(), text);
     }
+    let again = PciPolicy::Reassign(ReassignReason::ResetByDriver("/pcie@1".into()));
+    let text = "Linux assigns again: the Linux driver for /pcie@1 resets it";
+    assert_eq!(again.to_string(), text);
 }
