@@ -211,12 +211,12 @@ impl Boot {
             range,
             bootargs: None,
         };
-        let loaded = Module {
+        let module_of_kernel = Module {
             bootargs: self.bootargs,
             ..module(self.kernel)
         };
         let payload = Payload {
-            kernel: Some(loaded),
+            kernel: Some(module_of_kernel),
             ramdisk: Some(module(INITRD)),
             ..Payload::default()
         };
@@ -231,7 +231,7 @@ impl Boot {
             options: &self.options,
             tree: &tree,
             payload: &payload,
-            kernel: loaded,
+            kernel: module_of_kernel,
             memory: self.memory,
             previous: &self.previous,
             generation: 0x1234,
