@@ -108,14 +108,20 @@ pub(crate) extern "C" fn start_in_uefi(
 /// Ends the program where it cannot go on, with boot services still there.
 fn give_up() -> ! {
     // SAFETY: nothing that this image has allocated runs by itself.
-    unsafe {
+    let result = unsafe {
         boot::exit(
             boot::image_handle(),
             Status::ABORTED,
             0,
             core::ptr::null_mut(),
         )
+    };
+    // Exit returns only if the platform refuses it. Its boot manager has
+    // another try after a reset.
+    if let Err(error) = result {
+        println!("warmbus: the platform refused Exit: {error}");
     }
+    uefi::runtime::reset(uefi::runtime::ResetType::COLD, Status::ABORTED, None)
 }
 
 fn run(system_table: PhysAddr) -> Result<core::convert::Infallible, Why> {
