@@ -116,3 +116,40 @@ fn no_source_file_is_longer_than_can_be_held_in_the_head() {
     }
     assert!(files > 100, "only {files} files were found");
 }
+
+/// What `cargo mutants` is to run has to exist: cargo would otherwise refuse
+/// every mutant, and none would be seen to live.
+#[test]
+fn the_tests_that_mutants_run_against_exist() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let parsed = |text: String| -> toml::Table { text.parse().unwrap() };
+    let strings = |value: &toml::Value| -> Vec<String> {
+        let values = value.as_array().unwrap().iter();
+        values.map(|value| value.as_str().unwrap().into()).collect()
+    };
+    let manifest = parsed(read("tests/Cargo.toml"));
+    let tests: BTreeSet<_> = manifest["test"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|test| test["name"].as_str().unwrap().to_owned())
+        .collect();
+    let config = parsed(read(".cargo/mutants.toml"));
+    let words = strings(&config["additional_cargo_test_args"]);
+    let named: Vec<_> = words
+        .windows(2)
+        .filter(|pair| pair[0] == "--test")
+        .map(|pair| &pair[1])
+        .collect();
+    assert!(!named.is_empty());
+    for name in named {
+        assert!(tests.contains(name), "there is no test {name}");
+    }
+    let packages = dependencies();
+    for package in strings(&config["test_package"]) {
+        assert!(
+            packages.contains_key(&package),
+            "there is no package {package}"
+        );
+    }
+}
