@@ -109,9 +109,9 @@ fn hand_over(
     let pair = |range: MemoryRange| (range.start.0, range.size);
     let kernel = Kernel::readers(version, 12)[0];
     let received = kernel
-        .receive(&memory, pair(handover.root), pair(handover.scratch))
+        .receive(&memory, pair(handover.kho.root), pair(handover.kho.scratch))
         .expect("Linux takes it");
-    let later = received.under_pressure(pair(handover.scratch));
+    let later = received.under_pressure(pair(handover.kho.scratch));
     let (at, size) = received.subtree("pcsc").expect("it is there");
     let tree = later.get(PhysAddr(at), size as usize).expect("it is kept");
     let restored = pcsc::consume(&later, tree).expect("it can be read");

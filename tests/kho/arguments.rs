@@ -81,7 +81,8 @@ fn the_array_of_scratch_areas_holds_1_to_256() {
             let areas = &areas[..count];
             let built = attempt(kind, |_, placement| placement.scratch = areas);
             let error = built.map(drop).unwrap_err();
-            assert_eq!(error, BuildError::ScratchAreas { areas: count });
+            let scratch = warmbus_kho::BuildError::ScratchAreas { areas: count };
+            assert_eq!(error, BuildError::Handover(scratch));
             assert_eq!(
                 error.to_string(),
                 format!("a handover takes 1 to 256 scratch areas, not {count}")
@@ -91,8 +92,8 @@ fn the_array_of_scratch_areas_holds_1_to_256() {
             let areas = &areas[..count];
             let built = attempt(kind, |_, placement| placement.scratch = areas);
             let (memory, handover) = built.unwrap();
-            assert_eq!(handover.scratch.size, 16 * count as u64);
-            let array = memory.get(handover.scratch.start, 16 * count).unwrap();
+            assert_eq!(handover.kho.scratch.size, 16 * count as u64);
+            let array = memory.get(handover.kho.scratch.start, 16 * count).unwrap();
             for (area, record) in areas.iter().zip(array.chunks(16)) {
                 let found = (le64(record, 0), le64(record, 8));
                 assert_eq!(found, (area.start.0, area.size));

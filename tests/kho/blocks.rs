@@ -29,7 +29,7 @@ fn written(
         absent,
     };
     let handover = build(&layout, &placement, blocks, &mut memory).unwrap();
-    let subtree = memory.get(handover.subtree.start, handover.subtree.size as usize);
+    let subtree = memory.get(handover.subtree().start, handover.subtree().size as usize);
     let subtree = subtree.unwrap().to_vec();
     (memory, subtree)
 }

@@ -124,14 +124,14 @@ fn read(
     memory: &TestMemory,
     handover: &Handover,
 ) -> Result<PreviousHandover, PreviousHandoverError> {
-    PreviousHandover::read(memory, handover.root, handover.scratch, 2000)
+    PreviousHandover::read(memory, handover.kho.root, handover.kho.scratch, 2000)
 }
 
 /// Address and order of everything that a kernel would preserve.
 fn preserved(memory: &TestMemory, handover: &Handover, page_size: PageSize) -> BTreeMap<u64, u32> {
     let kernel = Kernel::readers("kho-v4", page_size.shift())[0];
     let pair = |range: MemoryRange| (range.start.0, range.size);
-    let received = kernel.receive(memory, pair(handover.root), pair(handover.scratch));
+    let received = kernel.receive(memory, pair(handover.kho.root), pair(handover.kho.scratch));
     received.unwrap().preserved
 }
 
@@ -162,7 +162,7 @@ fn a_second_handover_keeps_what_the_first_one_kept_but_for_its_cache() {
         };
         let second = write(&mut memory, SECOND, 4, page_size, inherited);
         let all = preserved(&memory, &second, page_size);
-        assert_eq!(all.len(), second.entries);
+        assert_eq!(all.len(), second.kho.entries);
         for entry in &kept {
             assert_eq!(all.get(&entry.address.0), Some(&entry.order));
         }
@@ -176,11 +176,11 @@ fn a_second_handover_keeps_what_the_first_one_kept_but_for_its_cache() {
         let kernel = Kernel::readers("kho-v4", page_size.shift())[0];
         let pair = |range: MemoryRange| (range.start.0, range.size);
         let received = kernel
-            .receive(&memory, pair(second.root), pair(second.scratch))
+            .receive(&memory, pair(second.kho.root), pair(second.kho.scratch))
             .unwrap();
         assert_eq!(received.subtree("LUO"), Ok((OTHERS, 32)));
         assert_eq!(received.subtree("memblock"), Ok((OTHERS + 0x1_0000, 4096)));
-        assert_eq!(received.subtree("pcsc"), Ok(pair(second.subtree)));
+        assert_eq!(received.subtree("pcsc"), Ok(pair(second.subtree())));
         assert!(received.subtree("kexec-metadata").is_ok());
         assert_eq!(received.scratch, SCRATCH.map(pair));
 
@@ -226,21 +226,26 @@ fn all_that_is_preserved_or_still_read_is_held() {
         let kernel = Kernel::readers("kho-v4", page_size.shift())[0];
         let pair = |range: MemoryRange| (range.start.0, range.size);
         let received = kernel
-            .receive(&memory, pair(handover.root), pair(handover.scratch))
+            .receive(&memory, pair(handover.kho.root), pair(handover.kho.scratch))
             .unwrap();
         for node in &received.map_pages {
             assert!(covers(&held, *node, page), "{node:#x}");
         }
-        assert!(covers(&held, handover.root.start.0, handover.root.size));
         assert!(covers(
             &held,
-            handover.scratch.start.0,
-            handover.scratch.size
+            handover.kho.root.start.0,
+            handover.kho.root.size
+        ));
+        assert!(covers(
+            &held,
+            handover.kho.scratch.start.0,
+            handover.kho.scratch.size
         ));
 
-        let read = |most| PreviousHandover::read(&memory, handover.root, handover.scratch, most);
-        assert!(read(handover.entries).is_ok());
-        let most = handover.entries - 1;
+        let read =
+            |most| PreviousHandover::read(&memory, handover.kho.root, handover.kho.scratch, most);
+        assert!(read(handover.kho.entries).is_ok());
+        let most = handover.kho.entries - 1;
         assert_eq!(read(most), Err(PreviousHandoverError::TooMany { most }));
     }
 }
@@ -252,23 +257,23 @@ fn what_is_no_handover_is_refused_with_its_reason() {
         let error = PreviousHandover::read(&memory, root, array, 100).unwrap_err();
         error.to_string()
     };
-    let odd = MemoryRange::new(handover.root.start, 0x3000);
+    let odd = MemoryRange::new(handover.kho.root.start, 0x3000);
     assert_eq!(
-        refused(odd, handover.scratch),
+        refused(odd, handover.kho.scratch),
         "a root tree of 0x3000 bytes is no page"
     );
     let outside = MemoryRange::new(PhysAddr(0x1000), 0x1000);
     assert_eq!(
-        refused(outside, handover.scratch),
+        refused(outside, handover.kho.scratch),
         "the root tree at 0x1000-0x1fff cannot be read"
     );
     assert_eq!(
-        refused(handover.root, outside),
+        refused(handover.kho.root, outside),
         "no scratch areas are named at 0x1000-0x1fff"
     );
     let data = MemoryRange::new(PhysAddr(BASE), 0x1000);
     assert_eq!(
-        refused(data, handover.scratch),
+        refused(data, handover.kho.scratch),
         "the root tree at 0x40000000-0x40000fff cannot be read"
     );
 }
@@ -340,10 +345,10 @@ fn a_map_that_leads_to_itself_comes_to_an_end() {
 
 /// The address of the map, the only page of it that the root tree names.
 fn map_of(memory: &TestMemory, handover: &Handover, page_size: PageSize) -> u64 {
-    let root = memory.get(handover.root.start, 4096).unwrap();
+    let root = memory.get(handover.kho.root.start, 4096).unwrap();
     let kernel = Kernel::readers("kho-v4", page_size.shift())[0];
     let pair = |range: MemoryRange| (range.start.0, range.size);
-    let received = kernel.receive(memory, pair(handover.root), pair(handover.scratch));
+    let received = kernel.receive(memory, pair(handover.kho.root), pair(handover.kho.scratch));
     let pages = received.unwrap().map_pages;
     let mut named = pages.into_iter().filter(|page| {
         let bytes = page.to_le_bytes();

@@ -90,7 +90,7 @@ impl Damaged {
     /// The same memory as the handover of a previous kernel, whose map may have
     /// `most` entries.
     pub(crate) fn incoming(&self, most: usize) -> Result<PreviousHandover, PreviousHandoverError> {
-        let (root, scratch) = (self.handover.root, self.handover.scratch);
+        let (root, scratch) = (self.handover.kho.root, self.handover.kho.scratch);
         PreviousHandover::read(&self.memory, root, scratch, most)
     }
 
@@ -126,12 +126,12 @@ impl Damaged {
 
     /// Makes the checksum of the root tree right for what is there.
     pub(crate) fn seal_root(&mut self) {
-        self.handover.root_crc = crc(self.bytes(self.handover.root));
+        self.handover.kho.root_crc = crc(self.bytes(self.handover.kho.root));
     }
 
     /// Makes the checksum of the subtree right for what is there.
     pub(crate) fn seal_subtree(&mut self) {
-        self.handover.subtree_crc = crc(self.bytes(self.handover.subtree));
+        self.handover.kho.subtrees[0].crc = crc(self.bytes(self.handover.subtree()));
     }
 
     /// Makes the checksum in the index right for what is there.
@@ -141,7 +141,7 @@ impl Damaged {
     }
 
     pub(crate) fn edit_root(&mut self, change: impl FnOnce(&mut EditedTree)) {
-        let root = self.handover.root;
+        let root = self.handover.kho.root;
         let mut tree = EditedTree::read(self.bytes(root));
         change(&mut tree);
         let mut bytes = tree.write();
@@ -153,14 +153,14 @@ impl Damaged {
 
     /// Also announces the new size of the subtree.
     pub(crate) fn edit_subtree(&mut self, change: impl FnOnce(&mut EditedTree)) {
-        let subtree = self.handover.subtree;
+        let subtree = self.handover.subtree();
         let mut tree = EditedTree::read(self.bytes(subtree));
         change(&mut tree);
         let bytes = tree.write();
         let size = bytes.len() as u64;
         assert!(size <= self.page(), "it has one page in this handover");
         self.write(subtree.start.0, &bytes);
-        self.handover.subtree.size = size;
+        self.handover.kho.subtrees[0].range.size = size;
         self.seal_subtree();
         if self.abi.has_radix_tree() {
             self.edit_root(|root| root.set("pcsc", "blob-size", &size.to_le_bytes()));
@@ -179,7 +179,10 @@ impl Damaged {
     /// The entries that a kernel finds in the map: address and order.
     pub(crate) fn entries(&self) -> Vec<(u64, u32)> {
         let kernel = readers(self.abi, self.page_size)[0];
-        let (root, scratch) = (pair(self.handover.root), pair(self.handover.scratch));
+        let (root, scratch) = (
+            pair(self.handover.kho.root),
+            pair(self.handover.kho.scratch),
+        );
         let received = kernel.receive(&self.memory, root, scratch).unwrap();
         received.preserved.into_iter().collect()
     }

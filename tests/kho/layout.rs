@@ -144,9 +144,9 @@ fn what_is_inherited_fits_into_the_arena_too() {
     built(&largest, 0x4000_0000, inherited).unwrap();
     assert_eq!(
         built(&layout, 0x4000_0000, inherited),
-        Err(BuildError::MapTooLarge {
+        Err(BuildError::Handover(warmbus_kho::BuildError::MapTooLarge {
             pages: (layout.size() - map_at(&layout)) / page
-        })
+        }))
     );
 }
 
@@ -208,7 +208,7 @@ fn a_map_has_the_pages_that_it_takes_and_few_more() {
             for eighth in 0..=8 {
                 let arena = 4 * GIB + places * eighth / 8 * layout.align();
                 let handover = built(&layout, arena, InheritedState::default()).unwrap();
-                taken = taken.max(handover.map_pages);
+                taken = taken.max(handover.kho.map_pages);
             }
             assert!(taken <= planned);
             // At most two spans more for each order and level.
@@ -251,10 +251,10 @@ fn an_arena_is_aligned_and_in_one_gib() {
                 base + last - layout.align() / 2,
                 base + 8,
             ] {
-                let error = BuildError::Misaligned {
+                let error = BuildError::Handover(warmbus_kho::BuildError::Misaligned {
                     arena: PhysAddr(arena),
                     align: layout.align(),
-                };
+                });
                 let refused = built(&layout, arena, InheritedState::default());
                 assert_eq!(refused.as_ref(), Err(&error), "{arena:#x}");
                 let text = error.to_string();
@@ -266,7 +266,9 @@ fn an_arena_is_aligned_and_in_one_gib() {
         let arena = u64::MAX - layout.align() + 1;
         assert!(matches!(
             built(&layout, arena, InheritedState::default()),
-            Err(BuildError::Misaligned { .. })
+            Err(BuildError::Handover(
+                warmbus_kho::BuildError::Misaligned { .. }
+            ))
         ));
     }
     // The whole of a GiB.

@@ -28,7 +28,7 @@ fn refused(case: &mut Damaged, change: impl FnOnce(&mut MapPages) -> u64) {
     let page = PhysAddr(change(&mut map));
     case.set_map(&map);
     // The entries of the handover do not stand in the way.
-    case.handover.entries = 1000;
+    case.handover.kho.entries = 1000;
     let error = VerifyError::Map { page };
     let found = case.check();
     assert_eq!(found, Err(error), "{} {}", case.abi, case.page_size);
@@ -155,12 +155,12 @@ fn pages_without_entries_are_followed_up_to_a_limit() {
     for mut case in cases() {
         for limit in [0, 1, 10] {
             let pages = 2 * limit as u64 + EMPTY_PAGES;
-            case.handover.entries = limit;
+            case.handover.kho.entries = limit;
             // The first page is one of them.
             case.set_map(&with_empty_pages(&case, pages - 1));
             let counted = VerifyError::Differs {
                 what: "number of preserved bytes",
-                expected: case.handover.preserved_bytes,
+                expected: case.handover.kho.preserved_bytes,
                 found: 0,
             };
             assert_eq!(case.check(), Err(counted));
@@ -233,7 +233,7 @@ fn a_block_ends_where_addresses_end() {
         });
         // The last page that there is, is one.
         let page = case.page();
-        case.handover.entries = 1;
+        case.handover.kho.entries = 1;
         case.preserve(&[(ADDRESS_END - page, 0)]);
         case.inherited = vec![Preserved {
             order: 0,
@@ -278,7 +278,7 @@ fn a_block_of_a_list_is_aligned_and_no_larger_than_a_gib() {
             });
         }
         let largest = 30 - shift;
-        case.handover.entries = 1;
+        case.handover.kho.entries = 1;
         case.preserve(&[(0x8000_0000, largest)]);
         case.inherited = vec![Preserved {
             order: largest,
@@ -304,7 +304,7 @@ fn a_bitmap_of_a_list_has_4096_bits() {
         let bitmap = map.bitmap(map.first, 1, 0x8000_0000);
         map.set_bit(bitmap, 4095);
         case.set_map(&map);
-        case.handover.entries = 1;
+        case.handover.kho.entries = 1;
         case.inherited = vec![Preserved {
             order: 1,
             address: PhysAddr(0x8000_0000 + 4095 * 2 * case.page()),

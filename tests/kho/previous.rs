@@ -94,9 +94,9 @@ fn scratch_areas_are_read_as_linux_reads_them() {
 #[test]
 fn the_root_tree_is_a_page_and_in_memory() {
     for mut case in cases() {
-        let root = case.handover.root;
+        let root = case.handover.kho.root;
         for size in [0, 0x1001, 0x2000, 0x8000, 0x2_0000] {
-            case.handover.root.size = size;
+            case.handover.kho.root.size = size;
             let error = PreviousHandoverError::PageSize { size };
             assert_eq!(case.incoming(MAX_ENTRIES), Err(error));
             assert_eq!(
@@ -107,7 +107,7 @@ fn the_root_tree_is_a_page_and_in_memory() {
         let end = BASE.0 + case.memory.bytes().len() as u64;
         for start in [0x1000, end - 8, BASE.0 - 8, u64::MAX] {
             let root = range(start, root.size);
-            case.handover.root = root;
+            case.handover.kho.root = root;
             let error = PreviousHandoverError::Root { root };
             assert_eq!(case.incoming(MAX_ENTRIES), Err(error));
             assert_eq!(
@@ -115,7 +115,7 @@ fn the_root_tree_is_a_page_and_in_memory() {
                 format!("the root tree at {root} cannot be read")
             );
         }
-        case.handover.root = root;
+        case.handover.kho.root = root;
         assert_eq!(
             case.incoming(MAX_ENTRIES).unwrap().page_size,
             case.page_size
@@ -163,7 +163,7 @@ fn one_of_the_two_versions_is_enough() {
 #[test]
 fn a_root_tree_without_a_map_cannot_be_followed() {
     for mut case in cases() {
-        let root = case.handover.root;
+        let root = case.handover.kho.root;
         for value in [None, Some(&[0; 4][..]), Some(&[0; 16])] {
             case.edit_root(|tree| {
                 let map = tree.remove("", "preserved-memory-map");
@@ -184,7 +184,7 @@ fn a_root_tree_without_a_map_cannot_be_followed() {
 #[test]
 fn nodes_below_a_subtree_and_names_that_are_no_text_are_refused() {
     for mut case in cases() {
-        let root = case.handover.root;
+        let root = case.handover.kho.root;
         case.edit_root(|tree| tree.add_node("/below", "known", &[1]));
         assert_eq!(
             case.incoming(MAX_ENTRIES),
@@ -193,7 +193,7 @@ fn nodes_below_a_subtree_and_names_that_are_no_text_are_refused() {
     }
     for name in ["nodename", "property"] {
         let mut case = Damaged::new(KhoAbi::V4, PageSize::K4);
-        let root = case.handover.root;
+        let root = case.handover.kho.root;
         case.edit_root(|tree| tree.add_node("nodename", "property", &[1]));
         assert!(case.incoming(MAX_ENTRIES).is_ok());
         let page = case.bytes(root).to_vec();
@@ -217,7 +217,7 @@ fn subtrees_of_others_go_on_as_they_are() {
             tree.add_node("memblock", "fdt", &[3; 3]);
             tree.add_node("pcsc2", "fdt", &[]);
         });
-        let written = case.bytes(case.handover.root).to_vec();
+        let written = case.bytes(case.handover.kho.root).to_vec();
         let incoming = case.incoming(MAX_ENTRIES).unwrap();
         let names: Vec<_> = incoming.subtrees.iter().map(|tree| &tree.name).collect();
         assert_eq!(names, ["kexec-metadata", "LUO", "memblock", "pcsc2"]);
@@ -245,7 +245,7 @@ fn needed(page_size: PageSize, change: impl FnOnce(&mut Damaged)) -> Vec<u64> {
 fn the_old_cache_is_given_back_as_far_as_it_can_be_read() {
     for intact in cases() {
         let page_size = intact.page_size;
-        let (root, subtree) = (intact.handover.root.start.0, intact.handover.subtree);
+        let (root, subtree) = (intact.handover.kho.root.start.0, intact.handover.subtree());
         let index = intact.handover.index;
         let blocks = intact.blocks();
         let all: Vec<_> = intact.entries().iter().map(|entry| entry.0).collect();

@@ -45,8 +45,8 @@ fn memory_that_is_preserved_or_still_read_is_reserved_and_nothing_else() {
             .map(|(at, order)| range(*at, page << order))
             .collect();
         expected.push(range(map.first, map.len() * page));
-        expected.push(case.handover.root);
-        let array = case.handover.scratch;
+        expected.push(case.handover.kho.root);
+        let array = case.handover.kho.scratch;
         // The array is not a whole page.
         assert!(reserved.iter().any(|range| range.contains(array)));
         expected.push(range(array.start.0, page));

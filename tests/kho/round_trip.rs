@@ -14,13 +14,13 @@ use crate::reader::{Kernel, pcsc, tree_bytes};
 
 /// Everything that a kernel and its consumers can find out about a handover.
 fn verify(functions: &[MadeUpFunction], memory: &TestMemory, handover: &Handover, kernel: Kernel) {
-    let scratch = pair(handover.scratch);
+    let scratch = pair(handover.kho.scratch);
     let received = kernel
-        .receive(memory, pair(handover.root), scratch)
+        .receive(memory, pair(handover.kho.root), scratch)
         .unwrap_or_else(|error| panic!("{}: {error}", kernel.name));
     assert_eq!(received.scratch, SCRATCH.map(pair));
-    assert_eq!(received.preserved.len(), handover.entries);
-    assert_eq!(received.map_pages.len() as u64, handover.map_pages);
+    assert_eq!(received.preserved.len(), handover.kho.entries);
+    assert_eq!(received.map_pages.len() as u64, handover.kho.map_pages);
     for page in &received.map_pages {
         let entry = received.preserved.range(..=page).next_back().unwrap();
         assert!(entry.0 + (1 << (entry.1 + kernel.page_shift)) <= *page);
@@ -30,12 +30,14 @@ fn verify(functions: &[MadeUpFunction], memory: &TestMemory, handover: &Handover
         .values()
         .map(|order| 1_u64 << (order + kernel.page_shift))
         .sum();
-    assert_eq!(bytes, handover.preserved_bytes);
+    assert_eq!(bytes, handover.kho.preserved_bytes);
 
     let page = 1 << kernel.page_shift;
-    received.restore_folio(handover.root.start.0, page).unwrap();
+    received
+        .restore_folio(handover.kho.root.start.0, page)
+        .unwrap();
     let (at, size) = received.subtree("pcsc").unwrap();
-    assert_eq!((at, size), pair(handover.subtree));
+    assert_eq!((at, size), pair(handover.subtree()));
     received.restore_folio(at, size).unwrap();
     received
         .restore_folio(handover.index.start.0, handover.index.size)
@@ -44,7 +46,7 @@ fn verify(functions: &[MadeUpFunction], memory: &TestMemory, handover: &Handover
     let later = received.under_pressure(scratch);
     let tree = later.get(PhysAddr(at), size as usize).unwrap();
     assert_eq!(tree_bytes(tree).unwrap().len() as u64, size);
-    assert_eq!(pcsc::crc_without(tree, tree.len()), handover.subtree_crc);
+    assert_eq!(pcsc::crc_without(tree, tree.len()), handover.subtree_crc());
     let restored = pcsc::consume(&later, tree).unwrap();
     let mut expected: Vec<u32> = absent()
         .iter()
@@ -138,7 +140,7 @@ fn kernels_of_another_version_refuse_the_handover() {
     for string in ["kho-v2", "kho-v3", "kho-v4", "kho-v"] {
         for kernel in Kernel::readers(string, 12) {
             let error = kernel
-                .receive(&memory, pair(handover.root), pair(handover.scratch))
+                .receive(&memory, pair(handover.kho.root), pair(handover.kho.scratch))
                 .unwrap_err();
             assert!(error.contains("incompatible"), "{error}");
         }
@@ -150,7 +152,7 @@ fn every_page_of_the_map_counts() {
     let functions = functions(9);
     for abi in KhoAbi::ALL {
         let (memory, handover) = hand_over(&functions, abi, PageSize::K4, 0x4000_0000);
-        let (root, scratch) = (pair(handover.root), pair(handover.scratch));
+        let (root, scratch) = (pair(handover.kho.root), pair(handover.kho.scratch));
         let kernel = readers(abi, PageSize::K4)[0];
         let received = kernel.receive(&memory, root, scratch).unwrap();
         for page in received.map_pages {
@@ -168,7 +170,7 @@ fn the_metadata_names_this_program_and_the_first_link_of_the_chain() {
     let (memory, handover) = hand_over(&functions(1), KhoAbi::V4, PageSize::K16, 0x4000_0000);
     let kernel = Kernel::readers("kho-v4", 14)[0];
     let received = kernel
-        .receive(&memory, pair(handover.root), pair(handover.scratch))
+        .receive(&memory, pair(handover.kho.root), pair(handover.kho.scratch))
         .unwrap();
     let (at, size) = received.subtree("kexec-metadata").unwrap();
     received.restore_folio(at, size).unwrap();
@@ -241,7 +243,7 @@ fn four_thousand_functions_are_read_back() {
     let functions = functions(4096);
     for (abi, page_size) in [(KhoAbi::V1, PageSize::K4), (KhoAbi::V4, PageSize::K4)] {
         let (memory, handover) = hand_over(&functions, abi, page_size, 0x1_c000_0000);
-        assert!(handover.subtree.size < 200 << 10);
+        assert!(handover.subtree().size < 200 << 10);
         verify(&functions, &memory, &handover, readers(abi, page_size)[0]);
     }
 }

@@ -14,22 +14,22 @@ fn numbers_are_little_endian_in_the_handover_and_big_endian_in_the_boot_tree() {
     use warmbus_linux::chosen::{Chosen, ChosenHandover, edit};
     let functions = functions(1);
     let (memory, handover) = hand_over(&functions, KhoAbi::V4, PageSize::K4, 0x1_2000_0000);
-    let window = memory.get(handover.root.start, 4096).unwrap();
+    let window = memory.get(handover.kho.root.start, 4096).unwrap();
     let (properties, _) = node(tree_bytes(window).unwrap(), &["pcsc"]).unwrap();
-    let subtree = handover.subtree.start.0;
+    let subtree = handover.subtree().start.0;
     assert_eq!(properties["preserved-data"], subtree.to_le_bytes());
 
     let boot = dtc("/dts-v1/; / { #address-cells = <2>; #size-cells = <1>; };");
     let chosen = Chosen {
         handover: Some(ChosenHandover {
-            root: handover.root,
-            scratch: handover.scratch,
+            root: handover.kho.root,
+            scratch: handover.kho.scratch,
         }),
         ..Chosen::default()
     };
     let boot = edit(&boot, &chosen).unwrap();
     let (properties, _) = node(&boot, &["chosen"]).unwrap();
-    let mut cells = handover.root.start.0.to_be_bytes().to_vec();
+    let mut cells = handover.kho.root.start.0.to_be_bytes().to_vec();
     cells.extend(0x1000_u32.to_be_bytes());
     assert_eq!(properties["linux,kho-fdt"], cells);
 }
@@ -64,7 +64,7 @@ fn decompile(tree: &[u8]) -> String {
 fn dtc_decodes_both_trees_to_what_the_format_says() {
     let functions = functions(2);
     let (memory, handover) = hand_over(&functions, KhoAbi::V3, PageSize::K4, 0x4000_0000);
-    let root = memory.get(handover.root.start, 4096).unwrap();
+    let root = memory.get(handover.kho.root.start, 4096).unwrap();
     // dtc takes the bytes for big-endian cells: 0x40004000 reads as 0x400040.
     let cells = |number: u64| {
         let swapped = number.swap_bytes();
@@ -74,8 +74,8 @@ fn dtc_decodes_both_trees_to_what_the_format_says() {
     let expect = [
         "compatible = \"kho-v3\\0kho-v4\";".to_string(),
         "pcsc {".to_string(),
-        format!("preserved-data = {};", cells(handover.subtree.start.0)),
-        format!("blob-size = {};", cells(handover.subtree.size)),
+        format!("preserved-data = {};", cells(handover.subtree().start.0)),
+        format!("blob-size = {};", cells(handover.subtree().size)),
         "kexec-metadata {".to_string(),
         format!("blob-size = {};", cells(73)),
     ];
@@ -84,7 +84,7 @@ fn dtc_decodes_both_trees_to_what_the_format_says() {
     }
 
     let tree = memory
-        .get(handover.subtree.start, handover.subtree.size as usize)
+        .get(handover.subtree().start, handover.subtree().size as usize)
         .unwrap();
     let text = decompile(tree);
     let expect = [

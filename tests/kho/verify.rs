@@ -30,7 +30,7 @@ fn differs(what: &'static str, expected: u64, found: u64) -> Result<(), VerifyEr
 fn one_flipped_bit_in_any_piece_is_found_and_the_piece_named() {
     for (abi, page_size) in kinds() {
         let intact = Damaged::new(abi, page_size);
-        let (root, subtree) = (intact.handover.root, intact.handover.subtree);
+        let (root, subtree) = (intact.handover.kho.root, intact.handover.subtree());
         let index = intact.handover.index;
         let block = intact.blocks()[3];
         for (what, address, offsets) in [
@@ -63,9 +63,9 @@ fn one_flipped_bit_in_any_piece_is_found_and_the_piece_named() {
 #[test]
 fn a_checksum_that_differs_is_shown_with_the_one_that_was_computed() {
     let mut case = Damaged::new(KhoAbi::V4, PageSize::K4);
-    let computed = case.handover.root_crc;
-    case.handover.root_crc ^= 1;
-    let (address, stored) = (case.handover.root.start, computed ^ 1);
+    let computed = case.handover.kho.root_crc;
+    case.handover.kho.root_crc ^= 1;
+    let (address, stored) = (case.handover.kho.root.start, computed ^ 1);
     let error = VerifyError::Crc {
         what: "root tree",
         address,
@@ -93,15 +93,15 @@ fn a_piece_that_reaches_out_of_the_arena_is_refused() {
             range(BASE.0, u64::MAX),
         ] {
             let refused = Err(VerifyError::Outside { range: outside });
-            let subtree = std::mem::replace(&mut case.handover.subtree, outside);
+            let subtree = std::mem::replace(&mut case.handover.kho.subtrees[0].range, outside);
             assert_eq!(case.check(), refused);
-            case.handover.subtree = subtree;
-            let root = std::mem::replace(&mut case.handover.root, outside);
+            case.handover.kho.subtrees[0].range = subtree;
+            let root = std::mem::replace(&mut case.handover.kho.root, outside);
             assert_eq!(case.check(), refused);
-            case.handover.root = root;
+            case.handover.kho.root = root;
         }
         // To the last byte it is inside.
-        case.handover.subtree = range(end - 16, 16);
+        case.handover.kho.subtrees[0].range = range(end - 16, 16);
         assert!(matches!(case.check(), Err(VerifyError::Crc { .. })));
     }
 }
@@ -168,20 +168,20 @@ fn a_root_tree_that_no_kernel_takes_is_refused() {
         for mut case in versions() {
             let address = case.address_property();
             case.edit_root(|root| change(root, address));
-            let root = case.handover.root;
+            let root = case.handover.kho.root;
             assert_eq!(case.check(), Err(VerifyError::Root { root }), "{what}");
         }
     }
     for mut case in versions() {
         // The magic number.
-        let root = case.handover.root;
+        let root = case.handover.kho.root;
         case.write(root.start.0, &[0]);
         case.seal_root();
         let error = VerifyError::Root { root };
         assert_eq!(case.check(), Err(error));
         assert_eq!(
             error.to_string(),
-            format!("no kernel takes the root tree at {root}")
+            format!("no kernel accepts the root tree at {root}")
         );
     }
 }
@@ -196,7 +196,7 @@ fn a_root_tree_has_both_versions_that_share_a_map_and_a_size() {
     ] {
         let mut case = Damaged::new(abi, PageSize::K4);
         case.edit_root(|root| root.set("", "compatible", strings));
-        let root = case.handover.root;
+        let root = case.handover.kho.root;
         assert_eq!(case.check(), Err(VerifyError::Root { root }), "{abi}");
     }
     for abi in [KhoAbi::V3, KhoAbi::V4] {
@@ -208,7 +208,7 @@ fn a_root_tree_has_both_versions_that_share_a_map_and_a_size() {
                     root.set("pcsc", "blob-size", size);
                 }
             });
-            let root = case.handover.root;
+            let root = case.handover.kho.root;
             assert_eq!(case.check(), Err(VerifyError::Root { root }), "{size:?}");
         }
     }
@@ -225,7 +225,7 @@ fn a_root_tree_has_both_versions_that_share_a_map_and_a_size() {
 #[test]
 fn the_root_tree_leads_to_the_subtree_that_was_written() {
     for mut case in versions() {
-        let (start, name) = (case.handover.subtree.start.0, case.address_property());
+        let (start, name) = (case.handover.subtree().start.0, case.address_property());
         let other = start + 0x1000;
         case.edit_root(|root| root.set("pcsc", name, &other.to_le_bytes()));
         let error = differs("address of the subtree", start, other);
@@ -239,7 +239,7 @@ fn the_root_tree_leads_to_the_subtree_that_was_written() {
     }
     for abi in [KhoAbi::V3, KhoAbi::V4] {
         let mut case = Damaged::new(abi, PageSize::K4);
-        let size = case.handover.subtree.size;
+        let size = case.handover.subtree().size;
         for other in [size - 1, size + 1, 0x1000] {
             case.edit_root(|root| root.set("pcsc", "blob-size", &other.to_le_bytes()));
             assert_eq!(case.check(), differs("size of the subtree", size, other));
@@ -250,7 +250,7 @@ fn the_root_tree_leads_to_the_subtree_that_was_written() {
 #[test]
 fn a_subtree_that_cannot_be_read_is_refused() {
     for mut case in versions() {
-        let subtree = case.handover.subtree;
+        let subtree = case.handover.subtree();
         case.write(subtree.start.0, &[0]);
         case.seal_subtree();
         let error = VerifyError::Subtree { subtree };
@@ -266,7 +266,7 @@ fn a_subtree_that_cannot_be_read_is_refused() {
             let node = tree.names()[2].clone();
             tree.set(&node, "da", &[0, 0, 0, 0x40]);
         });
-        let subtree = case.handover.subtree;
+        let subtree = case.handover.subtree();
         assert_eq!(case.check(), Err(VerifyError::Subtree { subtree }));
     }
 }

@@ -33,8 +33,8 @@ fn pieces(case: &Damaged) -> Vec<(&'static str, MemoryRange)> {
     let handover = &case.handover;
     let blocks = case.blocks().into_iter();
     [
-        ("root tree", handover.root),
-        ("subtree", handover.subtree),
+        ("root tree", handover.kho.root),
+        ("subtree", handover.subtree()),
         ("index", handover.index),
     ]
     .into_iter()
@@ -69,7 +69,7 @@ fn a_piece_that_is_preserved_in_two_entries_is_not_whole() {
         // Only here are blocks larger than a page.
         let mut case = Damaged::new(abi, PageSize::K4);
         let block = case.blocks()[2];
-        case.handover.entries += 1;
+        case.handover.kho.entries += 1;
         case.edit_entries(|entries| {
             entries.retain(|entry| *entry != (block, 1));
             entries.extend([(block, 0), (block + 0x1000, 0)]);
@@ -121,7 +121,7 @@ fn nothing_is_preserved_twice() {
         let entries = case.entries();
         let order = entries.iter().find(|entry| entry.0 == block).unwrap().1;
         let page = case.page();
-        case.handover.entries += 1;
+        case.handover.kho.entries += 1;
         case.edit_entries(|entries| entries.push((block, order + 1)));
         match case.check() {
             Err(VerifyError::InUse {
@@ -141,10 +141,10 @@ fn nothing_is_preserved_twice() {
 #[test]
 fn preserved_bytes_are_counted() {
     for mut case in cases() {
-        let bytes = case.handover.preserved_bytes;
+        let bytes = case.handover.kho.preserved_bytes;
         // The array of scratch areas is not to be preserved.
-        let (at, page) = (case.handover.scratch.start.0, case.page());
-        case.handover.entries += 1;
+        let (at, page) = (case.handover.kho.scratch.start.0, case.page());
+        case.handover.kho.entries += 1;
         case.edit_entries(|entries| entries.push((at, 0)));
         let refused = Err(VerifyError::Differs {
             what: "number of preserved bytes",
@@ -197,7 +197,7 @@ fn what_is_inherited_is_preserved_as_it_was_and_nothing_else() {
             address: PhysAddr(address),
         };
         case.inherited = far.map(entry).to_vec();
-        case.handover.entries += 3;
+        case.handover.kho.entries += 3;
         case.edit_entries(|entries| entries.extend(far));
         assert_eq!(case.check(), Ok(()));
 
@@ -274,7 +274,10 @@ fn no_bit_of_the_map_can_change_what_linux_preserves_unnoticed() {
     for abi in KhoAbi::ALL {
         let mut case = Damaged::new(abi, PageSize::K4);
         let kernel = readers(abi, PageSize::K4)[0];
-        let (root, scratch) = (pair(case.handover.root), pair(case.handover.scratch));
+        let (root, scratch) = (
+            pair(case.handover.kho.root),
+            pair(case.handover.kho.scratch),
+        );
         let memory = case.memory.clone();
         let intact = kernel.receive(&memory, root, scratch).unwrap();
         // Of each page of the map what is used, and the first bytes.

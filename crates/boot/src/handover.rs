@@ -163,12 +163,13 @@ impl BuiltHandover {
     /// Writes what is handed over, a line for each part.
     pub fn describe(&self, to: &mut impl Write, plan: &MemoryPlan) -> fmt::Result {
         let handover = &self.handover;
+        let subtree = handover.subtree();
         writeln!(
             to,
             "handover     {} at {}, root tree at {}",
             self.layout.abi(),
             self.arena,
-            handover.root.start
+            handover.kho.root.start
         )?;
         for area in &plan.scratch {
             writeln!(to, "scratch      {} MiB at {area}", area.size >> 20)?;
@@ -176,12 +177,14 @@ impl BuiltHandover {
         writeln!(
             to,
             "pcsc         {} bytes at {}, CRC-32 {:#010x}",
-            handover.subtree.size, handover.subtree.start, handover.subtree_crc
+            subtree.size,
+            subtree.start,
+            handover.subtree_crc()
         )?;
         writeln!(
             to,
             "preserved    {} functions, {} bytes in {} entries",
-            handover.functions, handover.preserved_bytes, handover.entries
+            handover.functions, handover.kho.preserved_bytes, handover.kho.entries
         )?;
         if let Some(inherited) = &self.inherited {
             writeln!(to, "inherited    {inherited}")?;

@@ -287,8 +287,8 @@ impl<M: BootMemory> Loader<'_, M> {
             bootargs: self.kernel.bootargs,
             initrd: plan.initrd,
             handover: handover.map(|built| ChosenHandover {
-                root: built.handover.root,
-                scratch: built.handover.scratch,
+                root: built.handover.kho.root,
+                scratch: built.handover.kho.scratch,
             }),
             probe_only: handover.is_some_and(|built| built.pci == PciPolicy::Keep),
             released: self.payload.combined_initrd,

@@ -1,72 +1,104 @@
-//! Kexec HandOver: what Linux accepts from "the kernel before it".
+//! Kexec HandOver (KHO) of Linux for firmware: lays out, writes and verifies
+//! what Linux accepts from "the kernel before it", and reads what a kernel has
+//! left, in `no_std` without `unsafe`.
 //!
 //! A handover is a small device tree (the *root tree*), a *preserved-memory
-//! map* that tells which pages must survive, some *scratch* memory that Linux
-//! may use until it has read the map, and the data itself.
+//! map* of the pages that must survive, some *scratch* memory that Linux may
+//! use until it has read the map, and the data itself: *subtrees*, each found
+//! by its name, and memory that they point to.
 //!
-//! Numbers in all of this are little endian, the byte order of the CPU, never
-//! the big-endian cells of an ordinary device tree. See [`native`].
+//! | version | Linux | preserved-memory map | data of a subtree |
+//! | --- | --- | --- | --- |
+//! | [`kho-v1`](KhoAbi::V1) | 6.16 to 7.0 | list of bitmaps | a flattened device tree |
+//! | [`kho-v3`](KhoAbi::V3) | 7.1 | radix tree | any bytes |
+//! | [`kho-v4`](KhoAbi::V4) | 7.2, 7.3 | the same radix tree | any bytes |
+//!
+//! The subtree `example` with a buffer that it points to, for Linux 7.2 with
+//! pages of 4 KiB:
+//!
+//! ```
+//! use warmbus_kho::{
+//!     Arena, InheritedState, KhoAbi, Layout, MappedRange, MemoryRange, PageSize, PhysAddr, verify,
+//! };
+//!
+//! // What is handed over; sizes in bytes.
+//! let layout = Layout::builder(KhoAbi::V4, PageSize::K4)
+//!     .subtree("example", 16)
+//!     .preserve("buffer", 1, 0x3000)
+//!     .metadata("my-firmware-1.0")
+//!     .build()?;
+//!
+//! // The firmware finds `layout.size()` free bytes, aligned to
+//! // `layout.align()`, and scratch memory for Linux. A `Vec` stands for it.
+//! let mut bytes = vec![0; layout.size() as usize];
+//! let arena = PhysAddr(0x4800_0000);
+//! let scratch = [MemoryRange::new(PhysAddr(0x8000_0000), 64 << 20)];
+//! let memory = MappedRange::new(arena, &mut bytes);
+//! let mut writer = layout.writer(arena, &scratch, InheritedState::default(), memory)?;
+//! let buffer = writer.write("buffer", 0, b"what the buffer holds")?;
+//! let mut data = buffer.start.0.to_le_bytes().to_vec();
+//! data.extend_from_slice(&buffer.size.to_le_bytes());
+//! writer.write_subtree("example", &data)?;
+//! let handover = writer.finish()?;
+//!
+//! // Before the jump: is all of it in memory as a kernel expects it?
+//! let in_use = [("scratch memory", scratch[0])];
+//! verify(&layout, &handover, &[], Arena::new(arena, &bytes), &in_use)?;
+//!
+//! // What `/chosen` of the boot tree says, address and size each.
+//! let chosen = [
+//!     (warmbus_kho::FDT_PROPERTY, handover.root),
+//!     (warmbus_kho::SCRATCH_PROPERTY, handover.scratch),
+//! ];
+//! assert_eq!(chosen[0].0, "linux,kho-fdt");
+//! assert_eq!(chosen[0].1.size, 0x1000);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`PreviousHandover`] reads a handover as the next kernel would, and has the
+//! [`InheritedState`] that another one passes on.
+//!
+//! # Numbers
+//!
+//! All sizes are in bytes and all addresses are physical. Numbers in a handover
+//! are little endian, the byte order of the CPU, also those in the properties
+//! of its trees: see [`native`]. Only the boot tree has big-endian cells.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod abi;
+mod arena;
+mod layout;
+mod metadata;
 pub mod native;
 pub mod preserved_map;
 mod previous_handover;
+mod verify;
+mod writer;
 
-use core::fmt;
-
+pub use abi::KhoAbi;
+pub use arena::Arena;
+pub use layout::{ARENA_BLOCK, Layout, LayoutBuilder, LayoutError};
+pub use metadata::METADATA;
+pub use preserved_map::Preserved;
 pub use previous_handover::{
     InheritedState, PreviousHandover, PreviousHandoverError, Subtree, scratch_areas,
 };
+pub use verify::{Verified, VerifyError, verify};
+pub use warmbus_memory::{
+    MappedRange, MemoryRange, PageSize, PhysAddr, PhysMemory, PhysMemoryWrite, RangeSet,
+};
+pub use writer::{BuildError, Handover, HandoverWriter, WrittenSubtree};
 
-/// An arena lies within one block of this many bytes: Linux 7.3 makes scratch
-/// of every other one.
-pub const ARENA_BLOCK: u64 = 1 << 30;
-
-/// Scratch areas that the array has room for.
+/// Scratch areas that the array has space for.
 pub const MAX_SCRATCH_AREAS: usize = 256;
 
-/// The subtree that says which kernel was before.
-pub const METADATA: &str = "kexec-metadata";
+/// The property of `/chosen` in the boot tree that has address and size of the
+/// root tree, in the cells of the root node.
+pub const FDT_PROPERTY: &str = "linux,kho-fdt";
 
-/// A released version of the handover ABI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KhoAbi {
-    /// `kho-v1`: Linux 6.16 to 7.0, a list of bitmaps.
-    V1,
-    /// `kho-v3`: Linux 7.1, a radix tree.
-    V3,
-    /// `kho-v4`: Linux 7.2 and 7.3, the same radix tree.
-    V4,
-}
-
-impl KhoAbi {
-    /// The released versions, ascending.
-    pub const ALL: [Self; 3] = [Self::V1, Self::V3, Self::V4];
-
-    /// The strings that the root tree claims compatibility with. Linux looks
-    /// for its own anywhere in the list.
-    #[must_use]
-    pub const fn compatible(self) -> &'static [&'static str] {
-        match self {
-            Self::V1 => &["kho-v1"],
-            Self::V3 => &["kho-v3", "kho-v4"],
-            Self::V4 => &["kho-v4", "kho-v3"],
-        }
-    }
-
-    /// Whether the preserved-memory map is a radix tree; if not, it is a list
-    /// of bitmaps.
-    #[must_use]
-    pub const fn has_radix_tree(self) -> bool {
-        !matches!(self, Self::V1)
-    }
-}
-
-impl fmt::Display for KhoAbi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.compatible()[0])
-    }
-}
+/// The property of `/chosen` in the boot tree that has address and size of the
+/// array of scratch areas, in the cells of the root node.
+pub const SCRATCH_PROPERTY: &str = "linux,kho-scratch";

@@ -8,10 +8,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::preserved_map::Preserved;
-use super::preserved_map::read::{self, ADDRESS_END, MapFault, number, u64_at};
-use super::{KhoAbi, MAX_SCRATCH_AREAS};
-use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemory, RangeSet};
+use crate::native::{each_property, number};
+use crate::preserved_map::Preserved;
+use crate::preserved_map::read::{self, MapFault, u64_at};
+use crate::{KhoAbi, MAX_SCRATCH_AREAS};
+use warmbus_memory::{ADDRESS_END, MemoryRange, PageSize, PhysAddr, PhysMemory, RangeSet};
 
 /// The subtree that this program writes itself.
 const PCSC_NODE: &[u8] = b"pcsc";
@@ -105,7 +106,7 @@ impl PreviousHandover {
         let mut has_abi = false;
         let mut map = None;
         let mut subtrees: Vec<Subtree> = Vec::new();
-        read::each_property(bytes, &mut |path, name, value| {
+        each_property(bytes, &mut |path, name, value| {
             match (path, name) {
                 ([_], b"compatible") => {
                     let mut names = value.split(|byte| *byte == 0);
@@ -186,7 +187,7 @@ fn obsolete_pcsc_pages(memory: &dyn PhysMemory, own: &Subtree, blocks: &mut Vec<
         let bytes = memory.bytes(MemoryRange::new(PhysAddr(start), size)).ok()?;
         blocks.push(start);
         let (mut index, mut index_size) = (0, 0);
-        read::each_property(bytes, &mut |_, name, value| {
+        each_property(bytes, &mut |_, name, value| {
             match name {
                 b"da" => blocks.extend(number(value)),
                 b"warmbus,index" => index = number(value)?,

@@ -125,8 +125,8 @@ fn names(chosen: &Chosen<'_>) -> Vec<&'static str> {
         ("bootargs", chosen.bootargs.is_some()),
         ("linux,initrd-start", chosen.initrd.is_some()),
         ("linux,initrd-end", chosen.initrd.is_some()),
-        ("linux,kho-fdt", chosen.handover.is_some()),
-        ("linux,kho-scratch", chosen.handover.is_some()),
+        (warmbus_kho::FDT_PROPERTY, chosen.handover.is_some()),
+        (warmbus_kho::SCRATCH_PROPERTY, chosen.handover.is_some()),
         ("linux,pci-probe-only", chosen.probe_only),
     ];
     sets.into_iter()

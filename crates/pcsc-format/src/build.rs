@@ -1,18 +1,17 @@
-//! Writing a handover.
+//! Writing the handover of a cache.
 
 use alloc::format;
 use alloc::vec::Vec;
-use core::fmt;
+
+use thiserror::Error;
+use warmbus_fdt::{FdtError, FdtWriter};
+use warmbus_kho::{InheritedState, native};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemoryWrite};
+use warmbus_pci::Sbdf;
 
 use super::block_error::BlockError;
-use super::layout::Layout;
+use super::layout::{BLOCK, INDEX, Layout, SUBTREE};
 use super::{FunctionRecord, absent, index};
-use warmbus_fdt::{FdtError, FdtWriter};
-use warmbus_kho::{
-    ARENA_BLOCK, InheritedState, MAX_SCRATCH_AREAS, METADATA, Subtree, native, preserved_map,
-};
-use warmbus_memory::{MemoryRange, PhysAddr, PhysMemoryWrite, crc32};
-use warmbus_pci::Sbdf;
 
 /// Version of the cacheability rules that the consumer compares with its own:
 /// with the same number it takes the bitmaps as they are.
@@ -20,9 +19,6 @@ const RULES_VERSION: u32 = 1;
 
 /// Version of the properties and tables that the consumer does not look at.
 const EXTENSION_VERSION: u32 = 1;
-
-/// Size of the `kexec-metadata` structure.
-const METADATA_SIZE: usize = 73;
 
 /// Where a handover goes and what goes with it.
 #[derive(Clone, Copy, Debug)]
@@ -41,31 +37,37 @@ pub struct Placement<'a> {
 
 /// What was written, for the boot tree and for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Handover {
-    /// The page of the root tree: `linux,kho-fdt`.
-    pub root: MemoryRange,
-    /// CRC-32 of that page.
-    pub root_crc: u32,
-    /// The array of scratch areas: `linux,kho-scratch`.
-    pub scratch: MemoryRange,
-    /// The `pcsc` tree.
-    pub subtree: MemoryRange,
-    /// CRC-32 of the `pcsc` tree.
-    pub subtree_crc: u32,
+    /// The handover, whose only subtree is the `pcsc` tree.
+    pub kho: warmbus_kho::Handover,
     /// The sorted index.
     pub index: MemoryRange,
     /// Data blocks written.
     pub functions: usize,
-    /// Entries of the preserved-memory map.
-    pub entries: usize,
-    /// Pages that the preserved-memory map takes.
-    pub map_pages: u64,
-    /// Bytes that this handover itself keeps preserved in Linux.
-    pub preserved_bytes: u64,
+}
+
+impl Handover {
+    /// Where the `pcsc` tree is.
+    #[must_use]
+    pub fn subtree(&self) -> MemoryRange {
+        let subtree = self.kho.subtrees.first();
+        subtree.map_or_else(Default::default, |subtree| subtree.range)
+    }
+
+    /// The CRC-32 of the `pcsc` tree.
+    #[must_use]
+    pub fn subtree_crc(&self) -> u32 {
+        self.kho.subtrees.first().map_or(0, |subtree| subtree.crc)
+    }
 }
 
 /// Writes the handover of `blocks`, which ascend by function, as `layout`
 /// lays it out. Nothing is written before the arguments are checked.
+///
+/// # Errors
+///
+/// [`BuildError`], for a mistake in the arguments.
 pub fn build(
     layout: &Layout,
     placement: &Placement<'_>,
@@ -75,8 +77,12 @@ pub fn build(
     build_inheriting(layout, placement, InheritedState::default(), blocks, sink)
 }
 
-/// The same on top of an earlier handover, that `layout` has room for
+/// The same on top of a previous handover that `layout` has space for
 /// ([`Layout::with_inherited`]).
+///
+/// # Errors
+///
+/// [`BuildError`], for a mistake in the arguments.
 pub fn build_inheriting(
     layout: &Layout,
     placement: &Placement<'_>,
@@ -84,91 +90,37 @@ pub fn build_inheriting(
     blocks: &[FunctionRecord<'_>],
     sink: &mut impl PhysMemoryWrite,
 ) -> Result<Handover, BuildError> {
-    check(layout, placement, blocks)?;
-    let at = |offset: u64| PhysAddr(placement.arena.0 + offset);
-    let page = layout.page_size().bytes();
-    let stride = layout.block_stride();
-    let first_block = at(layout.blocks.offset);
-
-    for (number, block) in blocks.iter().enumerate() {
-        let address = PhysAddr(first_block.0 + number as u64 * stride);
-        block.write(address, placement.generation, sink);
-    }
-
-    let index = MemoryRange::new(at(layout.index.offset), index::size(blocks.len()));
+    check(layout, blocks)?;
     let generation = placement.generation;
-    index::write(blocks, first_block, stride, generation, index.start, sink);
-    fill(sink, index.start, index.size, layout.index.run);
+    let kho = layout.kho();
+    let mut writer = kho.writer(placement.arena, placement.scratch, inherited, sink)?;
 
-    let tree = subtree(blocks, placement, first_block, stride, index)?;
-    let subtree = MemoryRange::new(at(layout.subtree.offset), tree.len() as u64);
-    let subtree_crc = crc32::checksum(&tree);
-    put(sink, subtree.start, &tree, layout.subtree.run)?;
-    drop(tree);
-
-    let mut entries = layout.entries(placement.arena);
-    // A radix tree needs no order among them.
-    entries.extend_from_slice(inherited.entries);
-    let mut pages = layout.map_pages(placement.arena);
-    let map_pages = pages.left();
-    let map = preserved_map::write(layout.abi(), layout.page_size(), &entries, &mut pages, sink)
-        .ok_or(BuildError::MapTooLarge { pages: map_pages })?;
-
-    let metadata = layout.metadata.map(|piece| at(piece.offset));
-    if let Some(metadata) = metadata {
-        put(sink, metadata, &metadata_bytes(), page)?;
+    let mut addresses = Vec::with_capacity(blocks.len());
+    for (number, block) in (0..).zip(blocks) {
+        let address = writer.preserved(BLOCK, number)?.start;
+        block.write(address, generation, writer.memory());
+        addresses.push(address);
     }
-    let root = MemoryRange::new(at(layout.root.offset), page);
-    let mut tree = root_tree(layout, map, subtree, metadata, inherited.subtrees)?;
-    put(sink, root.start, &tree, page)?;
-    tree.resize(page as usize, 0);
-    let root_crc = crc32::checksum(&tree);
-
-    let mut areas = Vec::with_capacity(placement.scratch.len() * 16);
-    for area in placement.scratch {
-        areas.extend_from_slice(&area.start.0.to_le_bytes());
-        areas.extend_from_slice(&area.size.to_le_bytes());
-    }
-    let scratch = MemoryRange::new(at(layout.scratch.offset), areas.len() as u64);
-    put(sink, scratch.start, &areas, layout.scratch.run)?;
-
+    // Each is as large as the map will be: one at a time is in the heap.
+    let encoded = index::encode(blocks, &addresses, layout.block_stride(), generation);
+    let index = writer.write(INDEX, 0, &encoded)?;
+    drop(encoded);
+    let tree = subtree(blocks, placement, &addresses, index)?;
+    writer.write_subtree(SUBTREE, &tree)?;
+    drop((tree, addresses));
     Ok(Handover {
-        root,
-        root_crc,
-        scratch,
-        subtree,
-        subtree_crc,
+        kho: writer.finish()?,
         index,
         functions: blocks.len(),
-        entries: entries.len(),
-        map_pages: map_pages - pages.left(),
-        preserved_bytes: layout.preserved_size(),
     })
 }
 
-fn check(
-    layout: &Layout,
-    placement: &Placement<'_>,
-    blocks: &[FunctionRecord<'_>],
-) -> Result<(), BuildError> {
+fn check(layout: &Layout, blocks: &[FunctionRecord<'_>]) -> Result<(), BuildError> {
     if blocks.len() as u64 != layout.functions() {
         return Err(BuildError::Count {
             planned: layout.functions(),
             given: blocks.len(),
         });
-    }
-    let arena = placement.arena;
-    let last = arena.0.checked_add(layout.size() - 1);
-    let fits = last.is_some_and(|last| last / ARENA_BLOCK == arena.0 / ARENA_BLOCK);
-    if !fits || !arena.0.is_multiple_of(layout.align()) {
-        return Err(BuildError::Misaligned {
-            arena,
-            align: layout.align(),
-        });
-    }
-    let areas = placement.scratch.len();
-    if areas == 0 || areas > MAX_SCRATCH_AREAS {
-        return Err(BuildError::ScratchAreas { areas });
     }
     for block in blocks {
         block.check()?;
@@ -184,34 +136,12 @@ fn check(
     Ok(())
 }
 
-/// Writes `bytes` and zeroes the rest of a run of `run` bytes.
-fn put(
-    sink: &mut impl PhysMemoryWrite,
-    address: PhysAddr,
-    bytes: &[u8],
-    run: u64,
-) -> Result<(), BuildError> {
-    let size = bytes.len() as u64;
-    if size > run {
-        return Err(BuildError::PieceTooLarge { size, run });
-    }
-    sink.write(address, bytes);
-    fill(sink, address, size, run);
-    Ok(())
-}
-
-/// Zeroes what follows the first `used` bytes of a run.
-fn fill(sink: &mut impl PhysMemoryWrite, address: PhysAddr, used: u64, run: u64) {
-    sink.zero(PhysAddr(address.0 + used), run - used);
-}
-
 /// The tree that the `pcsc-v1` consumer walks, with pointers to what it
 /// ignores.
 fn subtree(
     blocks: &[FunctionRecord<'_>],
     placement: &Placement<'_>,
-    first_block: PhysAddr,
-    stride: u64,
+    addresses: &[PhysAddr],
     index: MemoryRange,
 ) -> Result<Vec<u8>, BuildError> {
     let mut tree = FdtWriter::new();
@@ -228,7 +158,8 @@ fn subtree(
     // Who does not know the index does not know either under which conditions a
     // block holds whose function does not exist now.
     let exists = |block: &FunctionRecord<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);
-    for (number, block) in blocks.iter().enumerate().filter(|(_, block)| exists(block)) {
+    let with_node = blocks.iter().zip(addresses);
+    for (block, address) in with_node.filter(|(block, _)| exists(block)) {
         let function = block.sbdf;
         tree.begin_node(&format!(
             "dev_{:04x}_{:02x}_{:02x}_{:x}",
@@ -237,88 +168,27 @@ fn subtree(
             function.device(),
             function.function()
         ));
-        native::u64(&mut tree, "da", first_block.0 + number as u64 * stride);
+        native::u64(&mut tree, "da", address.0);
         tree.end_node();
     }
     tree.end_node();
     Ok(tree.finish()?)
-}
-
-/// The root tree of the handover.
-fn root_tree(
-    layout: &Layout,
-    map: PhysAddr,
-    subtree: MemoryRange,
-    metadata: Option<PhysAddr>,
-    inherited: &[Subtree],
-) -> Result<Vec<u8>, BuildError> {
-    let abi = layout.abi();
-    let mut tree = FdtWriter::new();
-    tree.begin_node("");
-    tree.property_strings("compatible", abi.compatible());
-    native::u64(&mut tree, "preserved-memory-map", map.0);
-    tree.begin_node("pcsc");
-    if abi.has_radix_tree() {
-        native::u64(&mut tree, "preserved-data", subtree.start.0);
-        native::u64(&mut tree, "blob-size", subtree.size);
-    } else {
-        native::u64(&mut tree, "fdt", subtree.start.0);
-    }
-    tree.end_node();
-    if let Some(metadata) = metadata {
-        tree.begin_node(METADATA);
-        native::u64(&mut tree, "preserved-data", metadata.0);
-        native::u64(&mut tree, "blob-size", METADATA_SIZE as u64);
-        tree.end_node();
-    }
-    for subtree in inherited {
-        tree.begin_node(&subtree.name);
-        for (name, value) in &subtree.properties {
-            tree.property(name, value);
-        }
-        tree.end_node();
-    }
-    tree.end_node();
-    Ok(tree.finish()?)
-}
-
-/// The `kexec-metadata` structure: who hands over, and that it is the first
-/// link of the chain.
-fn metadata_bytes() -> [u8; METADATA_SIZE] {
-    const VERSION: u32 = 1;
-    const COUNT: u32 = 1;
-    let mut bytes = [0; METADATA_SIZE];
-    bytes[0..4].copy_from_slice(&VERSION.to_le_bytes());
-    let name = concat!("warmbus-", env!("CARGO_PKG_VERSION")).as_bytes();
-    let length = name.len().min(64);
-    bytes[4..4 + length].copy_from_slice(&name[..length]);
-    bytes[69..73].copy_from_slice(&COUNT.to_le_bytes());
-    bytes
 }
 
 /// Why a handover cannot be written.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// The layout is for another number of functions.
+    #[error("the handover is laid out for {planned} functions but gets {given}")]
     Count {
         /// Functions of the layout.
         planned: u64,
         /// Functions given.
         given: usize,
     },
-    /// The arena is not aligned or crosses a boundary of 1 GiB.
-    Misaligned {
-        /// Start of the arena.
-        arena: PhysAddr,
-        /// The alignment it must have.
-        align: u64,
-    },
-    /// There is no scratch area, or more than the array holds.
-    ScratchAreas {
-        /// How many there are.
-        areas: usize,
-    },
     /// Two functions are the same or in the wrong order.
+    #[error("function {second} comes after {first}, although functions have to ascend")]
     Order {
         /// The one that comes first.
         first: Sbdf,
@@ -326,66 +196,12 @@ pub enum BuildError {
         second: Sbdf,
     },
     /// A function cannot be handed over.
-    Block(BlockError),
-    /// The preserved-memory map takes more pages than were set aside.
-    MapTooLarge {
-        /// Pages set aside.
-        pages: u64,
-    },
-    /// A piece takes more bytes than were set aside.
-    PieceTooLarge {
-        /// Bytes it takes.
-        size: u64,
-        /// Bytes set aside.
-        run: u64,
-    },
-    /// A tree could not be written.
-    Tree(FdtError),
-}
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count { planned, given } => write!(
-                f,
-                "the handover is laid out for {planned} functions but gets {given}"
-            ),
-            Self::Misaligned { arena, align } => write!(
-                f,
-                "the handover cannot start at {arena}: it has to be aligned to {align:#x} and lie in one block of 1 GiB"
-            ),
-            Self::ScratchAreas { areas } => write!(
-                f,
-                "a handover takes 1 to {MAX_SCRATCH_AREAS} scratch areas, not {areas}"
-            ),
-            Self::Order { first, second } => write!(
-                f,
-                "function {second} comes after {first}, although functions have to ascend"
-            ),
-            Self::Block(error) => error.fmt(f),
-            Self::MapTooLarge { pages } => write!(
-                f,
-                "the preserved-memory map does not fit into its {pages} pages"
-            ),
-            Self::PieceTooLarge { size, run } => write!(
-                f,
-                "a piece of the handover takes {size:#x} bytes, more than its {run:#x}"
-            ),
-            Self::Tree(error) => write!(f, "a tree of the handover cannot be written: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for BuildError {}
-
-impl From<BlockError> for BuildError {
-    fn from(error: BlockError) -> Self {
-        Self::Block(error)
-    }
-}
-
-impl From<FdtError> for BuildError {
-    fn from(error: FdtError) -> Self {
-        Self::Tree(error)
-    }
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// The `pcsc` tree could not be written.
+    #[error("the pcsc tree cannot be written: {0}")]
+    Tree(#[from] FdtError),
+    /// The handover around it cannot be written.
+    #[error(transparent)]
+    Handover(#[from] warmbus_kho::BuildError),
 }

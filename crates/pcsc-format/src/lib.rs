@@ -7,11 +7,11 @@ extern crate alloc;
 mod absent;
 pub mod block;
 mod block_error;
-pub mod build;
-pub mod export;
+mod build;
+mod export;
 mod index;
-pub mod layout;
-pub mod verify;
+mod layout;
+mod verify;
 
 pub use block::{
     CapabilityRecord, FunctionRecord, MAX_ROUTINGS, MaskRecord, RoutingRecord, VirtualRecord,
@@ -20,4 +20,5 @@ pub use block_error::BlockError;
 pub use build::{BuildError, Handover, Placement, build, build_inheriting};
 pub use export::HandoverRecords;
 pub use layout::{Layout, LayoutError};
-pub use verify::{VerifyError, verify};
+pub use verify::verify;
+pub use warmbus_kho::VerifyError;

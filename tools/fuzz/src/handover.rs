@@ -78,7 +78,7 @@ pub fn handover(data: &[u8]) {
     let mut memory = TestMemory::new(BASE, data.len());
     memory.write(BASE, data);
     for sound in SOUND.iter() {
-        let (root, array) = (sound.handover.root, sound.handover.scratch);
+        let (root, array) = (sound.handover.kho.root, sound.handover.kho.scratch);
         if let Ok(incoming) = PreviousHandover::read(&memory, root, array, 64) {
             let is_reserved = |start| {
                 let page = MemoryRange::new(start, root.size);

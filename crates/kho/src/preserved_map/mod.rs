@@ -1,8 +1,8 @@
 //! The preserved-memory map: which pages Linux must not hand out.
 
 mod bitmap_list;
-pub mod radix;
-pub mod read;
+pub(crate) mod radix;
+pub(crate) mod read;
 
 use crate::KhoAbi;
 use warmbus_memory::PageSize;
@@ -42,7 +42,7 @@ pub fn split(
 }
 
 /// Hands out the pages of the map, one after the other.
-pub struct PageAllocator {
+pub(crate) struct PageAllocator {
     next: u64,
     end: u64,
     size: u64,
@@ -50,7 +50,7 @@ pub struct PageAllocator {
 
 impl PageAllocator {
     /// The `count` pages of `page_size` from `start` on.
-    pub const fn new(start: PhysAddr, count: u64, page_size: PageSize) -> Self {
+    pub(crate) const fn new(start: PhysAddr, count: u64, page_size: PageSize) -> Self {
         let size = page_size.bytes();
         Self {
             next: start.0,
@@ -60,7 +60,7 @@ impl PageAllocator {
     }
 
     /// The next page, filled with zeros; `None` if there is none left.
-    pub fn take(&mut self, sink: &mut impl PhysMemoryWrite) -> Option<PhysAddr> {
+    pub(crate) fn take(&mut self, sink: &mut impl PhysMemoryWrite) -> Option<PhysAddr> {
         if self.next >= self.end {
             return None;
         }
@@ -71,7 +71,7 @@ impl PageAllocator {
     }
 
     /// Pages that are not taken yet.
-    pub const fn left(&self) -> u64 {
+    pub(crate) const fn left(&self) -> u64 {
         (self.end - self.next) / self.size
     }
 }
@@ -79,13 +79,13 @@ impl PageAllocator {
 /// Collects bits that come in ascending order into little-endian u64 words,
 /// so that each word is written once.
 #[derive(Default)]
-pub struct BitmapWriter {
+pub(crate) struct BitmapWriter {
     word: Option<(PhysAddr, u64)>,
 }
 
 impl BitmapWriter {
     /// Sets bit `bit` of the bitmap at `bitmap`.
-    pub fn set(&mut self, bitmap: PhysAddr, bit: u64, sink: &mut impl PhysMemoryWrite) {
+    pub(crate) fn set(&mut self, bitmap: PhysAddr, bit: u64, sink: &mut impl PhysMemoryWrite) {
         let at = PhysAddr(bitmap.0 + bit / 64 * 8);
         let mask = 1 << (bit % 64);
         match &mut self.word {
@@ -98,7 +98,7 @@ impl BitmapWriter {
     }
 
     /// Writes the last word.
-    pub fn flush(&mut self, sink: &mut impl PhysMemoryWrite) {
+    pub(crate) fn flush(&mut self, sink: &mut impl PhysMemoryWrite) {
         if let Some((address, word)) = self.word.take() {
             sink.write(address, &word.to_le_bytes());
         }
@@ -107,7 +107,7 @@ impl BitmapWriter {
 
 /// Writes the map of `entries`, which must ascend, into `pages` and returns
 /// the address of its first page, or `None` if the pages do not suffice.
-pub fn write(
+pub(crate) fn write(
     abi: KhoAbi,
     page_size: PageSize,
     entries: &[Preserved],
@@ -123,7 +123,7 @@ pub fn write(
 
 /// An upper bound for the pages of a map whose entries are, for each order,
 /// `count` blocks within `extent` bytes, all in one block of 1 GiB.
-pub fn max_pages(
+pub(crate) fn max_pages(
     abi: KhoAbi,
     page_size: PageSize,
     orders: impl Iterator<Item = (u32, u64)>,
@@ -137,7 +137,7 @@ pub fn max_pages(
 
 /// How many naturally aligned spans of `2^shift` bytes a range of `extent`
 /// bytes can touch that lies in one block of 1 GiB.
-pub const fn max_spans(extent: u64, shift: u32) -> u64 {
+pub(crate) const fn max_spans(extent: u64, shift: u32) -> u64 {
     if shift >= 30 {
         1
     } else {

@@ -63,7 +63,7 @@ impl RadixGeometry {
 
 /// Writes the radix tree of `entries` with pages from `pages`. Returns the
 /// address of its root; `None` where the pages do not suffice.
-pub fn write(
+pub(crate) fn write(
     page_size: PageSize,
     entries: &[Preserved],
     pages: &mut PageAllocator,
@@ -101,7 +101,7 @@ pub fn write(
 
 /// Pages that the tree takes at most for blocks of these orders, each with the
 /// bytes from the first to the end of the last block of that order.
-pub fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
+pub(crate) fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) -> u64 {
     let shape = RadixGeometry::new(page_size);
     let below_root = orders.map(|(order, extent)| {
         (1..shape.depth)
@@ -112,7 +112,7 @@ pub fn max_pages(page_size: PageSize, orders: impl Iterator<Item = (u32, u64)>) 
 }
 
 /// The pages that a map of `entries` takes.
-pub fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
+pub(crate) fn pages(page_size: PageSize, entries: &[Preserved]) -> u64 {
     let shape = RadixGeometry::new(page_size);
     let keys = shape.keys(entries);
     let below_root = (1..shape.depth).map(|level| {

@@ -7,58 +7,11 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::KhoAbi;
-use warmbus_fdt::{RawTree, Token};
-pub use warmbus_memory::ADDRESS_END;
 use warmbus_memory::bytes::le_u64;
-use warmbus_memory::{MemoryRange, NotMemory, PageSize, PhysAddr, PhysMemory, slice_at};
-
-/// The memory that a handover is in.
-#[derive(Clone, Copy)]
-pub struct Arena<'a> {
-    /// Physical address of the first byte.
-    pub base: PhysAddr,
-    /// The bytes from there on.
-    pub bytes: &'a [u8],
-}
-
-impl<'a> Arena<'a> {
-    /// The bytes of `range`, if all of it is here.
-    pub fn get(&self, range: MemoryRange) -> Option<&'a [u8]> {
-        slice_at(self.base, self.bytes, range).ok()
-    }
-}
-
-impl PhysMemory for Arena<'_> {
-    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
-        slice_at(self.base, self.bytes, range)
-    }
-}
-
-/// Looks at a property: the names of the nodes that it is in, that of the root
-/// first, its own and its value. `None` where the tree is not to be used.
-type See<'s> = dyn FnMut(&[&[u8]], &[u8], &[u8]) -> Option<()> + 's;
-
-/// Shows every property of a tree to `see`. `None` where the tree cannot be
-/// read, or `see` says so.
-pub fn each_property(bytes: &[u8], see: &mut See<'_>) -> Option<()> {
-    let mut path = Vec::new();
-    for token in RawTree::new(bytes).ok()?.tokens() {
-        match token.ok()?.1 {
-            Token::Begin { name } => path.push(name),
-            Token::End => drop(path.pop()),
-            Token::Property { name, value } => see(&path, name, value)?,
-        }
-    }
-    Some(())
-}
-
-/// A property of exactly 8 bytes, in the byte order of the CPU.
-pub fn number(value: &[u8]) -> Option<u64> {
-    le_u64(value, 0).filter(|_| value.len() == 8)
-}
+use warmbus_memory::{ADDRESS_END, MemoryRange, PageSize, PhysAddr, PhysMemory};
 
 /// The u64 at `offset`, 0 beyond the end.
-pub fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     le_u64(bytes, offset).unwrap_or(0)
 }
 
@@ -67,7 +20,7 @@ const MAX_EMPTY: usize = 64;
 
 /// What is wrong with a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapFault {
+pub(crate) enum MapFault {
     /// A page of the map is not aligned, not in memory, or in use twice.
     Page(PhysAddr),
     /// An entry that no kernel can take, of the page at this address.
@@ -77,15 +30,15 @@ pub enum MapFault {
 }
 
 /// A map.
-pub struct Map {
+pub(crate) struct Map {
     /// Its entries, ascending.
-    pub entries: Vec<MemoryRange>,
+    pub(crate) entries: Vec<MemoryRange>,
     /// Where its pages are.
-    pub pages: BTreeSet<u64>,
+    pub(crate) pages: BTreeSet<u64>,
 }
 
 /// Reads the map whose first page is at `first`, with at most `most` entries.
-pub fn entries(
+pub(crate) fn entries(
     memory: &dyn PhysMemory,
     abi: KhoAbi,
     page_size: PageSize,

@@ -33,8 +33,8 @@ fn memory_is_read_the_same_raw_or_as_a_core_file_and_by_either_root() {
             Some(machine.captured.topology.functions().len())
         );
         let base = format!("{ARENA:#x}");
-        let tree = handover.subtree.start.to_string();
-        let root = handover.root.start.to_string();
+        let tree = handover.subtree().start.to_string();
+        let root = handover.kho.root.start.to_string();
         for (file, options) in [
             (&raw, vec!["--base", &base]),
             (&raw, vec!["--base", &base, "--root", &tree]),
@@ -180,12 +180,12 @@ fn a_damaged_index_is_named_and_a_damaged_tree_is_refused() {
     );
 
     let mut bytes = memory.bytes().to_vec();
-    let tree = (handover.subtree.start.0 - ARENA) as usize;
+    let tree = (handover.subtree().start.0 - ARENA) as usize;
     // The first token of the structure block.
     let token = tree + u32::from_be_bytes(bytes[tree + 8..tree + 12].try_into().unwrap()) as usize;
     bytes[token + 3] = 7;
     let file = folder.file("tree", &bytes);
-    let root = handover.subtree.start.to_string();
+    let root = handover.subtree().start.to_string();
     let ran = warmbus(&["inspect", &file, "--base", &base, "--root", &root]).ended(2);
     assert!(ran.err.contains("token 0x7 at offset 0x0"), "{ran:?}");
     assert!(ran.err.contains(&format!("byte {tree:#x}")), "{ran:?}");
@@ -197,7 +197,7 @@ fn no_change_of_a_byte_of_the_tree_or_the_index_makes_the_command_panic() {
     let (memory, handover) = machine.memory(KhoAbi::V4);
     let place = warmbus_cli::input::Place::default();
     let folder = Folder::new();
-    for range in [handover.subtree, handover.index, handover.root] {
+    for range in [handover.subtree(), handover.index, handover.kho.root] {
         let start = (range.start.0 - ARENA) as usize;
         for at in (start..start + range.size.min(600) as usize).step_by(3) {
             let mut bytes = memory.bytes().to_vec();
