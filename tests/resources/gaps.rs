@@ -2,8 +2,10 @@
 //! rule: each broken once, with neighbors that are no gap.
 
 use warmbus_boot::unassigned::first_unassigned;
-use warmbus_pci::{BusRange, HostWindow, Sbdf, Width};
-use warmbus_pcie_sim::{BarModel, Fabric, FunctionModel, SrIovModel, memory32_window};
+use warmbus_pci::{BarKind, BusRange, HostWindow, Sbdf, Width};
+use warmbus_pcie_sim::{
+    BarModel, Fabric, FunctionModel, SrIovModel, memory32_window, memory64_window,
+};
 
 use crate::{
     ALL_WINDOWS, HIGH, IO, KIB, LOW, MIB, Machine, at, below_port, endpoint, hot_plug_port,
@@ -39,13 +41,12 @@ fn a_machine_with_every_address_has_no_gap() {
 
 #[test]
 fn a_function_that_was_excluded_is_a_gap_before_all_others() {
-    let (mut fabric, host) = Fabric::with_windows(&[memory32_window(0x1000_0000, MIB)]);
-    let model = integrated(1).bar(0, BarModel::memory32(32 * MIB));
+    let (mut fabric, host) = Fabric::with_windows(&[memory32_window(0x1000_0000, 4 * MIB)]);
+    let model = integrated(1).set(0x0e, Width::Byte, 2);
     fabric.add_root(host, 1, 0, model);
-    assert_eq!(
-        gap(&set_up(fabric.clone())),
-        Some((F, "BAR 0 has no address".into()))
-    );
+    let (function, text) = gap(&set_up(fabric.clone())).expect("a gap");
+    assert_eq!(function, F);
+    assert!(text.contains("CardBus"), "{text}");
     // Two devices that never become ready.
     for device in 2..4 {
         let model = endpoint(7).ready_at(u64::MAX);
@@ -59,34 +60,142 @@ fn a_function_that_was_excluded_is_a_gap_before_all_others() {
     assert!(text.contains("excluded"), "{text}");
 }
 
+/// A machine with these functions on its root bus.
+fn with_functions(windows: &[HostWindow], models: Vec<FunctionModel>) -> Machine {
+    let (mut fabric, host) = Fabric::with_windows(windows);
+    for (device, model) in (1..).zip(models) {
+        fabric.add_root(host, device, 0, model);
+    }
+    set_up(fabric)
+}
+
+fn memory_bar(size: u64) -> FunctionModel {
+    integrated(1).bar(0, BarModel::memory32(size))
+}
+
 #[test]
-fn a_bar_without_an_address_is_a_gap() {
-    let small = memory32_window(0x1000_0000, MIB);
-    let model = || {
-        integrated(1)
-            .bar(0, BarModel::memory32(4 * KIB))
-            .bar(3, BarModel::memory32(32 * MIB))
-    };
-    let machine = with_windows(&[small], model());
-    assert_eq!(gap(&machine), Some((F, "BAR 3 has no address".into())));
-    let machine = with_windows(&[LOW], model());
+fn a_bar_that_another_assignment_may_place_is_a_gap() {
+    // Either the BAR of 8 MiB has a place or the seven of 1 MiB: Linux decides
+    // otherwise than the firmware.
+    let mut models = vec![memory_bar(8 * MIB)];
+    models.extend((0..7).map(|_| memory_bar(MIB)));
+    let small = memory32_window(0x1080_0000, 14 * MIB);
+    let machine = with_functions(&[small], models.clone());
+    assert_eq!(machine.address(F, 0), None);
+    assert_eq!(gap(&machine), Some((F, "BAR 0 has no address".into())));
+    let machine = with_functions(&[LOW], models);
     assert_eq!(gap(&machine), None);
 }
 
 #[test]
-fn an_io_bar_without_an_address_is_a_gap_only_where_the_host_forwards_io() {
-    let model = || integrated(1).bar(2, BarModel::io(8 * KIB));
-    let machine = with_windows(&[LOW], model());
+fn a_bar_that_no_window_holds_costs_itself_alone() {
+    let small = memory32_window(0x1000_0000, MIB);
+    let model = integrated(1)
+        .bar(0, BarModel::memory32(4 * KIB))
+        .bar(3, BarModel::memory32(32 * MIB));
+    let machine = with_windows(&[small], model);
+    assert_eq!(machine.address(F, 3), None);
+    assert!(machine.address(F, 0).is_some());
+    assert_eq!(machine.reported(F).len(), 1);
+    assert_eq!(gap(&machine), None);
+    // Without any window the same is true of every BAR.
+    let machine = with_windows(&[], memory_bar(4 * KIB));
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn the_last_of_too_many_bars_of_one_size_costs_itself_alone() {
+    // Two aligned places of 256 MiB, for three.
+    let window = memory32_window(0x1000_0000, 600 * MIB);
+    let models = (0..3).map(|_| memory_bar(256 * MIB)).collect();
+    let machine = with_functions(&[window], models);
+    let placed = [1, 2, 3].map(|device| machine.address(at(0, device, 0), 0).is_some());
+    assert_eq!(placed, [true, true, false]);
+    assert_eq!(gap(&machine), None);
+    // A prefetchable window is a place for one that may be in it.
+    let spare = warmbus_pcie_sim::prefetchable_window(memory64_window(0x80_0000_0000, 256 * MIB));
+    let mut machine = with_functions(
+        &[window, spare],
+        (0..3).map(|_| memory_bar(256 * MIB)).collect(),
+    );
+    assert_eq!(gap(&machine), None);
+    machine.change_function(at(0, 3, 0), |function| {
+        function.bars[0].kind = BarKind::Memory64;
+        function.bars[0].prefetchable = true;
+    });
+    assert_eq!(
+        gap(&machine),
+        Some((at(0, 3, 0), "BAR 0 has no address".into()))
+    );
+}
+
+#[test]
+fn io_bars_beyond_the_io_window_cost_themselves_alone() {
+    // An I/O window of a bridge has 4 KiB at least: 15 above the ports of
+    // legacy devices.
+    let (mut fabric, host) = Fabric::with_windows(&[IO, LOW, HIGH]);
+    for device in 1..=18 {
+        let model = endpoint(7)
+            .bar(0, BarModel::io(0x40))
+            .bar(1, BarModel::memory32(4 * KIB));
+        below_port(&mut fabric, host, device, ALL_WINDOWS, model);
+    }
+    let mut machine = set_up(fabric);
+    machine.assert_consistent();
+    let lost = (1..=18).filter(|&bus| machine.address(at(bus, 0, 0), 0).is_none());
+    assert_eq!(lost.count(), 3);
+    for bus in 1..=18 {
+        assert!(machine.decodes(at(bus, 0, 0), 1, 4 * KIB));
+        let is_reported = !machine.reported(at(bus, 0, 0)).is_empty();
+        assert_eq!(is_reported, machine.address(at(bus, 0, 0), 0).is_none());
+    }
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn a_rom_and_vf_bars_without_a_place_cost_themselves_alone() {
+    let small = memory32_window(0x1000_0000, 8 * MIB);
+    let vfs = SrIovModel {
+        vf_bars: [Some(BarModel::memory32(MIB)), None, None, None, None, None],
+        ..SrIovModel::default()
+    };
+    let rom = integrated(1)
+        .bar(0, BarModel::memory32(4 * MIB))
+        .rom(8 << 20);
+    for (model, index) in [
+        (rom, 6),
+        (
+            memory_bar(4 * MIB).sriov(vfs, FunctionModel::virtual_function(0)),
+            7,
+        ),
+    ] {
+        let machine = with_windows(&[small], model);
+        assert_eq!(machine.address(F, index), None);
+        assert!(machine.decodes(F, 0, 4 * MIB));
+        assert_eq!(machine.reported(F).len(), 1);
+        assert_eq!(gap(&machine), None);
+    }
+}
+
+#[test]
+fn a_bar_of_a_bridge_without_a_place_costs_itself_alone() {
+    let model = root_port(ALL_WINDOWS).bar(0, BarModel::memory32(32 * MIB));
+    let machine = with_windows(&[memory32_window(0x1000_0000, 4 * MIB)], model);
+    assert_eq!(machine.address(F, 0), None);
+    assert_eq!(machine.reported(F).len(), 1);
+    assert_eq!(gap(&machine), None);
+}
+
+#[test]
+fn what_a_loader_did_not_assign_is_a_gap_even_if_it_is_optional() {
+    let narrow = warmbus_pcie_sim::io_window(0x1000, 4 * KIB);
+    let model = integrated(1).bar(2, BarModel::io(8 * KIB));
+    let mut machine = with_windows(&[narrow, LOW], model);
     assert_eq!(machine.address(F, 2), None);
     assert_eq!(gap(&machine), None);
-    let narrow = warmbus_pcie_sim::io_window(0x1000, 4 * KIB);
-    let machine = with_windows(&[narrow, LOW], model());
-    assert_eq!(machine.address(F, 2), None);
+    // Nothing was assigned, so that nothing is known of what would fit.
+    machine.change_function(F, |function| function.anomalies.clear());
     assert_eq!(gap(&machine), Some((F, "BAR 2 has no address".into())));
-    // Memory is missed in either case.
-    let model = model().bar(0, BarModel::memory32(4 * KIB));
-    let machine = with_windows(&[], model);
-    assert_eq!(gap(&machine), Some((F, "BAR 0 has no address".into())));
 }
 
 #[test]

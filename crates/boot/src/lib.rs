@@ -23,3 +23,4 @@ pub mod recorder;
 pub mod report;
 pub mod start_policy;
 pub mod unassigned;
+mod unplaceable;

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use warmbus_pci::registers::header_type;
-use warmbus_pci::{AnomalyKind, Bar, BarKind, Function, HostBridge, Sbdf, Topology, WindowKind};
+use warmbus_pci::{AnomalyKind, BarKind, Sbdf, Topology, WindowKind};
+
+use crate::unplaceable;
 
 /// A function whose bus numbers or addresses are not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +66,10 @@ impl fmt::Display for UnassignedReason {
 /// complete, or not known to be: `None` where the OS may be asked to keep all
 /// of them.
 ///
-/// What no firmware could assign does not count: an I/O BAR below a host bridge
-/// that forwards no I/O, the addresses of a function with an unknown header,
-/// a bus for more virtual functions than there are routing IDs.
+/// What Linux could not assign either does not count: an I/O BAR, an expansion
+/// ROM or a VF BAR for which there was no place, a memory BAR for which the host
+/// windows have too few places of its size, the addresses of a function with an
+/// unknown header, a bus for more virtual functions than there are routing IDs.
 ///
 /// Meant for a topology after [`assign`](warmbus_pci::assign) in which
 /// [`verify_assignment`](warmbus_pci::verify_assignment()) found nothing.
@@ -76,16 +79,17 @@ pub fn first_unassigned(topology: &Topology) -> Option<Unassigned> {
         let reason = UnassignedReason::Excluded;
         return Some(Unassigned { function, reason });
     }
-    topology.functions().iter().find_map(|function| {
-        let (host, _) = topology.hosts().get(function.host)?;
-        reason(function, host).map(|reason| Unassigned {
-            function: function.sbdf,
+    (0..topology.functions().len()).find_map(|index| {
+        reason(topology, index).map(|reason| Unassigned {
+            function: topology.functions()[index].sbdf,
             reason,
         })
     })
 }
 
-fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
+fn reason(topology: &Topology, index: usize) -> Option<UnassignedReason> {
+    let function = &topology.functions()[index];
+    let (host, _) = topology.hosts().get(function.host)?;
     match function.header_type {
         0 | 1 => {}
         header_type::CARDBUS => return Some(UnassignedReason::CardBus),
@@ -96,8 +100,11 @@ fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
         .windows
         .iter()
         .any(|window| window.kind == WindowKind::Io);
-    let is_lost = |bar: &&Bar| bar.address.is_none() && (has_io || bar.kind != BarKind::Io);
-    if let Some(bar) = function.bars.iter().find(is_lost) {
+    let unassigned = function.bars.iter().filter(|bar| bar.address.is_none());
+    let mut lost = unassigned.filter(|bar| {
+        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(topology, index, bar)
+    });
+    if let Some(bar) = lost.next() {
         return Some(UnassignedReason::Bar(bar.index));
     }
     if let Some(bridge) = function.bridge {
@@ -130,8 +137,21 @@ fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
 }
 
 /// Whether an anomaly of a bridge makes its bus numbers or windows doubtful. A
-/// broken capability list does not: both are in the header.
+/// broken capability list does not, since both are in the header, nor does
+/// one of its own BARs.
 fn unsettles_bridge(anomaly: &AnomalyKind) -> bool {
+    let is_of_bar = matches!(
+        anomaly,
+        AnomalyKind::BarUnassigned { .. }
+            | AnomalyKind::BarNotForwarded { .. }
+            | AnomalyKind::BarType { .. }
+            | AnomalyKind::BarWithoutUpperHalf { .. }
+            | AnomalyKind::BarMask { .. }
+            | AnomalyKind::RomMask { .. }
+    );
+    if is_of_bar {
+        return false;
+    }
     let affects = anomaly.affects();
     affects.presence || affects.buses || affects.resources || affects.access
 }

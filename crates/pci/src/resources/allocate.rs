@@ -154,12 +154,13 @@ impl AddressSpace<'_> {
         }
         let widest = largest(self.apertures);
         let mut order: Vec<usize> = (0..self.requests.len()).collect();
-        // First what never fits, then by priority, the largest first.
+        // First what never fits, then by priority, the largest first, and of
+        // one size the last, as Linux does.
         order.sort_by_key(|&index| {
             let request = &self.requests[index];
             let can_fit = request.size <= widest;
             let value = u64::from(can_fit) << 8 | request.priority as u64;
-            (value, Reverse(request.size))
+            (value, Reverse(request.size), Reverse(index))
         });
         let kept_with = |dropped: usize| {
             let mut attempt = attempt.clone();
