@@ -42,6 +42,46 @@ fn spare_buses_leave_one_number_for_each_bridge_that_follows() {
     }
 }
 
+/// Below the first root port a switch with four hot-plug capable ports, of which
+/// the last has a device; below the second root port another device.
+fn switch_and_device(last: u8) -> Fabric {
+    let (mut fabric, host) = machine(0, last);
+    let first = fabric.add_root(host, 1, 0, root_port().link_up());
+    let switch = fabric.add_below(first, 0, 0, devices::upstream_port());
+    for device in 0..4 {
+        let mut port = devices::downstream_port(device.into());
+        if device == 3 {
+            port = port.link_up();
+        }
+        let port = fabric.add_below(switch, device, 0, port);
+        if device == 3 {
+            fabric.add_below(port, 0, 0, endpoint(7));
+        }
+    }
+    let second = fabric.add_root(host, 2, 0, root_port().link_up());
+    fabric.add_below(second, 0, 0, endpoint(8));
+    fabric
+}
+
+#[test]
+fn spare_buses_never_leave_a_device_without_a_number() {
+    // Seven bridges, four of which are hot-plug capable: 7 numbers, 11 with
+    // spare ones.
+    for (last, second) in [(11, 11), (10, 7), (8, 7), (7, 7)] {
+        let mut machine = boot(switch_and_device(last));
+        machine.assert_sound();
+        assert_eq!(machine.complaints(), [""; 0], "last bus {last}");
+        assert_eq!(machine.function(at(second, 0, 0)).device_id, 8);
+        // What is cached is what exists.
+        let cached: Vec<_> = machine.config.blocks().map(|(sbdf, _)| sbdf).collect();
+        assert_eq!(cached.len(), machine.addresses().len());
+    }
+    // One number less, and there is none for the second port.
+    let machine = boot(switch_and_device(6));
+    let complaint = "0000:00:02.0: no bus number is left below it, the last is 06";
+    assert_eq!(machine.complaints(), [complaint]);
+}
+
 #[test]
 fn a_bridge_that_is_not_hot_plug_capable_gets_the_numbers_in_use_and_no_more() {
     let (mut fabric, host) = machine(0, 255);

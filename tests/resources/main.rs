@@ -8,11 +8,13 @@ mod bar_probing;
 mod bridge_windows;
 mod command;
 mod enhanced_allocation;
+mod exhaustive;
 mod fixed_buses;
 mod gaps;
 mod host_windows;
 mod preserved;
 mod priorities;
+mod short_space;
 mod verify;
 mod verify_addresses;
 

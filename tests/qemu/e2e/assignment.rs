@@ -176,3 +176,102 @@ fn io_bars_beyond_the_io_window_do_not_cost_the_cache() {
     let lines = linux.boot.lines_with(&["does not fit"]);
     assert_eq!(lines.len(), 3, "{lines:?}");
 }
+
+/// The window of I/O space and the one of memory below 4 GiB in QEMU's tree.
+const IO_WINDOW: [u32; 7] = [0x0100_0000, 0, 0, 0, 0x3eff_0000, 0, 0x1_0000];
+const MEMORY_WINDOW: [u32; 7] = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+
+fn set_windows(tree: &Tree, memory: [u32; 7], last: [u32; 7]) {
+    let ranges = [IO_WINDOW, memory, last].concat();
+    tree.set_cells(HOST_BRIDGE, "ranges", &ranges);
+}
+
+/// A function with one BAR of this size, prefetchable and with 64-bit addresses.
+fn membar(size: &str) -> String {
+    format!("pci-testdev,membar={size}")
+}
+
+#[test]
+fn holes_below_aligned_bars_are_used_as_by_linux() {
+    // 80 GiB from 516 GiB on, where 32 GiB are aligned in one place.
+    let sizes = ["32G", "8G", "8G", "16G"];
+    let devices = ports(4, ",hotplug=off", |number| membar(sizes[number]));
+    let change = |tree: &Tree| {
+        let high = [0x0300_0000, 0x81, 0, 0x81, 0, 0x14, 0];
+        set_windows(tree, MEMORY_WINDOW, high);
+    };
+    keeps(&Case::new(devices).with_tree(change).compare());
+}
+
+/// A GPU and an NVMe.
+fn gpu_and_nvme() -> String {
+    ports(2, "", |number| match number {
+        0 => membar("256M"),
+        _ => "nvme,serial=a".into(),
+    })
+}
+
+#[test]
+fn a_64_bit_bar_falls_back_below_4_gib_as_with_linux() {
+    let change = |tree: &Tree| {
+        let high = [0x0300_0000, 0x80, 0, 0x80, 0, 0, 0x0400_0000];
+        set_windows(tree, MEMORY_WINDOW, high);
+    };
+    keeps(&Case::new(gpu_and_nvme()).with_tree(change).compare());
+}
+
+#[test]
+fn a_prefetchable_window_below_4_gib_is_used_as_by_linux() {
+    let change = |tree: &Tree| {
+        let low = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x0100_0000];
+        let prefetchable = [0x4200_0000, 0, 0x2000_0000, 0, 0x2000_0000, 0, 0x1eff_0000];
+        set_windows(tree, low, prefetchable);
+    };
+    keeps(&Case::new(gpu_and_nvme()).with_tree(change).compare());
+}
+
+#[test]
+fn large_bars_are_placed_as_by_linux() {
+    let sizes = ["32G", "8G", "8G", "16G"];
+    let devices = ports(4, ",hotplug=off", |number| membar(sizes[number]));
+    keeps(&Case::new(devices).compare());
+}
+
+#[test]
+fn spare_buses_leave_numbers_for_all_devices_of_eight_switches() {
+    // With a number to spare for each of 128 empty ports there are too few.
+    let mut devices = String::new();
+    for switch in 0..8 {
+        let root = switch + 2;
+        devices += &format!(
+            "-device pcie-root-port,id=r{switch},chassis={root},slot={root},addr={root:x}.0\n\
+             -device x3130-upstream,id=u{switch},bus=r{switch}\n"
+        );
+        for port in 0..16 {
+            devices += &format!(
+                "-device xio3130-downstream,id=d{switch}x{port},bus=u{switch},\
+                 chassis={},slot={port},addr={port:x}.0\n",
+                20 + switch
+            );
+        }
+    }
+    devices += "-device nvme,serial=a,bus=d7x15\n\
+                -device pcie-root-port,id=last,chassis=99,slot=99,addr=a.0\n\
+                -device nvme,serial=b,bus=last\n";
+    keeps(&Case::new(devices).compare());
+}
+
+#[test]
+fn the_last_of_three_bars_for_two_places_is_lost_as_with_linux() {
+    // 32-bit memory with two aligned places of 256 MiB.
+    let change = |tree: &Tree| {
+        let low = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+        let none = [0x0300_0000, 0x80, 0, 0x80, 0, 0, 0x0010_0000];
+        set_windows(tree, low, none);
+    };
+    let devices = ports(3, ",hotplug=off", |_| membar("256M"));
+    let linux = Case::new(devices).with_tree(change).compare();
+    keeps(&linux);
+    let lines = linux.boot.lines_with(&["does not fit"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+}

@@ -350,16 +350,18 @@ impl<S: ConfigSpace> Scan<'_, S> {
             last_bus
         } else {
             let used = next - 1;
-            let wanted = if has_pending {
-                u16::from(self.policy.not_ready_spare_buses)
+            let spare = self.spare[self.host];
+            let wanted = u16::from(if has_pending {
+                spare.not_ready
             } else if bridge.hot_plug {
-                u16::from(self.policy.spare_buses)
+                spare.hot_plug
             } else {
                 0
-            };
+            });
             // The bridges beside this one come first.
             let free = u16::from(last_bus) - used.min(u16::from(last_bus));
             let spare = wanted.min(free.saturating_sub(bridges_left_on_bus as u16));
+            self.may_free_numbers[self.host] |= spare > 0 || has_pending;
             (used + spare).min(u16::from(last_bus)) as u8
         };
         self.next_bus[self.host] = u16::from(subordinate) + 1;

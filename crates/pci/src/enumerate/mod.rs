@@ -4,7 +4,9 @@
 //! accesses only buses that a bridge forwards, only device 0 below a PCI
 //! Express link, and nothing below a link that is down. Bus numbers are
 //! assigned depth first. A function that is not ready is retried when all
-//! others are done, so that one timeout serves the whole machine.
+//! others are done, so that one timeout serves the whole machine. Where spare
+//! numbers leave a device without one, everything is numbered again with
+//! fewer of them.
 //!
 //! Below a host bridge that is preserved nothing is written.
 
@@ -12,6 +14,7 @@ mod bridge;
 mod device;
 mod not_ready;
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -56,47 +59,81 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
     clock: &mut C,
 ) -> Topology {
     let start = clock.now();
-    let mut scan = Scan {
-        config,
-        policy,
-        topology: Topology::default(),
-        pending: Vec::new(),
-        next_bus: Vec::new(),
-        host: 0,
-        preserve: false,
+    let generous = SpareBuses {
+        hot_plug: policy.spare_buses,
+        not_ready: policy.not_ready_spare_buses,
     };
-    for (index, host) in hosts.iter().enumerate() {
-        scan.host = index;
-        scan.preserve = host.preserve_config;
-        let root = host.buses.first;
-        scan.topology.hosts.push((host.clone(), host.buses));
-        scan.next_bus.push(u16::from(root) + 1);
-        scan.scan_bus(Bus {
-            number: root,
-            last: host.buses.last,
-            parent: None,
-            is_link: false,
-        });
-    }
-    scan.retry_pending(start, clock);
-    for (host, next) in scan.topology.hosts.iter_mut().zip(&scan.next_bus) {
-        // At most 256, since numbers end with the bus range.
-        host.1 = BusRange {
-            first: host.1.first,
-            last: (next - 1) as u8,
+    let mut spare = vec![generous; hosts.len()];
+    let mut again = 0;
+    loop {
+        let mut scan = Scan {
+            config: &mut *config,
+            topology: Topology::default(),
+            pending: Vec::new(),
+            next_bus: Vec::new(),
+            spare: &spare,
+            may_free_numbers: vec![false; hosts.len()],
+            host: 0,
+            preserve: false,
         };
+        scan.scan_hosts(hosts);
+        scan.retry_pending(start, policy.not_ready_timeout, clock);
+        let (topology, may_free_numbers) = scan.finish();
+        // What exists comes before what may come: with fewer spare numbers
+        // there may be one for it.
+        let mut is_final = true;
+        again += 1;
+        for (host, spare) in spare.iter_mut().enumerate() {
+            if again <= MAX_AGAIN && may_free_numbers[host] && lacks_bus_numbers(&topology, host) {
+                is_final = false;
+                *spare = SpareBuses {
+                    hot_plug: 0,
+                    not_ready: if spare.hot_plug == 0 { 0 } else { spare.not_ready },
+                };
+            }
+        }
+        if is_final {
+            return topology;
+        }
     }
-    scan.topology
+}
+
+/// How often buses are numbered again: without spare numbers for what may be
+/// plugged in, and then without those for what is not ready.
+const MAX_AGAIN: u32 = 2;
+
+/// Whether a bus number is missing for something below `host`.
+fn lacks_bus_numbers(topology: &Topology, host: usize) -> bool {
+    let functions = topology.functions.iter().filter(|f| f.host == host);
+    functions.flat_map(|function| &function.anomalies).any(|anomaly| {
+        matches!(
+            anomaly,
+            AnomalyKind::NoBusNumberLeft { .. } | AnomalyKind::VfsBeyondLastBus { .. }
+        )
+    })
+}
+
+/// Bus numbers that a port below a host bridge is assigned beyond those in use.
+#[derive(Clone, Copy, Debug)]
+struct SpareBuses {
+    /// For what may be plugged in.
+    hot_plug: u8,
+    /// For a device that is not ready.
+    not_ready: u8,
 }
 
 /// A running enumeration.
 struct Scan<'a, S> {
     config: &'a mut S,
-    policy: &'a ScanPolicy,
     topology: Topology,
     pending: Vec<PendingDevice>,
     /// For each host the lowest bus number that is not assigned yet.
     next_bus: Vec<u16>,
+    /// For each host the numbers that its ports are assigned beyond.
+    spare: &'a [SpareBuses],
+    /// For each host whether a port was assigned such numbers, or less than a
+    /// device needed that was not ready.
+    may_free_numbers: Vec<bool>,
     /// The host that is being scanned.
     host: usize,
     /// Whether nothing may be written to it.
@@ -116,6 +153,35 @@ struct Bus {
 }
 
 impl<S: ConfigSpace> Scan<'_, S> {
+    fn scan_hosts(&mut self, hosts: &[HostBridge]) {
+        for (index, host) in hosts.iter().enumerate() {
+            self.host = index;
+            self.preserve = host.preserve_config;
+            let root = host.buses.first;
+            self.topology.hosts.push((host.clone(), host.buses));
+            self.next_bus.push(u16::from(root) + 1);
+            self.scan_bus(Bus {
+                number: root,
+                last: host.buses.last,
+                parent: None,
+                is_link: false,
+            });
+        }
+    }
+
+    /// The topology, and for each host whether numbering it again may free bus
+    /// numbers.
+    fn finish(mut self) -> (Topology, Vec<bool>) {
+        for (host, next) in self.topology.hosts.iter_mut().zip(&self.next_bus) {
+            // At most 256, since numbers end with the bus range.
+            host.1 = BusRange {
+                first: host.1.first,
+                last: (next - 1) as u8,
+            };
+        }
+        (self.topology, self.may_free_numbers)
+    }
+
     fn segment(&self) -> u16 {
         self.topology.hosts[self.host].0.segment
     }

@@ -27,8 +27,12 @@ impl PendingDevice {
 impl<S: ConfigSpace> Scan<'_, S> {
     /// Retries pending devices until all are ready or the timeout, counted
     /// from `start`, has passed.
-    pub(super) fn retry_pending<C: Clock>(&mut self, start: Duration, clock: &mut C) {
-        let timeout = self.policy.not_ready_timeout;
+    pub(super) fn retry_pending<C: Clock>(
+        &mut self,
+        start: Duration,
+        timeout: Duration,
+        clock: &mut C,
+    ) {
         let mut backoff = Backoff::new(start, timeout, MAX_ROUNDS);
         while !self.pending.is_empty() && backoff.wait(clock) {
             for device in core::mem::take(&mut self.pending) {

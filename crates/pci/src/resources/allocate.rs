@@ -1,24 +1,40 @@
-//! Allocation of one address space: sizes are summed up from the leaves to the
-//! host bridge, addresses are placed from there down.
+//! Allocation of one address space below a host bridge: I/O or memory.
+//!
+//! All that asks for addresses is known beforehand, and is placed at once:
+//!
+//! 1. Everything that a device needs. Where not all of it fits, what is worth
+//!    least is dropped, and placed again where it fits after all.
+//! 2. Wishes, in order, as long as everything fits: a window for each bridge,
+//!    space for devices that are plugged in later.
+//!
+//! Each attempt is a whole arrangement by the [packer](super::packing): first
+//! one that is found fast, and if it does not fit, the best one. Since nothing
+//! is moved or repaired afterwards, an attempt cannot be left half done.
 //!
 //! Nothing here accesses hardware.
 
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::cmp::Reverse;
 
+use super::apertures::{Aperture, Places};
+use super::packing::{Packer, Placed, Shape, ShapeId, ShapeKind};
 use crate::PciRange;
 
 /// A request for addresses: of a BAR, or of a VF BAR for all VFs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// The bridge right above, an index into [`AddressSpace::bridges`]; `None` on a
-    /// root bus.
-    pub(super) bridge: Option<usize>,
+    /// The window right above, an index into [`AddressSpace::windows`]; `None`
+    /// on a root bus.
+    pub(super) window: Option<usize>,
     /// Bytes, not 0.
     pub(super) size: u64,
     /// Alignment in bytes, a power of two.
     pub(super) align: u64,
+    /// The apertures that it may be in.
+    pub(super) places: Places,
     /// Which request is dropped first when not all fit: the lowest.
     pub(super) priority: Priority,
 }
@@ -34,28 +50,39 @@ pub(super) enum Priority {
     Bar,
 }
 
-/// A bridge as one address space sees it.
+/// A window of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bridge {
-    /// The bridge above, with a lower index; `None` on a root bus.
+pub(super) struct Window {
+    /// The window above, with a lower index; `None` on a root bus.
     pub(super) parent: Option<usize>,
-    /// Whether it can forward this space at all.
-    pub(super) has_window: bool,
-    /// Whether devices may come later.
-    pub(super) hot_plug: bool,
+    /// Whether the bridge and all above it have it.
+    pub(super) exists: bool,
+    /// The apertures that the bridge can forward.
+    pub(super) places: Places,
+    /// Granularity in bytes, a power of two.
+    pub(super) granule: u64,
+}
+
+/// Addresses of a window that nothing asks for yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// Index of the window.
+    pub(super) window: usize,
+    /// Bytes that the window has at least.
+    pub(super) size: u64,
+    /// Their alignment, a power of two.
+    pub(super) align: u64,
 }
 
 /// One address space of one host bridge.
 #[derive(Clone, Debug)]
 pub(super) struct AddressSpace<'a> {
-    pub(super) bridges: &'a [Bridge],
-    pub(super) requests: &'a [Request],
-    /// What is free below the host bridge: sorted by address, disjoint.
-    pub(super) apertures: &'a [PciRange],
-    /// Granularity of a bridge window in bytes, a power of two.
-    pub(super) granule: u64,
-    /// Bytes that are assigned to a hot-plug capable port at least.
-    pub(super) padding: u64,
+    pub(super) windows: &'a [Window],
+    /// What is free below the host bridge: disjoint, in the order in which it
+    /// is used.
+    pub(super) apertures: &'a [Aperture],
+    /// How many attempts may look for the best arrangement.
+    best_attempts: Cell<u32>,
 }
 
 /// Which addresses were assigned.
@@ -63,104 +90,107 @@ pub(super) struct AddressSpace<'a> {
 pub(super) struct Placement {
     /// First address of each request; `None` where it did not fit.
     pub(super) requests: Vec<Option<u64>>,
-    /// The window of each bridge; `None` where closed.
+    /// Each window; `None` where closed.
     pub(super) windows: Vec<Option<PciRange>>,
-    /// What remains free of the apertures.
-    pub(super) free: Vec<PciRange>,
-}
-
-impl Placement {
-    /// Bytes of the largest range that remains free.
-    pub(super) fn largest_free(&self) -> u64 {
-        largest(&self.free)
-    }
 }
 
 /// What is placed in one attempt.
 #[derive(Clone, Debug)]
-struct Attempt {
+pub(super) struct Attempt {
+    pub(super) requests: Vec<Request>,
+    /// Which requests are placed.
     keep: Vec<bool>,
-    /// How many bridges, from the first, have a window even with nothing
-    /// below.
-    windows: usize,
-    /// How many bridges, from the first, have hot-plug padding.
-    padded: usize,
+    /// Bytes and alignment that each window has at least.
+    least: Vec<(u64, u64)>,
 }
 
-/// A part of a window, or of the apertures, that is to be placed.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    size: u64,
-    align: u64,
-    kind: NodeKind,
-}
+impl Attempt {
+    /// Nothing is lost.
+    pub(super) const NO_LOSSES: [(usize, u64); 3] = [(0, 0); 3];
 
-#[derive(Clone, Copy, Debug)]
-enum NodeKind {
-    Request(usize),
-    Window(usize),
-}
+    /// All of `requests`, in windows as small as they can be.
+    pub(super) fn new(requests: Vec<Request>, windows: usize) -> Self {
+        Self {
+            keep: vec![true; requests.len()],
+            requests,
+            least: vec![(0, 1); windows],
+        }
+    }
 
-/// The size of every window, and the offset of every node in the window above
-/// it.
-struct SubtreeSizes {
-    /// Bytes and alignment of each bridge's window; 0 bytes where closed.
-    windows: Vec<(u64, u64)>,
-    request_offsets: Vec<u64>,
-    window_offsets: Vec<u64>,
-    root: Vec<Node>,
-}
-
-impl AddressSpace<'_> {
-    /// Places as much as fits: first the requests of devices, then a window for
-    /// every bridge, then padding for what may be plugged in.
-    pub(super) fn place_all(&self) -> Placement {
-        let bridges = self.bridges.len();
-        let mut attempt = Attempt {
-            keep: vec![true; self.requests.len()],
-            windows: 0,
-            padded: 0,
-        };
-        self.drop_until_it_fits(&mut attempt);
-        attempt.windows = largest_passing(bridges, |windows| {
-            let attempt = Attempt {
-                windows,
-                ..attempt.clone()
-            };
-            self.try_place(&attempt).is_some()
-        });
-        attempt.padded = largest_passing(bridges, |padded| {
-            let attempt = Attempt {
-                padded,
-                ..attempt.clone()
-            };
-            self.try_place(&attempt).is_some()
-        });
-        self.try_place(&attempt).unwrap_or_else(|| Placement {
-            requests: vec![None; self.requests.len()],
-            windows: vec![None; bridges],
-            free: self.apertures.to_vec(),
+    /// What is lost: of each priority, the highest first, the number of requests
+    /// and their bytes.
+    pub(super) fn losses(&self) -> [(usize, u64); 3] {
+        [Priority::Bar, Priority::Rom, Priority::VirtualFunctions].map(|priority| {
+            let requests = self.requests.iter().zip(&self.keep);
+            let lost =
+                requests.filter(|(request, kept)| !**kept && request.priority == priority);
+            lost.fold((0, 0), |(count, bytes), (request, _)| {
+                (count + 1, request.size.saturating_add(bytes))
+            })
         })
+    }
+
+    fn with(&self, wishes: &[Wish]) -> Self {
+        let mut attempt = self.clone();
+        for wish in wishes {
+            let (size, align) = &mut attempt.least[wish.window];
+            *size = wish.size.max(*size);
+            *align = wish.align.max(*align);
+        }
+        attempt
+    }
+}
+
+impl<'a> AddressSpace<'a> {
+    pub(super) const fn new(windows: &'a [Window], apertures: &'a [Aperture]) -> Self {
+        /// Each takes some milliseconds at most.
+        const BEST_ATTEMPTS: u32 = 96;
+
+        Self {
+            windows,
+            apertures,
+            best_attempts: Cell::new(BEST_ATTEMPTS),
+        }
+    }
+
+    /// Whether a request fits into the machine if it is the only one.
+    fn can_fit(&self, request: &Request) -> bool {
+        let is_forwarded = request.window.is_none_or(|window| self.windows[window].exists);
+        is_forwarded
+            && self.apertures.iter().any(|aperture| {
+                let (size, align) = (request.size, request.align);
+                let base = aperture.range.base().checked_add(align - 1);
+                let base = base.map(|base| base & !(align - 1));
+                let range = base.and_then(|base| PciRange::from_size(base, size));
+                aperture.places.intersects(request.places)
+                    && range.is_some_and(|range| aperture.range.contains(range))
+            })
+    }
+
+    /// Drops the requests that fit nowhere, whatever else is placed.
+    pub(super) fn drop_impossible(&self, attempt: &mut Attempt) {
+        for (request, keep) in attempt.requests.iter().zip(&mut attempt.keep) {
+            *keep &= self.can_fit(request);
+        }
     }
 
     /// Drops requests, lowest priority and largest first, until the rest fits,
     /// then restores those that still fit.
-    fn drop_until_it_fits(&self, attempt: &mut Attempt) {
+    pub(super) fn drop_until_it_fits(&self, attempt: &mut Attempt) {
         /// Attempts to restore a request, each a whole placement.
         const SECOND_CHANCES: usize = 64;
 
         if self.try_place(attempt).is_some() {
             return;
         }
-        let widest = largest(self.apertures);
-        let mut order: Vec<usize> = (0..self.requests.len()).collect();
-        // First what never fits, then by priority, the largest first, and of
-        // one size the last, as Linux does.
+        let mut order: Vec<usize> = (0..attempt.requests.len())
+            .filter(|&index| attempt.keep[index])
+            .collect();
+        // By priority, the largest first, and of one size the last, as Linux
+        // does.
         order.sort_by_key(|&index| {
-            let request = &self.requests[index];
-            let can_fit = request.size <= widest;
-            let value = u64::from(can_fit) << 8 | request.priority as u64;
-            (value, Reverse(request.size), Reverse(index))
+            let request = &attempt.requests[index];
+            (request.priority, Reverse(request.size), Reverse(index))
         });
         let kept_with = |dropped: usize| {
             let mut attempt = attempt.clone();
@@ -175,11 +205,7 @@ impl AddressSpace<'_> {
         });
         let dropped = order.len() - kept;
         *attempt = kept_with(dropped);
-        let by_value = order[..dropped].iter().rev();
-        for &index in by_value
-            .filter(|&&index| self.requests[index].size <= widest)
-            .take(SECOND_CHANCES)
-        {
+        for &index in order[..dropped].iter().rev().take(SECOND_CHANCES) {
             attempt.keep[index] = true;
             if self.try_place(attempt).is_none() {
                 attempt.keep[index] = false;
@@ -187,139 +213,174 @@ impl AddressSpace<'_> {
         }
     }
 
-    /// Places everything in `attempt`, or nothing.
-    fn try_place(&self, attempt: &Attempt) -> Option<Placement> {
-        let sizes = self.size_subtrees(attempt);
-        let mut free = self.apertures.to_vec();
-        let mut bases = vec![None; self.requests.len()];
-        let mut windows = vec![None; self.bridges.len()];
-        for node in &sizes.root {
-            let placed = allocate_first_fit(&mut free, node)?;
-            match node.kind {
-                NodeKind::Request(index) => bases[index] = Some(placed.base()),
-                NodeKind::Window(index) => windows[index] = Some(placed),
-            }
-        }
-        // Addresses down: a parent comes before its children.
-        for (index, bridge) in self.bridges.iter().enumerate() {
-            let (size, _) = sizes.windows[index];
-            if let Some(above) = bridge.parent.and_then(|parent| windows[parent]) {
-                let base = above.base() + sizes.window_offsets[index];
-                windows[index] = PciRange::from_size(base, size);
-            }
-        }
-        for (index, request) in self.requests.iter().enumerate() {
-            if let Some(above) = request.bridge.and_then(|bridge| windows[bridge])
-                && attempt.keep[index]
-            {
-                bases[index] = Some(above.base() + sizes.request_offsets[index]);
-            }
-        }
-        Some(Placement {
-            requests: bases,
-            windows,
-            free,
+    /// Grants as many of `wishes` as fit, from the first on.
+    pub(super) fn grant(&self, attempt: &mut Attempt, wishes: &[Wish]) {
+        let wishes: Vec<Wish> = wishes
+            .iter()
+            .copied()
+            .filter(|wish| wish.size > 0 && self.windows[wish.window].exists)
+            .collect();
+        let granted = largest_passing(wishes.len(), |count| {
+            self.try_place(&attempt.with(&wishes[..count])).is_some()
+        });
+        *attempt = attempt.with(&wishes[..granted]);
+    }
+
+    /// Places everything in `attempt`, which is known to fit.
+    pub(super) fn place(&self, attempt: &Attempt) -> Placement {
+        self.try_place(attempt).unwrap_or_else(|| Placement {
+            requests: vec![None; attempt.requests.len()],
+            windows: vec![None; self.windows.len()],
         })
     }
 
-    /// The size of every window from what is below it.
-    fn size_subtrees(&self, attempt: &Attempt) -> SubtreeSizes {
-        let mut sizes = SubtreeSizes {
-            windows: vec![(0, 1); self.bridges.len()],
-            request_offsets: vec![0; self.requests.len()],
-            window_offsets: vec![0; self.bridges.len()],
-            root: Vec::new(),
-        };
-        let mut below: Vec<Vec<Node>> = vec![Vec::new(); self.bridges.len()];
-        for (index, request) in self.requests.iter().enumerate() {
-            if attempt.keep[index] {
-                let node = Node {
-                    size: request.size,
-                    align: request.align,
-                    kind: NodeKind::Request(index),
-                };
-                match request.bridge {
-                    Some(bridge) => below[bridge].push(node),
-                    None => sizes.root.push(node),
-                }
+    /// Places everything in `attempt`, or nothing.
+    pub(super) fn try_place(&self, attempt: &Attempt) -> Option<Placement> {
+        let fast = self.arrange(attempt, false);
+        fast.or_else(|| {
+            let left = self.best_attempts.get().checked_sub(1)?;
+            if !self.has_bytes_for(attempt) {
+                return None;
             }
-        }
-        for (index, bridge) in self.bridges.iter().enumerate().rev() {
-            if !bridge.has_window {
+            self.best_attempts.set(left);
+            self.arrange(attempt, true)
+        })
+    }
+
+    /// Whether there are as many bytes as the requests have, of each sort of
+    /// apertures: where not, no arrangement helps.
+    fn has_bytes_for(&self, attempt: &Attempt) -> bool {
+        let requests = || {
+            let kept = attempt.requests.iter().zip(&attempt.keep);
+            kept.filter_map(|(request, kept)| kept.then_some(request))
+        };
+        let have = |places: Places| {
+            let apertures = self.apertures.iter();
+            let matching = apertures.filter(|one| one.places.intersects(places));
+            let sizes = matching.map(|one| one.range.size());
+            sizes.fold(0, u64::saturating_add)
+        };
+        let need = |places: Places| {
+            let within = requests().filter(|one| one.places.is_within(places));
+            within.fold(0, |sum: u64, one| sum.saturating_add(one.size))
+        };
+        let mut sorts: Vec<Places> = requests().map(|one| one.places).collect();
+        sorts.sort_unstable();
+        sorts.dedup();
+        sorts.into_iter().all(|places| need(places) <= have(places))
+    }
+
+    fn arrange(&self, attempt: &Attempt, is_exact: bool) -> Option<Placement> {
+        let mut packer = Packer::new(is_exact);
+        // The blocks in each window by shape, in order; those on the root bus
+        // are last.
+        let root = self.windows.len();
+        let mut blocks: Vec<Blocks> = vec![Blocks::new(); root + 1];
+        for (index, request) in attempt.requests.iter().enumerate() {
+            if !attempt.keep[index] {
                 continue;
             }
-            let mut nodes = core::mem::take(&mut below[index]);
-            sort_for_packing(&mut nodes);
-            let mut cursor: u64 = 0;
-            let mut align = self.granule;
-            for node in &nodes {
-                let offset = align_up(cursor, node.align);
-                match node.kind {
-                    NodeKind::Request(request) => sizes.request_offsets[request] = offset,
-                    NodeKind::Window(window) => sizes.window_offsets[window] = offset,
-                }
-                cursor = offset.saturating_add(node.size);
-                align = align.max(node.align);
+            let shape = packer.shape(Shape {
+                kind: ShapeKind::Leaf {
+                    size: request.size,
+                    align: request.align,
+                },
+                places: request.places,
+            })?;
+            let above = &mut blocks[request.window.unwrap_or(root)];
+            above.entry(shape).or_default().push_back(Block::Request(index));
+        }
+        for (index, window) in self.windows.iter().enumerate().rev() {
+            let (size, align) = attempt.least[index];
+            if !window.exists || size == 0 && blocks[index].is_empty() {
+                continue;
             }
-            if bridge.hot_plug && index < attempt.padded {
-                cursor = cursor.max(self.padding);
-            }
-            if cursor == 0 && index < attempt.windows {
-                cursor = self.granule;
-            }
-            let size = align_up(cursor, self.granule);
-            sizes.windows[index] = (size, align);
-            if size > 0 {
-                let node = Node {
+            let below: Vec<_> = counts(&blocks[index]);
+            let places = below.iter().map(|&(shape, _)| packer.places(shape));
+            let shape = packer.shape(Shape {
+                places: places.fold(window.places, Places::and),
+                kind: ShapeKind::Window {
+                    below,
+                    granule: window.granule,
                     size,
                     align,
-                    kind: NodeKind::Window(index),
-                };
-                match bridge.parent {
-                    Some(parent) => below[parent].push(node),
-                    None => sizes.root.push(node),
-                }
+                },
+            })?;
+            // The list is built from its end.
+            let above = &mut blocks[window.parent.unwrap_or(root)];
+            above.entry(shape).or_default().push_front(Block::Window(index));
+        }
+        let placed = packer.place(&counts(&blocks[root]), self.apertures)?;
+        let mut result = Placement {
+            requests: vec![None; attempt.requests.len()],
+            windows: vec![None; root],
+        };
+        let mut open: Vec<Option<Placed>> = vec![None; root];
+        result.fill(&placed, &mut blocks[root], &mut open);
+        // A window comes before those below it.
+        for index in 0..root {
+            if let Some(window) = open[index] {
+                let below = packer.below(&window);
+                result.fill(&below, &mut blocks[index], &mut open);
             }
         }
-        sort_for_packing(&mut sizes.root);
-        sizes
+        Some(result)
     }
 }
 
-/// Largest alignment first leaves the smallest holes.
-fn sort_for_packing(nodes: &mut [Node]) {
-    nodes.sort_by_key(|node| Reverse((node.align, node.size)));
+/// What a block of an [`AddressSpace`] is.
+#[derive(Clone, Copy, Debug)]
+enum Block {
+    Request(usize),
+    Window(usize),
 }
 
-/// Takes the first range out of `free` in which `node` fits, and what is before
-/// it for its alignment.
-fn allocate_first_fit(free: &mut Vec<PciRange>, node: &Node) -> Option<PciRange> {
-    let (index, placed) = free.iter().enumerate().find_map(|(index, range)| {
-        let base = align_up(range.base(), node.align);
-        let placed = PciRange::from_size(base, node.size)?;
-        range.contains(placed).then_some((index, placed))
-    })?;
-    match free[index].above(placed) {
-        Some(rest) => free[index] = rest,
-        None => {
-            free.remove(index);
+/// Blocks by shape.
+type Blocks = BTreeMap<ShapeId, VecDeque<Block>>;
+
+fn counts(blocks: &Blocks) -> Vec<(ShapeId, usize)> {
+    let shapes = blocks.iter();
+    shapes.map(|(&shape, these)| (shape, these.len())).collect()
+}
+
+impl Placement {
+    /// Gives each of the `blocks` one of the places of its shape.
+    fn fill(&mut self, placed: &[Placed], blocks: &mut Blocks, open: &mut [Option<Placed>]) {
+        for one in placed {
+            let block = blocks.get_mut(&one.shape).and_then(VecDeque::pop_front);
+            match block {
+                Some(Block::Request(index)) => self.requests[index] = Some(one.base),
+                Some(Block::Window(index)) => {
+                    self.windows[index] = PciRange::from_size(one.base, one.end - one.base);
+                    open[index] = Some(*one);
+                }
+                None => {}
+            }
         }
     }
-    Some(placed)
-}
 
-/// Bytes of the largest of `ranges`.
-fn largest(ranges: &[PciRange]) -> u64 {
-    let sizes = ranges.iter().map(|range| range.size());
-    sizes.max().unwrap_or(0)
-}
-
-/// `value` rounded up to a multiple of `align`, a power of two; a value too
-/// large for that stays beyond every aperture.
-fn align_up(value: u64, align: u64) -> u64 {
-    value
-        .checked_add(align - 1)
-        .map_or(u64::MAX, |value| value & !(align - 1))
+    /// Bytes of the largest range of `apertures` that remains free.
+    pub(super) fn largest_free(&self, attempt: &Attempt, space: &AddressSpace<'_>) -> u64 {
+        let windows = self.windows.iter().zip(space.windows);
+        let windows = windows.filter_map(|(range, window)| (*range).filter(|_| window.parent.is_none()));
+        let requests = self.requests.iter().zip(&attempt.requests);
+        let requests = requests.filter_map(|(base, request)| {
+            let base = base.filter(|_| request.window.is_none())?;
+            PciRange::from_size(base, request.size)
+        });
+        let mut taken: Vec<PciRange> = windows.chain(requests).collect();
+        taken.sort_unstable();
+        let free = space.apertures.iter().map(|aperture| {
+            let (mut largest, mut left) = (0, Some(aperture.range));
+            for &range in taken.iter().filter(|range| range.overlaps(aperture.range)) {
+                let before = left.and_then(|left| left.below(range));
+                largest = before.map_or(0, |before| before.size()).max(largest);
+                left = left.and_then(|left| left.above(range));
+            }
+            left.map_or(0, |left| left.size()).max(largest)
+        });
+        free.max().unwrap_or(0)
+    }
 }
 
 /// The largest number up to `count` for which `fits` holds, if it holds for
@@ -340,5 +401,3 @@ fn largest_passing(count: usize, fits: impl Fn(usize) -> bool) -> usize {
     good
 }
 
-#[cfg(test)]
-mod tests;

@@ -2,22 +2,78 @@
 
 use alloc::vec::Vec;
 
-use super::Kind;
 use crate::decode::MEMORY_GRANULE;
 use crate::{BarKind, HostBridge, PciRange, Topology, WindowKind};
 
-/// What is free in the windows of a host bridge, by space: each list sorted,
-/// its ranges disjoint.
+const FOUR_GIB: u64 = 1 << 32;
+
+/// Sorts of apertures, as a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Places(u8);
+
+impl Places {
+    /// I/O space.
+    pub(super) const IO: Self = Self(1);
+    /// Memory below 4 GiB that the host bridge does not prefetch from.
+    pub(super) const LOW: Self = Self(4);
+    /// Memory below 4 GiB that it may prefetch from.
+    pub(super) const LOW_PREFETCHABLE: Self = Self(8);
+    /// Memory beyond 4 GiB that it does not prefetch from.
+    pub(super) const HIGH: Self = Self(16);
+    /// Memory beyond 4 GiB that it may prefetch from.
+    pub(super) const HIGH_PREFETCHABLE: Self = Self(32);
+    /// All of them.
+    pub(super) const ANY: Self = Self(0xff);
+
+    pub(super) const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// How many sorts there are.
+    pub(super) const fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// What is in one of both.
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in both.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether all of it is in `other`.
+    pub(super) const fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+}
+
+/// A range that is free to be assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Aperture {
+    pub(super) range: PciRange,
+    /// What sort it is.
+    pub(super) places: Places,
+}
+
+impl Aperture {
+    /// All addresses.
+    pub(super) const UNBOUNDED: Self = Self {
+        range: match PciRange::new(0, u64::MAX) {
+            Some(range) => range,
+            None => unreachable!(),
+        },
+        places: Places::ANY,
+    };
+}
+
+/// What is free in the windows of a host bridge, in the order of preference:
+/// what only few BARs can use comes first.
 pub(super) struct Apertures {
-    io: Vec<PciRange>,
-    memory: Vec<PciRange>,
-    pub(super) prefetchable: Vec<PciRange>,
-    /// Whether there is memory beyond 4 GiB, which is what the prefetchable
-    /// windows of bridges are for.
-    pub(super) is_high: bool,
-    /// Whether a host window beyond 4 GiB is prefetchable, so that only BARs
-    /// that are may be put there.
-    pub(super) is_high_prefetchable: bool,
+    pub(super) io: Vec<Aperture>,
+    pub(super) memory: Vec<Aperture>,
 }
 
 impl Apertures {
@@ -25,100 +81,87 @@ impl Apertures {
         /// Ports below are those of legacy devices, which decode them unassigned.
         const FIRST_IO: u64 = 0x1000;
         /// Bridges decode 16 bits of I/O addresses.
-        const IO_END: u64 = 0x1_0000;
-        const FOUR_GIB: u64 = 1 << 32;
+        const IO_END: u64 = 1 << 16;
         /// A BAR at 0 reads as one that has no address.
         const FIRST_MEMORY: u64 = MEMORY_GRANULE;
 
         let bridge: &HostBridge = &topology.hosts[host].0;
-        let mut found = Self {
-            io: Vec::new(),
-            memory: Vec::new(),
-            prefetchable: Vec::new(),
-            is_high: false,
-            is_high_prefetchable: false,
-        };
+        let (mut io, mut memory) = (Vec::new(), Vec::new());
         for window in &bridge.windows {
             let base = window.pci_address;
             let end = base.saturating_add(window.size);
-            match window.kind {
-                WindowKind::Io => push_clipped(&mut found.io, base.max(FIRST_IO), end.min(IO_END)),
-                // A prefetchable window may merge reads, which a BAR that is
-                // not prefetchable does not stand.
-                WindowKind::Memory32 | WindowKind::Memory64 if end <= FOUR_GIB => {
-                    if !window.prefetchable {
-                        push_clipped(&mut found.memory, base.max(FIRST_MEMORY), end);
-                    }
-                }
-                WindowKind::Memory32 => {}
-                WindowKind::Memory64 => {
-                    push_clipped(&mut found.prefetchable, base.max(FOUR_GIB), end);
-                    found.is_high_prefetchable |= window.prefetchable;
-                }
+            if window.kind == WindowKind::Io {
+                push_clipped(&mut io, base.max(FIRST_IO), end.min(IO_END), Places::IO);
+                continue;
+            }
+            // A prefetchable window may merge reads, which a BAR that is not
+            // prefetchable does not stand.
+            let (low, high) = if window.prefetchable {
+                (Places::LOW_PREFETCHABLE, Places::HIGH_PREFETCHABLE)
+            } else {
+                (Places::LOW, Places::HIGH)
+            };
+            let first = base.max(FIRST_MEMORY);
+            push_clipped(&mut memory, first, end.min(FOUR_GIB), low);
+            if window.kind == WindowKind::Memory64 {
+                push_clipped(&mut memory, base.max(FOUR_GIB), end, high);
             }
         }
-        let fixed = topology
-            .functions
-            .iter()
-            .filter(|function| function.host == host)
-            .flat_map(|function| function.bars.iter().map(move |bar| (function, bar)))
-            .filter(|(_, bar)| bar.fixed);
-        for (function, bar) in fixed {
-            if let (Some(base), Some(size)) = (bar.address, bar.size) {
-                // The range of a VF BAR is that of one VF (PCIe 9.3.3.14).
-                let count = match bar.kind {
-                    BarKind::VfMemory32 | BarKind::VfMemory64 => {
-                        function.sriov.map_or(0, |sriov| sriov.total_vfs)
-                    }
-                    _ => 1,
-                };
-                let size = size.saturating_mul(count.into());
-                let size = size.min(u64::MAX - base);
-                let space = match bar.kind {
-                    BarKind::Io => &mut found.io,
-                    _ if base < FOUR_GIB => &mut found.memory,
-                    _ => &mut found.prefetchable,
-                };
-                if let Some(range) = PciRange::from_size(base, size) {
-                    reserve(space, range);
-                }
-            }
+        for (is_io, range) in fixed_ranges(topology, host) {
+            reserve(if is_io { &mut io } else { &mut memory }, range);
         }
-        for space in [&mut found.io, &mut found.memory, &mut found.prefetchable] {
-            space.sort_unstable();
+        for space in [&mut io, &mut memory] {
+            space.sort_unstable_by_key(|one| (u8::MAX - one.places.0, one.range.base()));
         }
-        found.is_high = !found.prefetchable.is_empty();
-        found
+        Self { io, memory }
     }
 
-    /// The space for memory beyond 4 GiB, or what stands in for it.
-    pub(super) fn prefetchable_or_memory(&self) -> Kind {
-        if self.is_high {
-            Kind::Prefetchable
-        } else {
-            Kind::Memory
-        }
-    }
-
-    pub(super) fn of(&self, kind: Kind) -> &[PciRange] {
-        match kind {
-            Kind::Io => &self.io,
-            Kind::Memory => &self.memory,
-            Kind::Prefetchable => &self.prefetchable,
-        }
+    /// Whether there is memory of one of these sorts.
+    pub(super) fn has_memory(&self, places: Places) -> bool {
+        self.memory.iter().any(|one| one.places.intersects(places))
     }
 }
 
-/// Adds `base` to `end`, which is not included, if anything is between them.
-fn push_clipped(apertures: &mut Vec<PciRange>, base: u64, end: u64) {
-    let size = end.saturating_sub(base);
-    apertures.extend(PciRange::from_size(base, size));
+/// The ranges that Enhanced Allocation fixes below `host`, and whether each is
+/// of I/O space.
+fn fixed_ranges(topology: &Topology, host: usize) -> impl Iterator<Item = (bool, PciRange)> {
+    let functions = topology.functions.iter().filter(move |f| f.host == host);
+    let bars = functions.flat_map(|function| function.bars.iter().map(move |bar| (function, bar)));
+    bars.filter(|(_, bar)| bar.fixed)
+        .filter_map(|(function, bar)| {
+            // The range of a VF BAR is that of one VF (PCIe 9.3.3.14).
+            let count = match bar.kind {
+                BarKind::VfMemory32 | BarKind::VfMemory64 => {
+                    function.sriov.map_or(0, |sriov| sriov.total_vfs)
+                }
+                _ => 1,
+            };
+            let base = bar.address?;
+            let size = bar.size?.saturating_mul(count.into());
+            let range = PciRange::from_size(base, size.min(u64::MAX - base))?;
+            Some((bar.kind == BarKind::Io, range))
+        })
 }
 
-/// Takes `reserved` out of `apertures`.
-fn reserve(apertures: &mut Vec<PciRange>, reserved: PciRange) {
+/// Adds `base` to `end`, which is not included, as far as no other window of
+/// the host bridge has it.
+fn push_clipped(apertures: &mut Vec<Aperture>, base: u64, end: u64, places: Places) {
+    let range = PciRange::from_size(base, end.saturating_sub(base));
+    let mut added: Vec<Aperture> = range
+        .into_iter()
+        .map(|range| Aperture { range, places })
+        .collect();
+    for known in &*apertures {
+        reserve(&mut added, known.range);
+    }
+    apertures.append(&mut added);
+}
+
+/// Removes `range` from `apertures`.
+fn reserve(apertures: &mut Vec<Aperture>, range: PciRange) {
     for aperture in core::mem::take(apertures) {
-        apertures.extend(aperture.below(reserved));
-        apertures.extend(aperture.above(reserved));
+        for rest in [aperture.range.below(range), aperture.range.above(range)] {
+            apertures.extend(rest.map(|range| Aperture { range, ..aperture }));
+        }
     }
 }

@@ -3,12 +3,12 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::allocate::{AddressSpace, Bridge, Placement, Priority, Request};
-use super::apertures::Apertures;
+use super::allocate::{AddressSpace, Attempt, Priority, Request, Window, Wish};
+use super::apertures::{Aperture, Apertures, Places};
 use super::probe::ProbedResources;
-use super::{AssignPolicy, KINDS, Kind, program};
+use super::{AssignPolicy, Kind, program, ways};
 use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
-use crate::{AnomalyKind, Bar, BarKind, ConfigSpace, Function, Topology};
+use crate::{AnomalyKind, Bar, BarKind, BridgeInfo, ConfigSpace, Function, Topology};
 
 /// The bridges below one host bridge, and the bridge above each function.
 struct Tree {
@@ -48,15 +48,26 @@ impl Tree {
     }
 }
 
-/// A BAR that is to be assigned addresses of one space.
+/// A BAR that is to be assigned addresses.
 #[derive(Clone, Copy, Debug)]
 struct BarRequest {
-    kind: Kind,
-    request: Request,
     /// Index of the function.
     function: usize,
     /// Index of the BAR in [`Function::bars`].
     bar: usize,
+    size: u64,
+    align: u64,
+    priority: Priority,
+    way: Way,
+    /// Another way that the bridges above can forward it.
+    other_way: Option<Way>,
+}
+
+/// By which windows a BAR is forwarded, and the apertures that it may be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    kind: Kind,
+    places: Places,
 }
 
 /// What is to be assigned below one host bridge, and from which apertures.
@@ -99,52 +110,91 @@ impl<'a> HostAssignment<'a> {
             BarKind::Rom => (Priority::Rom, 1),
             _ => (Priority::Bar, 1),
         };
-        let bridge = self.tree.above[index];
+        let (way, other_way) = self.ways(bar, self.tree.above[index]);
         self.requests.push(BarRequest {
-            kind: self.kind_of(bar, bridge),
-            request: Request {
-                bridge,
-                size: size.saturating_mul(count),
-                align: size,
-                priority,
-            },
             function: index,
             bar: number,
+            size: size.saturating_mul(count),
+            align: size,
+            priority,
+            way,
+            other_way,
         });
     }
 
-    /// The space that a BAR below `bridge` takes its addresses from. Below a
-    /// bridge only prefetchable memory reaches beyond 32 bits; on a root bus
-    /// any does, unless the host bridge forwards it as prefetchable.
-    fn kind_of(&self, bar: &Bar, bridge: Option<usize>) -> Kind {
+    /// How a BAR below `bridge` can be forwarded: the preferred way, and another
+    /// one.
+    ///
+    /// The memory window of a bridge has 32 bits. Its prefetchable window may
+    /// have 64, and anything in it may be prefetched from, as from a
+    /// prefetchable window of the host bridge. An expansion ROM may be
+    /// prefetched from: reading it has no side effects. On a root bus there
+    /// is no window that limits a BAR.
+    fn ways(&self, bar: &Bar, bridge: Option<usize>) -> (Way, Option<Way>) {
         let is_64_bit = matches!(bar.kind, BarKind::Memory64 | BarKind::VfMemory64);
-        let may_be_high = is_64_bit
-            && (bar.prefetchable || bridge.is_none() && !self.apertures.is_high_prefetchable);
-        let probed = self.probed;
-        match bar.kind {
-            BarKind::Io => Kind::Io,
-            _ if may_be_high && self.tree.all_above(bridge, |up| probed[up].prefetchable_64) => {
-                self.apertures.prefetchable_or_memory()
-            }
-            _ => Kind::Memory,
+        let may_prefetch = bar.prefetchable || bar.kind == BarKind::Rom;
+        let mut places = Places::LOW;
+        if may_prefetch {
+            places = places.or(Places::LOW_PREFETCHABLE);
         }
+        let way = |kind, places| Way { kind, places };
+        if bar.kind == BarKind::Io {
+            return (way(Kind::Io, Places::IO), None);
+        }
+        if bridge.is_none() {
+            if is_64_bit {
+                places = places.or(Places::HIGH);
+            }
+            if is_64_bit && may_prefetch {
+                places = places.or(Places::HIGH_PREFETCHABLE);
+            }
+            return (way(Kind::Memory, places), None);
+        }
+        let memory = way(Kind::Memory, Places::LOW);
+        if !may_prefetch || !self.has_prefetchable(bridge) {
+            return (memory, None);
+        }
+        if is_64_bit {
+            places = places.or(HIGH);
+        }
+        let prefetchable = way(Kind::Prefetchable, places);
+        let reaches_high = is_64_bit && self.has_prefetchable_64(bridge);
+        let has_high = self.apertures.has_memory(HIGH);
+        let prefers_prefetchable = if has_high {
+            // What has 32 bits would keep the window below 4 GiB.
+            reaches_high
+        } else {
+            bar.prefetchable && self.apertures.has_memory(Places::LOW_PREFETCHABLE)
+        };
+        if prefers_prefetchable {
+            (prefetchable, Some(memory))
+        } else {
+            (memory, Some(prefetchable))
+        }
+    }
+
+    fn has_prefetchable(&self, bridge: Option<usize>) -> bool {
+        self.tree.all_above(bridge, |index| {
+            let probed = &self.probed[index];
+            probed.prefetchable_64 || probed.prefetchable_32
+        })
+    }
+
+    fn has_prefetchable_64(&self, bridge: Option<usize>) -> bool {
+        let probed = self.probed;
+        self.tree.all_above(bridge, |index| probed[index].prefetchable_64)
     }
 
     /// Allocates each space, then programs the registers.
     pub(super) fn assign<S: ConfigSpace>(
-        mut self,
+        self,
         topology: &mut Topology,
         policy: &AssignPolicy,
         config: &mut S,
     ) {
-        for kind in KINDS {
-            let placement = self.assign_space(topology, policy, kind);
-            if kind == Kind::Memory && !self.apertures.is_high {
-                // Without memory beyond 4 GiB prefetchable windows share what
-                // is still free below.
-                self.apertures.prefetchable = placement.free;
-            }
-        }
+        self.assign_space(topology, policy, &[Kind::Io], &self.apertures.io);
+        let kinds = [Kind::Memory, Kind::Prefetchable];
+        self.assign_space(topology, policy, &kinds, &self.apertures.memory);
         for (function, probed) in topology.functions.iter_mut().zip(self.probed) {
             if function.host == self.host {
                 program::write(function, probed, config);
@@ -152,84 +202,194 @@ impl<'a> HostAssignment<'a> {
         }
     }
 
+    /// Assigns what is forwarded by windows of `kinds`.
     fn assign_space(
         &self,
         topology: &mut Topology,
         policy: &AssignPolicy,
-        kind: Kind,
-    ) -> Placement {
-        let bridges: Vec<Bridge> = (0..self.tree.bridges.len())
-            .map(|number| self.bridge(topology, number, kind))
+        kinds: &[Kind],
+        apertures: &[Aperture],
+    ) {
+        let windows: Vec<Window> = (0..self.tree.bridges.len())
+            .flat_map(|bridge| kinds.iter().map(move |&kind| (bridge, kind)))
+            .map(|(bridge, kind)| self.window(bridge, kind, kinds))
             .collect();
-        let of_kind: Vec<&BarRequest> = self
-            .requests
-            .iter()
-            .filter(|bar| bar.kind == kind)
+        let space = AddressSpace::new(&windows, apertures);
+        let of_kinds = self.requests.iter();
+        let bars: Vec<&BarRequest> = of_kinds
+            .filter(|bar| kinds.contains(&bar.way.kind))
             .collect();
-        let requests: Vec<Request> = of_kind.iter().map(|bar| bar.request).collect();
-        let (granule, padding) = match kind {
-            Kind::Io => (IO_GRANULE, policy.hot_plug_io),
-            Kind::Memory => (MEMORY_GRANULE, policy.hot_plug_memory),
-            Kind::Prefetchable => (MEMORY_GRANULE, policy.hot_plug_prefetchable),
-        };
-        let space = AddressSpace {
-            bridges: &bridges,
-            requests: &requests,
-            apertures: self.apertures.of(kind),
-            granule,
-            padding,
-        };
-        let placement = space.place_all();
-        for (wanted, address) in of_kind.iter().zip(&placement.requests) {
+        let mut attempt = self.choose_ways(&space, &bars, kinds);
+        for wishes in self.wishes(topology, policy, kinds) {
+            space.grant(&mut attempt, &wishes);
+        }
+        let placement = space.place(&attempt);
+        let largest_free = placement.largest_free(&attempt, &space);
+        for (index, wanted) in bars.iter().enumerate() {
             let function = &mut topology.functions[wanted.function];
-            function.bars[wanted.bar].address = *address;
+            let address = placement.requests[index];
+            function.bars[wanted.bar].address = address;
             if address.is_none() {
-                let above = wanted.request.bridge;
-                let is_forwarded = above.is_none_or(|bridge| bridges[bridge].has_window);
+                let above = attempt.requests[index].window;
+                let is_forwarded = above.is_none_or(|window| windows[window].exists);
                 let bar = &function.bars[wanted.bar];
-                let kind = describe_unplaced(bar, wanted.request.size, is_forwarded, &placement);
+                let kind = describe_unplaced(bar, wanted.size, is_forwarded, largest_free);
                 function.anomalies.push(kind);
             }
         }
-        program::set_windows(topology, &self.tree.bridges, kind, &placement.windows);
-        placement
+        for (number, &kind) in kinds.iter().enumerate() {
+            let windows = placement.windows.iter().skip(number).step_by(kinds.len());
+            program::set_windows(topology, &self.tree.bridges, kind, windows);
+        }
     }
 
-    fn bridge(&self, topology: &Topology, number: usize, kind: Kind) -> Bridge {
-        let forwards = |index: usize| {
-            let probed = &self.probed[index];
-            match kind {
-                Kind::Io => probed.io_window,
-                Kind::Memory => true,
-                Kind::Prefetchable if self.apertures.is_high => probed.prefetchable_64,
-                Kind::Prefetchable => probed.prefetchable_64 || probed.prefetchable_32,
+    /// Decides by which windows each of `bars` is forwarded, and which of them
+    /// are dropped: as few as can be.
+    fn choose_ways(
+        &self,
+        space: &AddressSpace<'_>,
+        bars: &[&BarRequest],
+        kinds: &[Kind],
+    ) -> Attempt {
+        let attempt = |ways: &[bool]| {
+            let requests = bars.iter().zip(ways).map(|(bar, &is_other)| {
+                let way = bar.other_way.filter(|_| is_other).unwrap_or(bar.way);
+                self.request(bar, way, kinds)
+            });
+            let mut attempt = Attempt::new(requests.collect(), space.windows.len());
+            space.drop_impossible(&mut attempt);
+            attempt
+        };
+        let preferred = attempt(&vec![false; bars.len()]);
+        if preferred.losses() == Attempt::NO_LOSSES && space.try_place(&preferred).is_some() {
+            return preferred;
+        }
+        let choices = ways::choices(bars.len(), |bar| {
+            let bar = bars[bar];
+            bar.other_way.map(|_| bar.size)
+        });
+        let least = choices.iter().map(|ways| attempt(ways).losses()).min();
+        for ways in &choices {
+            let attempt = attempt(ways);
+            if Some(attempt.losses()) == least && space.try_place(&attempt).is_some() {
+                return attempt;
+            }
+        }
+        // Not everything fits, whatever the ways: the uniform ones are compared.
+        let uniform = [None, Some(Kind::Memory), Some(Kind::Prefetchable)];
+        let attempts = uniform.into_iter().map(|kind| {
+            let ways: Vec<bool> = bars
+                .iter()
+                .map(|bar| kind.is_some_and(|kind| bar.way.kind != kind))
+                .collect();
+            let mut attempt = attempt(&ways);
+            space.drop_until_it_fits(&mut attempt);
+            attempt
+        });
+        attempts
+            .min_by_key(Attempt::losses)
+            .unwrap_or(preferred)
+    }
+
+    fn request(&self, bar: &BarRequest, way: Way, kinds: &[Kind]) -> Request {
+        let bridge = self.tree.above[bar.function];
+        Request {
+            window: bridge.map(|bridge| number_of_window(bridge, way.kind, kinds)),
+            size: bar.size,
+            align: bar.align,
+            places: way.places,
+            priority: bar.priority,
+        }
+    }
+
+    /// The window of one kind of the bridge with this number.
+    fn window(&self, bridge: usize, kind: Kind, kinds: &[Kind]) -> Window {
+        let probed = self.probed;
+        let up = Some(bridge);
+        let (exists, places, granule) = match kind {
+            Kind::Io => {
+                let exists = self.tree.all_above(up, |index| probed[index].io_window);
+                (exists, Places::IO, IO_GRANULE)
+            }
+            Kind::Memory => (true, Places::LOW, MEMORY_GRANULE),
+            Kind::Prefetchable => {
+                let low = Places::LOW.or(Places::LOW_PREFETCHABLE);
+                let places = if self.has_prefetchable_64(up) {
+                    low.or(HIGH)
+                } else {
+                    low
+                };
+                (self.has_prefetchable(up), places, MEMORY_GRANULE)
             }
         };
-        let index = self.tree.bridges[number];
-        Bridge {
-            parent: self.tree.above[index],
-            has_window: self.tree.all_above(Some(number), forwards),
-            hot_plug: topology.functions[index]
-                .bridge
-                .is_some_and(|bridge| bridge.hot_plug),
+        let above = self.tree.above[self.tree.bridges[bridge]];
+        Window {
+            parent: above.map(|above| number_of_window(above, kind, kinds)),
+            exists,
+            places,
+            granule,
         }
+    }
+
+    /// What windows are to have beyond what is asked for, in the order of
+    /// importance: a window for each bridge, since what is below may change,
+    /// then space for what is plugged in.
+    fn wishes(&self, topology: &Topology, policy: &AssignPolicy, kinds: &[Kind]) -> Vec<Vec<Wish>> {
+        let wishes = |kind: Kind, size: u64, of: &dyn Fn(&BridgeInfo) -> bool| {
+            let bridges = self.tree.bridges.iter().enumerate();
+            let bridges = bridges.filter(|&(_, &index)| {
+                topology.functions[index].bridge.as_ref().is_some_and(of)
+            });
+            let wishes = bridges.map(|(bridge, _)| Wish {
+                window: number_of_window(bridge, kind, kinds),
+                size,
+                align: 1,
+            });
+            wishes.collect::<Vec<Wish>>()
+        };
+        let mut all = Vec::new();
+        for &kind in kinds {
+            let (granule, padding) = match kind {
+                Kind::Io => (IO_GRANULE, policy.hot_plug_io),
+                Kind::Memory => (MEMORY_GRANULE, policy.hot_plug_memory),
+                Kind::Prefetchable => (MEMORY_GRANULE, policy.hot_plug_prefetchable),
+            };
+            all.push(wishes(kind, granule, &|_| true));
+            all.push(wishes(kind, padding, &|bridge| bridge.hot_plug));
+        }
+        // Memory below 4 GiB is short where there is some beyond.
+        let has_high = self.apertures.has_memory(HIGH);
+        for wishes in &mut all {
+            wishes.retain(|wish| {
+                let (bridge, kind) = (wish.window / kinds.len(), wish.window % kinds.len());
+                kinds[kind] != Kind::Prefetchable
+                    || !has_high
+                    || self.has_prefetchable_64(Some(bridge))
+            });
+        }
+        all
     }
 }
 
+/// All sorts of memory beyond 4 GiB.
+const HIGH: Places = Places::HIGH.or(Places::HIGH_PREFETCHABLE);
+
+/// The index in [`AddressSpace::windows`] of the window of a bridge: each has
+/// one of each of the kinds of the space.
+fn number_of_window(bridge: usize, kind: Kind, kinds: &[Kind]) -> usize {
+    let number = kinds.iter().position(|&one| one == kind).unwrap_or(0);
+    bridge * kinds.len() + number
+}
+
 /// Why a BAR has no address.
-fn describe_unplaced(
-    bar: &Bar,
-    size: u64,
-    is_forwarded: bool,
-    placement: &Placement,
-) -> AnomalyKind {
+fn describe_unplaced(bar: &Bar, size: u64, is_forwarded: bool, largest_free: u64) -> AnomalyKind {
     let (index, kind) = (bar.index, bar.kind);
     if is_forwarded {
         AnomalyKind::BarUnassigned {
             index,
             kind,
             size,
-            largest_free: placement.largest_free(),
+            largest_free,
         }
     } else {
         AnomalyKind::BarNotForwarded { index, kind, size }

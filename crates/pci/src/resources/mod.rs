@@ -1,18 +1,32 @@
 //! Assigns addresses to BARs and bridge windows.
 //!
-//! First every register is [probed](probe), with decode off. Then each address
-//! space of each host bridge is [allocated](allocate) by itself: sizes are
-//! summed up from the leaves, addresses are placed from the root down. Last the
-//! registers are [programmed](program). What does not fit stays disabled and
-//! is an anomaly, with its size and the largest free range.
+//! First every register is [probed](probe), with decode off. Then I/O and
+//! memory of each host bridge are [allocated](allocate): all that asks for
+//! addresses is [arranged](packing) at once. Last the registers are
+//! [programmed](program). What does not fit stays disabled and is an anomaly,
+//! with its size and the largest free range.
+//!
+//! Whatever fits is placed, as far as the search goes:
+//!
+//! - of a few BARs and bridges every arrangement is considered, of many the
+//!   most promising ones (see [`packing`]);
+//! - a BAR that the memory windows and the prefetchable windows of the bridges
+//!   above can forward is tried in both (see [`ways`]);
+//! - a 64-bit BAR may be below 4 GiB, a prefetchable one in memory that is not
+//!   prefetchable; the reverse is never done;
+//! - a BAR is always in windows of one kind, up to the root bus. A bridge
+//!   may have its prefetchable window in the memory window of the bridge above,
+//!   which gains nothing but two windows instead of one, and is not considered.
 //!
 //! Below a host bridge that is preserved, addresses are read as they are.
 
 mod allocate;
 mod apertures;
 mod host;
+mod packing;
 mod probe;
 mod program;
+mod ways;
 
 use alloc::vec::Vec;
 use core::ops::Deref;
@@ -184,5 +198,3 @@ enum Kind {
     Memory,
     Prefetchable,
 }
-
-const KINDS: [Kind; 3] = [Kind::Io, Kind::Memory, Kind::Prefetchable];

@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// Records the windows of one space in the bridges they belong to.
-pub(super) fn set_windows(
+pub(super) fn set_windows<'a>(
     topology: &mut Topology,
     bridges: &[usize],
     kind: Kind,
-    windows: &[Option<PciRange>],
+    windows: impl Iterator<Item = &'a Option<PciRange>>,
 ) {
     for (&index, window) in bridges.iter().zip(windows) {
         let Some(bridge) = &mut topology.functions[index].bridge else {
