@@ -391,3 +391,37 @@ fn io_bars_are_assigned_addresses_of_16_bits() {
     assert_eq!(machine.outcome.assigned, 7);
     assert_eq!(machine.outcome.disabled, 7);
 }
+
+#[test]
+fn type_bits_that_can_be_written_keep_the_type_and_are_cached_as_they_are() {
+    for (register, bar) in [
+        (0xffff_ffe1, BarModel::io(0x20)),
+        (0xffff_fff8, BarModel::memory32(16).prefetchable()),
+    ] {
+        let type_bits = register & 0xf;
+        let model = integrated(1)
+            .bar(0, bar)
+            .set(0x10, Width::Dword, 0)
+            .writable(0x10, Width::Dword, register);
+        let mut machine = with(model);
+        let held = machine.register(F, 0x10, Width::Dword);
+        assert_eq!(held & 0xf, type_bits, "{held:08x}");
+        assert_eq!(
+            u64::from(held & !0xf),
+            machine.address(F, 0).expect("it fits")
+        );
+        assert_eq!(machine.config.self_check().differences, []);
+    }
+}
+
+#[test]
+fn a_rom_that_cannot_be_disabled_is_cached_as_it_is() {
+    let model = integrated(1)
+        .rom(64 << 10)
+        .set(0x30, Width::Dword, 1)
+        .writable(0x30, Width::Dword, 0xffff_0000);
+    let mut machine = with(model);
+    assert!(machine.address(F, 6).is_some());
+    assert_eq!(machine.register(F, 0x30, Width::Dword) & 1, 1);
+    assert_eq!(machine.config.self_check().differences, []);
+}

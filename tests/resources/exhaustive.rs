@@ -69,7 +69,8 @@ impl Small {
         // Far from each other, one below 4 GiB that is not prefetchable.
         let windows = (0..=random.below(3)).map(|number| {
             let kind = if number == 0 { 0 } else { random.below(4) };
-            let first = 0x100 * (number + 1) + random.below(8) + if kind & 2 != 0 { HIGH } else { 0 };
+            let first =
+                0x100 * (number + 1) + random.below(8) + if kind & 2 != 0 { HIGH } else { 0 };
             Window {
                 range: (first, first + 2 + random.below(6)),
                 prefetchable: kind & 1 != 0,
@@ -238,9 +239,9 @@ impl Search<'_> {
             }
             Thing::Bridge(index) => {
                 let bits = self.machine.bridges[index].prefetchable_bits;
-                let memory = windows.iter().filter(|(range, prefetchable)| {
-                    range.0 < HIGH && !prefetchable
-                });
+                let memory = windows
+                    .iter()
+                    .filter(|(range, prefetchable)| range.0 < HIGH && !prefetchable);
                 let memory = ranges(memory);
                 // A host window that is not prefetchable holds prefetchable
                 // windows of bridges, too.
@@ -286,17 +287,19 @@ fn ranges<'a>(windows: impl Iterator<Item = &'a (Range, bool)>) -> Vec<Option<Ra
         }
     }
     found.sort_by_key(|(base, end)| end - base);
-    core::iter::once(None).chain(found.into_iter().map(Some)).collect()
+    core::iter::once(None)
+        .chain(found.into_iter().map(Some))
+        .collect()
 }
 
 fn holds(outer: Option<Range>, inner: Option<Range>) -> bool {
-    inner.is_none_or(|inner| {
-        outer.is_some_and(|outer| outer.0 <= inner.0 && inner.1 <= outer.1)
-    })
+    inner.is_none_or(|inner| outer.is_some_and(|outer| outer.0 <= inner.0 && inner.1 <= outer.1))
 }
 
 fn is_free(range: Range, taken: &[Range]) -> bool {
-    taken.iter().all(|other| range.1 <= other.0 || other.1 <= range.0)
+    taken
+        .iter()
+        .all(|other| range.1 <= other.0 || other.1 <= range.0)
 }
 
 #[test]
@@ -327,9 +330,15 @@ fn whatever_an_exhaustive_search_can_place_is_placed() {
             assert!(lost.is_empty(), "case {case}: {lost:?} of {small:#?}");
         } else {
             full += 1;
-            assert!(!lost.is_empty(), "case {case}: the search is too strict: {small:#?}");
+            assert!(
+                !lost.is_empty(),
+                "case {case}: the search is too strict: {small:#?}"
+            );
         }
     }
     // Both outcomes are frequent enough to mean something.
-    assert!(fitting > full / 8 && full > fitting / 8, "{fitting} fit, {full} do not");
+    assert!(
+        fitting > full / 8 && full > fitting / 8,
+        "{fitting} fit, {full} do not"
+    );
 }

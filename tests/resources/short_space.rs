@@ -124,7 +124,7 @@ fn overlapping_host_windows_are_used_once() {
 fn many_ports_with_bars_of_many_sizes_are_placed() {
     let models = (0..31_u64).map(|number| {
         endpoint(7)
-            .bar(0, BarModel::memory32(4 * KIB << (number % 11)))
+            .bar(0, BarModel::memory32((4 * KIB) << (number % 11)))
             .bar(2, BarModel::memory64(MIB << (number % 6)).prefetchable())
             .rom(64 << 10)
     });

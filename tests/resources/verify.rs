@@ -61,10 +61,54 @@ const CONVENTIONAL: Sbdf = Sbdf::new(0, 0, 2, 0);
 fn bus_numbers_that_nest_are_accepted() {
     assert_eq!(after_numbers(DOWN, 2, 3, 3), [""; 0]);
     // Up to the last bus of the host bridge, one bus or all.
-    for (secondary, subordinate) in [(4, 4), (4, 0xff), (0xff, 0xff), (1, 1)] {
+    for (secondary, subordinate) in [(4, 4), (4, 0xff), (0xff, 0xff)] {
         let found = after_numbers(CONVENTIONAL, 0, secondary, subordinate);
         assert_eq!(found, [""; 0], "{secondary:02x} to {subordinate:02x}");
     }
+}
+
+#[test]
+fn buses_below_two_bridges_of_one_bus_are_reported() {
+    // 00:01.0 has buses 01 to 03.
+    for (secondary, subordinate) in [(1, 1), (2, 2), (3, 4), (1, 0xff)] {
+        let found = after_numbers(CONVENTIONAL, 0, secondary, subordinate);
+        let text = "are also below 0000:00:01.0, which has 01 to 03";
+        let expected = format!("0000:00:02.0: buses {secondary:02x} to {subordinate:02x} {text}");
+        assert_eq!(found, [expected]);
+    }
+    // 02:00.0 has bus 03, as 00:01.0 has: one is below the other.
+    assert_eq!(after_numbers(DOWN, 2, 3, 3), [""; 0]);
+}
+
+#[test]
+fn memory_that_is_only_forwarded_as_prefetchable_is_reported() {
+    let (mut fabric, host) = Fabric::with_windows(&[IO, LOW, HIGH]);
+    let model = endpoint(7)
+        .bar(0, BarModel::memory32(MIB))
+        .bar(2, BarModel::memory32(MIB).prefetchable());
+    let port = fabric.add_root(host, 1, 0, root_port(ALL_WINDOWS));
+    fabric.add_below(port, 0, 0, model);
+    let mut machine = set_up(fabric);
+    machine.assert_consistent();
+    let closed = 0x0000_fff0;
+    write(&mut machine, at(0, 1, 0), 0x20, closed);
+    write(&mut machine, at(0, 1, 0), 0x24, 0x1030_1000);
+    write(&mut machine, at(0, 1, 0), 0x28, 0);
+    write(&mut machine, at(0, 1, 0), 0x2c, 0);
+    write(&mut machine, at(1, 0, 0), 0x10, 0x1000_0000);
+    write(&mut machine, at(1, 0, 0), 0x18, 0x1010_0008);
+    let text = "BAR 0x10000000 to 0x100fffff is not prefetchable, but only a prefetchable window forwards it";
+    assert_eq!(machine.checked(), [format!("0000:01:00.0: {text}")]);
+    // A host window of this sort is the same.
+    let (mut fabric, host) = Fabric::with_windows(&[LOW]);
+    fabric.add_root(host, 1, 0, integrated(1).bar(0, BarModel::memory32(MIB)));
+    let mut machine = set_up(fabric);
+    machine.assert_consistent();
+    machine.change_host(|host| host.windows[0].prefetchable = true);
+    assert_eq!(machine.checked(), [format!("0000:00:01.0: {text}")]);
+    // A loader may know better.
+    machine.change_host(|host| host.preserve_config = true);
+    assert_eq!(machine.checked(), [""; 0]);
 }
 
 #[test]

@@ -101,10 +101,10 @@ fn reason(topology: &Topology, index: usize) -> Option<UnassignedReason> {
         .iter()
         .any(|window| window.kind == WindowKind::Io);
     let unassigned = function.bars.iter().filter(|bar| bar.address.is_none());
-    let mut lost = unassigned.filter(|bar| {
+    let mut missing = unassigned.filter(|bar| {
         (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(topology, index, bar)
     });
-    if let Some(bar) = lost.next() {
+    if let Some(bar) = missing.next() {
         return Some(UnassignedReason::Bar(bar.index));
     }
     if let Some(bridge) = function.bridge {

@@ -40,13 +40,14 @@ pub(crate) fn is_lost_by_any(topology: &Topology, index: usize, bar: &Bar) -> bo
     match bar.kind {
         BarKind::Rom | BarKind::VfMemory32 | BarKind::VfMemory64 => true,
         // Linux assigns I/O addresses of more than 16 bits, too.
-        BarKind::Io => topology.hosts().get(function.host).is_some_and(|(host, _)| {
-            let mut io = host.windows.iter().filter(|w| w.kind == WindowKind::Io);
-            io.all(|w| w.pci_address.saturating_add(w.size) <= IO16_END)
-        }),
-        BarKind::Memory32 | BarKind::Memory64 => {
-            is_one_of_too_many(topology, index, bar, size)
-        }
+        BarKind::Io => topology
+            .hosts()
+            .get(function.host)
+            .is_some_and(|(host, _)| {
+                let mut io = host.windows.iter().filter(|w| w.kind == WindowKind::Io);
+                io.all(|w| w.pci_address.saturating_add(w.size) <= IO16_END)
+            }),
+        BarKind::Memory32 | BarKind::Memory64 => is_one_of_too_many(topology, index, bar, size),
     }
 }
 

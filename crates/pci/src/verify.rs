@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use super::decode::{Windows, address_bits, bar_type, read_windows, rom_register};
 use super::registers::{BAR0, BUS_NUMBERS, IO_BASE, VENDOR_ID, extended, sr_iov};
 use super::{
-    Anomaly, AnomalyKind, Bar, BarKind, BusNumbers, ConfigOffset, Decoder, Function, HostWindow,
-    PciRange, Sbdf, Topology, Width, WindowKind,
+    Anomaly, AnomalyKind, Bar, BarKind, BusNumbers, ConfigOffset, Decoder, Function, PciRange,
+    Sbdf, Topology, Width, WindowKind,
 };
 
 /// Something that decodes addresses.
@@ -19,12 +19,27 @@ struct DecodedRange {
     /// Index of the function in the topology.
     function: usize,
     is_io: bool,
+    /// Whether reads may be merged and repeated.
+    may_prefetch: bool,
     range: PciRange,
     decoder: Decoder,
 }
 
+/// The buses below a bridge.
+#[derive(Clone, Copy, Debug)]
+struct ForwardedBuses {
+    /// Index of the bridge in the topology.
+    function: usize,
+    numbers: BusNumbers,
+}
+
 /// Checks that bus numbers nest, that every BAR and window lies inside the
-/// window above it, and that no two on a bus overlap. Returns what is wrong.
+/// window above it, and that no two on a bus overlap, buses and addresses.
+/// Returns what is wrong.
+///
+/// Memory that is not prefetchable has to be in windows that are not, unless
+/// the host bridge is preserved: a loader may know that no bridge above merges
+/// reads (PCIe 7.5.1.2.1).
 ///
 /// Everything that the check reads must be known, as it is after a capture;
 /// what is not is not checked.
@@ -34,6 +49,7 @@ pub fn verify_assignment<K: KnownRegisters>(topology: &Topology, known: &K) -> V
         found: Vec::new(),
     };
     let mut claims = Vec::new();
+    let mut buses = Vec::new();
     let mut decoded: Vec<Option<Windows>> = Vec::new();
     for (index, function) in topology.functions.iter().enumerate() {
         let registers = RegistersOf {
@@ -45,7 +61,17 @@ pub fn verify_assignment<K: KnownRegisters>(topology: &Topology, known: &K) -> V
             continue;
         }
         if function.bridge.is_some() {
-            checker.check_buses(function, &registers);
+            let numbers = buses_of(&registers).filter(|numbers| numbers.secondary != 0);
+            if let Some(numbers) = numbers {
+                checker.check_buses(function, numbers);
+                // Numbers that were refused are an anomaly already.
+                let is_refused =
+                    |anomaly: &AnomalyKind| matches!(anomaly, AnomalyKind::InvalidBusNumbers(_));
+                if !function.anomalies.iter().any(is_refused) {
+                    let function = index;
+                    buses.push(ForwardedBuses { function, numbers });
+                }
+            }
         }
         decoded.push(function.bridge.map(|_| windows_of(&registers)));
         for bar in &function.bars {
@@ -55,24 +81,30 @@ pub fn verify_assignment<K: KnownRegisters>(topology: &Topology, known: &K) -> V
         }
         if let Some(open) = decoded[index] {
             let spaces = [
-                (open.io, true),
-                (open.memory, false),
-                (open.prefetchable, false),
+                (open.io, true, false),
+                (open.memory, false, false),
+                (open.prefetchable, false, true),
             ];
-            claims.extend(spaces.into_iter().filter_map(|(window, is_io)| {
-                Some(DecodedRange {
-                    function: index,
-                    is_io,
-                    range: window?,
-                    decoder: Decoder::Window,
-                })
-            }));
+            claims.extend(
+                spaces
+                    .into_iter()
+                    .filter_map(|(window, is_io, may_prefetch)| {
+                        Some(DecodedRange {
+                            function: index,
+                            is_io,
+                            may_prefetch,
+                            range: window?,
+                            decoder: Decoder::Window,
+                        })
+                    }),
+            );
         }
     }
     for claim in &claims {
         checker.check_nesting(claim, &decoded);
     }
     checker.check_overlaps(claims);
+    checker.check_shared_buses(buses);
     checker.found
 }
 
@@ -86,17 +118,7 @@ impl Checker<'_> {
         self.found.push(Anomaly::new(function, kind));
     }
 
-    fn check_buses<K: KnownRegisters>(
-        &mut self,
-        function: &Function,
-        registers: &RegistersOf<'_, K>,
-    ) {
-        let Some(found) = buses_of(registers) else {
-            return;
-        };
-        if found.secondary == 0 {
-            return;
-        }
+    fn check_buses(&mut self, function: &Function, found: BusNumbers) {
         let last = match function.parent {
             Some(parent) => {
                 let bridge = self.topology.functions[parent].bridge;
@@ -109,37 +131,93 @@ impl Checker<'_> {
         }
     }
 
+    /// Two bridges on one bus must not forward to the same bus.
+    fn check_shared_buses(&mut self, mut buses: Vec<ForwardedBuses>) {
+        let bus_of = |one: &ForwardedBuses| {
+            let function = &self.topology.functions[one.function];
+            (function.host, function.sbdf.bus())
+        };
+        buses.sort_by_key(|one| (bus_of(one), one.numbers.secondary));
+        let mut shared = Vec::new();
+        let mut highest: Option<ForwardedBuses> = None;
+        for one in buses {
+            match highest {
+                Some(before) if bus_of(&before) == bus_of(&one) => {
+                    if one.numbers.secondary <= before.numbers.subordinate {
+                        shared.push((before, one));
+                    }
+                    if one.numbers.subordinate > before.numbers.subordinate {
+                        highest = Some(one);
+                    }
+                }
+                _ => highest = Some(one),
+            }
+        }
+        for (before, one) in shared {
+            let functions = &self.topology.functions;
+            let kind = AnomalyKind::BusesOverlap {
+                secondary: one.numbers.secondary,
+                subordinate: one.numbers.subordinate,
+                other: functions[before.function].sbdf,
+                other_secondary: before.numbers.secondary,
+                other_subordinate: before.numbers.subordinate,
+            };
+            let sbdf = functions[one.function].sbdf;
+            self.fail(sbdf, kind);
+        }
+    }
+
     fn check_nesting(&mut self, claim: &DecodedRange, decoded: &[Option<Windows>]) {
         let function = &self.topology.functions[claim.function];
-        let is_inside = |window: PciRange| window.contains(claim.range);
-        let fits = match function.parent {
-            Some(parent) => decoded[parent].is_none_or(|above| {
-                let windows = if claim.is_io {
-                    [above.io, None]
-                } else {
-                    [above.memory, above.prefetchable]
+        let host = &self.topology.hosts[function.host].0;
+        // The ranges that are forwarded to the function, each with whether it
+        // is prefetchable.
+        let above: Vec<(PciRange, bool)> = match function.parent {
+            Some(parent) => {
+                let Some(above) = decoded[parent] else {
+                    return;
                 };
-                windows.into_iter().flatten().any(is_inside)
-            }),
+                let windows = if claim.is_io {
+                    [(above.io, false), (None, false)]
+                } else {
+                    [(above.memory, false), (above.prefetchable, true)]
+                };
+                let open = windows.into_iter();
+                open.filter_map(|(range, prefetchable)| Some((range?, prefetchable)))
+                    .collect()
+            }
+            // Only AML code, which is not run, describes what a host bridge of
+            // an ACPI machine forwards.
+            None if host.preserve_config && host.windows.is_empty() => return,
             None => {
-                let host = &self.topology.hosts[function.host].0;
-                // Only AML code, which is not run, describes what a host bridge of
-                // an ACPI machine forwards.
-                let unknown = host.preserve_config && host.windows.is_empty();
-                unknown
-                    || host
-                        .windows
-                        .iter()
-                        .filter(|window| (window.kind == WindowKind::Io) == claim.is_io)
-                        .filter_map(HostWindow::pci_range)
-                        .any(is_inside)
+                let windows = host.windows.iter();
+                windows
+                    .filter(|window| (window.kind == WindowKind::Io) == claim.is_io)
+                    .filter_map(|window| Some((window.pci_range()?, window.prefetchable)))
+                    .collect()
             }
         };
-        if !fits {
+        let holds = |(window, _): &&(PciRange, bool)| window.contains(claim.range);
+        let (base, limit) = (claim.range.base(), claim.range.limit());
+        let by = claim.decoder;
+        if !above.iter().any(|window| holds(&window)) {
             let kind = AnomalyKind::NotForwarded {
-                decoder: claim.decoder,
-                base: claim.range.base(),
-                limit: claim.range.limit(),
+                decoder: by,
+                base,
+                limit,
+            };
+            self.fail(function.sbdf, kind);
+        } else if !claim.may_prefetch
+            && !host.preserve_config
+            && above
+                .iter()
+                .filter(holds)
+                .all(|(_, prefetchable)| *prefetchable)
+        {
+            let kind = AnomalyKind::OnlyPrefetchable {
+                decoder: by,
+                base,
+                limit,
             };
             self.fail(function.sbdf, kind);
         }
@@ -263,6 +341,8 @@ fn claim_of<K: KnownRegisters>(
     } else {
         size
     };
+    // A fixed range is where it is, whatever it is below.
+    let mut may_prefetch = bar.fixed || bar.kind == BarKind::Rom;
     let base = if bar.fixed {
         bar.address?
     } else {
@@ -278,7 +358,11 @@ fn claim_of<K: KnownRegisters>(
         let low = registers.dword(register)?;
         let kind = match bar.kind {
             BarKind::Rom => BarKind::Rom,
-            _ => bar_type(low)?.0,
+            _ => {
+                let (kind, prefetchable) = bar_type(low)?;
+                may_prefetch |= prefetchable;
+                kind
+            }
         };
         let high = if kind == BarKind::Memory64 {
             registers.dword(register + 4)?
@@ -290,6 +374,7 @@ fn claim_of<K: KnownRegisters>(
     Some(DecodedRange {
         function: index,
         is_io,
+        may_prefetch,
         range: PciRange::from_size(base, total)?,
         decoder: if is_vf { Decoder::VfBars } else { Decoder::Bar },
     })

@@ -81,6 +81,8 @@ impl Register {
                 )
             }
             Self::BarUpper => (is_address_mask(read, false).then_some(read)?, !read),
+            // An enable bit that is set although 0 was written.
+            Self::Rom if read & !written & 1 != 0 => return None,
             Self::Rom => {
                 let address = read & 0xffff_f800;
                 is_address_mask(address, false).then_some(())?;
@@ -150,6 +152,15 @@ mod tests {
     fn a_rom_teaches_its_enable_bit_too() {
         let mask = Register::Rom.learn(0x30, 0xffff_f800, 0xfffc_0000).unwrap();
         assert_eq!(mask.writable, 0xfffc_0001);
+    }
+
+    #[test]
+    fn a_rom_that_cannot_be_disabled_teaches_nothing() {
+        let found = Register::Rom.learn(0x30, 0xffff_f800, 0xfffc_0001);
+        assert_eq!(found, None);
+        // With 1 written nothing is known of it.
+        let found = Register::Rom.learn(0x30, 0xffff_ffff, 0xfffc_0001);
+        assert!(found.is_some());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! `lspci` as witnesses.
 
 mod all_kernels;
-mod assignment;
 mod bad_input;
 mod bench;
 mod boards;

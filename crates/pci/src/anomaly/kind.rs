@@ -138,6 +138,23 @@ pub enum AnomalyKind {
     #[error("buses {} do not nest in {:02x} to {:02x}", .0.found, .0.bus, .0.last)]
     BusesNotNested(BusNumbersError),
 
+    /// Buses that two bridges on one bus forward to.
+    #[error(
+        "buses {secondary:02x} to {subordinate:02x} are also below {other}, which has {other_secondary:02x} to {other_subordinate:02x}"
+    )]
+    BusesOverlap {
+        /// Secondary Bus Number.
+        secondary: u8,
+        /// Subordinate Bus Number.
+        subordinate: u8,
+        /// The other bridge.
+        other: Sbdf,
+        /// Its Secondary Bus Number.
+        other_secondary: u8,
+        /// Its Subordinate Bus Number.
+        other_subordinate: u8,
+    },
+
     /// VFs that share routing IDs (PCIe 9.3.3.9 and 9.3.3.10).
     #[error("VF offset {offset} and stride {stride} put {total_vfs} VFs on top of each other")]
     VfsOverlap {
@@ -293,6 +310,14 @@ pub enum AnomalyKind {
         /// Bytes, for VF BARs those of all VFs.
         size: u64,
     },
+    /// An I/O window that does not hold what was written.
+    #[error("I/O window is hardwired: wrote {wrote:04x}, read {read:04x}")]
+    IoWindowHardwired {
+        /// Base and limit register as written.
+        wrote: u16,
+        /// Base and limit register as read.
+        read: u16,
+    },
     /// A memory window that does not hold what was written.
     #[error("memory window is hardwired: wrote {wrote:08x}, read {read:08x}")]
     MemoryWindowHardwired {
@@ -325,6 +350,18 @@ pub enum AnomalyKind {
     #[error("{decoder} {base:#x} to {limit:#x} is outside of what the bridge above forwards")]
     NotForwarded {
         /// What decodes them.
+        decoder: Decoder,
+        /// First address.
+        base: u64,
+        /// Last address.
+        limit: u64,
+    },
+    /// Memory that is not prefetchable in windows that are.
+    #[error(
+        "{decoder} {base:#x} to {limit:#x} is not prefetchable, but only a prefetchable window forwards it"
+    )]
+    OnlyPrefetchable {
+        /// What decodes it.
         decoder: Decoder,
         /// First address.
         base: u64,

@@ -156,6 +156,7 @@ impl AnomalyKind {
             | Self::NoBusNumberLeft { .. }
             | Self::BusNumbersNotWritable { .. }
             | Self::BusesNotNested(_)
+            | Self::BusesOverlap { .. }
             | Self::VfsOverlap { .. }
             | Self::VfsBeyondLastBus { .. }
             | Self::VfsExcludedOverlap { .. }
@@ -172,10 +173,12 @@ impl AnomalyKind {
             | Self::EnhancedAllocationEntry { .. }
             | Self::BarUnassigned { .. }
             | Self::BarNotForwarded { .. }
+            | Self::IoWindowHardwired { .. }
             | Self::MemoryWindowHardwired { .. }
             | Self::PrefetchableWindowHardwired { .. }
             | Self::PrefetchableUpperHardwired { .. }
             | Self::NotForwarded { .. }
+            | Self::OnlyPrefetchable { .. }
             | Self::Overlap { .. } => Affects::RESOURCES,
             Self::ZeroPrimaryBus { .. }
             | Self::NoPhysicalFunction

@@ -88,7 +88,11 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
                 is_final = false;
                 *spare = SpareBuses {
                     hot_plug: 0,
-                    not_ready: if spare.hot_plug == 0 { 0 } else { spare.not_ready },
+                    not_ready: if spare.hot_plug == 0 {
+                        0
+                    } else {
+                        spare.not_ready
+                    },
                 };
             }
         }
@@ -105,12 +109,14 @@ const MAX_AGAIN: u32 = 2;
 /// Whether a bus number is missing for something below `host`.
 fn lacks_bus_numbers(topology: &Topology, host: usize) -> bool {
     let functions = topology.functions.iter().filter(|f| f.host == host);
-    functions.flat_map(|function| &function.anomalies).any(|anomaly| {
-        matches!(
-            anomaly,
-            AnomalyKind::NoBusNumberLeft { .. } | AnomalyKind::VfsBeyondLastBus { .. }
-        )
-    })
+    functions
+        .flat_map(|function| &function.anomalies)
+        .any(|anomaly| {
+            matches!(
+                anomaly,
+                AnomalyKind::NoBusNumberLeft { .. } | AnomalyKind::VfsBeyondLastBus { .. }
+            )
+        })
 }
 
 /// Bus numbers that a port below a host bridge is assigned beyond those in use.

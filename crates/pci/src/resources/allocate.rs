@@ -20,59 +20,9 @@ use core::cell::Cell;
 use core::cmp::Reverse;
 
 use super::apertures::{Aperture, Places};
+use super::attempt::{Attempt, Request, Window, Wish};
 use super::packing::{Packer, Placed, Shape, ShapeId, ShapeKind};
 use crate::PciRange;
-
-/// A request for addresses: of a BAR, or of a VF BAR for all VFs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    /// The window right above, an index into [`AddressSpace::windows`]; `None`
-    /// on a root bus.
-    pub(super) window: Option<usize>,
-    /// Bytes, not 0.
-    pub(super) size: u64,
-    /// Alignment in bytes, a power of two.
-    pub(super) align: u64,
-    /// The apertures that it may be in.
-    pub(super) places: Places,
-    /// Which request is dropped first when not all fit: the lowest.
-    pub(super) priority: Priority,
-}
-
-/// How much is lost when a request is not placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Priority {
-    /// VF BARs: the physical function works without.
-    VirtualFunctions,
-    /// Expansion ROM.
-    Rom,
-    /// A BAR.
-    Bar,
-}
-
-/// A window of a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
-    /// The window above, with a lower index; `None` on a root bus.
-    pub(super) parent: Option<usize>,
-    /// Whether the bridge and all above it have it.
-    pub(super) exists: bool,
-    /// The apertures that the bridge can forward.
-    pub(super) places: Places,
-    /// Granularity in bytes, a power of two.
-    pub(super) granule: u64,
-}
-
-/// Addresses of a window that nothing asks for yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    /// Index of the window.
-    pub(super) window: usize,
-    /// Bytes that the window has at least.
-    pub(super) size: u64,
-    /// Their alignment, a power of two.
-    pub(super) align: u64,
-}
 
 /// One address space of one host bridge.
 #[derive(Clone, Debug)]
@@ -94,53 +44,6 @@ pub(super) struct Placement {
     pub(super) windows: Vec<Option<PciRange>>,
 }
 
-/// What is placed in one attempt.
-#[derive(Clone, Debug)]
-pub(super) struct Attempt {
-    pub(super) requests: Vec<Request>,
-    /// Which requests are placed.
-    keep: Vec<bool>,
-    /// Bytes and alignment that each window has at least.
-    least: Vec<(u64, u64)>,
-}
-
-impl Attempt {
-    /// Nothing is lost.
-    pub(super) const NO_LOSSES: [(usize, u64); 3] = [(0, 0); 3];
-
-    /// All of `requests`, in windows as small as they can be.
-    pub(super) fn new(requests: Vec<Request>, windows: usize) -> Self {
-        Self {
-            keep: vec![true; requests.len()],
-            requests,
-            least: vec![(0, 1); windows],
-        }
-    }
-
-    /// What is lost: of each priority, the highest first, the number of requests
-    /// and their bytes.
-    pub(super) fn losses(&self) -> [(usize, u64); 3] {
-        [Priority::Bar, Priority::Rom, Priority::VirtualFunctions].map(|priority| {
-            let requests = self.requests.iter().zip(&self.keep);
-            let lost =
-                requests.filter(|(request, kept)| !**kept && request.priority == priority);
-            lost.fold((0, 0), |(count, bytes), (request, _)| {
-                (count + 1, request.size.saturating_add(bytes))
-            })
-        })
-    }
-
-    fn with(&self, wishes: &[Wish]) -> Self {
-        let mut attempt = self.clone();
-        for wish in wishes {
-            let (size, align) = &mut attempt.least[wish.window];
-            *size = wish.size.max(*size);
-            *align = wish.align.max(*align);
-        }
-        attempt
-    }
-}
-
 impl<'a> AddressSpace<'a> {
     pub(super) const fn new(windows: &'a [Window], apertures: &'a [Aperture]) -> Self {
         /// Each takes some milliseconds at most.
@@ -155,7 +58,9 @@ impl<'a> AddressSpace<'a> {
 
     /// Whether a request fits into the machine if it is the only one.
     fn can_fit(&self, request: &Request) -> bool {
-        let is_forwarded = request.window.is_none_or(|window| self.windows[window].exists);
+        let is_forwarded = request
+            .window
+            .is_none_or(|window| self.windows[window].exists);
         is_forwarded
             && self.apertures.iter().any(|aperture| {
                 let (size, align) = (request.size, request.align);
@@ -288,7 +193,10 @@ impl<'a> AddressSpace<'a> {
                 places: request.places,
             })?;
             let above = &mut blocks[request.window.unwrap_or(root)];
-            above.entry(shape).or_default().push_back(Block::Request(index));
+            above
+                .entry(shape)
+                .or_default()
+                .push_back(Block::Request(index));
         }
         for (index, window) in self.windows.iter().enumerate().rev() {
             let (size, align) = attempt.least[index];
@@ -308,7 +216,10 @@ impl<'a> AddressSpace<'a> {
             })?;
             // The list is built from its end.
             let above = &mut blocks[window.parent.unwrap_or(root)];
-            above.entry(shape).or_default().push_front(Block::Window(index));
+            above
+                .entry(shape)
+                .or_default()
+                .push_front(Block::Window(index));
         }
         let placed = packer.place(&counts(&blocks[root]), self.apertures)?;
         let mut result = Placement {
@@ -362,7 +273,8 @@ impl Placement {
     /// Bytes of the largest range of `apertures` that remains free.
     pub(super) fn largest_free(&self, attempt: &Attempt, space: &AddressSpace<'_>) -> u64 {
         let windows = self.windows.iter().zip(space.windows);
-        let windows = windows.filter_map(|(range, window)| (*range).filter(|_| window.parent.is_none()));
+        let windows =
+            windows.filter_map(|(range, window)| (*range).filter(|_| window.parent.is_none()));
         let requests = self.requests.iter().zip(&attempt.requests);
         let requests = requests.filter_map(|(base, request)| {
             let base = base.filter(|_| request.window.is_none())?;
@@ -374,10 +286,10 @@ impl Placement {
             let (mut largest, mut left) = (0, Some(aperture.range));
             for &range in taken.iter().filter(|range| range.overlaps(aperture.range)) {
                 let before = left.and_then(|left| left.below(range));
-                largest = before.map_or(0, |before| before.size()).max(largest);
+                largest = before.map_or(0, PciRange::size).max(largest);
                 left = left.and_then(|left| left.above(range));
             }
-            left.map_or(0, |left| left.size()).max(largest)
+            left.map_or(0, PciRange::size).max(largest)
         });
         free.max().unwrap_or(0)
     }
@@ -400,4 +312,3 @@ fn largest_passing(count: usize, fits: impl Fn(usize) -> bool) -> usize {
     }
     good
 }
-

@@ -22,6 +22,8 @@ impl Places {
     pub(super) const HIGH: Self = Self(16);
     /// Memory beyond 4 GiB that it may prefetch from.
     pub(super) const HIGH_PREFETCHABLE: Self = Self(32);
+    /// All memory beyond 4 GiB.
+    pub(super) const ALL_HIGH: Self = Self::HIGH.or(Self::HIGH_PREFETCHABLE);
     /// All of them.
     pub(super) const ANY: Self = Self(0xff);
 

@@ -3,10 +3,12 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::allocate::{AddressSpace, Attempt, Priority, Request, Window, Wish};
+use super::allocate::AddressSpace;
 use super::apertures::{Aperture, Apertures, Places};
+use super::attempt::{Attempt, Priority, Request, Window, Wish};
 use super::probe::ProbedResources;
-use super::{AssignPolicy, Kind, program, ways};
+use super::ways::{self, Forwarding, Way};
+use super::{AssignPolicy, Kind, program};
 use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
 use crate::{AnomalyKind, Bar, BarKind, BridgeInfo, ConfigSpace, Function, Topology};
 
@@ -63,13 +65,6 @@ struct BarRequest {
     other_way: Option<Way>,
 }
 
-/// By which windows a BAR is forwarded, and the apertures that it may be in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
-    kind: Kind,
-    places: Places,
-}
-
 /// What is to be assigned below one host bridge, and from which apertures.
 pub(super) struct HostAssignment<'a> {
     host: usize,
@@ -110,7 +105,12 @@ impl<'a> HostAssignment<'a> {
             BarKind::Rom => (Priority::Rom, 1),
             _ => (Priority::Bar, 1),
         };
-        let (way, other_way) = self.ways(bar, self.tree.above[index]);
+        let bridge = self.tree.above[index];
+        let forwarding = bridge.map(|_| Forwarding {
+            prefetchable: self.has_prefetchable(bridge),
+            prefetchable_64: self.has_prefetchable_64(bridge),
+        });
+        let (way, other_way) = ways::of_bar(bar, forwarding, &self.apertures);
         self.requests.push(BarRequest {
             function: index,
             bar: number,
@@ -122,57 +122,6 @@ impl<'a> HostAssignment<'a> {
         });
     }
 
-    /// How a BAR below `bridge` can be forwarded: the preferred way, and another
-    /// one.
-    ///
-    /// The memory window of a bridge has 32 bits. Its prefetchable window may
-    /// have 64, and anything in it may be prefetched from, as from a
-    /// prefetchable window of the host bridge. An expansion ROM may be
-    /// prefetched from: reading it has no side effects. On a root bus there
-    /// is no window that limits a BAR.
-    fn ways(&self, bar: &Bar, bridge: Option<usize>) -> (Way, Option<Way>) {
-        let is_64_bit = matches!(bar.kind, BarKind::Memory64 | BarKind::VfMemory64);
-        let may_prefetch = bar.prefetchable || bar.kind == BarKind::Rom;
-        let mut places = Places::LOW;
-        if may_prefetch {
-            places = places.or(Places::LOW_PREFETCHABLE);
-        }
-        let way = |kind, places| Way { kind, places };
-        if bar.kind == BarKind::Io {
-            return (way(Kind::Io, Places::IO), None);
-        }
-        if bridge.is_none() {
-            if is_64_bit {
-                places = places.or(Places::HIGH);
-            }
-            if is_64_bit && may_prefetch {
-                places = places.or(Places::HIGH_PREFETCHABLE);
-            }
-            return (way(Kind::Memory, places), None);
-        }
-        let memory = way(Kind::Memory, Places::LOW);
-        if !may_prefetch || !self.has_prefetchable(bridge) {
-            return (memory, None);
-        }
-        if is_64_bit {
-            places = places.or(HIGH);
-        }
-        let prefetchable = way(Kind::Prefetchable, places);
-        let reaches_high = is_64_bit && self.has_prefetchable_64(bridge);
-        let has_high = self.apertures.has_memory(HIGH);
-        let prefers_prefetchable = if has_high {
-            // What has 32 bits would keep the window below 4 GiB.
-            reaches_high
-        } else {
-            bar.prefetchable && self.apertures.has_memory(Places::LOW_PREFETCHABLE)
-        };
-        if prefers_prefetchable {
-            (prefetchable, Some(memory))
-        } else {
-            (memory, Some(prefetchable))
-        }
-    }
-
     fn has_prefetchable(&self, bridge: Option<usize>) -> bool {
         self.tree.all_above(bridge, |index| {
             let probed = &self.probed[index];
@@ -182,7 +131,8 @@ impl<'a> HostAssignment<'a> {
 
     fn has_prefetchable_64(&self, bridge: Option<usize>) -> bool {
         let probed = self.probed;
-        self.tree.all_above(bridge, |index| probed[index].prefetchable_64)
+        self.tree
+            .all_above(bridge, |index| probed[index].prefetchable_64)
     }
 
     /// Allocates each space, then programs the registers.
@@ -286,9 +236,7 @@ impl<'a> HostAssignment<'a> {
             space.drop_until_it_fits(&mut attempt);
             attempt
         });
-        attempts
-            .min_by_key(Attempt::losses)
-            .unwrap_or(preferred)
+        attempts.min_by_key(Attempt::losses).unwrap_or(preferred)
     }
 
     fn request(&self, bar: &BarRequest, way: Way, kinds: &[Kind]) -> Request {
@@ -315,7 +263,7 @@ impl<'a> HostAssignment<'a> {
             Kind::Prefetchable => {
                 let low = Places::LOW.or(Places::LOW_PREFETCHABLE);
                 let places = if self.has_prefetchable_64(up) {
-                    low.or(HIGH)
+                    low.or(Places::ALL_HIGH)
                 } else {
                     low
                 };
@@ -337,9 +285,8 @@ impl<'a> HostAssignment<'a> {
     fn wishes(&self, topology: &Topology, policy: &AssignPolicy, kinds: &[Kind]) -> Vec<Vec<Wish>> {
         let wishes = |kind: Kind, size: u64, of: &dyn Fn(&BridgeInfo) -> bool| {
             let bridges = self.tree.bridges.iter().enumerate();
-            let bridges = bridges.filter(|&(_, &index)| {
-                topology.functions[index].bridge.as_ref().is_some_and(of)
-            });
+            let bridges = bridges
+                .filter(|&(_, &index)| topology.functions[index].bridge.as_ref().is_some_and(of));
             let wishes = bridges.map(|(bridge, _)| Wish {
                 window: number_of_window(bridge, kind, kinds),
                 size,
@@ -358,7 +305,7 @@ impl<'a> HostAssignment<'a> {
             all.push(wishes(kind, padding, &|bridge| bridge.hot_plug));
         }
         // Memory below 4 GiB is short where there is some beyond.
-        let has_high = self.apertures.has_memory(HIGH);
+        let has_high = self.apertures.has_memory(Places::ALL_HIGH);
         for wishes in &mut all {
             wishes.retain(|wish| {
                 let (bridge, kind) = (wish.window / kinds.len(), wish.window % kinds.len());
@@ -370,9 +317,6 @@ impl<'a> HostAssignment<'a> {
         all
     }
 }
-
-/// All sorts of memory beyond 4 GiB.
-const HIGH: Places = Places::HIGH.or(Places::HIGH_PREFETCHABLE);
 
 /// The index in [`AddressSpace::windows`] of the window of a bridge: each has
 /// one of each of the kinds of the space.

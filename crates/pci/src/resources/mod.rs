@@ -22,6 +22,7 @@
 
 mod allocate;
 mod apertures;
+mod attempt;
 mod host;
 mod packing;
 mod probe;

@@ -14,10 +14,15 @@ pub(super) const ROM_INDEX: u8 = 6;
 /// Resource index of the first VF BAR.
 pub(super) const FIRST_VF_INDEX: u8 = 7;
 
+/// Resource indices: BARs, expansion ROM, VF BARs.
+const RESOURCES: usize = 13;
+
 /// What probing the registers of one function found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProbedResources {
     pub(super) bars: Vec<Bar>,
+    /// The low bits of each BAR, by resource index: they encode its type.
+    pub(super) type_bits: [u8; RESOURCES],
     /// The bridge forwards I/O.
     pub(super) io_window: bool,
     /// The bridge forwards prefetchable memory, with 64-bit addresses.
@@ -141,6 +146,7 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
                 }
                 continue;
             }
+            self.out.type_bits[usize::from(index)] = (mask & !address_bits(kind, mask)) as u8;
             self.out.bars.push(Bar {
                 index,
                 kind: match (kind, first) {
@@ -270,10 +276,17 @@ impl<S: ConfigSpace> ResourceProbe<'_, S> {
         bars
     }
 
-    /// Closes the I/O and prefetchable windows, which shows whether they exist (PCIe 7.5.1.3.6, 7.5.1.3.9): both are optional.
+    /// Closes the I/O and prefetchable windows, which shows whether they exist
+    /// (PCIe 7.5.1.3.6, 7.5.1.3.9): both are optional.
     fn probe_windows(&mut self) {
         self.write(IO_BASE, Width::Word, 0x00f0);
-        self.out.io_window = self.dword(IO_BASE) & 0xf0f0 == 0x00f0;
+        let io = self.dword(IO_BASE) as u16;
+        self.out.io_window = io & 0xf0f0 == 0x00f0;
+        if !self.out.io_window && io & 0xf0f0 != 0 {
+            let (wrote, read) = (0x00f0, io);
+            let kind = AnomalyKind::IoWindowHardwired { wrote, read };
+            self.out.anomalies.push(kind);
+        }
         self.write(PREFETCHABLE_BASE, Width::Dword, 0x0000_fff0);
         let prefetchable = self.dword(PREFETCHABLE_BASE);
         let exists = prefetchable & 0xfff0_fff0 == 0x0000_fff0;

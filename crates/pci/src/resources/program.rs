@@ -46,7 +46,14 @@ pub(super) fn write<S: ConfigSpace>(
             continue;
         };
         let address = bar.address.unwrap_or(0);
-        out.write(register, Width::Dword, address as u32);
+        // With the type as it was read: there are devices whose type bits
+        // can be written.
+        let type_bits = probed.type_bits[usize::from(bar.index)];
+        out.write(
+            register,
+            Width::Dword,
+            address as u32 | u32::from(type_bits),
+        );
         if matches!(bar.kind, BarKind::Memory64 | BarKind::VfMemory64) {
             out.write(register + 4, Width::Dword, (address >> 32) as u32);
         }
