@@ -2,6 +2,7 @@
 //! `lspci` as witnesses.
 
 mod all_kernels;
+mod assignment;
 mod bad_input;
 mod bench;
 mod boards;

@@ -1,0 +1,295 @@
+//! Addresses on machines where space is short: each BAR that a Linux without
+//! the firmware places has an address with it.
+//!
+//! The machines are QEMU's; what Linux alone makes of each is found out by
+//! booting it, so that nothing here states where a BAR belongs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use warmbus_qemu_tests::boot::{Lab, image};
+use warmbus_qemu_tests::linux::{self, Function, LinuxBoot, alone, payload};
+use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
+use xtask::process;
+use xtask::qemu::Machine;
+use xtask::topology::Topology;
+
+use crate::linux::{SECTIONS, ended_well};
+
+/// Devices of a machine, as QEMU arguments, and what its tree says of its host
+/// bridge.
+struct Case {
+    devices: String,
+    change: fn(&Tree),
+}
+
+impl Case {
+    fn new(devices: impl Into<String>) -> Self {
+        Self {
+            devices: devices.into(),
+            change: |_| (),
+        }
+    }
+
+    fn with_tree(mut self, change: fn(&Tree)) -> Self {
+        self.change = change;
+        self
+    }
+
+    fn topology(&self) -> Topology {
+        Topology::parse("case", &self.devices)
+    }
+
+    fn changed(&self, machine: &Machine, lab: &Lab) -> Tree {
+        let tree = Tree::of(machine, lab);
+        (self.change)(&tree);
+        // QEMU doubles the size of a tree that it loads, and its own has 1 MiB:
+        // Linux reads 2 MiB at most.
+        let packed = lab.file("packed.dtb");
+        let mut dtc = Command::new("dtc");
+        dtc.args(["-q", "-I", "dtb", "-O", "dtb", "-o"]);
+        process::output(dtc.arg(&packed).arg(tree.file())).expect("dtc packs the tree");
+        fs::rename(packed, tree.file()).expect("the tree can be replaced");
+        tree
+    }
+
+    /// What Linux alone makes of it.
+    fn stock(&self) -> LinuxBoot {
+        let lab = Lab::new();
+        let machine = alone(linux::kernel(), "summary,sections").topology(&self.topology());
+        let tree = self.changed(&machine, &lab);
+        let linux = lab
+            .follow_alone(machine.device_tree(tree.file()))
+            .expect("it boots");
+        assert!(linux.done && linux.powered_off);
+        linux
+    }
+
+    /// What Linux makes of it after the firmware.
+    fn with_firmware(&self, bootargs: &str) -> LinuxBoot {
+        let lab = Lab::new();
+        let machine = Machine::kernel(image())
+            .topology(&self.topology())
+            .bootargs(bootargs)
+            .payload(payload(linux::kernel(), SECTIONS));
+        let tree = self.changed(&machine, &lab);
+        let linux = lab
+            .boot_linux(machine.own_device_tree(tree.file()))
+            .expect("it boots");
+        ended_well(&linux);
+        linux
+    }
+
+    /// Boots it without and with the firmware: what Linux alone places has its
+    /// place, and there is no function less. Returns the boot with the firmware.
+    fn compare(&self) -> LinuxBoot {
+        let stock = placed(&self.stock());
+        let linux = self.with_firmware("");
+        let ours = placed(&linux);
+        assert!(stock.values().any(|bars| !bars.is_empty()));
+        for (function, bars) in &stock {
+            let found = ours.get(function);
+            let found = found.unwrap_or_else(|| panic!("{function:x?} is lost"));
+            for (index, size) in bars {
+                assert_eq!(
+                    found.get(index),
+                    Some(size),
+                    "resource {index} of {function:x?}, {size:#x} bytes"
+                );
+            }
+        }
+        linux
+    }
+}
+
+/// The device and function number of each bridge above a function, and its own:
+/// bus numbers may differ.
+type Place = Vec<u8>;
+
+fn places(functions: &BTreeMap<String, Function>) -> BTreeMap<String, Place> {
+    let number = |text: &str| u8::from_str_radix(text, 16).expect("an address is hexadecimal");
+    let own = |name: &str| {
+        (
+            number(&name[5..7]),
+            number(&name[8..10]) << 3 | number(&name[11..]),
+        )
+    };
+    let place = |name: &str| {
+        let (mut bus, devfn) = own(name);
+        let mut place = vec![devfn];
+        while bus != 0 {
+            let above = functions.iter().find(|(_, function)| {
+                function
+                    .config
+                    .get(0x0e)
+                    .is_some_and(|kind| kind & 0x7f == 1)
+                    && function.config[0x19] == bus
+            });
+            let (above, _) = above.expect("a bridge leads to each bus");
+            let devfn;
+            (bus, devfn) = own(above);
+            place.push(devfn);
+        }
+        place.reverse();
+        place
+    };
+    functions
+        .keys()
+        .map(|name| (name.clone(), place(name)))
+        .collect()
+}
+
+/// The size of each BAR that Linux has placed: resources 0 to 5 and those of VFs.
+fn placed(linux: &LinuxBoot) -> BTreeMap<Place, BTreeMap<usize, u64>> {
+    const UNSET: u64 = 0x2000_0000;
+
+    let functions = linux.functions().expect("Linux lists its functions");
+    let places = places(&functions);
+    let bars = |function: &Function| {
+        let resources = function.resources.iter().enumerate();
+        resources
+            .filter(|(index, [start, end, flags])| {
+                *index < 6 && *start != 0 && start < end && flags & UNSET == 0
+            })
+            .map(|(index, [start, end, _])| (index, end - start + 1))
+            .collect()
+    };
+    functions
+        .iter()
+        .map(|(name, function)| (places[name].clone(), bars(function)))
+        .collect()
+}
+
+/// Linux keeps what the firmware assigned, and has the cache.
+fn keeps(linux: &LinuxBoot) {
+    assert_eq!(
+        linux.summary("PCI setup").last(),
+        Some(&"kept as handed over (probe only)"),
+        "{}",
+        linux.boot.console.join("\n")
+    );
+    assert_ne!(linux.summary("PCI cache"), ["none"]);
+}
+
+/// `count` root ports, each with what `device` names below it.
+fn ports(count: usize, options: &str, device: impl Fn(usize) -> String) -> String {
+    let port = |number| {
+        let address = number + 2;
+        format!(
+            "-device pcie-root-port,id=r{number},chassis={address},slot={address},addr={address:x}.0{options}\n\
+             -device {},bus=r{number}\n",
+            device(number)
+        )
+    };
+    (0..count).map(port).collect()
+}
+
+#[test]
+fn io_bars_beyond_the_io_window_do_not_cost_the_cache() {
+    // 64 KiB of I/O space have 15 windows of bridges.
+    let device = |_| "virtio-net-pci,disable-modern=off,disable-legacy=off".into();
+    let linux = Case::new(ports(18, "", device)).compare();
+    keeps(&linux);
+    let lines = linux.boot.lines_with(&["does not fit"]);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
+/// The window of I/O space and the one of memory below 4 GiB in QEMU's tree.
+const IO_WINDOW: [u32; 7] = [0x0100_0000, 0, 0, 0, 0x3eff_0000, 0, 0x1_0000];
+const MEMORY_WINDOW: [u32; 7] = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+
+fn set_windows(tree: &Tree, memory: [u32; 7], last: [u32; 7]) {
+    let ranges = [IO_WINDOW, memory, last].concat();
+    tree.set_cells(HOST_BRIDGE, "ranges", &ranges);
+}
+
+/// A function with one BAR of this size, prefetchable and with 64-bit addresses.
+fn membar(size: &str) -> String {
+    format!("pci-testdev,membar={size}")
+}
+
+#[test]
+fn holes_below_aligned_bars_are_used_as_by_linux() {
+    // 80 GiB from 516 GiB on, where 32 GiB are aligned in one place.
+    let sizes = ["32G", "8G", "8G", "16G"];
+    let devices = ports(4, ",hotplug=off", |number| membar(sizes[number]));
+    let change = |tree: &Tree| {
+        let high = [0x0300_0000, 0x81, 0, 0x81, 0, 0x14, 0];
+        set_windows(tree, MEMORY_WINDOW, high);
+    };
+    keeps(&Case::new(devices).with_tree(change).compare());
+}
+
+/// A GPU and a disk.
+fn gpu_and_nvme() -> String {
+    ports(2, "", |number| match number {
+        0 => membar("256M"),
+        _ => "nvme,serial=a".into(),
+    })
+}
+
+#[test]
+fn a_64_bit_bar_falls_back_below_4_gib_as_with_linux() {
+    let change = |tree: &Tree| {
+        let high = [0x0300_0000, 0x80, 0, 0x80, 0, 0, 0x0400_0000];
+        set_windows(tree, MEMORY_WINDOW, high);
+    };
+    keeps(&Case::new(gpu_and_nvme()).with_tree(change).compare());
+}
+
+#[test]
+fn a_prefetchable_window_below_4_gib_is_used_as_by_linux() {
+    let change = |tree: &Tree| {
+        let low = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x0100_0000];
+        let prefetchable = [0x4200_0000, 0, 0x2000_0000, 0, 0x2000_0000, 0, 0x1eff_0000];
+        set_windows(tree, low, prefetchable);
+    };
+    keeps(&Case::new(gpu_and_nvme()).with_tree(change).compare());
+}
+
+#[test]
+fn large_bars_are_placed_as_by_linux() {
+    let sizes = ["32G", "8G", "8G", "16G"];
+    let devices = ports(4, ",hotplug=off", |number| membar(sizes[number]));
+    keeps(&Case::new(devices).compare());
+}
+
+#[test]
+fn spare_buses_leave_numbers_for_all_devices_of_eight_switches() {
+    // With a number to spare for each of 128 empty ports there are too few.
+    let mut devices = String::new();
+    for switch in 0..8 {
+        let root = switch + 2;
+        devices += &format!(
+            "-device pcie-root-port,id=r{switch},chassis={root},slot={root},addr={root:x}.0\n\
+             -device x3130-upstream,id=u{switch},bus=r{switch}\n"
+        );
+        for port in 0..16 {
+            devices += &format!(
+                "-device xio3130-downstream,id=d{switch}x{port},bus=u{switch},\
+                 chassis={},slot={port},addr={port:x}.0\n",
+                20 + switch
+            );
+        }
+    }
+    devices += "-device nvme,serial=a,bus=d7x15\n\
+                -device pcie-root-port,id=last,chassis=99,slot=99,addr=a.0\n\
+                -device nvme,serial=b,bus=last\n";
+    keeps(&Case::new(devices).compare());
+}
+
+#[test]
+fn the_last_of_three_bars_for_two_places_is_lost_as_with_linux() {
+    // 32-bit memory with two aligned places of 256 MiB.
+    let change = |tree: &Tree| {
+        let low = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+        let none = [0x0300_0000, 0x80, 0, 0x80, 0, 0, 0x0010_0000];
+        set_windows(tree, low, none);
+    };
+    let devices = ports(3, ",hotplug=off", |_| membar("256M"));
+    let linux = Case::new(devices).with_tree(change).compare();
+    keeps(&linux);
+    let lines = linux.boot.lines_with(&["does not fit"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+}
