@@ -154,7 +154,9 @@ impl<W: Fn(ConfigOffset) -> bool> ReadPlan<'_, W> {
         };
         let halves = [start, start + half.bytes()];
         if !is_readable {
-            halves.into_iter().for_each(|start| self.add(start, half));
+            for start in halves {
+                self.add(start, half);
+            }
         } else if self.is_halved {
             for start in halves {
                 if self.needs(start, half) {

@@ -1,4 +1,6 @@
 mod acpi;
+mod acpi_hosts;
+mod acpi_roots;
 mod damage;
 mod host_bridges;
 
