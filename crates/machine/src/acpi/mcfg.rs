@@ -169,7 +169,7 @@ fn host_bridge(
         None => Ok(host.with_name(name)),
         Some((_, McfgQuirk::Widths(widths))) => Ok(host.with_name(name).with_widths(widths)),
         Some((id, McfgQuirk::NotEcam(why))) => {
-            excluded(&format_args!("{why}, as Linux knows from the MCFG of {id}"))
+            excluded(&format_args!("{why}, as is known of the MCFG of {id}"))
         }
     }
 }

@@ -1,4 +1,5 @@
 mod acpi;
+mod acpi_damage;
 mod acpi_hosts;
 mod acpi_roots;
 mod damage;
