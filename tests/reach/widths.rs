@@ -155,7 +155,7 @@ fn the_check_notices_a_host_of_dword_reads_that_nobody_knows() {
 fn a_narrow_write_is_never_made_of_a_wider_one() {
     let fabric = machine();
     let command = ConfigOffset::wrapping(4);
-    let mut write = |widths, width| {
+    let write = |widths, width| {
         let mut registers = DwordsOnly::new(&fabric, Narrow::Ones);
         let mut access = HostBridgeAccess::new(&mut registers);
         access.add(&mut ecam(&fabric, widths)).unwrap();
