@@ -39,8 +39,8 @@ impl Tables {
             pieces.push((at, bytes));
             at
         };
-        let mut xsdt = table(b"XSDT", &[]);
-        let mut fadt = table(b"FACP", &[0; 240]);
+        let mut xsdt = table(*b"XSDT", &[]);
+        let mut fadt = table(*b"FACP", &[0; 240]);
         for bytes in tables {
             let at = place(bytes.clone()).to_le_bytes();
             match &bytes[..4] {
@@ -101,7 +101,7 @@ fn sum(bytes: &[u8]) -> u8 {
 }
 
 /// A table with `body`, without its size and checksum.
-pub(super) fn table(signature: &[u8; 4], body: &[u8]) -> Vec<u8> {
+pub(super) fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     let mut table = signature.to_vec();
     table.resize(36, 0);
     table.extend(body);

@@ -42,7 +42,7 @@ pub(super) fn machines() -> Vec<Set> {
         Set {
             name: name.into(),
             tables: tables.iter().map(|table| table.to_vec()).collect(),
-            interpreted: lines.map(|line| format!("{line}\n")).collect(),
+            interpreted: lines.collect::<Vec<_>>().join("\n"),
         }
     };
     let qemu = |name, file| {

@@ -17,22 +17,22 @@ fn package(operation: &[u8], content: &[u8]) -> Vec<u8> {
 }
 
 /// `Device (NAME) { ... }`.
-fn device(name: &[u8; 4], objects: &[Vec<u8>]) -> Vec<u8> {
+fn device(name: [u8; 4], objects: &[Vec<u8>]) -> Vec<u8> {
     package(&[0x5b, 0x82], &[name.to_vec(), objects.concat()].concat())
 }
 
 /// `Name (NAME, number)`.
-fn name(name: &[u8; 4], number: u64) -> Vec<u8> {
+fn name(name: [u8; 4], number: u64) -> Vec<u8> {
     [&[0x08], &name[..], &[0x0e], &number.to_le_bytes()].concat()
 }
 
 /// `Method (NAME) { Return (number) }`.
-fn method(name: &[u8; 4], number: u8) -> Vec<u8> {
+fn method(name: [u8; 4], number: u8) -> Vec<u8> {
     package(&[0x14], &[&name[..], &[0, 0xa4, 0x0a, number]].concat())
 }
 
 /// `Method (NAME) { Return (Local0) }`.
-fn computed(name: &[u8; 4]) -> Vec<u8> {
+fn computed(name: [u8; 4]) -> Vec<u8> {
     package(&[0x14], &[&name[..], &[0, 0xa4, 0x60]].concat())
 }
 
@@ -61,9 +61,9 @@ fn entry(base: u64, segment: u16, first: u8, last: u8) -> Vec<u8> {
 
 /// The machine with these entries in its MCFG and these devices in its DSDT.
 fn machine_with(entries: &[Vec<u8>], devices: &[Vec<u8>]) -> Machine {
-    let mcfg = table(b"MCFG", &[vec![0; 8], entries.concat()].concat());
+    let mcfg = table(*b"MCFG", &[vec![0; 8], entries.concat()].concat());
     let dsdt = table(
-        b"DSDT",
+        *b"DSDT",
         &package(b"\x10", &[b"_SB_".to_vec(), devices.concat()].concat()),
     );
     Tables::assemble(&[sealed(mcfg), sealed(dsdt)])
@@ -89,11 +89,11 @@ fn a_window_without_a_device_that_is_present_is_not_touched() {
     let machine = machine_with(
         &entries,
         &[
-            device(b"PCI0", &[hid(), name(b"_STA", 0xf)]),
-            device(b"PCI1", &[hid(), name(b"_SEG", 1), method(b"_STA", 0)]),
-            device(b"PCI2", &[hid(), name(b"_SEG", 2), computed(b"_STA")]),
+            device(*b"PCI0", &[hid(), name(*b"_STA", 0xf)]),
+            device(*b"PCI1", &[hid(), name(*b"_SEG", 1), method(*b"_STA", 0)]),
+            device(*b"PCI2", &[hid(), name(*b"_SEG", 2), computed(*b"_STA")]),
             // A device of another kind.
-            device(b"DEV3", &[name(b"_SEG", 3), name(b"_BBN", 0)]),
+            device(*b"DEV3", &[name(*b"_SEG", 3), name(*b"_BBN", 0)]),
         ],
     );
     assert_eq!(hosts(&machine), [(0, 0, 255, ECAM)]);
@@ -112,22 +112,25 @@ fn a_window_without_a_device_that_is_present_is_not_touched() {
 fn presence_is_that_of_the_device_itself() {
     for (status, is_used) in [
         (vec![], true),
-        (name(b"_STA", 0), false),
-        (name(b"_STA", 6), false),
-        (name(b"_STA", 1), true),
-        (name(b"_STA", 8), true),
-        (name(b"_STA", u64::MAX), true),
-        (method(b"_STA", 0xf), true),
-        (method(b"_STA", 0), false),
+        (name(*b"_STA", 0), false),
+        (name(*b"_STA", 6), false),
+        (name(*b"_STA", 1), true),
+        (name(*b"_STA", 8), true),
+        (name(*b"_STA", u64::MAX), true),
+        (method(*b"_STA", 0xf), true),
+        (method(*b"_STA", 0), false),
         // Which of two counts is decided by code around them.
-        ([name(b"_STA", 0xf), name(b"_STA", 0)].concat(), false),
+        ([name(*b"_STA", 0xf), name(*b"_STA", 0)].concat(), false),
         // A device inside it is another one, before or after its own names.
-        (device(b"RP00", &[name(b"_STA", 0), name(b"_BBN", 9)]), true),
+        (
+            device(*b"RP00", &[name(*b"_STA", 0), name(*b"_BBN", 9)]),
+            true,
+        ),
         // A name that is only mentioned.
         (package(b"\x14", b"TEST\x00\x70_STA\x60"), true),
     ] {
         for objects in [[status.clone(), hid()], [hid(), status.clone()]] {
-            let device = device(b"PCI0", &objects);
+            let device = device(*b"PCI0", &objects);
             let machine = machine_with(&[entry(ECAM, 0, 0, 255)], &[device]);
             assert_eq!(machine.hosts.len(), usize::from(is_used), "{status:x?}");
         }
@@ -138,8 +141,8 @@ fn presence_is_that_of_the_device_itself() {
 fn an_entry_at_address_0_is_no_ecam() {
     let entries = [entry(0, 0, 0, 255), entry(ECAM, 1, 0, 255)];
     let devices = [
-        device(b"PCI0", &[hid()]),
-        device(b"PCI1", &[hid(), name(b"_SEG", 1)]),
+        device(*b"PCI0", &[hid()]),
+        device(*b"PCI1", &[hid(), name(*b"_SEG", 1)]),
     ];
     let machine = machine_with(&entries, &devices);
     assert_eq!(hosts(&machine), [(1, 0, 255, ECAM)]);
@@ -149,7 +152,7 @@ fn an_entry_at_address_0_is_no_ecam() {
     );
     // As firmware leaves it that fills the table in later.
     let zeros = std::vec![entry(0, 0, 0, 0); 10];
-    let machine = machine_with(&zeros, &[device(b"PCI0", &[hid(), crs(0, 0, 1)])]);
+    let machine = machine_with(&zeros, &[device(*b"PCI0", &[hid(), crs(0, 0, 1)])]);
     assert_eq!(machine.hosts, []);
 }
 
@@ -165,7 +168,7 @@ fn buses_are_those_of_the_resources_and_must_be_in_one_entry() {
         // _CRS counts, whatever _BBN is.
         (
             0,
-            [crs(8, 0x1f, 0x18), name(b"_BBN", 4)].concat(),
+            [crs(8, 0x1f, 0x18), name(*b"_BBN", 4)].concat(),
             Ok((8, 0x1f)),
         ),
         (
@@ -182,7 +185,7 @@ fn buses_are_those_of_the_resources_and_must_be_in_one_entry() {
         // Numbers that do not fit together are filled in by code.
         (
             1,
-            [crs(0x20, 0x2f, 0), name(b"_BBN", 0x30)].concat(),
+            [crs(0x20, 0x2f, 0), name(*b"_BBN", 0x30)].concat(),
             Ok((0x30, 0x8f)),
         ),
         (
@@ -190,29 +193,29 @@ fn buses_are_those_of_the_resources_and_must_be_in_one_entry() {
             [
                 crs(0x20, 0x2f, 0x10),
                 crs(0x40, 0x4f, 0x10),
-                name(b"_BBN", 0x30),
+                name(*b"_BBN", 0x30),
             ]
             .concat(),
             Ok((0x30, 0x8f)),
         ),
-        (1, name(b"_BBN", 0x50), Ok((0x50, 0x8f))),
+        (1, name(*b"_BBN", 0x50), Ok((0x50, 0x8f))),
         (
             1,
-            name(b"_BBN", 0x90),
+            name(*b"_BBN", 0x90),
             Err("acpi 0001:90 is excluded: no entry of the MCFG has its buses 90-90"),
         ),
         (
             1,
-            computed(b"_BBN"),
+            computed(*b"_BBN"),
             Err("a host bridge of segment 0001 is excluded: its _BBN is computed by AML"),
         ),
         (
             1,
-            name(b"_BBN", 0x100),
+            name(*b"_BBN", 0x100),
             Err("a host bridge of segment 0001 is excluded: its _BBN is computed by AML"),
         ),
     ] {
-        let device = device(b"PCI0", &[hid(), name(b"_SEG", segment), objects]);
+        let device = device(*b"PCI0", &[hid(), name(*b"_SEG", segment), objects]);
         let machine = machine_with(&entries, &[device]);
         match expected {
             Ok((first, last)) => {
@@ -230,10 +233,10 @@ fn buses_are_those_of_the_resources_and_must_be_in_one_entry() {
 #[test]
 fn a_root_bus_that_is_wrong_costs_no_bus_beside_it() {
     let entries = [entry(ECAM, 0, 0, 255)];
-    let first = device(b"PCI0", &[hid(), name(b"_BBN", 0)]);
-    let known = device(b"PCI0", &[hid(), crs(0, 255, 256)]);
-    let absent = device(b"PCI1", &[hid(), name(b"_BBN", 5), name(b"_STA", 0)]);
-    let unknown = device(b"PCI2", &[hid(), name(b"_BBN", 5)]);
+    let first = device(*b"PCI0", &[hid(), name(*b"_BBN", 0)]);
+    let known = device(*b"PCI0", &[hid(), crs(0, 255, 256)]);
+    let absent = device(*b"PCI1", &[hid(), name(*b"_BBN", 5), name(*b"_STA", 0)]);
+    let unknown = device(*b"PCI2", &[hid(), name(*b"_BBN", 5)]);
     for (devices, lines) in [
         (vec![first.clone(), absent.clone()], 0),
         (vec![absent, known.clone()], 0),
@@ -251,7 +254,7 @@ fn a_root_bus_that_is_wrong_costs_no_bus_beside_it() {
         }
     }
     // Where a root bus has its resources, the one before ends there.
-    let other = device(b"PCI3", &[hid(), crs(0x80, 0xff, 0x80)]);
+    let other = device(*b"PCI3", &[hid(), crs(0x80, 0xff, 0x80)]);
     let machine = machine_with(&entries, &[other, first]);
     let expected = [(0, 0, 0x7f, ECAM), (0, 0x80, 0xff, ECAM + 0x800_0000)];
     assert_eq!(
@@ -263,11 +266,11 @@ fn a_root_bus_that_is_wrong_costs_no_bus_beside_it() {
 #[test]
 fn an_address_in_the_device_must_be_that_of_the_mcfg() {
     for (address, is_used) in [
-        (name(b"_CBA", ECAM), true),
-        (name(b"_CBA", ECAM + (1 << 28)), false),
-        (computed(b"_CBA"), false),
+        (name(*b"_CBA", ECAM), true),
+        (name(*b"_CBA", ECAM + (1 << 28)), false),
+        (computed(*b"_CBA"), false),
     ] {
-        let device = device(b"PCI0", &[hid(), address]);
+        let device = device(*b"PCI0", &[hid(), address]);
         let machine = machine_with(&[entry(ECAM, 0, 0, 255)], &[device]);
         assert_eq!(machine.hosts.len(), usize::from(is_used));
         assert_eq!(machine.warnings.len(), usize::from(!is_used));
@@ -291,8 +294,8 @@ fn host_bridges_that_cannot_be_are_excluded_with_the_reason() {
     let devices: Vec<_> = (0..7)
         .map(|segment: u8| {
             let name_of = [b'P', b'C', b'I', b'0' + segment];
-            let bus = name(b"_BBN", buses[usize::from(segment)]);
-            device(&name_of, &[hid(), name(b"_SEG", segment.into()), bus])
+            let bus = name(*b"_BBN", buses[usize::from(segment)]);
+            device(name_of, &[hid(), name(*b"_SEG", segment.into()), bus])
         })
         .collect();
     let machine = machine_with(&entries, &devices);
@@ -336,10 +339,10 @@ fn the_work_is_bounded_by_the_size_of_the_tables() {
         ]);
         nested.extend(b"A___\x00");
     }
-    let dsdt = sealed(table(b"DSDT", &nested));
+    let dsdt = sealed(table(*b"DSDT", &nested));
     let mut tables = vec![Tables::new(SWITCH).table(b"MCFG").clone(), dsdt];
     // One table a thousand times.
-    let ssdt = sealed(table(b"SSDT", &std::vec![0x5b; 1 << 20]));
+    let ssdt = sealed(table(*b"SSDT", &std::vec![0x5b; 1 << 20]));
     tables.push(ssdt);
     let mut tables = Tables::assemble(&tables);
     let listed = tables.table(b"XSDT")[44..52].to_vec();
@@ -360,7 +363,7 @@ fn the_work_is_bounded_by_the_size_of_the_tables() {
         "{lines:?}"
     );
     // More bytes than any machine has are not read.
-    let ssdt = sealed(table(b"SSDT", &vec![0x5b; 15 << 20]));
+    let ssdt = sealed(table(*b"SSDT", &vec![0x5b; 15 << 20]));
     let many = Tables::assemble(&vec![ssdt; 5]).machine().unwrap();
     assert_eq!(
         many.warnings,
