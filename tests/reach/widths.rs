@@ -9,9 +9,9 @@ use warmbus_pci::{
     AccessWidths, CamLayout, ConfigAccess, ConfigOffset, ConfigRead, HostBridge, HostBridgeAccess,
     Mechanism, PhysAddr, Registers, Sbdf, Width,
 };
-use warmbus_pcie_sim::Fabric;
+use warmbus_pcie_sim::{Fabric, devices};
 
-use super::{compare, host, machine};
+use super::{ROOT, compare, host, machine};
 
 const BASE: u64 = 0x40_0000_0000;
 const ENDPOINT: Sbdf = Sbdf::new(0, 4, 0, 0);
@@ -134,6 +134,35 @@ fn a_host_of_dword_reads_gets_no_other_and_the_cache_is_right() {
             assert_eq!(registers.narrow_reads, 0, "{widths:?} {narrow:?}");
             assert_eq!(registers.fabric.log().violations(), []);
         }
+    }
+}
+
+/// Power Budgeting has a byte that is cached and three that no register has.
+#[test]
+fn a_dword_with_a_byte_that_must_not_be_read_is_not_read_by_dwords() {
+    let (mut fabric, bridge) = Fabric::with_buses(0, 255);
+    let model = devices::nvme().extended(0x04, 1, &[0; 3]);
+    let node = fabric.add_root(bridge, 0, 0, model);
+    fabric.log_mut().record();
+    let start = (0x100..0x1000)
+        .step_by(4)
+        .find(|&at| fabric.peek(node, at, Width::Word) == 0x04)
+        .unwrap();
+    for (widths, reads) in [(AccessWidths::All, 1), (AccessWidths::DwordReads, 0)] {
+        let mut registers = DwordsOnly::new(&fabric, Narrow::LowLanes);
+        let mut access = HostBridgeAccess::new(&mut registers);
+        let mut host = ecam(&fabric, widths);
+        access.add(&mut host).unwrap();
+        let hosts = [host];
+        let access = MeasuredAccess::new(access, ());
+        let captured = Pipeline::default().run(&hosts, access, &mut fabric.clock(), &mut ());
+        let block = captured.config.block(ROOT).unwrap();
+        assert!(block.is_cached(ConfigOffset::wrapping(start + 8 + 4)));
+        let is_cached = block.is_cached(ConfigOffset::wrapping(start + 4));
+        assert_eq!(is_cached, reads == 1, "{widths:?}");
+        drop(captured);
+        let log = registers.fabric.log();
+        assert_eq!(log.reads_of(node, start + 4), reads, "{widths:?}");
     }
 }
 
