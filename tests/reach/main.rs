@@ -3,6 +3,7 @@
 
 mod brcmstb;
 mod designware;
+mod widths;
 mod windows;
 
 use warmbus_boot::pipeline::Pipeline;

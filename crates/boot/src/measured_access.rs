@@ -118,6 +118,10 @@ impl<A: ConfigAccess, T: Ticks> ConfigAccess for MeasuredAccess<A, T> {
         self.counted.write(function, offset, width, value);
     }
 
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        self.counted.narrowest_read(function)
+    }
+
     fn take_fault(&mut self) -> Option<AccessFault> {
         self.counted.take_fault()
     }
@@ -143,6 +147,10 @@ impl<A: ConfigAccess, T: Ticks> ConfigAccess for TimedAccess<A, T> {
         let start = self.counter.ticks();
         self.access.write(function, offset, width, value);
         self.ticks += self.counter.ticks() - start;
+    }
+
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        self.access.narrowest_read(function)
     }
 
     fn take_fault(&mut self) -> Option<AccessFault> {

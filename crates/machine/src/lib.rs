@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 pub use acpi::AcpiError;
+pub use acpi::mcfg_quirks::{McfgId, McfgQuirk};
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
 pub use memory::{Reservation, ReservationKind};

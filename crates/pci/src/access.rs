@@ -36,6 +36,50 @@ impl Width {
     }
 }
 
+/// The widths of the accesses that a host bridge performs as they are made.
+///
+/// Every host bridge has to perform all of them (PCIe 7.2.2). Some perform only
+/// dwords and return wrong values for the others; Linux has them in a table of
+/// exceptions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessWidths {
+    /// Bytes, words and dwords.
+    #[default]
+    All,
+    /// Reads of dwords, writes of any width.
+    DwordReads,
+    /// Dwords only.
+    ///
+    /// A narrower write cannot be replaced by a read and a write of the dword
+    /// around it: bits that a 1 clears are 1 in the value that was read, so
+    /// that the write would clear them (RW1C, as all of Status beside
+    /// Command). Writing 0 to the other bytes instead would change registers
+    /// that are read-write (as I/O Base beside Secondary Status). Which of
+    /// the two is right depends on the register, and a device may define its
+    /// own. [`HostBridgeAccess`](super::HostBridgeAccess) refuses such a write.
+    Dwords,
+}
+
+impl AccessWidths {
+    /// The narrowest read that returns what the registers hold.
+    #[must_use]
+    pub const fn narrowest_read(self) -> Width {
+        match self {
+            Self::All => Width::Byte,
+            Self::DwordReads | Self::Dwords => Width::Dword,
+        }
+    }
+
+    /// The narrowest write that changes nothing else.
+    #[must_use]
+    pub const fn narrowest_write(self) -> Width {
+        match self {
+            Self::All | Self::DwordReads => Width::Byte,
+            Self::Dwords => Width::Dword,
+        }
+    }
+}
+
 /// A configuration access that the machine itself refused, for example with a
 /// synchronous external abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +102,12 @@ pub trait ConfigAccess {
     /// Writes the low `width` bytes of `value` at `offset` of `function`.
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32);
 
+    /// The narrowest read that reaches `function` as it is made. A narrower
+    /// [`Self::read`] reads all bytes of that width around it.
+    fn narrowest_read(&self, _function: Sbdf) -> Width {
+        Width::Byte
+    }
+
     /// Takes the oldest access fault that was not taken yet. Where no access
     /// can fault there is none.
     fn take_fault(&mut self) -> Option<AccessFault> {
@@ -72,6 +122,10 @@ impl<A: ConfigAccess + ?Sized> ConfigAccess for &mut A {
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
         (**self).write(function, offset, width, value);
+    }
+
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        (**self).narrowest_read(function)
     }
 
     fn take_fault(&mut self) -> Option<AccessFault> {

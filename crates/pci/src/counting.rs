@@ -145,6 +145,10 @@ impl<A: ConfigAccess> ConfigAccess for CountingAccess<A> {
         self.access.write(function, offset, width, value);
     }
 
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        self.access.narrowest_read(function)
+    }
+
     fn take_fault(&mut self) -> Option<AccessFault> {
         self.access.take_fault()
     }

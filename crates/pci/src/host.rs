@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{PciRange, PhysAddr, config_mech};
+use super::{AccessWidths, PciRange, PhysAddr, config_mech};
 use warmbus_memory::MemoryRange;
 
 /// An inclusive range of bus numbers.
@@ -168,6 +168,8 @@ pub struct HostBridge {
     pub segment: u16,
     /// How configuration space is accessed.
     pub mechanism: Mechanism,
+    /// Which accesses of it have an effect as they are made.
+    pub widths: AccessWidths,
     /// Physical address of the ECAM window, where the configuration space of
     /// the first bus of `buses` starts; or of the window or the registers that
     /// `mechanism` has instead.
@@ -196,6 +198,7 @@ impl HostBridge {
             name: format!("host bridge at {}", window.start),
             segment,
             mechanism,
+            widths: AccessWidths::All,
             ecam_base: window.start,
             ecam_size: window.size,
             buses,
@@ -222,6 +225,13 @@ impl HostBridge {
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// The host bridge with `widths` instead of all of them.
+    #[must_use]
+    pub const fn with_widths(mut self, widths: AccessWidths) -> Self {
+        self.widths = widths;
         self
     }
 

@@ -135,7 +135,7 @@ pub mod time;
 mod topology;
 mod verify;
 
-pub use access::{AccessFault, ConfigAccess, Width};
+pub use access::{AccessFault, AccessWidths, ConfigAccess, Width};
 pub use address::{ConfigOffset, ParseSbdfError, Sbdf};
 pub use anomaly::{Affects, Anomaly, AnomalyKind, Decoder, Step};
 pub use bus_numbers::{BusNumbers, BusNumbersError};

@@ -243,6 +243,10 @@ impl<A: ConfigAccess> ConfigAccess for PrefetchedAccess<A> {
         self.access.write(function, offset, width, value);
     }
 
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        self.access.narrowest_read(function)
+    }
+
     fn take_fault(&mut self) -> Option<AccessFault> {
         self.faults.pop_front().or_else(|| self.access.take_fault())
     }

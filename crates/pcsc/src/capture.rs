@@ -36,22 +36,28 @@ impl<A: ConfigAccess> ConfigCache<A> {
         let Some(block) = self.blocks.get(function) else {
             return Vec::new();
         };
-        let mut accesses = Vec::new();
+        let mut plan = ReadPlan {
+            block,
+            wanted: |byte| block.is_cacheable(byte) && !block.is_cached(byte),
+            narrowest: self.access.narrowest_read(function),
+            is_halved: false,
+            reads: Vec::new(),
+        };
         for dword in block.cacheable_dwords() {
-            plan(block, dword.get(), &mut accesses, |byte| {
-                block.is_cacheable(byte) && !block.is_cached(byte)
-            });
+            plan.add(dword.get(), Width::Dword);
         }
         let read = |(offset, width)| ConfigRead {
             function,
             offset,
             width,
         };
-        accesses.into_iter().map(read).collect()
+        plan.reads.into_iter().map(read).collect()
     }
 
     /// Reads every cacheable byte of `function` that is not cached yet: one
-    /// hardware read a dword, none that touches a byte which must not be read.
+    /// hardware read a dword wherever all of it may be read, and none that
+    /// touches a byte which must not be. Where such a byte is in a dword and the
+    /// host bridge performs no narrower reads, the dword stays uncached.
     pub fn capture(&mut self, function: Sbdf) {
         self.confirm_ready(function);
         for missing in self.missing_reads(function) {
@@ -69,6 +75,10 @@ impl<A: ConfigAccess> ConfigCache<A> {
 
     /// Compares every cached byte with a fresh read from the hardware. The
     /// cache and its statistics stay as they are.
+    ///
+    /// Where the host bridge performs narrow reads, each of these is narrower
+    /// than the one that filled the cache, so that a host bridge which returns
+    /// something else for one of the two is noticed.
     pub fn self_check(&mut self) -> SelfCheck {
         let mut result = SelfCheck::default();
         let answering = self
@@ -76,11 +86,17 @@ impl<A: ConfigAccess> ConfigCache<A> {
             .range(..)
             .filter(|(_, block)| !block.is_disabled());
         for (function, block) in answering {
-            let mut accesses = Vec::new();
+            let mut plan = ReadPlan {
+                block,
+                wanted: |byte| block.is_cached(byte),
+                narrowest: self.access.narrowest_read(function),
+                is_halved: true,
+                reads: Vec::new(),
+            };
             for dword in (0..block.size()).step_by(4) {
-                plan(block, dword, &mut accesses, |byte| block.is_cached(byte));
+                plan.add(dword, Width::Dword);
             }
-            for (start, width) in accesses {
+            for (start, width) in plan.reads {
                 let value = self.access.read(function, start, width);
                 result.reads += 1;
                 for lane in 0..width.bytes() {
@@ -106,45 +122,57 @@ impl<A: ConfigAccess> ConfigCache<A> {
     }
 }
 
-/// Adds to `accesses` what reads the `wanted` bytes of one dword: a single
-/// access, unless a byte between them must not be read.
-fn plan(
-    block: &FunctionCache,
-    dword: u16,
-    accesses: &mut Vec<(ConfigOffset, Width)>,
-    wanted: impl Fn(ConfigOffset) -> bool,
-) {
-    let span =
-        |start: u16, width: Width| (start..start + width.bytes()).map(ConfigOffset::wrapping);
-    let needs = |start, width| span(start, width).any(&wanted);
-    let is_readable =
-        |start, width| span(start, width).all(|byte| block.cell(byte).class.is_readable());
-    if !needs(dword, Width::Dword) {
-        return;
-    }
-    let halves = [dword, dword + 2].map(|half| needs(half, Width::Word));
-    // Constant bits of a status register come with the same read.
-    let is_whole = halves == [true, true] || halves[0] && block.misses_constant_bits(dword);
-    if is_whole && is_readable(dword, Width::Dword) {
-        accesses.push((ConfigOffset::wrapping(dword), Width::Dword));
-        return;
-    }
-    for (half, _) in [dword, dword + 2]
-        .into_iter()
-        .zip(halves)
-        .filter(|(_, is_needed)| *is_needed)
-    {
-        let bytes = [half, half + 1].map(|byte| needs(byte, Width::Byte));
-        if bytes == [true, true] && is_readable(half, Width::Word) {
-            accesses.push((ConfigOffset::wrapping(half), Width::Word));
-            continue;
+/// Reads that return the `wanted` bytes of a function.
+struct ReadPlan<'a, W> {
+    block: &'a FunctionCache,
+    wanted: W,
+    /// The narrowest read that reaches the function as it is made.
+    narrowest: Width,
+    /// Each read is to be half as wide as it could be.
+    is_halved: bool,
+    reads: Vec<(ConfigOffset, Width)>,
+}
+
+impl<W: Fn(ConfigOffset) -> bool> ReadPlan<'_, W> {
+    /// Adds what reads the bytes of `width` at `start`: one read, unless a byte
+    /// between them must not be read.
+    fn add(&mut self, start: u16, width: Width) {
+        if !self.needs(start, width) {
+            return;
         }
-        for (byte, _) in [half, half + 1]
-            .into_iter()
-            .zip(bytes)
-            .filter(|(_, is_needed)| *is_needed)
-        {
-            accesses.push((ConfigOffset::wrapping(byte), Width::Byte));
+        let is_readable = bytes(start, width).all(|byte| self.block.cell(byte).class.is_readable());
+        let half = match width {
+            Width::Dword => Some(Width::Word),
+            Width::Word => Some(Width::Byte),
+            Width::Byte => None,
+        };
+        let Some(half) = half.filter(|&half| half >= self.narrowest) else {
+            if is_readable {
+                self.reads.push((ConfigOffset::wrapping(start), width));
+            }
+            return;
+        };
+        let halves = [start, start + half.bytes()];
+        if !is_readable {
+            for start in halves {
+                self.add(start, half);
+            }
+        } else if self.is_halved {
+            for start in halves {
+                if self.needs(start, half) {
+                    self.reads.push((ConfigOffset::wrapping(start), half));
+                }
+            }
+        } else {
+            self.reads.push((ConfigOffset::wrapping(start), width));
         }
     }
+
+    fn needs(&self, start: u16, width: Width) -> bool {
+        bytes(start, width).any(&self.wanted)
+    }
+}
+
+fn bytes(start: u16, width: Width) -> impl Iterator<Item = ConfigOffset> {
+    (start..start + width.bytes()).map(ConfigOffset::wrapping)
 }

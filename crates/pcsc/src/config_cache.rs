@@ -137,6 +137,12 @@ impl<A: ConfigAccess> ConfigCache<A> {
 
     /// Reads from the hardware and keeps what may be kept.
     fn fill(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
+        if width < self.access.narrowest_read(function) {
+            // The hardware reads the whole dword anyway: keep all of it.
+            let dword = self.fill(function, offset.dword(), Width::Dword);
+            let lane = offset.get() & 3 & !(width.bytes() - 1);
+            return dword >> (8 * lane) & width.ones();
+        }
         let value = self.access.read(function, offset, width);
         let reads_ids = offset.get() == registers::VENDOR_ID && width != Width::Byte;
         if reads_ids && !self.is_virtual(function) {
@@ -226,6 +232,10 @@ impl<A: ConfigAccess> ConfigAccess for ConfigCache<A> {
         // Before the write, so that nothing stale can be read while it runs.
         self.apply_write(function, offset, width, value);
         self.access.write(function, offset, width, value);
+    }
+
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        self.access.narrowest_read(function)
     }
 
     fn take_fault(&mut self) -> Option<AccessFault> {

@@ -1,14 +1,16 @@
 //! The machine, as ACPI describes it (ACPI 6.5).
 //!
 //! The tables that are read: MCFG (host bridges), SPCR (console), FADT (how
-//! PSCI is called), MADT (processors) and SRAT (NUMA nodes). The root buses
-//! within an entry of the MCFG are the names `_BBN` and `_SEG` in the AML
-//! tables. The windows of host bridges are computed by AML code and stay
-//! unknown; nothing is assigned on such a machine.
+//! PSCI is called), MADT (processors) and SRAT (NUMA nodes). Which host bridges
+//! there are and which buses they have is in the AML tables, as far as it is
+//! constant there. The windows of host bridges are computed by AML code and
+//! stay unknown; nothing is assigned on such a machine.
 
+mod aml;
 mod console;
 mod mcfg;
-mod scopes;
+pub(super) mod mcfg_quirks;
+mod roots;
 mod structures;
 mod tables;
 
@@ -37,8 +39,7 @@ impl Machine {
     ) -> Result<Self, AcpiError> {
         let mut warnings = Vec::new();
         let tables = Tables::find(memory, rsdp, &mut warnings)?;
-        let roots = scopes::root_buses(&tables);
-        let bridges = mcfg::bridges(&tables, &roots, &map.ram(), &mut warnings);
+        let bridges = mcfg::bridges(&tables, &map.ram(), &mut warnings);
         let mut machine = Self {
             source: Source::Acpi,
             model: Some(tables.oem.clone()).filter(|name| !name.is_empty()),

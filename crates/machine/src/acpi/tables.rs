@@ -1,6 +1,7 @@
 //! Finding the tables and checking that they are whole (ACPI 6.5, 5.2.5 to
 //! 5.2.8).
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,6 +18,9 @@ const RSDP_FIRST_PART: usize = 20;
 const MAX_TABLE: u32 = 16 << 20;
 /// More tables than any machine has.
 const MAX_TABLES: usize = 1024;
+/// More bytes than the tables of any machine have together. Each byte is read
+/// a few times.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Why the tables of ACPI cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,10 +108,24 @@ impl<'m> Tables<'m> {
                 entries.len()
             ));
         }
+        let mut seen = BTreeSet::new();
+        let mut bytes_left = MAX_BYTES;
         for entry in entries.take(MAX_TABLES) {
             let address = PhysAddr(le_u64(entry, 0).unwrap_or(0));
+            if !seen.insert(address) {
+                continue;
+            }
             match table(memory, address, None) {
-                Ok(table) => tables.list.push(table),
+                Ok(table) => {
+                    let Some(left) = bytes_left.checked_sub(table.bytes.len()) else {
+                        warnings.push(format!(
+                            "the ACPI tables have more than {MAX_BYTES:#x} bytes; those from {address} on are ignored"
+                        ));
+                        break;
+                    };
+                    bytes_left = left;
+                    tables.list.push(table);
+                }
                 Err(error) => warnings.push(format!("an ACPI table is excluded: {error}")),
             }
         }

@@ -1,4 +1,7 @@
 mod acpi;
+mod acpi_damage;
+mod acpi_hosts;
+mod acpi_roots;
 mod damage;
 mod host_bridges;
 

@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::{
-    AccessFault, BusRange, ConfigAccess, ConfigOffset, ConfigRead, HostBridge, Mechanism, PhysAddr,
-    Sbdf, Width,
+    AccessFault, AccessWidths, BusRange, ConfigAccess, ConfigOffset, ConfigRead, HostBridge,
+    Mechanism, PhysAddr, Sbdf, Width,
 };
 use brcmstb::BrcmStb;
 pub(super) use brcmstb::SIZE as BRCM_STB_SIZE;
@@ -61,6 +61,7 @@ enum Backend {
 struct Host {
     segment: u16,
     buses: BusRange,
+    widths: AccessWidths,
     backend: Backend,
 }
 
@@ -133,17 +134,21 @@ impl<R: Registers> HostBridgeAccess<R> {
         self.hosts.push(Host {
             segment,
             buses,
+            widths: host.widths,
             backend,
         });
         Ok(())
     }
 
     /// The address of a register that one load reads, also while other cores
-    /// read; `None` where the bridge has no window onto its functions, or
-    /// nothing can be there.
+    /// read; `None` where the bridge has no window onto its functions, does not
+    /// perform a read of this width, or nothing can be there.
     pub fn direct_address(&self, read: ConfigRead) -> Option<PhysAddr> {
         let function = read.function;
-        let host = self.hosts.iter().find(|host| host.covers_bus(function))?;
+        let host = self.covering(function)?;
+        if read.width < host.widths.narrowest_read() {
+            return None;
+        }
         let aligned = read.offset.get() & !(read.width.bytes() - 1);
         match &host.backend {
             Backend::Window(window) => match window.address(function, aligned) {
@@ -154,12 +159,16 @@ impl<R: Registers> HostBridgeAccess<R> {
         }
     }
 
-    fn host(&mut self, function: Sbdf) -> Option<(&mut R, &mut Backend)> {
+    fn covering(&self, function: Sbdf) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.covers_bus(function))
+    }
+
+    fn host(&mut self, function: Sbdf) -> Option<(&mut R, AccessWidths, &mut Backend)> {
         let host = self
             .hosts
             .iter_mut()
             .find(|host| host.covers_bus(function))?;
-        Some((&mut self.registers, &mut host.backend))
+        Some((&mut self.registers, host.widths, &mut host.backend))
     }
 
     fn record_fault(&mut self, function: Sbdf, offset: ConfigOffset) {
@@ -171,17 +180,19 @@ impl<R: Registers> HostBridgeAccess<R> {
 
 impl<R: Registers> ConfigAccess for HostBridgeAccess<R> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
-        let Some((registers, backend)) = self.host(function) else {
+        let Some((registers, widths, backend)) = self.host(function) else {
             return width.ones();
         };
-        let aligned = offset.get() & !(width.bytes() - 1);
+        let wanted = offset.get() & !(width.bytes() - 1);
+        let made = width.max(widths.narrowest_read());
+        let aligned = wanted & !(made.bytes() - 1);
         let outcome = match backend {
-            Backend::Window(window) => window.read(registers, function, aligned, width),
-            Backend::DesignWare(port) => port.read(registers, function, aligned, width),
-            Backend::BrcmStb(port) => port.read(registers, function, aligned, width),
+            Backend::Window(window) => window.read(registers, function, aligned, made),
+            Backend::DesignWare(port) => port.read(registers, function, aligned, made),
+            Backend::BrcmStb(port) => port.read(registers, function, aligned, made),
         };
         match outcome {
-            ReadOutcome::Value(value) => value & width.ones(),
+            ReadOutcome::Value(value) => value >> (8 * (wanted - aligned)) & width.ones(),
             ReadOutcome::Unclaimed => width.ones(),
             ReadOutcome::Fault => {
                 self.record_fault(function, offset);
@@ -191,9 +202,13 @@ impl<R: Registers> ConfigAccess for HostBridgeAccess<R> {
     }
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
-        let Some((registers, backend)) = self.host(function) else {
+        let Some((registers, widths, backend)) = self.host(function) else {
             return;
         };
+        if width < widths.narrowest_write() {
+            self.record_fault(function, offset);
+            return;
+        }
         let aligned = offset.get() & !(width.bytes() - 1);
         let location = match backend {
             Backend::Window(window) => window.address(function, aligned),
@@ -208,6 +223,11 @@ impl<R: Registers> ConfigAccess for HostBridgeAccess<R> {
         if !done {
             self.record_fault(function, offset);
         }
+    }
+
+    fn narrowest_read(&self, function: Sbdf) -> Width {
+        let host = self.covering(function);
+        host.map_or(Width::Byte, |host| host.widths.narrowest_read())
     }
 
     fn take_fault(&mut self) -> Option<AccessFault> {

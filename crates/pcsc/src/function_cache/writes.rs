@@ -2,19 +2,10 @@
 //! writable, learned from read-backs or fixed by the specification.
 
 use super::{ConfigOffset, FunctionCache, Probe, Width};
-use crate::constant_bits::ConstantBits;
 use crate::masks::{Register, WriteMask};
 use warmbus_pci::registers::{self, ROM_BAR_TYPE0, ROM_BAR_TYPE1};
 
 impl FunctionCache {
-    /// Whether the dword at `offset` has bits that are constant and not known
-    /// yet.
-    pub(crate) fn misses_constant_bits(&self, offset: u16) -> bool {
-        let express = self.capability(registers::capability::EXPRESS);
-        ConstantBits::bits_of(offset, express).is_some()
-            && self.fixed.iter().all(|known| known.offset != offset)
-    }
-
     /// Whether a read of ones at `offset` only answers written ones.
     pub(crate) fn is_pending_probe(&self, offset: ConfigOffset) -> bool {
         self.probe
