@@ -11,6 +11,7 @@ mod build;
 mod export;
 mod index;
 mod layout;
+mod previous;
 mod verify;
 
 pub use block::{
@@ -20,5 +21,6 @@ pub use block_error::BlockError;
 pub use build::{BuildError, Handover, Placement, build, build_inheriting};
 pub use export::HandoverRecords;
 pub use layout::{Layout, LayoutError};
+pub use previous::discard_cache;
 pub use verify::verify;
 pub use warmbus_kho::VerifyError;
