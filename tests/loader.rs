@@ -572,7 +572,7 @@ fn a_handover_passes_on_what_the_previous_one_preserved() {
     assert_eq!(names.count(), 1);
     // Nothing that Linux may still read was written to.
     for range in &second.memory.written {
-        for reserved in &parsed.held {
+        for reserved in &parsed.reserved {
             assert!(!range.overlaps(*reserved), "{range} overlaps {reserved}");
         }
     }

@@ -9,7 +9,7 @@ use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemoryWrite, TestMemor
 use warmbus_pci::Sbdf;
 use warmbus_pcsc_format::{
     FunctionRecord, Handover, Layout, Placement, VerifyError, VirtualRecord, build_inheriting,
-    verify,
+    discard_cache, verify,
 };
 
 use crate::reader::Kernel;
@@ -124,7 +124,10 @@ fn read(
     memory: &TestMemory,
     handover: &Handover,
 ) -> Result<PreviousHandover, PreviousHandoverError> {
-    PreviousHandover::read(memory, handover.kho.root, handover.kho.scratch, 2000)
+    let (root, array) = (handover.kho.root, handover.kho.scratch);
+    let mut incoming = PreviousHandover::read(memory, root, array, 2000)?;
+    discard_cache(&mut incoming, memory);
+    Ok(incoming)
 }
 
 /// Address and order of everything that a kernel would preserve.
@@ -217,7 +220,7 @@ fn all_that_is_preserved_or_still_read_is_held() {
         };
         let handover = write(&mut memory, BASE, 2, page_size, inherited);
         let incoming = read(&memory, &handover).unwrap();
-        let held = incoming.held;
+        let held = incoming.reserved;
         assert!(held.len() <= 512, "{}", held.len());
         assert!(held.windows(2).all(|pair| pair[0].end() < pair[1].start.0));
         for (at, order) in preserved(&memory, &handover, page_size) {
@@ -323,7 +326,7 @@ fn blocks_of_any_size_at_any_address_are_taken() {
         let incoming = read(&memory, &handover).unwrap();
         let has = |one: &Preserved| incoming.entries.contains(one);
         assert!(has(&large) && has(&last), "{:?}", incoming.entries);
-        assert!(covers(&incoming.held, large.address.0, 1 << 34));
+        assert!(covers(&incoming.reserved, large.address.0, 1 << 34));
     }
 }
 
@@ -366,7 +369,7 @@ proptest! {
         let (mut memory, handover) = left_by_a_kernel(PageSize::K4, 0x8_0000);
         warmbus_memory::PhysMemoryWrite::write(&mut memory, PhysAddr(BASE + at), &bytes);
         if let Ok(incoming) = read(&memory, &handover) {
-            prop_assert!(incoming.entries.len() <= 2000 && incoming.held.len() <= 512);
+            prop_assert!(incoming.entries.len() <= 2000 && incoming.reserved.len() <= 512);
         }
     }
 }

@@ -113,6 +113,18 @@ pub(crate) fn hand_over(
     (memory, handover)
 }
 
+/// The handover of `blocks` in version 4, with pages of 4 KiB.
+pub(crate) fn hand_over_blocks(
+    blocks: &[FunctionRecord<'_>],
+    arena: u64,
+) -> (TestMemory, Handover) {
+    let layout = Layout::new(blocks.len(), KhoAbi::V4, PageSize::K4).unwrap();
+    let mut memory = TestMemory::new(PhysAddr(arena), layout.size() as usize);
+    let placement = Placement::new(PhysAddr(arena), &SCRATCH, GENERATION);
+    let handover = build(&layout, &placement, blocks, &mut memory).unwrap();
+    (memory, handover)
+}
+
 pub(crate) fn pair(range: MemoryRange) -> (u64, u64) {
     (range.start.0, range.size)
 }

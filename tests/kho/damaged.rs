@@ -5,7 +5,9 @@ use vm_fdt::FdtWriter;
 use warmbus_kho::preserved_map::Preserved;
 use warmbus_kho::{KhoAbi, PreviousHandover, PreviousHandoverError};
 use warmbus_memory::{MemoryRange, PageSize, PhysAddr, PhysMemoryWrite, TestMemory};
-use warmbus_pcsc_format::{Handover, Layout, Placement, VerifyError, VirtualRecord, build, verify};
+use warmbus_pcsc_format::{
+    Handover, Layout, Placement, VerifyError, VirtualRecord, build, discard_cache, verify,
+};
 
 use crate::common::{GENERATION, SCRATCH, functions, inputs, pair, readers};
 use crate::map::MapPages;
@@ -91,7 +93,9 @@ impl Damaged {
     /// `most` entries.
     pub(crate) fn incoming(&self, most: usize) -> Result<PreviousHandover, PreviousHandoverError> {
         let (root, scratch) = (self.handover.kho.root, self.handover.kho.scratch);
-        PreviousHandover::read(&self.memory, root, scratch, most)
+        let mut incoming = PreviousHandover::read(&self.memory, root, scratch, most)?;
+        discard_cache(&mut incoming, &self.memory);
+        Ok(incoming)
     }
 
     pub(crate) fn page(&self) -> u64 {

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use warmbus_kho::{
     Arena, BuildError, Handover, InheritedState, KhoAbi, Layout, LayoutBuilder, LayoutError,
-    MemoryRange, PageSize, PhysAddr, Subtree, VerifyError, verify,
+    MemoryRange, PageSize, PhysAddr, PreviousHandover, Subtree, VerifyError, verify,
 };
 use warmbus_memory::TestMemory;
 use warmbus_pcie_sim::proptest_config;
@@ -257,4 +257,51 @@ fn memory_that_a_subtree_points_to_is_verified_to_be_preserved() {
         range,
     };
     assert_eq!(refused.map(drop), Err(error));
+}
+
+#[test]
+fn a_previous_handover_passes_on_all_subtrees_but_the_one_that_is_discarded() {
+    let memory = [(2, 64), (1, 0x3000)];
+    let names = ["one", "two"];
+    let layout = builder(KhoAbi::V4, PageSize::K4, &memory, &names).build();
+    let layout = layout.unwrap();
+    let (target, handover) = write(&layout, &memory, &names);
+    let read = || PreviousHandover::read(&target, handover.root, handover.scratch, 100).unwrap();
+    let whole = read();
+    let found: Vec<_> = whole.subtrees.iter().map(|tree| &tree.name[..]).collect();
+    assert_eq!(found, ["one", "two", "kexec-metadata"]);
+    // The next handover has another root tree.
+    assert_eq!(whole.entries.len(), handover.entries - 1);
+    let (one, two) = (handover.subtrees[0].range, handover.subtrees[1].range);
+    assert_eq!(whole.subtree("one").unwrap().data(), Some(one));
+
+    let mut rest = read();
+    let buffer = PhysAddr(one.start.0 + 0x1000_0000);
+    rest.discard("one", &mut [two.start, buffer, one.start]);
+    assert_eq!(rest.subtree("one"), None);
+    // The data of `two` is in use by a subtree that stays.
+    let gone: Vec<_> = whole
+        .entries
+        .iter()
+        .filter(|entry| !rest.entries.contains(entry))
+        .collect();
+    assert_eq!(gone.len(), 1);
+    assert_eq!(gone[0].address, one.start);
+    assert_eq!(rest.reserved, whole.reserved);
+
+    // A handover upon it: what is inherited is there, and preserved.
+    let arena = PhysAddr(0x1_6000_0000);
+    let layout = Layout::builder(KhoAbi::V4, PageSize::K4).subtree("one", 64);
+    let layout = layout.build().unwrap();
+    let layout = layout.with_inherited(rest.inherited()).unwrap();
+    let mut next = TestMemory::new(arena, layout.size() as usize);
+    let inherited = rest.inherited();
+    let mut writer = layout
+        .writer(arena, &SCRATCH, inherited, &mut next)
+        .unwrap();
+    writer.write_subtree("one", b"new").unwrap();
+    let written = writer.finish().unwrap();
+    let bytes = Arena::new(arena, next.bytes());
+    assert!(verify(&layout, &written, inherited.entries, bytes, &[]).is_ok());
+    assert!(verify(&layout, &written, &[], bytes, &[]).is_err());
 }

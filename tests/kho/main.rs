@@ -6,6 +6,7 @@ mod captured;
 mod chain;
 mod common;
 mod damaged;
+mod decode;
 mod generic;
 mod layout;
 mod map;

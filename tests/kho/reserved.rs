@@ -39,7 +39,7 @@ fn memory_that_is_preserved_or_still_read_is_reserved_and_nothing_else() {
         let map =
             crate::map::MapPages::of(case.abi, case.page_size, case.empty_map().first, &entries);
         case.set_map(&map);
-        let reserved = case.incoming(MAX_ENTRIES).unwrap().held;
+        let reserved = case.incoming(MAX_ENTRIES).unwrap().reserved;
         let mut expected: Vec<_> = entries
             .iter()
             .map(|(at, order)| range(*at, page << order))
@@ -69,7 +69,7 @@ fn where_there_are_very_many_ranges_the_smallest_gaps_are_reserved_too() {
     let entries: Vec<_> = near.chain(far).map(|at| (at, 0)).collect();
     let mut case = Damaged::new(KhoAbi::V4, PageSize::K4);
     case.preserve(&entries);
-    let reserved = case.incoming(MAX_ENTRIES).unwrap().held;
+    let reserved = case.incoming(MAX_ENTRIES).unwrap().reserved;
     let needed: Vec<_> = entries.iter().map(|(at, _)| range(*at, page)).collect();
     assert!(pages(&reserved, page).is_superset(&pages(&needed, page)));
     assert!(reserved.len() <= 512);
@@ -86,7 +86,7 @@ fn where_there_are_very_many_ranges_the_smallest_gaps_are_reserved_too() {
         .map(|number| (base + number * 0x4_1000, 0))
         .collect();
     case.preserve(&entries);
-    let reserved = case.incoming(MAX_ENTRIES).unwrap().held;
+    let reserved = case.incoming(MAX_ENTRIES).unwrap().reserved;
     assert!(
         reserved.contains(&range(base, 1499 * 0x4_1000 + page)),
         "{reserved:?}"
@@ -107,7 +107,7 @@ fn where_gaps_are_reserved_all_up_to_64_kib_are() {
     let entries: Vec<_> = many.chain(others).map(|at| (at, 0)).collect();
     let mut case = Damaged::new(KhoAbi::V4, PageSize::K4);
     case.preserve(&entries);
-    let reserved = case.incoming(MAX_ENTRIES).unwrap().held;
+    let reserved = case.incoming(MAX_ENTRIES).unwrap().reserved;
     // The first two are 64 KiB apart, the third a page more from them.
     let first = base + 0x1000_0000 + page;
     let together = range(first, 2 * page + 0x1_0000);

@@ -4,6 +4,7 @@
 use log::{info, warn};
 use warmbus_kho::{InheritedState, PreviousHandover, PreviousHandoverError, scratch_areas};
 use warmbus_memory::{MemoryRange, PhysMemory, RangeSet};
+use warmbus_pcsc_format::discard_cache;
 
 use crate::decide::PreviousFacts;
 
@@ -52,14 +53,15 @@ impl PreviousBoot {
             return;
         };
         let max_entries = heap_size / HEAP_PER_ENTRY;
-        let read = PreviousHandover::read(contents, root, array, max_entries);
-        match &read {
+        let mut read = PreviousHandover::read(contents, root, array, max_entries);
+        match &mut read {
             Ok(handover) => {
+                discard_cache(handover, contents);
                 info!(
                     "the previous kernel preserves {} entries of memory",
                     handover.entries.len()
                 );
-                self.reserved.clone_from(&handover.held);
+                self.reserved.clone_from(&handover.reserved);
             }
             Err(error) => {
                 warn!("the handover of the previous kernel is passed on as it is: {error}");
@@ -92,10 +94,7 @@ impl PreviousBoot {
     /// What a new handover inherits.
     #[must_use]
     pub fn inherited(&self) -> InheritedState<'_> {
-        self.parsed()
-            .map_or_else(InheritedState::default, |handover| InheritedState {
-                subtrees: &handover.subtrees,
-                entries: &handover.entries,
-            })
+        let parsed = self.parsed();
+        parsed.map_or_else(InheritedState::default, PreviousHandover::inherited)
     }
 }

@@ -1,26 +1,23 @@
-//! A handover that another kernel has made for whoever comes next.
+//! The handover that a kernel has made for the kernel after it.
 //!
 //! Where a running Linux starts this program with `kexec`, memory may hold
-//! what the kernel after it relies on. This reads the handover as that kernel
-//! would, `kho-v3` and `kho-v4`, and tells which memory must be left alone.
+//! what the next kernel relies on. This reads the handover as that kernel
+//! would, `kho-v3` and `kho-v4`, and finds the memory that must not be written.
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
+
+use thiserror::Error;
+use warmbus_memory::{ADDRESS_END, MemoryRange, PageSize, PhysAddr, PhysMemory, RangeSet};
 
 use crate::native::{each_property, number};
 use crate::preserved_map::Preserved;
 use crate::preserved_map::read::{self, MapFault, u64_at};
 use crate::{KhoAbi, MAX_SCRATCH_AREAS};
-use warmbus_memory::{ADDRESS_END, MemoryRange, PageSize, PhysAddr, PhysMemory, RangeSet};
 
-/// The subtree that this program writes itself.
-const PCSC_NODE: &[u8] = b"pcsc";
-/// Most ranges of [`PreviousHandover::held`].
+/// Most ranges of [`PreviousHandover::reserved`].
 const MAX_RANGES: usize = 512;
-/// Most blocks of an old cache that are given back.
-const MAX_BLOCKS: usize = 1 << 16;
-/// The smallest gap between them that is held as well where there are more.
+/// The smallest gap between them that is reserved as well where there are more.
 const SMALLEST_GAP: u64 = 1 << 16;
 
 /// A subtree of a handover: a node of the root tree.
@@ -33,15 +30,25 @@ pub struct Subtree {
 }
 
 impl Subtree {
-    /// A number among its properties.
-    fn number(&self, name: &str) -> Option<u64> {
+    /// Where its data is, as the root tree says.
+    #[must_use]
+    pub fn data(&self) -> Option<MemoryRange> {
+        let (start, size) = self
+            .number("preserved-data")
+            .zip(self.number("blob-size"))?;
+        Some(MemoryRange::new(PhysAddr(start), size))
+    }
+
+    /// The u64 property called `name`.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
         let mut properties = self.properties.iter();
         let (_, value) = properties.find(|(known, _)| known == name)?;
         number(value)
     }
 }
 
-/// What goes on from an earlier handover.
+/// What goes on from a previous handover.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InheritedState<'a> {
     /// Subtrees that are handed on as they are.
@@ -52,23 +59,30 @@ pub struct InheritedState<'a> {
 
 /// A handover in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PreviousHandover {
     /// The scratch areas.
     pub scratch: Vec<MemoryRange>,
     /// The page size of the kernel that made it.
     pub page_size: PageSize,
-    /// All subtrees but `pcsc`.
+    /// Its subtrees.
     pub subtrees: Vec<Subtree>,
     /// The entries of the preserved-memory map that the next kernel still
-    /// needs: all but those of the root tree and of the old `pcsc` subtree.
+    /// needs: all but that of the root tree.
     pub entries: Vec<Preserved>,
-    /// The memory that nobody may write to: what is preserved, the map itself,
-    /// the root tree and the array of scratch areas. Where there are very many
-    /// ranges, small gaps between them are reserved as well.
-    pub held: RangeSet,
+    /// The memory that must not be written to before the next kernel runs: what
+    /// is preserved, the map itself, the root tree and the array of scratch
+    /// areas. Where there are very many ranges, small gaps between them are
+    /// reserved as well.
+    pub reserved: RangeSet,
 }
 
-/// The scratch areas in the array at `array`.
+/// The scratch areas in the array at `array`, without the empty ones.
+///
+/// # Errors
+///
+/// [`PreviousHandoverError::Scratch`] if the array cannot be read, is longer
+/// than [`MAX_SCRATCH_AREAS`], or has no area or one beyond the address space.
 pub fn scratch_areas(
     memory: &dyn PhysMemory,
     array: MemoryRange,
@@ -87,8 +101,15 @@ pub fn scratch_areas(
 
 impl PreviousHandover {
     /// Reads the handover whose root tree is at `root` and whose scratch areas
-    /// are in the array at `array`, as the boot tree says. Its map may have
-    /// `most` entries and as many pages.
+    /// are in the array at `array`, as the boot tree says
+    /// ([`FDT_PROPERTY`](crate::FDT_PROPERTY),
+    /// [`SCRATCH_PROPERTY`](crate::SCRATCH_PROPERTY)). Its map may have `most`
+    /// entries and as many pages.
+    ///
+    /// # Errors
+    ///
+    /// [`PreviousHandoverError`] if a kernel could not use the handover, if its
+    /// version is another one, or if its map is longer than `most`.
     pub fn read(
         memory: &dyn PhysMemory,
         root: MemoryRange,
@@ -127,7 +148,7 @@ impl PreviousHandover {
                     });
                     subtrees[known].properties.push((name, value.to_vec()));
                 }
-                // Nobody has nodes below these.
+                // No kernel has nodes below these.
                 _ => return None,
             }
             Some(())
@@ -139,22 +160,7 @@ impl PreviousHandover {
 
         let map = PhysAddr(map.ok_or(fault)?);
         let map = read::entries(memory, KhoAbi::V4, page_size, map, most)?;
-        let mut obsolete = alloc::vec![root.start.0];
-        let own = subtrees
-            .iter()
-            .position(|tree| tree.name.as_bytes() == PCSC_NODE);
-        if let Some(own) = own.map(|own| subtrees.remove(own)) {
-            obsolete_pcsc_pages(memory, &own, &mut obsolete);
-        }
-        obsolete.sort_unstable();
-        // What somebody else points to stays, whatever the old cache says.
-        let others = subtrees.iter().flat_map(|tree| &tree.properties);
-        let others: Vec<u64> = others.filter_map(|(_, value)| number(value)).collect();
-        let needed = |range: &&MemoryRange| {
-            let at = range.start.0;
-            obsolete.binary_search(&at).is_err() || others.contains(&at)
-        };
-        let entries = map.entries.iter().filter(needed).map(|range| Preserved {
+        let entries = map.entries.iter().map(|range| Preserved {
             order: range.size.ilog2() - page_size.shift(),
             address: range.start,
         });
@@ -162,16 +168,55 @@ impl PreviousHandover {
 
         let page = |at| MemoryRange::new(PhysAddr(at), page_size.bytes());
         let pages = map.pages.iter().copied().map(page);
-        let mut held: RangeSet = map.entries.into_iter().chain(pages).collect();
-        held.extend([root, array]);
-        held.coalesce(MAX_RANGES, SMALLEST_GAP);
-        Ok(Self {
+        let mut reserved: RangeSet = map.entries.into_iter().chain(pages).collect();
+        reserved.extend([root, array]);
+        reserved.coalesce(MAX_RANGES, SMALLEST_GAP);
+        let mut handover = Self {
             scratch,
             page_size,
             subtrees,
             entries,
-            held,
-        })
+            reserved,
+        };
+        // The next handover has a root tree of its own.
+        handover.release(&mut [root.start]);
+        Ok(handover)
+    }
+
+    /// The subtree called `name`.
+    #[must_use]
+    pub fn subtree(&self, name: &str) -> Option<&Subtree> {
+        self.subtrees.iter().find(|subtree| subtree.name == name)
+    }
+
+    /// Removes the subtree called `name`, which the next handover does not pass
+    /// on, and the entries of the map that start at one of `memory`: its data
+    /// and what that points to. What a property of another subtree points to
+    /// stays. The memory stays [reserved](Self::reserved).
+    pub fn discard(&mut self, name: &str, memory: &mut [PhysAddr]) {
+        self.subtrees.retain(|subtree| subtree.name != name);
+        self.release(memory);
+    }
+
+    /// Removes the entries that start at one of `memory`, unless a subtree
+    /// points to it.
+    fn release(&mut self, memory: &mut [PhysAddr]) {
+        memory.sort_unstable();
+        let properties = self.subtrees.iter().flat_map(|tree| &tree.properties);
+        let used: Vec<u64> = properties.filter_map(|(_, value)| number(value)).collect();
+        self.entries.retain(|entry| {
+            let at = entry.address;
+            memory.binary_search(&at).is_err() || used.contains(&at.0)
+        });
+    }
+
+    /// What the next handover passes on.
+    #[must_use]
+    pub fn inherited(&self) -> InheritedState<'_> {
+        InheritedState {
+            subtrees: &self.subtrees,
+            entries: &self.entries,
+        }
     }
 }
 
@@ -179,65 +224,39 @@ fn text(bytes: &[u8]) -> Option<String> {
     core::str::from_utf8(bytes).ok().map(String::from)
 }
 
-/// Adds to `blocks` where the memory of the old `pcsc` subtree starts, block by
-/// block. Nobody will look for it.
-fn obsolete_pcsc_pages(memory: &dyn PhysMemory, own: &Subtree, blocks: &mut Vec<u64>) {
-    let mut look = || {
-        let (start, size) = own.number("preserved-data").zip(own.number("blob-size"))?;
-        let bytes = memory.bytes(MemoryRange::new(PhysAddr(start), size)).ok()?;
-        blocks.push(start);
-        let (mut index, mut index_size) = (0, 0);
-        each_property(bytes, &mut |_, name, value| {
-            match name {
-                b"da" => blocks.extend(number(value)),
-                b"warmbus,index" => index = number(value)?,
-                b"warmbus,index-size" => index_size = number(value)?,
-                _ => {}
-            }
-            (blocks.len() <= MAX_BLOCKS).then_some(())
-        })?;
-        // Some blocks are named by the index alone.
-        let records = MemoryRange::new(PhysAddr(index), index_size);
-        let records = memory.bytes(records).ok()?.chunks_exact(16);
-        blocks.push(index);
-        blocks.extend(
-            records
-                .skip(4)
-                .take(MAX_BLOCKS)
-                .map(|record| u64_at(record, 8)),
-        );
-        Some(())
-    };
-    // What cannot be read stays as it is.
-    let _ = look();
-}
-
-/// Why a handover cannot be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a handover cannot be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PreviousHandoverError {
     /// There is no array of scratch areas.
+    #[error("no scratch areas are named at {array}")]
     Scratch {
         /// Where it should be.
         array: MemoryRange,
     },
     /// The root tree is no page of any kernel.
+    #[error("a root tree of {size:#x} bytes is no page")]
     PageSize {
         /// Its bytes, as the boot tree says.
         size: u64,
     },
     /// There is no readable root tree.
+    #[error("the root tree at {root} cannot be read")]
     Root {
         /// Where it should be.
         root: MemoryRange,
     },
     /// It is neither `kho-v3` nor `kho-v4`.
+    #[error("its version is neither kho-v3 nor kho-v4")]
     Abi,
     /// The preserved-memory map is damaged.
+    #[error("its preserved-memory map is damaged at its page {page}")]
     Map {
-        /// The page that makes no sense.
+        /// The page that is not valid.
         page: PhysAddr,
     },
     /// The map is too long to be copied.
+    #[error("its preserved-memory map has more than {most} entries or pages")]
     TooMany {
         /// How many entries, and pages, can be.
         most: usize,
@@ -252,30 +271,3 @@ impl From<MapFault> for PreviousHandoverError {
         }
     }
 }
-
-impl fmt::Display for PreviousHandoverError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Scratch { array } => write!(f, "no scratch areas are named at {array}"),
-            Self::PageSize { size } => {
-                write!(f, "a root tree of {size:#x} bytes is no page")
-            }
-            Self::Root { root } => write!(f, "the root tree at {root} cannot be read"),
-            Self::Abi => f.write_str("its version is neither kho-v3 nor kho-v4"),
-            Self::Map { page } => {
-                write!(
-                    f,
-                    "its preserved-memory map leads astray at its page {page}"
-                )
-            }
-            Self::TooMany { most } => {
-                write!(
-                    f,
-                    "its preserved-memory map has more than {most} entries or pages"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for PreviousHandoverError {}

@@ -5,66 +5,33 @@
 
 use alloc::vec::Vec;
 
-use crate::block_error::BlockError;
 use warmbus_memory::PhysMemoryWrite;
 use warmbus_memory::crc32::Crc32;
 use warmbus_pci::{ConfigOffset, PhysAddr, Sbdf};
+use zerocopy::{Immutable, IntoBytes};
 
-/// Bytes of a data block, extension included, whatever the page size.
-pub const BLOCK_SIZE: u64 = 8192;
+use crate::block_error::BlockError;
+use crate::wire::{
+    BITMAP, BLOCK_MAGIC, BlockHeader, CapabilityEntry, EXTENSION, EXTENSION_SIZE, MaskEntry,
+    RangeEntry, RoutingEntry, SPACE, Table, VERSION,
+};
 
-/// Offset of the bitmap of bytes that may be cached.
-const CACHEABLE: u64 = 4096;
-/// Offset of the bitmap of bytes that are valid.
-const CACHED: u64 = 4608;
-/// Offset of the extension.
-const EXTENSION: u64 = 5120;
 /// Bytes of the header of the extension.
-const HEADER: usize = 64;
-/// Bytes of a [`MaskRecord`].
-const MASK: usize = 16;
-/// Bytes of a [`CapabilityRecord`].
-const CAPABILITY: usize = 8;
+const HEADER: usize = size_of::<BlockHeader>();
 
-const MAGIC: [u8; 4] = *b"WBBX";
-const VERSION: u16 = 1;
-
-/// Flag: not all masks fit.
-const MASKS_TRUNCATED: u16 = 1;
-/// Flag: the capabilities are not complete.
-const CAPABILITIES_TRUNCATED: u16 = 2;
-/// Flag: a virtual function.
-const VIRTUAL: u16 = 4;
-/// Flag: a virtual function whose VF Enable is clear.
-const DISABLED: u16 = 8;
-/// Flag: some bytes follow from the specification and were not read.
-const SYNTHESISED: u16 = 16;
-
-/// Bytes of a routing record.
-const ROUTING: usize = 16;
-/// Flag of a routing record: ARI Capable Hierarchy was set.
-const ROUTING_ARI: u16 = 1;
-/// Flag of a routing record: VFs were captured with this NumVFs.
-const ROUTING_CAPTURED: u16 = 2;
-/// Bytes of a range of synthesised bytes.
-const RANGE: usize = 4;
-
-/// Flag of a mask record: the fixed bits have the value that it gives.
-const VALUE_GIVEN: u16 = 1;
-
-/// Masks that a block has room for. A function with a type 0 header and SR-IOV
+/// Masks that a block has space for. A function with a type 0 header and SR-IOV
 /// has 13.
 pub const MAX_MASKS: usize = 32;
-/// Capabilities that a block has room for.
-pub const MAX_CAPABILITIES: usize = ((BLOCK_SIZE - EXTENSION) as usize
+/// Capabilities that a block has space for.
+pub const MAX_CAPABILITIES: usize = (EXTENSION_SIZE
     - HEADER
-    - MAX_MASKS * MASK
-    - MAX_ROUTINGS * ROUTING
-    - MAX_RANGES * RANGE)
-    / CAPABILITY;
-/// Routing records that a block has room for; more are left out.
+    - MAX_MASKS * size_of::<MaskEntry>()
+    - MAX_ROUTINGS * size_of::<RoutingEntry>()
+    - MAX_RANGES * size_of::<RangeEntry>())
+    / size_of::<CapabilityEntry>();
+/// Routing records that a block has space for; more are excluded.
 pub const MAX_ROUTINGS: usize = 16;
-/// Ranges of synthesised bytes that a block has room for; a function with more
+/// Ranges of synthesised bytes that a block has space for; a function with more
 /// cannot be handed over.
 pub const MAX_RANGES: usize = 16;
 
@@ -112,19 +79,6 @@ pub struct RoutingRecord {
     pub captured: bool,
 }
 
-impl RoutingRecord {
-    fn flags(&self) -> u16 {
-        let mut flags = 0;
-        if self.ari {
-            flags |= ROUTING_ARI;
-        }
-        if self.captured {
-            flags |= ROUTING_CAPTURED;
-        }
-        flags
-    }
-}
-
 /// What a virtual function has more than others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtualRecord<'a> {
@@ -154,11 +108,11 @@ pub struct FunctionRecord<'a> {
     pub cacheable: &'a [u8],
     /// Bitmap of the bytes that are valid, a subset of `cacheable`.
     pub cached: &'a [u8],
-    /// Size masks, if they are known. More than [`MAX_MASKS`] are cut off,
+    /// Size masks, if they are known. More than [`MAX_MASKS`] are excluded,
     /// which a flag of the block says.
     pub masks: &'a [MaskRecord],
     /// Capabilities in list order, conventional before extended. More than
-    /// [`MAX_CAPABILITIES`] are cut off, which a flag of the block says.
+    /// [`MAX_CAPABILITIES`] are excluded, which a flag of the block says.
     pub capabilities: &'a [CapabilityRecord],
     /// Whether `capabilities` are all that the function has. They are not if
     /// one of its lists could not be followed to the end.
@@ -171,7 +125,31 @@ pub struct FunctionRecord<'a> {
     pub virtual_function: Option<VirtualRecord<'a>>,
 }
 
-impl FunctionRecord<'_> {
+impl<'a> FunctionRecord<'a> {
+    /// The function at `sbdf` with `size` bytes of configuration space, of
+    /// which nothing else is known but `data` and its bitmaps.
+    #[must_use]
+    pub const fn new(
+        sbdf: Sbdf,
+        size: u16,
+        data: &'a [u8],
+        cacheable: &'a [u8],
+        cached: &'a [u8],
+    ) -> Self {
+        Self {
+            sbdf,
+            size,
+            data,
+            cacheable,
+            cached,
+            masks: &[],
+            capabilities: &[],
+            capabilities_complete: false,
+            routing: &[],
+            virtual_function: None,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), BlockError> {
         let function = self.sbdf;
         let (size, given) = (self.size, self.data.len());
@@ -209,8 +187,9 @@ impl FunctionRecord<'_> {
         Ok(())
     }
 
-    /// Writes the [`BLOCK_SIZE`] bytes of the block to `address`. What follows
-    /// in larger pages is not touched. The input has been checked.
+    /// Writes the [`BLOCK_SIZE`](crate::BLOCK_SIZE) bytes of the block
+    /// to `address`. What follows in larger pages is not touched. The input has
+    /// been checked.
     pub(super) fn write(
         &self,
         address: PhysAddr,
@@ -218,146 +197,140 @@ impl FunctionRecord<'_> {
         sink: &mut impl PhysMemoryWrite,
     ) {
         let mut crc = Crc32::new();
-        let bitmap_size = (CACHED - CACHEABLE) as usize;
-        part(sink, &mut crc, address, self.data, CACHEABLE as usize);
-        let at = PhysAddr(address.0 + CACHEABLE);
-        part(sink, &mut crc, at, self.cacheable, bitmap_size);
-        let at = PhysAddr(address.0 + CACHED);
-        part(sink, &mut crc, at, self.cached, bitmap_size);
-
-        let mut extension = [0; (BLOCK_SIZE - EXTENSION) as usize];
-        let used = self.extend(&mut extension, generation);
-        crc.update(&extension[..used]);
-        extension[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
-        sink.write(PhysAddr(address.0 + EXTENSION), &extension);
+        let mut at = address;
+        for (bytes, size) in [
+            (self.data, SPACE),
+            (self.cacheable, BITMAP),
+            (self.cached, BITMAP),
+        ] {
+            write_padded(sink, &mut crc, at, bytes, size);
+            at.0 += size as u64;
+        }
+        let (mut header, records) = self.extension(generation);
+        crc.update(header.as_bytes());
+        crc.update(records.used());
+        header.crc = crc.finalize().into();
+        sink.write(at, header.as_bytes());
+        sink.write(PhysAddr(at.0 + HEADER as u64), &records.bytes);
     }
 
-    /// Fills in the extension but for its CRC and returns the bytes used.
-    fn extend(&self, extension: &mut [u8], generation: u64) -> usize {
+    /// The header of the extension, without its CRC, and the records behind it.
+    fn extension(&self, generation: u64) -> (BlockHeader, Records) {
         let masks = &self.masks[..self.masks.len().min(MAX_MASKS)];
         let capabilities = &self.capabilities[..self.capabilities.len().min(MAX_CAPABILITIES)];
-        let mut flags = 0;
-        if masks.len() < self.masks.len() {
-            flags |= MASKS_TRUNCATED;
-        }
-        if capabilities.len() < self.capabilities.len() || !self.capabilities_complete {
-            flags |= CAPABILITIES_TRUNCATED;
-        }
         let routings = self.routings();
-        let ranges = self.virtual_function.map_or(&[][..], |vf| vf.synthesised);
-        let capabilities_at = HEADER + masks.len() * MASK;
-        let routings_at = capabilities_at + capabilities.len() * CAPABILITY;
-        let ranges_at = routings_at + routings.len() * ROUTING;
-        let used = ranges_at + ranges.len() * RANGE;
-        if let Some(vf) = self.virtual_function {
-            flags |= VIRTUAL;
-            if vf.disabled {
-                flags |= DISABLED;
-            }
-        }
-        if !ranges.is_empty() {
-            flags |= SYNTHESISED;
-        }
+        let vf = self.virtual_function;
+        let ranges = vf.map_or(&[][..], |vf| vf.synthesised);
 
-        let mut put = |at: usize, bytes: &[u8]| {
-            extension[at..at + bytes.len()].copy_from_slice(bytes);
+        let mut records = Records::new();
+        let masks_at = records.add(masks.iter().map(MaskEntry::from));
+        let capabilities_at = records.add(capabilities.iter().map(CapabilityEntry::from));
+        let routings_at = records.add(routings.iter().map(RoutingEntry::from));
+        let ranges_at = records.add(ranges.iter().map(|&(start, length)| RangeEntry {
+            start: start.into(),
+            length: length.into(),
+        }));
+        let table = |offset: usize, count: usize, record_size: usize| Table {
+            offset: (offset as u32).into(),
+            count: (count as u16).into(),
+            record_size: (record_size as u16).into(),
         };
-        let block_offset = |at: usize| (EXTENSION as u32 + at as u32).to_le_bytes();
-        put(0, &MAGIC);
-        put(4, &VERSION.to_le_bytes());
-        put(6, &(HEADER as u16).to_le_bytes());
-        put(8, &(used as u32).to_le_bytes());
-        put(16, &self.sbdf.segment().to_le_bytes());
-        put(18, &self.sbdf.routing_id().to_le_bytes());
-        put(20, &self.size.to_le_bytes());
-        put(22, &flags.to_le_bytes());
-        put(24, &generation.to_le_bytes());
-        put(32, &block_offset(HEADER));
-        put(36, &(masks.len() as u16).to_le_bytes());
-        put(38, &(MASK as u16).to_le_bytes());
-        put(40, &block_offset(capabilities_at));
-        put(44, &(capabilities.len() as u16).to_le_bytes());
-        put(46, &(CAPABILITY as u16).to_le_bytes());
-        put(48, &ones(self.cacheable).to_le_bytes());
-        put(50, &ones(self.cached).to_le_bytes());
-        put(52, &(routings.len() as u16).to_le_bytes());
-        put(54, &(ranges.len() as u16).to_le_bytes());
-        let place = |count: usize, at: usize| {
-            let offset = if count == 0 {
-                0
-            } else {
-                EXTENSION as u16 + at as u16
-            };
-            offset.to_le_bytes()
+        // These have no size of a record, and no offset where there is none.
+        let offset = |offset: usize, count: usize| if count == 0 { 0 } else { offset as u16 };
+        let all_capabilities =
+            capabilities.len() == self.capabilities.len() && self.capabilities_complete;
+        let flags = [
+            (masks.len() < self.masks.len(), BlockHeader::MASKS_TRUNCATED),
+            (!all_capabilities, BlockHeader::CAPABILITIES_TRUNCATED),
+            (vf.is_some(), BlockHeader::VIRTUAL),
+            (vf.is_some_and(|vf| vf.disabled), BlockHeader::DISABLED),
+            (!ranges.is_empty(), BlockHeader::SYNTHESISED),
+        ];
+        let flags = flags.iter().filter(|(set, _)| *set);
+        let header = BlockHeader {
+            magic: BLOCK_MAGIC,
+            version: VERSION.into(),
+            header_size: (HEADER as u16).into(),
+            used: ((HEADER + records.size) as u32).into(),
+            crc: 0.into(),
+            segment: self.sbdf.segment().into(),
+            routing_id: self.sbdf.routing_id().into(),
+            space_size: self.size.into(),
+            flags: flags.fold(0, |flags, (_, flag)| flags | flag).into(),
+            generation: generation.into(),
+            masks: table(masks_at, masks.len(), size_of::<MaskEntry>()),
+            capabilities: table(
+                capabilities_at,
+                capabilities.len(),
+                size_of::<CapabilityEntry>(),
+            ),
+            cacheable_bytes: count_ones(self.cacheable).into(),
+            cached_bytes: count_ones(self.cached).into(),
+            routing_count: (routings.len() as u16).into(),
+            synthesised_count: (ranges.len() as u16).into(),
+            routing_offset: offset(routings_at, routings.len()).into(),
+            synthesised_offset: offset(ranges_at, ranges.len()).into(),
+            physical: vf.map_or(0, |vf| vf.physical).into(),
+            vf_number: vf.map_or(0, |vf| vf.number).into(),
         };
-        put(56, &place(routings.len(), routings_at));
-        put(58, &place(ranges.len(), ranges_at));
-        if let Some(vf) = self.virtual_function {
-            put(60, &vf.physical.to_le_bytes());
-            put(62, &vf.number.to_le_bytes());
-        }
-        for (number, mask) in masks.iter().enumerate() {
-            let at = HEADER + number * MASK;
-            put(at, &mask.offset.to_le_bytes());
-            put(at + 4, &mask.writable.to_le_bytes());
-            put(at + 8, &mask.fixed.to_le_bytes());
-            if let Some(value) = mask.value {
-                put(at + 2, &VALUE_GIVEN.to_le_bytes());
-                put(at + 12, &(value & mask.fixed).to_le_bytes());
-            }
-        }
-        for (number, capability) in capabilities.iter().enumerate() {
-            let at = capabilities_at + number * CAPABILITY;
-            put(at, &capability.id.to_le_bytes());
-            put(at + 2, &capability.offset.to_le_bytes());
-            put(at + 4, &[capability.version]);
-        }
-        for (number, record) in routings.iter().enumerate() {
-            let at = routings_at + number * ROUTING;
-            let RoutingRecord {
-                first,
-                last,
-                offset,
-                stride,
-                ..
-            } = *record;
-            let fields = [first, last, offset, stride, record.flags()];
-            for (at, value) in (at..).step_by(2).zip(fields) {
-                put(at, &value.to_le_bytes());
-            }
-        }
-        for (number, (start, length)) in ranges.iter().enumerate() {
-            let at = ranges_at + number * RANGE;
-            put(at, &start.to_le_bytes());
-            put(at + 2, &length.to_le_bytes());
-        }
-        used
+        (header, records)
     }
 
-    /// The routing records that there is room for, ascending by NumVFs.
+    /// The routing records that there is space for, ascending by NumVFs.
     fn routings(&self) -> Vec<RoutingRecord> {
         let mut excluded = self.routing.len().saturating_sub(MAX_ROUTINGS);
         let mut kept = self.routing.to_vec();
         kept.retain(|record| {
-            let is_left_out = excluded > 0 && !record.captured;
-            excluded -= usize::from(is_left_out);
-            !is_left_out
+            let is_excluded = excluded > 0 && !record.captured;
+            excluded -= usize::from(is_excluded);
+            !is_excluded
         });
         kept.truncate(MAX_ROUTINGS);
         kept
     }
 }
 
-/// Writes `bytes` at `address`, fills up with zeros to `size` and takes all of
-/// it into the CRC.
-fn part(
+/// The records behind the header of the extension; zeros behind them.
+struct Records {
+    bytes: [u8; EXTENSION_SIZE - HEADER],
+    size: usize,
+}
+
+impl Records {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; EXTENSION_SIZE - HEADER],
+            size: 0,
+        }
+    }
+
+    /// Adds records, for which there is space, and returns the offset of the
+    /// first in the block.
+    fn add<T: IntoBytes + Immutable>(&mut self, records: impl Iterator<Item = T>) -> usize {
+        let start = EXTENSION + HEADER + self.size;
+        for record in records {
+            let bytes = record.as_bytes();
+            self.bytes[self.size..self.size + bytes.len()].copy_from_slice(bytes);
+            self.size += bytes.len();
+        }
+        start
+    }
+
+    fn used(&self) -> &[u8] {
+        &self.bytes[..self.size]
+    }
+}
+
+/// Writes `bytes` and zeros up to `size` at `address`, and adds all of it to
+/// the CRC.
+fn write_padded(
     sink: &mut impl PhysMemoryWrite,
     crc: &mut Crc32,
     address: PhysAddr,
     bytes: &[u8],
     size: usize,
 ) {
-    const ZEROS: [u8; 4096] = [0; 4096];
+    const ZEROS: [u8; SPACE] = [0; SPACE];
     let rest = size - bytes.len();
     sink.write(address, bytes);
     sink.zero(PhysAddr(address.0 + bytes.len() as u64), rest as u64);
@@ -365,6 +338,6 @@ fn part(
     crc.update(&ZEROS[..rest]);
 }
 
-fn ones(bitmap: &[u8]) -> u16 {
+fn count_ones(bitmap: &[u8]) -> u16 {
     bitmap.iter().map(|byte| byte.count_ones() as u16).sum()
 }

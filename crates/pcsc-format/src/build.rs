@@ -13,12 +13,15 @@ use super::block_error::BlockError;
 use super::layout::{BLOCK, INDEX, Layout, SUBTREE};
 use super::{FunctionRecord, absent, index};
 
+/// What the tree is compatible with.
+pub(crate) const COMPATIBLE: &str = "pcsc-v1";
+
 /// Version of the cacheability rules that the consumer compares with its own:
-/// with the same number it takes the bitmaps as they are.
-const RULES_VERSION: u32 = 1;
+/// with the same number it uses the bitmaps as they are.
+pub(crate) const RULES_VERSION: u32 = 1;
 
 /// Version of the properties and tables that the consumer does not look at.
-const EXTENSION_VERSION: u32 = 1;
+pub(crate) const EXTENSION_VERSION: u32 = 1;
 
 /// Where a handover goes and what goes with it.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,19 @@ pub struct Placement<'a> {
     pub absent: &'a [Sbdf],
     /// A number that tells this handover from earlier ones in the same memory.
     pub generation: u64,
+}
+
+impl<'a> Placement<'a> {
+    /// A handover at `arena` with the areas in `scratch`.
+    #[must_use]
+    pub const fn new(arena: PhysAddr, scratch: &'a [MemoryRange], generation: u64) -> Self {
+        Self {
+            arena,
+            scratch,
+            absent: &[],
+            generation,
+        }
+    }
 }
 
 /// What was written, for the boot tree and for the report.
@@ -146,7 +162,7 @@ fn subtree(
 ) -> Result<Vec<u8>, BuildError> {
     let mut tree = FdtWriter::new();
     tree.begin_node("");
-    tree.property_string("compatible", "pcsc-v1");
+    tree.property_string("compatible", COMPATIBLE);
     native::u32(&mut tree, "pv", RULES_VERSION);
     native::u32(&mut tree, "warmbus,version", EXTENSION_VERSION);
     native::u64(&mut tree, "warmbus,generation", placement.generation);

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::absent;
-use super::block::BLOCK_SIZE;
 use super::index;
+use super::wire::BLOCK_SIZE;
 use warmbus_kho::{ARENA_BLOCK, InheritedState, KhoAbi};
 use warmbus_memory::PageSize;
 

@@ -7,8 +7,7 @@
 
 use alloc::vec::Vec;
 
-use super::block::BLOCK_SIZE;
-use super::{Handover, Layout};
+use super::{BLOCK_SIZE, Handover, Layout};
 use warmbus_kho::native::{each_property, number};
 use warmbus_kho::{Arena, Preserved, VerifyError};
 use warmbus_memory::bytes::{le_u32, le_u64};

@@ -9,7 +9,7 @@ use warmbus_memory::MemoryRange;
 use warmbus_memory::PageSize;
 use warmbus_memory::{PhysMemoryWrite, TestMemory};
 use warmbus_pci::{PhysAddr, Sbdf};
-use warmbus_pcsc_format::{FunctionRecord, Handover, Layout, Placement};
+use warmbus_pcsc_format::{FunctionRecord, Handover, Layout, Placement, discard_cache};
 
 const BASE: PhysAddr = PhysAddr(0x6000_0000);
 
@@ -79,10 +79,11 @@ pub fn handover(data: &[u8]) {
     memory.write(BASE, data);
     for sound in SOUND.iter() {
         let (root, array) = (sound.handover.kho.root, sound.handover.kho.scratch);
-        if let Ok(incoming) = PreviousHandover::read(&memory, root, array, 64) {
+        if let Ok(mut incoming) = PreviousHandover::read(&memory, root, array, 64) {
+            discard_cache(&mut incoming, &memory);
             let is_reserved = |start| {
                 let page = MemoryRange::new(start, root.size);
-                incoming.held.iter().any(|range| range.contains(page))
+                incoming.reserved.iter().any(|range| range.contains(page))
             };
             assert!(incoming.entries.len() <= 64 && is_reserved(root.start));
             assert!(

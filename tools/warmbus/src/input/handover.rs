@@ -5,17 +5,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use warmbus_fdt::{MAGIC, RawTree, Token};
-use warmbus_pci::Sbdf;
+use warmbus_memory::bytes::le_u64;
+use warmbus_pcsc_format::{INDEX_MAGIC, Subtree};
 
 use super::memory::{self, Memory};
-use super::tables::{INDEX_MAGIC, le64, read_block, read_index};
+use super::tables::{read_block, read_index};
 use super::{Capture, Handover, Kind, Place};
 
 const TREE_MAGIC: [u8; 4] = MAGIC.to_be_bytes();
-
-/// Version of the cacheability rules and of the tree's extension that are known
-/// here.
-const VERSION: u32 = 1;
 
 /// Reads the handover in `file`.
 pub(super) fn read(name: &str, file: &[u8], place: Place) -> Result<Capture> {
@@ -123,7 +120,7 @@ fn find_base(file: &[u8]) -> Option<u64> {
         };
         for &index in &indexes {
             let header = memory.get(index, 64).ok()?;
-            if le64(header, 24) == generation
+            if le_u64(header, 24) == Some(generation)
                 && let Some(base) = address.checked_sub(index)
             {
                 return Some(base);
@@ -181,44 +178,28 @@ fn follow_root(memory: &Memory<'_>, root: u64) -> Result<u64> {
 }
 
 fn read_tree(name: &str, memory: &Memory<'_>, address: u64) -> Result<Capture> {
-    let flat = Flat::parse(memory, address)?;
     let at = || format!("the tree at {}", memory.place(address));
-    ensure!(
-        flat.is_compatible("pcsc-v1"),
-        "{} is not compatible with pcsc-v1",
-        at()
-    );
-    let rules = number::<4>(&flat.properties, "pv").with_context(at)?;
-    ensure!(
-        rules == u64::from(VERSION),
-        "{} follows version {rules} of the cacheability rules instead of {VERSION}",
-        at()
-    );
-    let is_extended = number::<4>(&flat.properties, "warmbus,version").ok() == Some(VERSION.into());
+    let bytes = memory
+        .from(address)
+        .with_context(|| format!("{} is not in the file, which has {memory}", at()))?;
+    let tree = Subtree::decode(bytes).with_context(at)?;
+    let extension = tree.extension();
+    let generation = extension.map(|extension| extension.generation);
     let mut capture = Capture::new(name, Kind::Memory);
-    let mut handover = Handover {
+    capture.handover = Some(Handover {
         tree: address,
-        index: None,
-        generation: None,
-    };
+        index: extension.map(|extension| extension.index.start.0),
+        generation,
+    });
     let mut index = BTreeMap::new();
-    if is_extended {
-        let generation = number::<8>(&flat.properties, "warmbus,generation").with_context(at)?;
-        let place = number::<8>(&flat.properties, "warmbus,index").with_context(at)?;
-        let size = number::<8>(&flat.properties, "warmbus,index-size").with_context(at)?;
-        handover.generation = Some(generation);
-        handover.index = Some(place);
-        match read_index(memory, place, size, generation) {
+    if let Some(extension) = extension {
+        match read_index(memory, extension) {
             Ok(read) => index = read,
             Err(error) => capture.problems.push(format!("{error:#}")),
         }
     }
-    capture.handover = Some(handover);
-    for (node, properties) in &flat.nodes {
-        let sbdf = function_of(node)
-            .with_context(|| format!("{}: the node {node} names no function", at()))?;
-        let block =
-            number::<8>(properties, "da").with_context(|| format!("{}: the node {node}", at()))?;
+    for &(sbdf, block) in tree.nodes() {
+        let block = block.0;
         if let Some(&indexed) = index.get(&sbdf)
             && indexed != block
         {
@@ -226,10 +207,10 @@ fn read_tree(name: &str, memory: &Memory<'_>, address: u64) -> Result<Capture> {
                 "{sbdf}: its block is at {block:#x} by the tree and at {indexed:#x} by the index"
             ));
         }
-        match read_block(memory, block, sbdf, handover.generation) {
+        match read_block(memory, block, sbdf, generation) {
             Ok(space) => {
                 if capture.spaces.insert(sbdf, space).is_some() {
-                    bail!("{}: the node {node} is there twice", at());
+                    bail!("{}: the node of {sbdf} is there twice", at());
                 }
             }
             Err(error) => capture.problems.push(format!("{sbdf}: {error:#}")),
@@ -238,7 +219,7 @@ fn read_tree(name: &str, memory: &Memory<'_>, address: u64) -> Result<Capture> {
     }
     // Virtual functions that do not exist now have no node.
     for (sbdf, block) in index {
-        match read_block(memory, block, sbdf, handover.generation) {
+        match read_block(memory, block, sbdf, generation) {
             Ok(space) if space.is_disabled_vf() => {
                 capture.spaces.insert(sbdf, space);
             }
@@ -249,18 +230,4 @@ fn read_tree(name: &str, memory: &Memory<'_>, address: u64) -> Result<Capture> {
         }
     }
     Ok(capture)
-}
-
-/// The function that a node such as `dev_0000_01_00_0` is named after.
-fn function_of(node: &str) -> Option<Sbdf> {
-    let rest = node.strip_prefix("dev_")?;
-    let mut parts = rest.split('_');
-    let text = format!(
-        "{}:{}:{}.{}",
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-        parts.next()?
-    );
-    parts.next().is_none().then(|| text.parse().ok())?
 }
