@@ -5,6 +5,7 @@
 //! booting it, so that nothing here states where a BAR belongs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
@@ -261,14 +262,16 @@ fn spare_buses_leave_numbers_for_all_devices_of_eight_switches() {
     let mut devices = String::new();
     for switch in 0..8 {
         let root = switch + 2;
-        devices += &format!(
+        let _ = writeln!(
+            devices,
             "-device pcie-root-port,id=r{switch},chassis={root},slot={root},addr={root:x}.0\n\
-             -device x3130-upstream,id=u{switch},bus=r{switch}\n"
+             -device x3130-upstream,id=u{switch},bus=r{switch}"
         );
         for port in 0..16 {
-            devices += &format!(
+            let _ = writeln!(
+                devices,
                 "-device xio3130-downstream,id=d{switch}x{port},bus=u{switch},\
-                 chassis={},slot={port},addr={port:x}.0\n",
+                 chassis={},slot={port},addr={port:x}.0",
                 20 + switch
             );
         }

@@ -15,7 +15,7 @@ use xtask::qemu::{Machine, Running};
 use crate::consumer::{ended_well, everything_was_restored};
 
 /// How long Linux may take to cut the power of a slot.
-const SLOTS_OFF: Duration = Duration::from_secs(120);
+const SLOTS_OFF: Duration = Duration::from_mins(2);
 
 /// The kernel compared at least `least` values, and found none that differs.
 fn nothing_differs(linux: &LinuxBoot, least: u64) {

@@ -20,11 +20,11 @@ use crate::pci::Function;
 
 /// How long a guest may take to power off once it has said how it ended, or,
 /// where it has no console, to do all its work.
-const POWER_OFF: Duration = Duration::from_secs(120);
+const POWER_OFF: Duration = Duration::from_mins(2);
 
 /// How long the largest machine may be silent: QEMU takes minutes to make
 /// thousands of virtual functions.
-pub const LARGEST_MACHINE: Duration = Duration::from_secs(1800);
+pub const LARGEST_MACHINE: Duration = Duration::from_mins(30);
 
 /// Where the firmware image is when U-Boot starts.
 pub const LOADED: u64 = 0x6000_0000;

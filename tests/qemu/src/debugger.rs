@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// How long QEMU may take to answer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How long the guest may take to come to an address.
-const RUN_LIMIT: Duration = Duration::from_secs(1800);
+const RUN_LIMIT: Duration = Duration::from_mins(30);
 
 /// A connection. As long as there is one the guest holds still.
 pub struct Debugger {

@@ -28,7 +28,7 @@ pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
         "--features",
         "firmware",
     ]);
-    process::watch(&mut command, std::time::Duration::from_secs(3600), |line| {
+    process::watch(&mut command, std::time::Duration::from_hours(1), |line| {
         step.detail(line);
     })?;
 

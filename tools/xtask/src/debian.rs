@@ -31,7 +31,7 @@ const SETTINGS: &str = "\
 #clear Acquire::IndexTargets::deb::DEP-11;
 ";
 /// How long a download may take.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_mins(30);
 
 /// What an archive offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::{build, linux};
 
 /// How long a guest may print nothing: with thousands of functions QEMU takes
 /// minutes to move their BARs.
-const SILENCE: Duration = Duration::from_secs(900);
+const SILENCE: Duration = Duration::from_mins(15);
 /// The number of console lines in the message of a failed boot.
 const LAST_LINES: usize = 12;
 

@@ -19,7 +19,7 @@ const RECIPE: &str = "1";
 /// What is there besides Debian's smallest installation.
 const PACKAGES: &str = "ca-certificates,git,gcc,libc6-dev";
 /// How long one command may take.
-pub(super) const LIMIT: Duration = Duration::from_secs(3 * 3600);
+pub(super) const LIMIT: Duration = Duration::from_hours(3);
 /// Certificates that a machine trusts besides those of Debian.
 const CERTIFICATES: &str = "usr/local/share/ca-certificates";
 /// The ordinary user.

@@ -18,7 +18,7 @@ use crate::{UsageError, paths, process, programs};
 /// Goes into the key: to be raised when the steps of a build change.
 const RECIPE: &str = "1";
 /// How long a build may take on a slow machine.
-const LIMIT: Duration = Duration::from_secs(4 * 3600);
+const LIMIT: Duration = Duration::from_hours(4);
 /// What our patches add to the configuration.
 const CONSUMER: &str = "CONFIG_PCI_PCSC";
 

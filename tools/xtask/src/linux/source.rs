@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::{UsageError, process, programs};
 
 /// How long unpacking may take.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_mins(30);
 
 /// The source of a kernel.
 pub(super) enum Source {

@@ -16,7 +16,7 @@ use crate::process::{Guard, for_each_line, words};
 use crate::qmp::Client;
 
 /// How long a guest may print nothing before it counts as hung.
-pub const SILENCE: Duration = Duration::from_secs(300);
+pub const SILENCE: Duration = Duration::from_mins(5);
 /// Interval of the checks whether QEMU still runs.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long QEMU may take to end after the guest has printed its result.

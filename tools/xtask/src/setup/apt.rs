@@ -10,7 +10,7 @@ use crate::programs;
 use crate::progress::Progress;
 
 /// How long the package manager may take.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_mins(30);
 /// How many seconds to wait for another package manager.
 const LOCK_SECONDS: u32 = 120;
 

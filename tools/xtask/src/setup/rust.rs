@@ -14,7 +14,7 @@ use crate::{UsageError, paths, process, programs};
 /// How long `rustup` may take: where there is no way to its server it hangs.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a failure of `rustup` is remembered.
-const RUSTUP_REST: Duration = Duration::from_secs(24 * 3600);
+const RUSTUP_REST: Duration = Duration::from_hours(24);
 /// Sets of Debian packages that hold one compiler: rustc, cargo, source.
 pub(super) const COMPILER_SETS: [[&str; 3]; 2] = [
     ["rustc-web", "cargo-web", "rust-web-src"],
