@@ -58,14 +58,15 @@ fn tables_become_nodes_that_the_device_tree_compiler_reads() {
          compatible = [\"a,b\", \"c\"]\nstatus = \"okay\"\ninterrupts-extended = [\"&gic\", 1, 4]\n\
          interrupt-parent = \"&gic\"\n[tree.gic]\nlabel = \"gic\"",
     );
-    let text = decompiled(&board.unwrap());
+    // dtc 1.7 prints the strings of a list apart, older ones as one with zeros.
+    let text = decompiled(&board.unwrap()).replace("\\0", "\", \"");
     for expected in [
         "gic { phandle = <0xfff00000>; };",
         "soc { pcie@f0000000 {",
         "reg = <0x00 0xf0000000>;",
         "#address-cells = <0x03>;",
         "dma-coherent;",
-        "compatible = \"a,b\\0c\";",
+        "compatible = \"a,b\", \"c\";",
         "status = \"okay\";",
         "interrupts-extended = <0xfff00000 0x01 0x04>;",
         "interrupt-parent = <0xfff00000>;",

@@ -125,7 +125,7 @@ const TOOLS: [Tool; 19] = [
     ),
     Tool::program("a C compiler", "gcc", "gcc", &[Linux]),
     Tool::program("make", "make", "make", &[Linux]),
-    Tool::program("patch", "patch", "patch", &[Linux]),
+    Tool::program("patch", "patch", "patch", &[Linux, Host]),
     Tool::program("flex", "flex", "flex", &[Linux]),
     Tool::program("bison", "bison", "bison", &[Linux]),
     Tool::program("bc", "bc", "bc", &[Linux]),
