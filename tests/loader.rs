@@ -316,7 +316,7 @@ impl Booted {
         assert!(self.linux.without_cache.is_none());
         let captured = self.captured.as_ref().expect("it was captured");
         let payload = Payload::find(self.tree()).expect("Linux can read it");
-        let (root, scratch) = payload.handover.expect("Linux is told where it is");
+        let (root, scratch) = payload.handover.expect("/chosen names the handover");
         // What is new is in the arena, which was written in one piece; what
         // goes on is near it.
         let arena = self.memory.first.expect("it was written");
@@ -549,7 +549,7 @@ fn a_handover_passes_on_what_the_previous_one_preserved() {
     let ram = RangeSet::from_iter([RAM]);
     let mut previous =
         PreviousBoot::reserve_all_but_scratch(payload.handover, &ram, &second.memory);
-    let (_, scratch) = payload.handover.expect("Linux is told where it is");
+    let (_, scratch) = payload.handover.expect("/chosen names the handover");
     assert!(previous.reserved.contains_range(arena));
     assert!(previous.reserved.contains_range(scratch));
     assert!(previous.reserved.total() < RAM.size);
@@ -565,7 +565,7 @@ fn a_handover_passes_on_what_the_previous_one_preserved() {
     assert!(second.linux.description.contains("inherited"));
     // What says which firmware was first is passed on, and not said again.
     let payload = Payload::find(second.tree()).expect("Linux can read it");
-    let (root, _) = payload.handover.expect("Linux is told where it is");
+    let (root, _) = payload.handover.expect("/chosen names the handover");
     let root = second.memory.bytes(root).expect("it is memory");
     let name = b"kexec-metadata\0";
     let names = root.windows(name.len()).filter(|bytes| bytes == name);
@@ -583,7 +583,7 @@ fn a_handover_passes_on_what_the_previous_one_preserved() {
     );
     // Scratch memory stays where it was.
     let payload = Payload::find(second.tree()).expect("Linux can read it");
-    let (_, array) = payload.handover.expect("Linux is told where it is");
+    let (_, array) = payload.handover.expect("/chosen names the handover");
     let areas = warmbus_kho::scratch_areas(&second.memory, array).expect("it can be read");
     assert_eq!(areas, parsed.scratch);
 }

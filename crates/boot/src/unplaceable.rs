@@ -1,4 +1,4 @@
-//! Which BARs stay without an address whoever assigns.
+//! Which BARs have no address after an assignment by Linux either.
 //!
 //! Linux assigns memory BARs in the order of their alignment, the largest
 //! first, and those of one alignment in the order in which it finds them. So

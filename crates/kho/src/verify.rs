@@ -36,7 +36,7 @@ use crate::{Arena, Handover, KhoAbi, Layout, Preserved};
 /// let arena = Arena::new(base, &memory);
 /// let verified = verify(&layout, &handover, &[], arena, &in_use)?;
 ///
-/// // What the subtree points to is checked by whoever knows its data.
+/// // Code that knows the data of the subtree checks what it points to.
 /// let data = verified.bytes(handover.subtrees[0].range)?;
 /// assert_eq!(data, b"data");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -86,7 +86,8 @@ pub struct VirtualRecord<'a> {
     pub physical: u16,
     /// Its number, from 1.
     pub number: u16,
-    /// Whether VF Enable is clear, so that the block tells of the future.
+    /// Whether VF Enable is clear, so that the block has the registers as
+    /// they are right after it is set.
     pub disabled: bool,
     /// Ranges of bytes that were not read: first offset and length. At most
     /// [`MAX_RANGES`].
@@ -176,15 +177,10 @@ impl<'a> FunctionRecord<'a> {
                 });
             }
         }
-        let mut pairs = self.cached.iter().zip(self.cacheable);
-        if let Some(at) = pairs.position(|(cached, cacheable)| cached & !cacheable != 0) {
-            let stray = self.cached[at] & !self.cacheable[at];
-            return Err(BlockError::NotCacheable {
-                function,
-                offset: ConfigOffset::wrapping((at * 8) as u16 + stray.trailing_zeros() as u16),
-            });
+        match first_not_cacheable(self.cached, self.cacheable) {
+            Some(offset) => Err(BlockError::NotCacheable { function, offset }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Writes the [`BLOCK_SIZE`](crate::BLOCK_SIZE) bytes of the block
@@ -340,4 +336,14 @@ fn write_padded(
 
 fn count_ones(bitmap: &[u8]) -> u16 {
     bitmap.iter().map(|byte| byte.count_ones() as u16).sum()
+}
+
+/// The first byte that is cached although it may not be, by the two bitmaps.
+pub(crate) fn first_not_cacheable(cached: &[u8], cacheable: &[u8]) -> Option<ConfigOffset> {
+    let mut pairs = cached.iter().zip(cacheable).enumerate();
+    pairs.find_map(|(at, (cached, cacheable))| {
+        let wrong = cached & !cacheable;
+        let offset = at as u16 * 8 + wrong.trailing_zeros() as u16;
+        (wrong != 0).then_some(ConfigOffset::wrapping(offset))
+    })
 }

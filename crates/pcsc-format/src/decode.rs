@@ -5,6 +5,7 @@
 use warmbus_pci::{ConfigOffset, Sbdf};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use crate::block::first_not_cacheable;
 use crate::decode_error::{DecodeError, DecodeProblem, checked_crc};
 use crate::wire::{
     BITMAP, BLOCK_MAGIC, BLOCK_SIZE, BlockHeader, CapabilityEntry, EXTENSION, EXTENSION_SIZE,
@@ -34,12 +35,10 @@ impl<'a> BlockBase<'a> {
         let (data, rest) = bytes.split_at_checked(SPACE).ok_or(short)?;
         let (cacheable, rest) = rest.split_at_checked(BITMAP).ok_or(short)?;
         let cached = rest.get(..BITMAP).ok_or(short)?;
-        let mut pairs = cached.iter().zip(cacheable);
-        if let Some(at) = pairs.position(|(cached, cacheable)| cached & !cacheable != 0) {
-            let bit = (cached[at] & !cacheable[at]).trailing_zeros() as u16;
-            let offset = ConfigOffset::wrapping(at as u16 * 8 + bit);
+        if let Some(offset) = first_not_cacheable(cached, cacheable) {
             let problem = DecodeProblem::NotCacheable { offset };
-            return Err(DecodeError::new(SPACE + BITMAP + at, problem));
+            let at = SPACE + BITMAP + offset.index() / 8;
+            return Err(DecodeError::new(at, problem));
         }
         Ok(Self {
             data,

@@ -19,9 +19,9 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::cmp::Reverse;
 
-use super::apertures::{Aperture, Places};
+use super::apertures::{Aperture, Places, reserve};
 use super::attempt::{Attempt, Request, Window, Wish};
-use super::packing::{Packer, Placed, Shape, ShapeId, ShapeKind};
+use super::packing::{Packer, Placed, Shape, ShapeId, ShapeKind, align_up};
 use crate::PciRange;
 
 /// One address space of one host bridge.
@@ -64,8 +64,7 @@ impl<'a> AddressSpace<'a> {
         is_forwarded
             && self.apertures.iter().any(|aperture| {
                 let (size, align) = (request.size, request.align);
-                let base = aperture.range.base().checked_add(align - 1);
-                let base = base.map(|base| base & !(align - 1));
+                let base = align_up(aperture.range.base(), align);
                 let range = base.and_then(|base| PciRange::from_size(base, size));
                 aperture.places.intersects(request.places)
                     && range.is_some_and(|range| aperture.range.contains(range))
@@ -280,18 +279,12 @@ impl Placement {
             let base = base.filter(|_| request.window.is_none())?;
             PciRange::from_size(base, request.size)
         });
-        let mut taken: Vec<PciRange> = windows.chain(requests).collect();
-        taken.sort_unstable();
-        let free = space.apertures.iter().map(|aperture| {
-            let (mut largest, mut left) = (0, Some(aperture.range));
-            for &range in taken.iter().filter(|range| range.overlaps(aperture.range)) {
-                let before = left.and_then(|left| left.below(range));
-                largest = before.map_or(0, PciRange::size).max(largest);
-                left = left.and_then(|left| left.above(range));
-            }
-            left.map_or(0, PciRange::size).max(largest)
-        });
-        free.max().unwrap_or(0)
+        let mut free = space.apertures.to_vec();
+        for range in windows.chain(requests) {
+            reserve(&mut free, range);
+        }
+        let sizes = free.iter().map(|aperture| aperture.range.size());
+        sizes.max().unwrap_or(0)
     }
 }
 

@@ -160,7 +160,7 @@ fn push_clipped(apertures: &mut Vec<Aperture>, base: u64, end: u64, places: Plac
 }
 
 /// Removes `range` from `apertures`.
-fn reserve(apertures: &mut Vec<Aperture>, range: PciRange) {
+pub(super) fn reserve(apertures: &mut Vec<Aperture>, range: PciRange) {
     for aperture in core::mem::take(apertures) {
         for rest in [aperture.range.below(range), aperture.range.above(range)] {
             apertures.extend(rest.map(|range| Aperture { range, ..aperture }));

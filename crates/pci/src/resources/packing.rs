@@ -270,6 +270,6 @@ impl Packer {
 }
 
 /// `value` rounded up to a multiple of `align`, a power of two.
-fn align_up(value: u64, align: u64) -> Option<u64> {
+pub(super) fn align_up(value: u64, align: u64) -> Option<u64> {
     Some(value.checked_add(align - 1)? & !(align - 1))
 }
