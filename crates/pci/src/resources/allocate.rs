@@ -130,9 +130,12 @@ impl<'a> AddressSpace<'a> {
         *attempt = attempt.with(&wishes[..granted]);
     }
 
-    /// Places everything in `attempt`, which is known to fit.
+    /// Places everything in `attempt`, which is known to fit: the attempts that
+    /// were spent on finding that out do not count any more.
     pub(super) fn place(&self, attempt: &Attempt) -> Placement {
-        self.try_place(attempt).unwrap_or_else(|| Placement {
+        let fast = self.arrange(attempt, false);
+        let placement = fast.or_else(|| self.arrange(attempt, true));
+        placement.unwrap_or_else(|| Placement {
             requests: vec![None; attempt.requests.len()],
             windows: vec![None; self.windows.len()],
         })
@@ -304,4 +307,39 @@ fn largest_passing(count: usize, fits: impl Fn(usize) -> bool) -> usize {
         }
     }
     good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::attempt::Priority;
+
+    /// Four blocks that fill two apertures if they are in the right one, which
+    /// the fast order does not find.
+    #[test]
+    fn what_is_known_to_fit_is_placed_when_no_attempt_is_left() {
+        const MIB: u64 = 1 << 20;
+        let aperture = |base: u64, size: u64| Aperture {
+            range: PciRange::from_size(base * MIB, size * MIB).unwrap(),
+            places: Places::LOW,
+        };
+        let apertures = [aperture(16, 4), aperture(32, 6)];
+        let requests = [3, 2, 2, 3].map(|size| Request {
+            window: None,
+            size: size * MIB,
+            align: MIB,
+            places: Places::LOW,
+            priority: Priority::Bar,
+        });
+        let space = AddressSpace::new(&[], &apertures);
+        let attempt = Attempt::new(requests.to_vec(), 0);
+        assert!(space.arrange(&attempt, false).is_none());
+        let found = space.try_place(&attempt).unwrap();
+        assert!(found.requests.iter().all(Option::is_some));
+        assert_eq!(found.largest_free(&attempt, &space), 0);
+
+        space.best_attempts.set(0);
+        assert_eq!(space.try_place(&attempt), None);
+        assert_eq!(space.place(&attempt), found);
+    }
 }
