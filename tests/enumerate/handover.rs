@@ -96,7 +96,6 @@ fn hand_over(
         arena: ARENA,
         scratch: &SCRATCH,
         generation: 1,
-        absent: &[],
     };
     let mut memory = TestMemory::new(ARENA, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)

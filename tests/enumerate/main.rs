@@ -12,7 +12,6 @@ mod hostile;
 mod late_vfs;
 mod links;
 mod machines;
-mod nonexistent;
 mod not_ready;
 mod numbering;
 mod planned;

@@ -102,7 +102,6 @@ impl BuiltHandover {
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
-            absent: captured.topology.absent(),
             generation,
         };
         let arena = MemoryRange::new(arena.start, layout.size());

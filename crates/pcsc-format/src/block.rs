@@ -20,7 +20,9 @@ const CACHED: u64 = 4608;
 /// Offset of the extension.
 const EXTENSION: u64 = 5120;
 /// Bytes of the header of the extension.
-const HEADER: usize = 64;
+const HEADER: usize = 72;
+/// Where in it the address of the configuration space is.
+const CONFIG_ADDRESS: usize = 64;
 /// Bytes of a [`MaskRecord`].
 const MASK: usize = 16;
 /// Bytes of a [`CapabilityRecord`].
@@ -144,6 +146,11 @@ pub struct VirtualRecord<'a> {
 pub struct FunctionRecord<'a> {
     /// Its address.
     pub sbdf: Sbdf,
+    /// Physical address of its configuration space, as the processor accesses
+    /// it; `None` where it has none, or where that is not known. Only with it
+    /// can a kernel be sure that it means the same function: it may number
+    /// segments in another way.
+    pub config_address: Option<PhysAddr>,
     /// Bytes of its configuration space, 256 or 4096.
     pub size: u16,
     /// The first bytes of it, a multiple of 8; those that follow are 0 and may
@@ -296,6 +303,8 @@ impl FunctionRecord<'_> {
             put(60, &vf.physical.to_le_bytes());
             put(62, &vf.number.to_le_bytes());
         }
+        let config_address = self.config_address.map_or(0, |address| address.0);
+        put(CONFIG_ADDRESS, &config_address.to_le_bytes());
         for (number, mask) in masks.iter().enumerate() {
             let at = HEADER + number * MASK;
             put(at, &mask.offset.to_le_bytes());

@@ -4,7 +4,6 @@
 
 extern crate alloc;
 
-mod absent;
 pub mod block;
 mod block_error;
 mod build;

@@ -79,7 +79,6 @@ fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
         arena: base,
         scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
         generation: 1,
-        absent: &[],
     };
     let mut memory = TestMemory::new(base, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)

@@ -149,7 +149,7 @@ fn read_extension(block: &[u8], sbdf: Sbdf, generation: u64) -> Result<Extension
         );
     }
     let used = le32(header, 8) as usize;
-    if !(64..=header.len()).contains(&used) {
+    if !(72..=header.len()).contains(&used) {
         return wrong(8, format!("the extension cannot have {used} bytes"));
     }
     let stored = le32(header, 12);
