@@ -19,7 +19,7 @@ use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::previous_boot::PreviousBoot;
 use warmbus_fdt::{DeviceTree, FdtWriter};
 use warmbus_linux::payload::{Module, Payload};
-use warmbus_machine::Machine;
+use warmbus_machine::{HostNode, Machine};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
 use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
 use warmbus_pcie_sim::{Fabric, topologies};
@@ -141,8 +141,25 @@ fn tree(ram: MemoryRange) -> Vec<u8> {
     let reg = [ram.start.0, ram.size].map(u64::to_be_bytes);
     tree.property("reg", reg.as_flattened());
     tree.end_node();
+    for host in [HOST, UNKNOWN] {
+        tree.begin_node(&host[1..]);
+        tree.end_node();
+    }
     tree.end_node();
     tree.finish().expect("it is small")
+}
+
+/// The paths of the host bridge of the simulated machines, and of one that is
+/// not supported.
+const HOST: &str = "/pcie0-00";
+const UNKNOWN: &str = "/unknown";
+
+fn host_node(path: &str) -> HostNode {
+    HostNode {
+        path: path.into(),
+        has_domain: false,
+        probe_only: None,
+    }
 }
 
 /// Records which phases were run.
@@ -160,8 +177,8 @@ struct Boot {
     fabric: Fabric,
     texts: Vec<&'static str>,
     options: Options,
-    /// Host bridges that the machine has and the pipeline does not see.
-    unusable_host_bridges: usize,
+    /// The host bridges of the tree: the pipeline sees the first one only.
+    host_nodes: Vec<HostNode>,
     change_host: fn(&mut HostBridge),
     /// The memory that the tree names.
     ram: MemoryRange,
@@ -188,7 +205,7 @@ impl Boot {
             fabric,
             texts: texts.to_vec(),
             options: Options::default(),
-            unusable_host_bridges: 0,
+            host_nodes: vec![host_node(HOST)],
             change_host: |_| {},
             ram: RAM,
             kernel: KERNEL,
@@ -204,7 +221,7 @@ impl Boot {
         let mut machine = Machine::from_device_tree(&tree).expect("it is a machine");
         machine.hosts = self.fabric.host_bridges();
         machine.hosts.iter_mut().for_each(self.change_host);
-        machine.unusable_host_bridges = self.unusable_host_bridges;
+        machine.host_nodes = self.host_nodes;
         self.memory.load(self.kernel, &kernel(&self.texts));
         self.memory.load(INITRD, b"070701 and so on");
         let module = |range| Module {
@@ -264,6 +281,14 @@ impl Booted {
 
     fn is_probe_only(&self) -> bool {
         self.chosen("linux,pci-probe-only").is_some()
+    }
+
+    /// A property of the node of a host bridge, as a cell.
+    fn cell_of(&self, host: &str, property: &str) -> Option<u32> {
+        let tree = DeviceTree::new(self.tree()).expect("Linux can read it");
+        let found = tree.root_child_property(&host[1..], property);
+        let value = found.expect("Linux can read it")?;
+        Some(u32::from_be_bytes(value.try_into().expect("one cell")))
     }
 
     /// What every boot must keep to: Linux is where it says, what was written
@@ -396,22 +421,32 @@ fn a_cache_is_handed_over_and_linux_keeps_what_was_assigned() {
 }
 
 #[test]
-fn linux_assigns_again_where_a_host_bridge_is_not_known() {
-    let boot = |version| {
+fn linux_assigns_bars_below_a_host_bridge_that_is_not_known_and_below_no_other() {
+    for version in ["kho-v1", "kho-v3", "kho-v4"] {
         let mut boot = Boot::new(topologies::small(), &[version]);
-        boot.unusable_host_bridges = 1;
-        boot.run()
-    };
-    let booted = boot("kho-v1");
-    booted.assert_handed_over("kho-v1");
-    assert!(!booted.is_probe_only());
-    assert!(
-        booted
-            .linux
-            .description
-            .contains("assigns again: 1 host bridges")
-    );
-    boot("kho-v4").assert_without_cache("1 host bridges are excluded");
+        boot.host_nodes.push(host_node(UNKNOWN));
+        let booted = boot.run();
+        booted.assert_handed_over(version);
+        assert!(booted.is_probe_only());
+        assert_eq!(booted.cell_of(UNKNOWN, "linux,pci-probe-only"), Some(0));
+        assert_eq!(booted.cell_of(HOST, "linux,pci-probe-only"), None);
+        let text = "it assigns BARs below /unknown (excluded)";
+        assert!(booted.linux.description.contains(text));
+    }
+}
+
+#[test]
+fn a_host_bridge_that_is_handed_over_has_its_segment_number_in_the_tree() {
+    let booted = Boot::new(topologies::small(), &["kho-v4"]).run();
+    assert_eq!(booted.cell_of(HOST, "linux,pci-domain"), Some(0));
+    assert_eq!(booted.cell_of(UNKNOWN, "linux,pci-domain"), None);
+    // One that has a number keeps it.
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.host_nodes[0].has_domain = true;
+    assert_eq!(boot.run().cell_of(HOST, "linux,pci-domain"), None);
+    // Where nothing is handed over, the tree stays as it is.
+    let booted = Boot::new(topologies::small(), &[]).run();
+    assert_eq!(booted.cell_of(HOST, "linux,pci-domain"), None);
 }
 
 #[test]

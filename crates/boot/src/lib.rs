@@ -9,6 +9,7 @@ pub mod decide;
 pub mod fdt_additions;
 pub mod handover;
 pub mod heap_region;
+pub mod host_policy;
 pub mod hosts;
 pub mod loader;
 pub mod measured_access;

@@ -18,7 +18,7 @@ use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{ConfigAccess, VfScope};
 
-use crate::decide::{Decision, Facts, KernelFacts, PciPolicy, Refusal, decide};
+use crate::decide::{Decision, Facts, KernelFacts, Refusal, decide};
 use crate::handover::{BuiltHandover, HandoverError, survey_facts};
 use crate::memory::BootMemory;
 use crate::memory_layout::{LayoutRequest, LayoutRequestError};
@@ -173,6 +173,7 @@ impl<M: BootMemory> Loader<'_, M> {
                 &decision,
                 captured,
                 plan,
+                self.machine,
                 self.previous,
                 self.generation,
                 &mut self.memory,
@@ -197,12 +198,11 @@ impl<M: BootMemory> Loader<'_, M> {
         captured: Option<&Captured<A>>,
     ) -> Facts {
         let vfs = &self.options.vfs;
-        let hosts = self.machine.hosts.len() + self.machine.unusable_host_bridges;
         Facts {
             requested: self.options.kho,
             may_probe_vfs: vfs.scope != VfScope::Off || !vfs.listed.is_empty(),
             source: self.machine.source,
-            survey: captured.map(|captured| survey_facts(hosts, captured)),
+            survey: captured.map(|captured| survey_facts(self.machine, captured)),
             previous: self.previous.facts(),
             page_size: detect::page_size(header),
         }
@@ -290,7 +290,8 @@ impl<M: BootMemory> Loader<'_, M> {
                 root: built.handover.kho.root,
                 scratch: built.handover.kho.scratch,
             }),
-            probe_only: handover.is_some_and(|built| built.pci == PciPolicy::Keep),
+            probe_only: handover.is_some_and(|built| built.pci.is_probe_only()),
+            nodes: handover.map_or(&[], |built| &built.nodes),
             released: self.payload.combined_initrd,
         };
         let tree = edit(self.tree, &chosen)?;

@@ -14,6 +14,7 @@ use warmbus_machine::{Machine, Reservation, ReservationKind};
 use warmbus_memory::{MemoryRange, PageSize, PhysAddr};
 use warmbus_pcsc_format::{Layout, LayoutError};
 
+use crate::host_policy::largest_edits;
 use crate::options::KhoChoice;
 use crate::previous_boot::PreviousBoot;
 
@@ -101,9 +102,15 @@ impl LayoutRequest<'_> {
         handover_needs(choice, functions, page_size, inherited, scratch)
     }
 
-    /// Bytes of the tree for Linux, which do not depend on where things are.
+    /// Bytes of the tree for Linux at most: they do not depend on where things
+    /// are, but on what is handed over.
     fn tree_size(&self, has_handover: bool) -> Result<u64, ChosenError> {
         let anywhere = MemoryRange::new(PhysAddr(0), 0);
+        let nodes = if has_handover {
+            largest_edits(&self.machine.host_nodes)
+        } else {
+            Vec::new()
+        };
         let chosen = Chosen {
             bootargs: self.kernel.bootargs,
             initrd: self.payload.ramdisk.map(|module| module.range),
@@ -112,6 +119,7 @@ impl LayoutRequest<'_> {
                 scratch: anywhere,
             }),
             probe_only: has_handover,
+            nodes: &nodes,
             released: self.payload.combined_initrd,
         };
         Ok(edit(self.tree, &chosen)?.len() as u64)

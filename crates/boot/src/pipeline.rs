@@ -17,7 +17,6 @@ use warmbus_pcsc_format::MAX_ROUTINGS;
 use crate::capture::{capture_evicted, capture_vfs};
 use crate::options::Options;
 use crate::phase::{Observer, Phase};
-use crate::unassigned::{Unassigned, first_unassigned};
 
 /// What the pipeline is to do.
 #[derive(Clone, Debug, Default)]
@@ -142,13 +141,11 @@ impl Pipeline {
         let inconsistencies = observe(observer, Phase::Verify, &mut config, |config, _| {
             verify_assignment(&topology, config)
         });
-        let unassigned = first_unassigned(&topology);
         let topology = topology.with_anomalies(inconsistencies.iter().copied());
         let mut captured = Captured {
             topology,
             config,
             inconsistencies,
-            unassigned,
             self_check: None,
             sriov_readable_at,
         };
@@ -185,9 +182,6 @@ pub struct Captured<A: ConfigAccess> {
     /// What the independent check of bus numbers and addresses found; with
     /// any of it the cache is not to be used.
     pub inconsistencies: Vec<Anomaly>,
-    /// The first thing without complete bus numbers or addresses, as
-    /// [`first_unassigned`] has it.
-    pub unassigned: Option<Unassigned>,
     /// What the comparison with the hardware found, if there was one.
     pub self_check: Option<SelfCheck>,
     /// When SR-IOV capabilities may be read again, by the clock; `None` where

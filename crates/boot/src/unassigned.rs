@@ -30,8 +30,10 @@ pub enum UnassignedReason {
     CardBus,
     /// A BAR without an address, by its resource index.
     Bar(u8),
-    /// A bridge without a bus below it, or with its memory window closed.
-    Bridge,
+    /// A bridge without a bus below it.
+    BusNumbers,
+    /// A bridge whose memory window is closed.
+    MemoryWindow,
     /// A bridge that does not do what was assigned, or of which that is not
     /// known.
     Anomaly(AnomalyKind),
@@ -44,13 +46,32 @@ pub enum UnassignedReason {
     },
 }
 
+impl UnassignedReason {
+    /// Whether the OS has to assign bus numbers for it, and not only addresses.
+    #[must_use]
+    pub const fn affects_bus_numbers(self) -> bool {
+        match self {
+            Self::Bar(_) | Self::MemoryWindow => false,
+            Self::Anomaly(kind) => {
+                let affects = kind.affects();
+                affects.presence || affects.buses || affects.access
+            }
+            // A function that is not part of the topology may be a bridge.
+            Self::Excluded | Self::CardBus | Self::BusNumbers | Self::VirtualFunctions { .. } => {
+                true
+            }
+        }
+    }
+}
+
 impl fmt::Display for UnassignedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Excluded => f.write_str("there is a function that was excluded"),
             Self::CardBus => f.write_str("what a CardBus bridge needs is not assigned"),
             Self::Bar(index) => write!(f, "BAR {index} has no address"),
-            Self::Bridge => f.write_str("the bridge has no bus number or no memory window"),
+            Self::BusNumbers => f.write_str("the bridge has no bus number"),
+            Self::MemoryWindow => f.write_str("the bridge has no memory window"),
             Self::Anomaly(kind) => kind.fmt(f),
             Self::VirtualFunctions { total_vfs, bus } => write!(
                 f,
@@ -85,6 +106,34 @@ pub fn first_unassigned(topology: &Topology) -> Option<Unassigned> {
     })
 }
 
+/// What is not complete below the host bridge at `index` of `topology`: of
+/// several such things the first one that [affects bus
+/// numbers](UnassignedReason::affects_bus_numbers), or else the first one.
+pub(crate) fn unassigned_below(topology: &Topology, index: usize) -> Option<Unassigned> {
+    let (host, _) = topology.hosts().get(index)?;
+    let is_below = |function: &&Sbdf| {
+        let buses = host.buses.first..=host.buses.last;
+        host.segment == function.segment() && buses.contains(&function.bus())
+    };
+    if let Some(&function) = topology.excluded().iter().find(is_below) {
+        let reason = UnassignedReason::Excluded;
+        return Some(Unassigned { function, reason });
+    }
+    let functions = topology.functions().iter();
+    let below = functions.filter(|function| function.host == index);
+    let mut all = below.filter_map(|function| {
+        let reason = reason(function, host)?;
+        let function = function.sbdf;
+        Some(Unassigned { function, reason })
+    });
+    let first = all.next()?;
+    let affects_buses = |unassigned: &Unassigned| unassigned.reason.affects_bus_numbers();
+    if affects_buses(&first) {
+        return Some(first);
+    }
+    all.find(affects_buses).or(Some(first))
+}
+
 fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
     match function.header_type {
         0 | 1 => {}
@@ -92,23 +141,19 @@ fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
         // Linux takes no notice of such a function.
         _ => return None,
     }
-    let has_io = host
-        .windows
-        .iter()
-        .any(|window| window.kind == WindowKind::Io);
-    let is_lost = |bar: &&Bar| bar.address.is_none() && (has_io || bar.kind != BarKind::Io);
-    if let Some(bar) = function.bars.iter().find(is_lost) {
-        return Some(UnassignedReason::Bar(bar.index));
-    }
+    bus_reason(function, host).or_else(|| address_reason(function, host))
+}
+
+/// What has no bus number, or none that can be relied on.
+fn bus_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
     if let Some(bridge) = function.bridge {
-        // Linux 6.18 gives a bridge whose memory window it finds closed all
-        // memory of the host bridge, if it is to keep what it finds.
-        if bridge.secondary == 0 || bridge.memory.is_none() {
-            return Some(UnassignedReason::Bridge);
+        if bridge.secondary == 0 {
+            return Some(UnassignedReason::BusNumbers);
         }
-        let mut anomalies = function.anomalies.iter();
-        if let Some(&kind) = anomalies.find(|anomaly| unsettles_bridge(anomaly)) {
-            return Some(UnassignedReason::Anomaly(kind));
+        let anomalies = function.anomalies.iter().copied();
+        let mut reasons = anomalies.map(UnassignedReason::Anomaly);
+        if let Some(reason) = reasons.find(|reason| reason.affects_bus_numbers()) {
+            return Some(reason);
         }
     }
     let sriov = function.sriov.filter(|sriov| sriov.total_vfs > 0)?;
@@ -127,6 +172,27 @@ fn reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
             bus: last,
         },
     )
+}
+
+/// What has no address, or none that can be relied on.
+fn address_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
+    let has_io = host
+        .windows
+        .iter()
+        .any(|window| window.kind == WindowKind::Io);
+    let is_lost = |bar: &&Bar| bar.address.is_none() && (has_io || bar.kind != BarKind::Io);
+    if let Some(bar) = function.bars.iter().find(is_lost) {
+        return Some(UnassignedReason::Bar(bar.index));
+    }
+    let bridge = function.bridge?;
+    // Linux 6.18 gives a bridge whose memory window it finds closed all memory
+    // of the host bridge, if it is to keep what it finds.
+    if bridge.memory.is_none() {
+        return Some(UnassignedReason::MemoryWindow);
+    }
+    let mut anomalies = function.anomalies.iter();
+    let found = anomalies.find(|anomaly| unsettles_bridge(anomaly));
+    found.copied().map(UnassignedReason::Anomaly)
 }
 
 /// Whether an anomaly of a bridge makes its bus numbers or windows doubtful. A

@@ -72,7 +72,7 @@ fn psci(tree: &DeviceTree<'_>) -> Option<PsciConduit> {
     let walked = tree.walk(&mut |node| {
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
         let known = node.is_compatible("arm,psci-0.2")? || node.is_compatible("arm,psci-1.0")?;
-        if conduit.is_none() && known {
+        if conduit.is_none() && known && node.is_okay()? {
             conduit = match node.text("method")? {
                 Some("hvc") => Some(PsciConduit::Hvc),
                 Some("smc") => Some(PsciConduit::Smc),

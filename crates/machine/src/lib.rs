@@ -16,6 +16,7 @@ mod bridges;
 mod cells;
 mod early_devices;
 mod error;
+mod host_nodes;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use core::ops::ControlFlow;
 pub use acpi::AcpiError;
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
+pub use host_nodes::HostNode;
 pub use memory::{Reservation, ReservationKind};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
@@ -63,9 +65,15 @@ pub struct Machine {
     /// The host bridges that can be used, in the order of the tree. No two
     /// share configuration space, buses or windows.
     pub hosts: Vec<HostBridge>,
-    /// How many more host bridges the tree has, which cannot be used; there is
-    /// a warning with the reason for each one.
+    /// How many more host bridges the machine description has, which cannot be
+    /// used; there is a warning with the reason for each one.
     pub unusable_host_bridges: usize,
+    /// All host bridges of the device tree that Linux may use, supported or
+    /// not, in the order of the tree. Empty with ACPI.
+    pub host_nodes: Vec<HostNode>,
+    /// `/chosen` says that Linux has to keep what it finds below all host
+    /// bridges (`linux,pci-probe-only`).
+    pub chosen_probe_only: bool,
     /// Console and power.
     pub early_devices: EarlyDevices,
     /// Processors that are there to be used.
@@ -101,6 +109,8 @@ impl Machine {
             reservations,
             hosts: bridges.hosts,
             unusable_host_bridges: bridges.unusable,
+            host_nodes: bridges.nodes,
+            chosen_probe_only: bridges.chosen_probe_only,
             early_devices: EarlyDevices::from_device_tree(bytes),
             cpus,
             psci_cpus,

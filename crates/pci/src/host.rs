@@ -194,6 +194,10 @@ pub struct HostBridge {
     /// Bus numbers and BARs stay as they are found, and nothing is written
     /// (`linux,pci-probe-only`).
     pub preserve_config: bool,
+    /// What has to run before an access completes and is only started for sure
+    /// by Linux: a power domain, or the device on whose bus the bridge is.
+    /// Nothing in this crate depends on it.
+    pub depends_on: Option<String>,
     /// The driver that Linux has for this host bridge neither resets what is
     /// below it nor changes what reads return, so that captured configuration
     /// space stays valid. Nothing in this crate depends on it.
@@ -214,6 +218,7 @@ impl HostBridge {
             buses,
             windows: Vec::new(),
             preserve_config: false,
+            depends_on: None,
             survives_linux_driver: false,
         }
     }

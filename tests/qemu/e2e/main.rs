@@ -14,6 +14,7 @@ mod consumer_churn;
 mod consumer_faults;
 mod consumer_vm;
 mod hardware;
+mod host_bridges;
 mod kexec_target;
 mod linux;
 mod machines;

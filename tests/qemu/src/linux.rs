@@ -47,6 +47,16 @@ pub fn payload(kernel: &Path, steps: &str) -> Payload {
     }
 }
 
+/// A machine that QEMU starts `kernel` on without the firmware, with the test
+/// init, which is to do `steps`.
+#[must_use]
+pub fn alone(kernel: &Path, steps: &str) -> Machine {
+    let payload = payload(kernel, steps);
+    Machine::kernel(kernel)
+        .bootargs(&payload.bootargs)
+        .arguments(["-initrd".into(), initramfs().to_string_lossy().into_owned()])
+}
+
 /// A function as Linux sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Function {
@@ -121,14 +131,13 @@ impl Lab {
         kernel: &Path,
         steps: &str,
     ) -> Result<LinuxBoot> {
-        let payload = payload(kernel, steps);
-        let initrd = payload.initrd.context("there is an initrd")?;
-        let machine = Machine::kernel(kernel)
-            .topology(&boot::topology(topology))
-            .bootargs(&payload.bootargs)
-            .arguments(["-initrd".into(), initrd.to_string_lossy().into_owned()])
-            .trace()
-            .qmp(&self.file("qmp"));
+        let machine = alone(kernel, steps).topology(&boot::topology(topology));
+        self.follow_alone(machine.trace())
+    }
+
+    /// Boots `machine`, which [`alone`] has made, to its end.
+    pub fn follow_alone(&self, machine: Machine) -> Result<LinuxBoot> {
+        let machine = machine.qmp(&self.file("qmp"));
         let linux = LinuxBoot {
             started: true,
             ..LinuxBoot::default()

@@ -1,7 +1,7 @@
 //! A simulated machine that the bytes describe.
 
 use warmbus_boot::decide::{Decision, Facts, KernelFacts, PreviousFacts, decide};
-use warmbus_boot::handover::survey_facts;
+use warmbus_boot::handover::survey_of_functions;
 use warmbus_boot::options::KhoChoice;
 use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_kho::KhoAbi;
@@ -59,7 +59,7 @@ fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
-        survey: Some(survey_facts(captured.topology.hosts().len(), captured)),
+        survey: Some(survey_of_functions(captured)),
         previous: PreviousFacts::Nothing,
         page_size: Ok(PageSize::K4),
     };

@@ -25,10 +25,7 @@ pub(super) fn bridges(
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Bridges {
-    let mut bridges = Bridges {
-        hosts: Vec::new(),
-        unusable: 0,
-    };
+    let mut bridges = Bridges::default();
     let entries = tables.get(*b"MCFG").unwrap_or_default();
     let entries = entries.get(HEADER_SIZE + RESERVED..).unwrap_or_default();
     for entry in entries.chunks_exact(ENTRY_SIZE) {
