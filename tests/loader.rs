@@ -21,8 +21,8 @@ use warmbus_fdt::{DeviceTree, FdtWriter};
 use warmbus_linux::payload::{Module, Payload};
 use warmbus_machine::{HostNode, Machine};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
-use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
-use warmbus_pcie_sim::{Fabric, topologies};
+use warmbus_pci::{BusRange, ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
+use warmbus_pcie_sim::{Fabric, devices, topologies};
 use warmbus_pcsc::ConfigCache;
 
 const MIB: u64 = 1 << 20;
@@ -421,6 +421,26 @@ fn a_cache_is_handed_over_and_linux_keeps_what_was_assigned() {
 }
 
 #[test]
+fn sixty_four_segments_are_handed_over() {
+    let mut fabric = Fabric::new();
+    for segment in 0..64 {
+        let buses = BusRange {
+            first: 0,
+            last: 255,
+        };
+        let host = fabric.add_host(Fabric::host_bridge(segment, buses));
+        let port = fabric.add_root(host, 1, 0, devices::root_port(1).link_up());
+        fabric.add_below(port, 0, 0, devices::nvme());
+    }
+    let booted = Boot::new(fabric, &["kho-v4"]).run();
+    let functions = booted.assert_handed_over("kho-v4");
+    assert_eq!(functions.len(), 128);
+    let segments: BTreeSet<u16> = functions.iter().map(|function| function.0).collect();
+    assert!(segments.into_iter().eq(0..64));
+    assert!(booted.is_probe_only());
+}
+
+#[test]
 fn linux_assigns_bars_below_a_host_bridge_that_is_not_known_and_below_no_other() {
     for version in ["kho-v1", "kho-v3", "kho-v4"] {
         let mut boot = Boot::new(topologies::small(), &[version]);
@@ -508,6 +528,45 @@ fn routing_is_probed_for_a_kernel_that_reads_it() {
     assert!(!boot(&["kho-v4", READS_ROUTING], "warmbus.vfs=off"));
     // A version that the command line names is the word of the user.
     assert!(boot(&["kho-v1", READS_ROUTING], "warmbus.kho=v4"));
+}
+
+#[test]
+fn a_version_that_is_not_known_is_handed_over_under_its_own_name_on_request() {
+    let boot = |text, bootargs| {
+        let mut boot = Boot::new(topologies::small(), &[text]);
+        boot.options = Options::from_bootargs(bootargs);
+        boot.run()
+    };
+    for name in ["kho-v5", "kho-v4;radix-v2", "kho-v4+something"] {
+        boot(name, "").assert_without_cache(name);
+        let booted = boot(name, "warmbus.kho=like-v4");
+        let functions = topologies::small().nodes().count();
+        assert_eq!(booted.assert_handed_over(name).len(), functions);
+        let line = format!("{name}, laid out as kho-v4");
+        assert!(booted.linux.description.contains(&line));
+    }
+    // A version that is known is not another one.
+    boot("kho-v1", "warmbus.kho=like-v4").assert_handed_over("kho-v1");
+    boot("kho-v4", "warmbus.kho=like-v4").assert_handed_over("kho-v3");
+    boot("nothing", "warmbus.kho=like-v4").assert_without_cache("no Kexec HandOver");
+}
+
+#[test]
+fn gigantic_pages_come_out_of_scratch_memory_before_7_3_only() {
+    let areas = |banner, bootargs| {
+        let mut boot = Boot::new(topologies::small(), &["kho-v4", banner]);
+        boot.bootargs = Some(bootargs);
+        let booted = boot.run();
+        booted.assert_handed_over("kho-v4");
+        let (_, array) = Payload::find(booted.tree()).unwrap().handover.unwrap();
+        array.size / 16
+    };
+    let (old, new) = ("Linux version 7.2.13 (me)", "Linux version 7.3.4 (me)");
+    let plain = areas(old, b"quiet");
+    // With pages of 4 KiB, 32 MiB are too many for the page allocator.
+    let pages = b"hugepagesz=32M hugepages=2";
+    assert_eq!(areas(old, pages), plain + 2);
+    assert_eq!(areas(new, pages), plain);
 }
 
 #[test]

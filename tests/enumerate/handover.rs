@@ -58,6 +58,7 @@ pub(crate) fn start(captured: &Captured<Fabric>) -> Start {
     let started = |abi| {
         let kernel = KernelFacts {
             abi: Ok(Some(abi)),
+            abi_name: None,
             keeps_scratch_with_uefi: true,
             reads_vf_routing: false,
         };

@@ -68,6 +68,8 @@ pub enum PreviousFacts {
 pub struct KernelFacts {
     /// The version of the handover that it reads; `None` where it reads none.
     pub abi: Result<Option<KhoAbi>, DetectError>,
+    /// What it calls that version, where it has a name of its own.
+    pub abi_name: Option<String>,
     /// It keeps its scratch memory on a machine with UEFI.
     pub keeps_scratch_with_uefi: bool,
     /// It reads the routing IDs of virtual functions.
@@ -88,6 +90,8 @@ pub enum Decision {
 pub struct HandoverDecision {
     /// The version of the handover.
     pub abi: KhoAbi,
+    /// What the kernel calls that version, where it has a name of its own.
+    pub abi_name: Option<String>,
     /// The page size that it is laid out with.
     pub page_size: PageSize,
     /// What Linux does with bus numbers and BARs.
@@ -190,7 +194,7 @@ fn handover(
     let abi = match facts.requested {
         KhoChoice::Off => return Err(Refusal::SwitchedOff),
         KhoChoice::Abi(abi) => abi,
-        KhoChoice::Auto => {
+        KhoChoice::Auto | KhoChoice::LikeV4 => {
             let abi = kernel.abi.clone().map_err(Refusal::Kernel)?;
             abi.ok_or(Refusal::NoKho)?
         }
@@ -215,6 +219,7 @@ fn handover(
     }
     Ok(HandoverDecision {
         abi,
+        abi_name: kernel.abi_name.clone(),
         page_size,
         pci,
         probe_vf_routing: facts.may_probe_vfs && kernel.reads_vf_routing,

@@ -111,6 +111,7 @@ impl BuiltHandover {
         let inherited = previous.inherited();
         let layout = Layout::new(blocks.len(), decision.abi, decision.page_size)?;
         let layout = layout.with_inherited(inherited)?;
+        let layout = layout.with_name(decision.abi_name.as_deref());
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
@@ -178,9 +179,13 @@ impl BuiltHandover {
     pub fn describe(&self, to: &mut impl Write, plan: &MemoryPlan) -> fmt::Result {
         let handover = &self.handover;
         let subtree = handover.subtree();
+        write!(to, "handover     ")?;
+        if let Some(name) = self.layout.kho().name() {
+            write!(to, "{name}, laid out as ")?;
+        }
         writeln!(
             to,
-            "handover     {} at {}, root tree at {}",
+            "{} at {}, root tree at {}",
             self.layout.abi(),
             self.arena,
             handover.kho.root.start

@@ -108,12 +108,15 @@ impl<M: BootMemory> Loader<'_, M> {
     {
         let header = self.header()?;
         let facts = self.facts(&header, captured.as_deref());
-        let (plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
+        let (mut plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
         let kernel = run(observer, Phase::Unpack, || self.unpack(&plan))?;
         let kernel_facts = run(observer, Phase::Detect, || {
             self.kernel_facts(&facts, kernel)
         })?;
         let decision = decide(&facts, &kernel_facts, space);
+        if plan.gigantic_areas > 0 && detect::extends_scratch(self.memory.bytes(kernel)?) {
+            plan.exclude_gigantic();
+        }
         let mut result = self.hand_over(decision, captured, &plan, clock, observer);
         let mut tree = run(observer, Phase::Tree, || {
             self.write_tree(&plan, result.as_ref().ok())
@@ -212,10 +215,16 @@ impl<M: BootMemory> Loader<'_, M> {
     /// is a search through all of it.
     fn kernel_facts(&self, facts: &Facts, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
         let image = self.memory.bytes(kernel)?;
-        let abi = match facts.requested {
-            KhoChoice::Auto => detect::detect(image),
+        let found = match facts.requested {
+            KhoChoice::Auto => detect::detect(image).map(|abi| abi.map(|abi| (abi, None))),
+            KhoChoice::LikeV4 => detect::detect_like_v4(image),
             KhoChoice::Off => Ok(None),
-            KhoChoice::Abi(abi) => Ok(Some(abi)),
+            KhoChoice::Abi(abi) => Ok(Some((abi, None))),
+        };
+        let (abi, abi_name) = match found {
+            Ok(Some((abi, name))) => (Ok(Some(abi)), name),
+            Ok(None) => (Ok(None), None),
+            Err(error) => (Err(error), None),
         };
         let has_kho = matches!(abi, Ok(Some(_)));
         Ok(KernelFacts {
@@ -225,6 +234,7 @@ impl<M: BootMemory> Loader<'_, M> {
                 && facts.may_probe_vfs
                 && detect::supports_pcsc_extension(image),
             abi,
+            abi_name,
         })
     }
 
@@ -254,9 +264,21 @@ impl<M: BootMemory> Loader<'_, M> {
         let with_handover = request
             .handover_needs(self.options.kho, functions, page_size)
             .map_err(LayoutRequestError::from)
-            .and_then(|needs| request.plan(Some(needs)));
+            .and_then(|needs| Ok((request.plan(Some(needs))?, needs.scratch)));
         match with_handover {
-            Ok(plan) => Ok((plan, Ok(()))),
+            Ok((plan, needs)) => {
+                if let Some(requested) = needs.requested_bytes() {
+                    let planned = plan.kernel_scratch_bytes();
+                    if planned >= 2 * requested {
+                        warn!(
+                            "kho_scratch= asks for {} MiB; the kernel gets {} MiB of scratch memory",
+                            requested >> 20,
+                            planned >> 20
+                        );
+                    }
+                }
+                Ok((plan, Ok(())))
+            }
             Err(error) => Ok((request.plan(None)?, Err(error))),
         }
     }

@@ -97,7 +97,7 @@ impl LayoutRequest<'_> {
     ) -> Result<HandoverNeeds, LayoutError> {
         let line = self.kernel.bootargs.or(self.payload.bootargs);
         let cpus = self.machine.cpus as u32;
-        let scratch = ScratchNeeds::from_command_line(cpus, line.unwrap_or_default());
+        let scratch = ScratchNeeds::from_command_line(cpus, page_size, line.unwrap_or_default());
         let inherited = self.previous.inherited();
         handover_needs(choice, functions, page_size, inherited, scratch)
     }
@@ -135,7 +135,7 @@ fn handover_needs(
 ) -> Result<HandoverNeeds, LayoutError> {
     let possible: &[KhoAbi] = match &choice {
         KhoChoice::Abi(abi) => core::slice::from_ref(abi),
-        KhoChoice::Auto | KhoChoice::Off => &KhoAbi::ALL,
+        KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Off => &KhoAbi::ALL,
     };
     let mut needs = HandoverNeeds {
         abi: possible[0],
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn there_is_space_for_every_version_that_the_kernel_may_read() {
         let inherited = InheritedState::default();
-        let scratch = ScratchNeeds::from_command_line(1, b"");
+        let scratch = ScratchNeeds::from_command_line(1, PageSize::K4, b"");
         let needs = |choice| {
             let needs = handover_needs(choice, 64, PageSize::K4, inherited, scratch);
             needs.expect("so few fit")

@@ -21,6 +21,9 @@ pub enum KhoChoice {
     Auto,
     /// None: Linux is started without the cache.
     Off,
+    /// The one that the kernel image names, where a name that is not known
+    /// stands for the layout of `kho-v4`.
+    LikeV4,
     /// This one, whatever the kernel image names.
     Abi(KhoAbi),
 }
@@ -54,8 +57,8 @@ pub struct Options {
     pub cores: Option<NonZeroUsize>,
     /// `warmbus.probe_only`: stop before Linux, even if there is one.
     pub probe_only: bool,
-    /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
-    /// otherwise.
+    /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3`, `v4` or `like-v4`; `auto`
+    /// unless said otherwise.
     pub kho: KhoChoice,
     /// `warmbus.vfs=`: which virtual functions are captured: `off`, `found`,
     /// `all`, or physical functions with how many each, and `keep`; those that
@@ -66,6 +69,9 @@ pub struct Options {
     pub kernel: Option<MemoryRange>,
     /// `warmbus.initrd=ADDRESS,SIZE`: the same for the initrd.
     pub initrd: Option<MemoryRange>,
+    /// `warmbus.kernel=` is there, whether it is understood or not: Linux is
+    /// to be started.
+    pub names_kernel: bool,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -86,6 +92,7 @@ impl Default for Options {
             vfs: VfPolicy::default(),
             kernel: None,
             initrd: None,
+            names_kernel: false,
             warnings: Vec::new(),
         }
     }
@@ -104,6 +111,7 @@ impl Options {
             let Some(setting) = word.strip_prefix("warmbus.") else {
                 continue;
             };
+            options.names_kernel |= setting.starts_with("kernel");
             if !options.set(setting) {
                 options
                     .warnings
@@ -111,6 +119,22 @@ impl Options {
             }
         }
         options
+    }
+
+    /// The kernel and the initrd that `bootargs` name by `warmbus.kernel=` and
+    /// `warmbus.initrd=`. Nothing is allocated for that, however long the
+    /// command line is.
+    #[must_use]
+    pub fn modules_in(bootargs: &str) -> [Option<MemoryRange>; 2] {
+        let mut modules = [None; 2];
+        for word in parameters(bootargs).take_while(|&word| word != "--") {
+            for (module, name) in modules.iter_mut().zip(["kernel=", "initrd="]) {
+                let place = word.strip_prefix("warmbus.");
+                let place = place.and_then(|setting| setting.strip_prefix(name));
+                *module = place.and_then(region).or(*module);
+            }
+        }
+        modules
     }
 
     /// Applies one word; `false` where it is not understood.
@@ -164,6 +188,7 @@ impl Options {
                 self.kho = match choice {
                     "auto" => KhoChoice::Auto,
                     "off" => KhoChoice::Off,
+                    "like-v4" => KhoChoice::LikeV4,
                     "v1" => KhoChoice::Abi(KhoAbi::V1),
                     "v3" => KhoChoice::Abi(KhoAbi::V3),
                     "v4" => KhoChoice::Abi(KhoAbi::V4),
@@ -248,6 +273,7 @@ mod tests {
                 },
                 kernel: Some(MemoryRange::new(PhysAddr(0x100_1000_0000), 4096)),
                 initrd: Some(MemoryRange::new(PhysAddr(8192), 0x20)),
+                names_kernel: true,
                 warnings: Vec::new(),
             }
         );
@@ -294,7 +320,9 @@ mod tests {
                 options.warnings,
                 [format!("the boot argument \"{word}\" is not understood")]
             );
+            assert_eq!(options.names_kernel, word.starts_with("warmbus.kernel"));
             let silent = Options {
+                names_kernel: false,
                 warnings: Vec::new(),
                 ..options
             };
@@ -313,6 +341,7 @@ mod tests {
         for (word, choice) in [
             ("auto", KhoChoice::Auto),
             ("off", KhoChoice::Off),
+            ("like-v4", KhoChoice::LikeV4),
             ("v1", KhoChoice::Abi(KhoAbi::V1)),
             ("v3", KhoChoice::Abi(KhoAbi::V3)),
             ("v4", KhoChoice::Abi(KhoAbi::V4)),

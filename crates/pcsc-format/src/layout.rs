@@ -71,6 +71,14 @@ impl Layout {
         })
     }
 
+    /// The same for a kernel that has another name for the version, as
+    /// [`warmbus_kho::Layout::with_name`].
+    #[must_use]
+    pub fn with_name(mut self, name: Option<&str>) -> Self {
+        self.kho = self.kho.with_name(name);
+        self
+    }
+
     /// The layout of all of the handover.
     #[must_use]
     pub const fn kho(&self) -> &warmbus_kho::Layout {

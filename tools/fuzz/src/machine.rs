@@ -65,6 +65,7 @@ fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
     };
     let kernel = KernelFacts {
         abi: Ok(Some(abi)),
+        abi_name: None,
         keeps_scratch_with_uefi: true,
         reads_vf_routing: true,
     };

@@ -42,6 +42,7 @@ fn surveyed(change: impl FnOnce(&mut SurveyFacts)) -> Facts {
 fn kernel(abi: KhoAbi) -> KernelFacts {
     KernelFacts {
         abi: Ok(Some(abi)),
+        abi_name: None,
         keeps_scratch_with_uefi: false,
         reads_vf_routing: false,
     }
@@ -50,6 +51,7 @@ fn kernel(abi: KhoAbi) -> KernelFacts {
 fn handed_over(abi: KhoAbi, page_size: PageSize, pci: PciPolicy) -> Decision {
     Decision::Handover(HandoverDecision {
         abi,
+        abi_name: None,
         page_size,
         pci,
         probe_vf_routing: false,
