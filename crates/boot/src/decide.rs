@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 

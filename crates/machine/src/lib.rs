@@ -31,7 +31,7 @@ pub use acpi::AcpiError;
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
 pub use host_nodes::HostNode;
-pub use memory::{Reservation, ReservationKind};
+pub use memory::{MachineMemory, Reservation, ReservationKind};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
 use warmbus_fdt::{Cells, DeviceTree};
@@ -94,10 +94,12 @@ impl Machine {
     /// Reads the device tree that starts with `bytes`.
     pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
         let tree = DeviceTree::new(bytes)?;
-        let mut warnings = Vec::new();
-        let memory_nodes = memory::memory(&tree, &mut warnings)?;
-        let memory: RangeSet = memory_nodes.iter().map(|region| region.range).collect();
-        let reservations = memory::reservations(&tree, &mut warnings)?;
+        let MachineMemory {
+            ranges: memory,
+            nodes: memory_nodes,
+            reservations,
+            mut warnings,
+        } = MachineMemory::from_device_tree(bytes)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
         let (timer_frequency, model) = basics(&tree)?;
         let (cpus, psci_cpus) = processors(&tree)?;
@@ -133,17 +135,24 @@ impl Machine {
     /// The memory that may be mapped: all but what is reserved as `no-map`.
     #[must_use]
     pub fn mappable_memory(&self) -> RangeSet {
-        let is_no_map = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
-        let holes = self.reservations.iter().filter(is_no_map);
-        self.memory.clone().without(holes.map(|hole| hole.range))
+        memory::mappable(&self.memory, &self.reservations)
     }
 
     /// The memory that is neither reserved nor in `taken`.
     #[must_use]
     pub fn free_memory(&self, taken: &[MemoryRange]) -> RangeSet {
-        let reserved = self.reservations.iter().map(|hole| hole.range);
-        let holes = reserved.chain(taken.iter().copied());
-        self.memory.clone().without(holes)
+        memory::free(&self.memory, &self.reservations, taken)
+    }
+
+    /// The memory on its own.
+    #[must_use]
+    pub fn memory(&self) -> MachineMemory {
+        MachineMemory {
+            ranges: self.memory.clone(),
+            nodes: self.memory_nodes.clone(),
+            reservations: self.reservations.clone(),
+            warnings: Vec::new(),
+        }
     }
 }
 

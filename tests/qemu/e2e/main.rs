@@ -13,6 +13,7 @@ mod consumer_chain;
 mod consumer_churn;
 mod consumer_faults;
 mod consumer_vm;
+mod early_memory;
 mod hardware;
 mod host_bridges;
 mod kexec_target;

@@ -1,6 +1,7 @@
 mod acpi;
 mod damage;
 mod host_bridges;
+mod memory;
 mod mixed_hosts;
 
 use super::*;
