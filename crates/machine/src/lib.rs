@@ -20,6 +20,7 @@ mod host_nodes;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod uart;
 mod uefi;
 mod windows;
 
@@ -32,6 +33,7 @@ pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
 pub use host_nodes::HostNode;
 pub use memory::{MachineMemory, Reservation, ReservationKind};
+pub use uart::{UartLayout, UartRegisters};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
 use warmbus_fdt::{Cells, DeviceTree};

@@ -69,13 +69,17 @@ pub struct MachineMemory {
 impl MachineMemory {
     /// Reads the memory of the device tree that starts with `bytes`.
     pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
-        let tree = DeviceTree::new(bytes)?;
+        Self::of(&DeviceTree::new(bytes)?)
+    }
+
+    /// The same of a tree that is open.
+    pub(crate) fn of(tree: &DeviceTree<'_>) -> Result<Self, MachineError> {
         let mut warnings = Vec::new();
-        let nodes = memory(&tree, &mut warnings)?;
+        let nodes = memory(tree, &mut warnings)?;
         Ok(Self {
             ranges: nodes.iter().map(|region| region.range).collect(),
             nodes,
-            reservations: reservations(&tree, &mut warnings)?,
+            reservations: reservations(tree, &mut warnings)?,
             warnings,
         })
     }

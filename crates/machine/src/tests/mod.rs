@@ -1,4 +1,5 @@
 mod acpi;
+mod consoles;
 mod damage;
 mod host_bridges;
 mod memory;
