@@ -14,6 +14,7 @@ use warmbus_boot::previous_boot::PreviousBoot;
 use warmbus_boot::recorder::Recorder;
 use warmbus_boot::start_policy::nothing_to_start;
 use warmbus_linux::payload::Payload;
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 use warmbus_machine::{Machine, MachineError};
 use warmbus_memory::PhysMemory as _;
@@ -92,7 +93,15 @@ pub(crate) fn run(
     let mut recorder = Recorder::new(timer, cores, parallel_capture::requested(options));
     let mut captured = match failure {
         Some(failure) => Err(failure.into()),
-        None => capture(machine, options, &mut mmu, timer, &mut recorder).map_err(BootError::from),
+        None => {
+            let found = payload.as_ref().ok();
+            let line = found.and_then(|found| found.command_line(found.kernel));
+            let parameters = PciParameters::from_command_line(line.unwrap_or_default());
+            let pipeline =
+                Pipeline::from_options(options).with_pci_parameters(&parameters, options);
+            capture(machine, options, &pipeline, &mut mmu, timer, &mut recorder)
+                .map_err(BootError::from)
+        }
     };
     let mut payload = payload?;
     if let (Some(file), None) = (payload.ramdisk, payload.kernel)
@@ -148,10 +157,11 @@ pub(crate) fn run(
     })
 }
 
-/// Runs the pipeline over the host bridges of `machine`.
+/// Runs `pipeline` over the host bridges of `machine`.
 fn capture(
     machine: &Machine,
     options: &Options,
+    pipeline: &Pipeline,
     mmu: &mut Mmu,
     timer: Timer,
     recorder: &mut Recorder<Timer, SecondaryCores>,
@@ -159,6 +169,5 @@ fn capture(
     mmu.provide_tables(machine.hosts.len());
     let (hosts, access) = open_hosts(machine, options, |hosts| mmio::open(hosts, mmu))?;
     let access = MeasuredAccess::new(access, timer);
-    let pipeline = Pipeline::from_options(options);
     Ok(pipeline.run(&hosts, access, &mut timer.clone(), recorder))
 }

@@ -19,10 +19,15 @@ use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::previous_boot::PreviousBoot;
 use warmbus_fdt::{DeviceTree, FdtWriter};
 use warmbus_linux::payload::{Module, Payload};
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::{HostNode, Machine};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
-use warmbus_pci::{BusRange, ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
-use warmbus_pcie_sim::{Fabric, devices, topologies};
+use warmbus_pci::{
+    BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width,
+};
+use warmbus_pcie_sim::{
+    BridgeWindows, ExpressModel, Fabric, FunctionModel, SlotModel, devices, topologies,
+};
 use warmbus_pcsc::ConfigCache;
 
 const MIB: u64 = 1 << 20;
@@ -240,7 +245,10 @@ impl Boot {
         let mut clock = self.fabric.clock();
         let mut phases = Phases::default();
         let mut captured = (!self.is_second_start).then(|| {
-            let pipeline = Pipeline::from_options(&self.options);
+            let parameters = payload.command_line(payload.kernel);
+            let parameters = PciParameters::from_command_line(parameters.unwrap_or_default());
+            let pipeline = Pipeline::from_options(&self.options)
+                .with_pci_parameters(&parameters, &self.options);
             pipeline.run(&machine.hosts, self.fabric, &mut clock, &mut phases)
         });
         let mut loader = Loader {
@@ -528,6 +536,79 @@ fn routing_is_probed_for_a_kernel_that_reads_it() {
     assert!(!boot(&["kho-v4", READS_ROUTING], "warmbus.vfs=off"));
     // A version that the command line names is the word of the user.
     assert!(boot(&["kho-v1", READS_ROUTING], "warmbus.kho=v4"));
+}
+
+/// Two hot-plug ports, one of them empty, and a port that is none.
+fn hot_plug_ports() -> Fabric {
+    let (mut fabric, host) = topologies::empty();
+    let slot = SlotModel {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+    let express = ExpressModel::new(PortType::RootPort)
+        .slot(slot)
+        .active_reporting();
+    let port = || FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
+    let full = fabric.add_root(host, 1, 0, port().link_up());
+    fabric.add_below(full, 0, 0, devices::nvme());
+    fabric.add_root(host, 2, 0, port());
+    let plain = fabric.add_root(host, 3, 0, devices::root_port(3).link_up());
+    fabric.add_below(plain, 0, 0, devices::nvme());
+    fabric
+}
+
+#[test]
+fn hot_plug_ports_get_the_space_that_the_kernel_command_line_asks_for() {
+    let boot = |line| {
+        let mut boot = Boot::new(hot_plug_ports(), &["kho-v4"]);
+        boot.bootargs = Some(line);
+        boot.run()
+    };
+    let size = |window: Option<PciRange>| window.map(|window| window.limit() - window.base() + 1);
+    let booted = boot(b"quiet pci=hpbussize=8,hpmmiosize=32M,hpmmioprefsize=4G");
+    booted.assert_handed_over("kho-v4");
+    assert!(booted.is_probe_only());
+    let captured = booted.captured.as_ref().unwrap();
+    for device in [1, 2] {
+        let port = captured
+            .topology
+            .function(Sbdf::new(0, 0, device, 0))
+            .unwrap();
+        let bridge = port.bridge.unwrap();
+        assert!(bridge.subordinate - bridge.secondary >= 7, "{bridge:?}");
+        assert!(size(bridge.memory) >= Some(32 * MIB), "{bridge:?}");
+        assert!(size(bridge.prefetchable) >= Some(4096 * MIB), "{bridge:?}");
+    }
+    // What does not fit is for Linux to do.
+    boot(b"pci=hpmmiosize=4G").assert_without_cache("pci=hpmmiosize");
+    boot(b"pci=hpbussize=200").assert_without_cache("pci=hpbussize");
+}
+
+#[test]
+fn words_that_only_linux_can_obey_have_it_assign_again() {
+    for word in [
+        "realloc",
+        "resource_alignment=20@0000:01:00.0",
+        "assign-busses",
+        "nocrs",
+    ] {
+        let line: &'static str = Box::leak(format!("quiet pci=noaer,{word}").into_boxed_str());
+        let boot = |version| {
+            let mut boot = Boot::new(topologies::small(), &[version]);
+            boot.bootargs = Some(line.as_bytes());
+            boot.run()
+        };
+        boot("kho-v4").assert_without_cache(&format!("the kernel command line has pci={word}"));
+        let booted = boot("kho-v1");
+        booted.assert_handed_over("kho-v1");
+        assert!(!booted.is_probe_only(), "{word}");
+    }
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.bootargs = Some(b"pci=noaer,pcie_bus_safe,realloc=off");
+    let booted = boot.run();
+    booted.assert_handed_over("kho-v4");
+    assert!(booted.is_probe_only());
 }
 
 #[test]

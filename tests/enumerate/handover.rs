@@ -50,6 +50,7 @@ pub(crate) fn start(captured: &Captured<Fabric>) -> Start {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
+        pci_word: None,
         survey: Some(survey_of_functions(captured)),
         previous: PreviousFacts::Nothing,
         page_size: Ok(PageSize::K4),

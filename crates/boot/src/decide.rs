@@ -27,6 +27,9 @@ pub struct Facts {
     pub may_probe_vfs: bool,
     /// Who describes the machine, to Warmbus and to Linux.
     pub source: Source,
+    /// The word of `pci=` on the kernel command line that Linux has to obey by
+    /// itself.
+    pub pci_word: Option<String>,
     /// What the pipeline made; `None` where it did not run.
     pub survey: Option<SurveyFacts>,
     /// What a previous kernel hands over.
@@ -167,6 +170,9 @@ impl Facts {
         }
         if survey.chosen_probe_only {
             return PciPolicy::AsFound;
+        }
+        if let Some(word) = &self.pci_word {
+            return PciPolicy::for_command_line(word);
         }
         PciPolicy::for_device_tree(&survey.hosts)
     }

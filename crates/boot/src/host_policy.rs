@@ -37,6 +37,8 @@ pub enum ReassignReason {
     Excluded,
     /// The driver of Linux for this host bridge resets it.
     ResetByDriver,
+    /// The kernel command line asks for it by this word of `pci=`.
+    CommandLine(String),
 }
 
 /// What Linux does with bus numbers and BARs.
@@ -69,6 +71,7 @@ impl ReassignReason {
         match self {
             Self::Unassigned(unassigned) => unassigned.reason.affects_bus_numbers(),
             Self::Excluded | Self::ResetByDriver => false,
+            Self::CommandLine(_) => true,
         }
     }
 }
@@ -91,6 +94,14 @@ impl PciPolicy {
         Self::Keep {
             except: except.cloned().collect(),
         }
+    }
+
+    /// The policy where Linux has to obey `word` of `pci=` by itself.
+    pub(crate) fn for_command_line(word: &str) -> Self {
+        Self::Reassign(HostFacts {
+            name: String::from("all host bridges"),
+            reassign: Some(ReassignReason::CommandLine(word.into())),
+        })
     }
 
     /// Whether `/chosen` gets `linux,pci-probe-only`.
@@ -179,6 +190,7 @@ impl fmt::Display for ReassignReason {
             Self::Unassigned(unassigned) => unassigned.fmt(f),
             Self::Excluded => f.write_str("excluded"),
             Self::ResetByDriver => f.write_str("reset by its Linux driver"),
+            Self::CommandLine(word) => write!(f, "the kernel command line has pci={word}"),
         }
     }
 }

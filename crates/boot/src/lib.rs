@@ -17,6 +17,7 @@ pub mod memory;
 pub mod memory_layout;
 pub mod options;
 pub mod parallel;
+pub mod pci_words;
 pub mod phase;
 pub mod pipeline;
 pub mod previous_boot;

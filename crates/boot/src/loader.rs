@@ -13,6 +13,7 @@ use warmbus_linux::detect;
 use warmbus_linux::image::{HEADER_SIZE, ImageError, ImageHeader};
 use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::{Machine, Source};
 use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
@@ -23,6 +24,7 @@ use crate::handover::{BuiltHandover, HandoverError, survey_facts};
 use crate::memory::BootMemory;
 use crate::memory_layout::{LayoutRequest, LayoutRequestError};
 use crate::options::{KhoChoice, Options};
+use crate::pci_words::word_for_linux;
 use crate::phase::{Observer, Phase};
 use crate::pipeline::Captured;
 use crate::previous_boot::PreviousBoot;
@@ -205,10 +207,19 @@ impl<M: BootMemory> Loader<'_, M> {
             requested: self.options.kho,
             may_probe_vfs: vfs.scope != VfScope::Off || !vfs.listed.is_empty(),
             source: self.machine.source,
+            pci_word: captured
+                .and_then(|captured| word_for_linux(&self.pci_parameters(), &captured.topology)),
             survey: captured.map(|captured| survey_facts(self.machine, captured)),
             previous: self.previous.facts(),
             page_size: detect::page_size(header),
         }
+    }
+
+    /// What the command line of the kernel asks of PCI.
+    fn pci_parameters(&self) -> PciParameters {
+        self.payload
+            .command_line(Some(self.kernel))
+            .map_or_else(PciParameters::default, PciParameters::from_command_line)
     }
 
     /// What the kernel says of itself, as far as it matters: each of these

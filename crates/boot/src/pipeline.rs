@@ -6,6 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 use log::info;
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
     Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, Sbdf, ScanPolicy, VfPolicy, assign,
@@ -45,6 +46,24 @@ impl Pipeline {
             vfs: options.vfs.clone(),
             self_check: options.verify,
         }
+    }
+
+    /// The same with the space for hot-plug ports that the kernel command line
+    /// asks for; `warmbus.hotplug_buses=` overrides the number of buses.
+    #[must_use]
+    pub fn with_pci_parameters(mut self, parameters: &PciParameters, options: &Options) -> Self {
+        if let (Some(buses), None) = (parameters.hot_plug_buses, options.hotplug_buses) {
+            // Linux counts the bus of the port itself as well.
+            self.scan.spare_buses = buses.saturating_sub(1);
+        }
+        let set = |policy: &mut u64, size: Option<u64>| *policy = size.unwrap_or(*policy);
+        set(&mut self.assign.hot_plug_memory, parameters.hot_plug_memory);
+        set(
+            &mut self.assign.hot_plug_prefetchable,
+            parameters.hot_plug_prefetchable,
+        );
+        set(&mut self.assign.hot_plug_io, parameters.hot_plug_io);
+        self
     }
 
     /// Runs every stage over what is below `hosts`, which `access` reaches.

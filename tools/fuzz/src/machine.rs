@@ -59,6 +59,7 @@ fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
+        pci_word: None,
         survey: Some(survey_of_functions(captured)),
         previous: PreviousFacts::Nothing,
         page_size: Ok(PageSize::K4),

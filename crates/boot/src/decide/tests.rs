@@ -18,6 +18,7 @@ fn facts() -> Facts {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
+        pci_word: None,
         survey: Some(SurveyFacts {
             captured: 2,
             usable: 2,
