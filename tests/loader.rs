@@ -26,7 +26,7 @@ use warmbus_pci::{
     BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width,
 };
 use warmbus_pcie_sim::{
-    BridgeWindows, ExpressModel, Fabric, FunctionModel, SlotModel, devices, topologies,
+    BridgeWindows, ExpressModel, Fabric, FunctionModel, SECOND, SlotModel, devices, topologies,
 };
 use warmbus_pcsc::ConfigCache;
 
@@ -194,6 +194,8 @@ struct Boot {
     previous: PreviousBoot,
     /// The pipeline does not run.
     is_second_start: bool,
+    /// Nanoseconds from the scan until the kernel is unpacked.
+    unpack_time: u64,
 }
 
 /// What a boot ended in.
@@ -218,6 +220,7 @@ impl Boot {
             memory: FakeMemory::new(RAM),
             previous: PreviousBoot::default(),
             is_second_start: false,
+            unpack_time: 0,
         }
     }
 
@@ -251,6 +254,7 @@ impl Boot {
                 .with_pci_parameters(&parameters, &self.options);
             pipeline.run(&machine.hosts, self.fabric, &mut clock, &mut phases)
         });
+        clock.advance(self.unpack_time);
         let mut loader = Loader {
             machine: &machine,
             options: &self.options,
@@ -609,6 +613,82 @@ fn words_that_only_linux_can_obey_have_it_assign_again() {
     let booted = boot.run();
     booted.assert_handed_over("kho-v4");
     assert!(booted.is_probe_only());
+}
+
+#[test]
+fn a_device_that_comes_after_the_scan_has_linux_assign_again() {
+    const LATE: u64 = 5 * SECOND;
+    let boot = |device: FunctionModel, port: FunctionModel, unpack_time, version| {
+        let (mut fabric, host) = topologies::empty();
+        let port = fabric.add_root(host, 1, 0, port);
+        fabric.add_below(port, 0, 0, device);
+        let mut boot = Boot::new(fabric, &[version]);
+        boot.unpack_time = unpack_time;
+        let booted = boot.run();
+        assert!(booted.phases.contains(&Phase::LatePorts));
+        booted
+    };
+    let express = || ExpressModel::new(PortType::RootPort).active_reporting();
+    let port =
+        |express| FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
+    // A link that comes up late, seen by no register before.
+    let late = || port(express()).link_starts_late(LATE);
+    let booted = boot(devices::nvme(), late(), LATE, "kho-v4");
+    booted.assert_without_cache("0000:00:01.0: a device appeared below the port");
+    let booted = boot(devices::nvme(), late(), LATE, "kho-v1");
+    booted.assert_handed_over("kho-v1");
+    assert!(!booted.is_probe_only());
+    // It is not ready when it is looked at.
+    let not_ready = devices::nvme().ready_at(LATE + SECOND);
+    boot(not_ready, late(), LATE, "kho-v4").assert_without_cache("is not ready");
+    // The link trains.
+    let slot = SlotModel {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+    let trains = port(express()).link_up_at(3 * SECOND);
+    boot(devices::nvme(), trains, 0, "kho-v4").assert_without_cache("0000:01:00.0");
+    // Nothing came.
+    for empty in [port(express()), port(express().slot(slot))] {
+        let booted = boot(devices::nvme(), empty, LATE, "kho-v4");
+        booted.assert_handed_over("kho-v4");
+        assert!(booted.is_probe_only());
+    }
+}
+
+#[test]
+fn a_port_that_is_named_is_waited_for() {
+    let boot = |words: &str| {
+        let (mut fabric, host) = topologies::empty();
+        let express = ExpressModel::new(PortType::RootPort).active_reporting();
+        let port = FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
+        let port = fabric.add_root(host, 1, 0, port.link_starts_late(5 * SECOND));
+        fabric.add_below(port, 0, 0, devices::nvme());
+        let slow = fabric.add_root(host, 2, 0, devices::root_port(2).link_up());
+        fabric.add_below(slow, 0, 0, devices::nvme().ready_at(3 * SECOND));
+        let clock = fabric.clock();
+        let mut boot = Boot::new(fabric, &["kho-v4"]);
+        boot.options = Options::from_bootargs(words);
+        assert_eq!(boot.options.warnings, Vec::<String>::new());
+        let booted = boot.run();
+        let captured = booted.captured.as_ref().expect("it was captured");
+        let functions = captured.topology.functions().len();
+        (
+            functions,
+            captured.topology.excluded().to_vec(),
+            clock.time() / SECOND,
+        )
+    };
+    // The host bridge and two ports, and what was waited for.
+    assert_eq!(boot(""), (3, vec![Sbdf::new(0, 2, 0, 0)], 1));
+    assert_eq!(boot("warmbus.wait=4000"), (4, vec![], 3));
+    assert_eq!(boot("warmbus.wait=4000,0000:00:01.0=8000"), (5, vec![], 5));
+    let port = boot("warmbus.wait=0000:00:01.0=8000");
+    assert_eq!((port.0, port.1.len(), port.2), (4, 1, 5));
+    // It never comes, and so is nothing that can be kept.
+    let never = boot("warmbus.wait=4000,0000:00:01.0=2000");
+    assert_eq!((never.0, never.1.len(), never.2), (4, 1, 3));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn boot(fabric: Fabric) -> Machine {
 
 fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridge)) -> Machine {
     let pipeline = Pipeline {
-        scan: *policy,
+        scan: policy.clone(),
         ..Pipeline::default()
     };
     let machine = run(fabric, &pipeline, change);

@@ -61,7 +61,7 @@ pub struct BuiltHandover {
 #[must_use]
 pub fn survey_facts<A: ConfigAccess>(machine: &Machine, captured: &Captured<A>) -> SurveyFacts {
     SurveyFacts {
-        hosts: host_facts(&machine.host_nodes, &captured.topology),
+        hosts: host_facts(&machine.host_nodes, &captured.topology, &captured.late),
         chosen_probe_only: machine.chosen_probe_only,
         ..survey_of_functions(captured)
     }
@@ -86,7 +86,7 @@ pub fn survey_of_functions<A: ConfigAccess>(captured: &Captured<A>) -> SurveyFac
     let usable = blocks.filter(|(sbdf, _)| lost.binary_search(sbdf).is_err());
     SurveyFacts {
         failure: captured.failure(),
-        hosts: host_facts(&[], topology),
+        hosts: host_facts(&[], topology, &captured.late),
         chosen_probe_only: false,
         captured: captured.config.blocks().count(),
         usable: usable.count(),

@@ -15,9 +15,9 @@ use core::fmt;
 
 use warmbus_linux::chosen::NodeEdit;
 use warmbus_machine::HostNode;
-use warmbus_pci::Topology;
+use warmbus_pci::{LatePort, Topology};
 
-use crate::unassigned::{Unassigned, unassigned_below};
+use crate::unassigned::{Unassigned, UnassignedReason, unassigned_below};
 
 /// What is known of one host bridge that Linux may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,11 +152,24 @@ pub(crate) fn largest_edits(nodes: &[HostNode]) -> Vec<NodeEdit> {
 }
 
 /// What is known of the host bridges of `topology`, and of those of `nodes`
-/// that are not in it.
-pub(crate) fn host_facts(nodes: &[HostNode], topology: &Topology) -> Vec<HostFacts> {
+/// that are not in it. `late` are the ports that may have a device now.
+pub(crate) fn host_facts(
+    nodes: &[HostNode],
+    topology: &Topology,
+    late: &[LatePort],
+) -> Vec<HostFacts> {
     let known = (0..).zip(topology.hosts()).map(|(index, (host, _))| {
         let reset = || (!host.survives_linux_driver).then_some(ReassignReason::ResetByDriver);
-        let unassigned = unassigned_below(topology, index).map(ReassignReason::Unassigned);
+        let mut late = late.iter().filter(|late| {
+            let port = topology.function(late.port);
+            port.is_some_and(|port| port.host == index)
+        });
+        let late = late.next().map(|late| Unassigned {
+            function: late.port,
+            reason: UnassignedReason::Late(late.state),
+        });
+        let unassigned = late.or_else(|| unassigned_below(topology, index));
+        let unassigned = unassigned.map(ReassignReason::Unassigned);
         HostFacts {
             name: host.name.clone(),
             reassign: reset().or(unassigned),

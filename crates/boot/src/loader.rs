@@ -99,7 +99,7 @@ impl<M: BootMemory> Loader<'_, M> {
     /// is anything.
     pub fn load<A, C, O>(
         &mut self,
-        captured: Option<&mut Captured<A>>,
+        mut captured: Option<&mut Captured<A>>,
         clock: &mut C,
         observer: &mut O,
     ) -> Result<LoadedLinux, LoadError>
@@ -109,12 +109,17 @@ impl<M: BootMemory> Loader<'_, M> {
         O: Observer<A>,
     {
         let header = self.header()?;
-        let facts = self.facts(&header, captured.as_deref());
+        let mut facts = self.facts(&header, captured.as_deref());
         let (mut plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
         let kernel = run(observer, Phase::Unpack, || self.unpack(&plan))?;
         let kernel_facts = run(observer, Phase::Detect, || {
             self.kernel_facts(&facts, kernel)
         })?;
+        // Unpacking takes so long that a slow device may have come meanwhile.
+        if let Some(captured) = captured.as_deref_mut() {
+            captured.look_again(observer);
+            facts = self.facts(&header, Some(captured));
+        }
         let decision = decide(&facts, &kernel_facts, space);
         if plan.gigantic_areas > 0 && detect::extends_scratch(self.memory.bytes(kernel)?) {
             plan.exclude_gigantic();

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroUsize;
+use core::time::Duration;
 
 use log::LevelFilter;
 
@@ -52,6 +53,12 @@ pub struct Options {
     /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
     /// to 255.
     pub hotplug_buses: Option<u8>,
+    /// `warmbus.wait=`: how long a device that is not ready is waited for, in
+    /// milliseconds.
+    pub wait: Option<Duration>,
+    /// The same for single ports, `warmbus.wait=SBDF=MILLISECONDS`, which are
+    /// waited for even while they are empty.
+    pub port_waits: Vec<(Sbdf, Duration)>,
     /// `warmbus.cores=`: cores that capture together, 1 or more; `auto`, which
     /// is `None`, asks for as many as help.
     pub cores: Option<NonZeroUsize>,
@@ -86,6 +93,8 @@ impl Default for Options {
             report: false,
             lspci: false,
             hotplug_buses: None,
+            wait: None,
+            port_waits: Vec::new(),
             cores: None,
             probe_only: false,
             kho: KhoChoice::Auto,
@@ -166,6 +175,7 @@ impl Options {
                 self.hotplug_buses = number.or(self.hotplug_buses);
                 number.is_some()
             }
+            Some(("wait", words)) => self.set_waits(words).is_some(),
             Some(("cores", "auto")) => {
                 self.cores = None;
                 true
@@ -204,6 +214,28 @@ impl Options {
             }
             Some(_) => false,
         }
+    }
+}
+
+impl Options {
+    /// Applies the words between the commas of `warmbus.wait=`, all or none.
+    fn set_waits(&mut self, words: &str) -> Option<()> {
+        let mut wait = self.wait;
+        let mut ports = self.port_waits.clone();
+        for word in words.split(',') {
+            let (port, milliseconds) = match word.split_once('=') {
+                None => (None, word),
+                Some((port, milliseconds)) => (Some(port.parse().ok()?), milliseconds),
+            };
+            let milliseconds: u32 = milliseconds.parse().ok()?;
+            let time = Duration::from_millis(milliseconds.into());
+            match port {
+                None => wait = Some(time),
+                Some(port) => ports.push((port, time)),
+            }
+        }
+        (self.wait, self.port_waits) = (wait, ports);
+        Some(())
     }
 }
 
@@ -251,7 +283,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.wait=5000,0001:00:02.0=60001 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
         );
         assert_eq!(
             options,
@@ -263,6 +295,8 @@ mod tests {
                 report: true,
                 lspci: true,
                 hotplug_buses: Some(8),
+                wait: Some(Duration::from_secs(5)),
+                port_waits: alloc::vec![(Sbdf::new(1, 0, 2, 0), Duration::from_millis(60_001))],
                 cores: NonZeroUsize::new(4),
                 probe_only: true,
                 kho: KhoChoice::Abi(KhoAbi::V3),
@@ -291,6 +325,11 @@ mod tests {
             "warmbus.hotplug_buses",
             "warmbus.hotplug_buses=256",
             "warmbus.hotplug_buses=-1",
+            "warmbus.wait",
+            "warmbus.wait=",
+            "warmbus.wait=-1",
+            "warmbus.wait=5000,",
+            "warmbus.wait=port=5",
             "warmbus.cores",
             "warmbus.cores=0",
             "warmbus.cores=all",

@@ -9,8 +9,9 @@ use log::info;
 use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, Sbdf, ScanPolicy, VfPolicy, assign,
-    enable_vfs, enumerate, probe_vf_routing, verify_assignment,
+    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, LatePort, Sbdf, ScanPolicy,
+    VfPolicy, assign, enable_vfs, enumerate, has_empty_ports, late_ports, probe_vf_routing,
+    verify_assignment,
 };
 use warmbus_pcsc::{ConfigCache, Difference, SelfCheck};
 use warmbus_pcsc_format::MAX_ROUTINGS;
@@ -40,6 +41,10 @@ impl Pipeline {
         if let Some(buses) = options.hotplug_buses {
             scan.spare_buses = buses;
         }
+        if let Some(wait) = options.wait {
+            scan.not_ready_timeout = wait;
+        }
+        scan.port_timeouts.clone_from(&options.port_waits);
         Self {
             scan,
             assign: AssignPolicy::default(),
@@ -165,6 +170,7 @@ impl Pipeline {
             topology,
             config,
             inconsistencies,
+            late: Vec::new(),
             self_check: None,
             sriov_readable_at,
         };
@@ -201,6 +207,9 @@ pub struct Captured<A: ConfigAccess> {
     /// What the independent check of bus numbers and addresses found; with
     /// any of it the cache is not to be used.
     pub inconsistencies: Vec<Anomaly>,
+    /// Ports that were empty and may have a device now, as
+    /// [`Captured::look_again`] found them.
+    pub late: Vec<LatePort>,
     /// What the comparison with the hardware found, if there was one.
     pub self_check: Option<SelfCheck>,
     /// When SR-IOV capabilities may be read again, by the clock; `None` where
@@ -231,6 +240,18 @@ impl<A: ConfigAccess> Captured<A> {
             let left = at.saturating_sub(clock.now());
             clock.wait(left);
         }
+    }
+
+    /// Looks once more at the ports that were empty, for a kernel that would
+    /// keep what was assigned.
+    pub fn look_again<O: Observer<A>>(&mut self, observer: &mut O) {
+        if !has_empty_ports(&self.topology) {
+            return;
+        }
+        let topology = &self.topology;
+        self.late = observe(observer, Phase::LatePorts, &mut self.config, |config, _| {
+            late_ports(topology, config)
+        });
     }
 
     /// Probes the routing IDs that virtual functions would have, for a kernel

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use warmbus_pci::registers::header_type;
-use warmbus_pci::{AnomalyKind, Bar, BarKind, Function, HostBridge, Sbdf, Topology, WindowKind};
+use warmbus_pci::{
+    AnomalyKind, Bar, BarKind, Function, HostBridge, LateState, Sbdf, Topology, WindowKind,
+};
 
 /// A function whose bus numbers or addresses are not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum UnassignedReason {
     BusNumbers,
     /// A bridge whose memory window is closed.
     MemoryWindow,
+    /// A port that was empty when it was scanned, and may have a device now.
+    Late(LateState),
     /// A bridge that does not do what was assigned, or of which that is not
     /// known.
     Anomaly(AnomalyKind),
@@ -57,9 +61,11 @@ impl UnassignedReason {
                 affects.presence || affects.buses || affects.access
             }
             // A function that is not part of the topology may be a bridge.
-            Self::Excluded | Self::CardBus | Self::BusNumbers | Self::VirtualFunctions { .. } => {
-                true
-            }
+            Self::Excluded
+            | Self::Late(_)
+            | Self::CardBus
+            | Self::BusNumbers
+            | Self::VirtualFunctions { .. } => true,
         }
     }
 }
@@ -72,6 +78,7 @@ impl fmt::Display for UnassignedReason {
             Self::Bar(index) => write!(f, "BAR {index} has no address"),
             Self::BusNumbers => f.write_str("the bridge has no bus number"),
             Self::MemoryWindow => f.write_str("the bridge has no memory window"),
+            Self::Late(state) => state.fmt(f),
             Self::Anomaly(kind) => kind.fmt(f),
             Self::VirtualFunctions { total_vfs, bus } => write!(
                 f,

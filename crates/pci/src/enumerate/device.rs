@@ -31,8 +31,10 @@ impl<S: ConfigSpace> Scan<'_, S> {
     pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
         match self.config.probe(function) {
-            Probe::Absent => self.record_faults(),
-            Probe::NotReady => self
+            Probe::Absent if !bus.is_link || self.timeout_below(bus.parent).is_none() => {
+                self.record_faults();
+            }
+            Probe::Absent | Probe::NotReady => self
                 .pending
                 .push(PendingDevice::new(self.host, bus, device)),
             found @ Probe::Present { .. } => {

@@ -10,6 +10,7 @@
 
 mod bridge;
 mod device;
+mod late;
 mod not_ready;
 
 use alloc::vec::Vec;
@@ -17,10 +18,11 @@ use core::time::Duration;
 
 use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
 use crate::time::Clock;
+pub use late::{LatePort, LateState, has_empty_ports, late_ports};
 use not_ready::PendingDevice;
 
 /// What enumeration may decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPolicy {
     /// Bus numbers that are assigned to a hot-plug capable port beyond the ones
     /// in use, for bridges in what is plugged in later.
@@ -32,6 +34,9 @@ pub struct ScanPolicy {
     /// for the whole scan from its start. PCIe 2.3.1 allows a function one
     /// second after a reset.
     pub not_ready_timeout: Duration,
+    /// The same for what is below single ports. Such a port is waited for even
+    /// while it is empty.
+    pub port_timeouts: Vec<(Sbdf, Duration)>,
 }
 
 impl Default for ScanPolicy {
@@ -40,6 +45,7 @@ impl Default for ScanPolicy {
             spare_buses: 1,
             not_ready_spare_buses: 4,
             not_ready_timeout: Duration::from_secs(1),
+            port_timeouts: Vec::new(),
         }
     }
 }
