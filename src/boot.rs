@@ -10,11 +10,14 @@ use warmbus_boot::loader::{LoadedLinux, Loader};
 use warmbus_boot::measured_access::MeasuredAccess;
 use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::{Captured, Pipeline};
+use warmbus_boot::previous_boot::PreviousBoot;
 use warmbus_boot::recorder::Recorder;
+use warmbus_boot::start_policy::nothing_to_start;
 use warmbus_linux::payload::Payload;
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 use warmbus_machine::{Machine, MachineError};
-use warmbus_memory::{MemoryRange, PhysMemory as _};
+use warmbus_memory::PhysMemory as _;
 use warmbus_pci::HostBridgeAccess;
 
 use crate::arch::mmu::Mmu;
@@ -22,6 +25,7 @@ use crate::arch::psci;
 use crate::arch::timer::{Timer, stamp};
 use crate::console::{self, println};
 use crate::image::Image;
+use crate::mem::physical::PhysicalMemory;
 use crate::mem::{self, heap};
 use crate::mmio::{self, Mmio};
 use crate::parallel_capture::{self, SecondaryCores};
@@ -65,43 +69,45 @@ pub(crate) struct BootInputs<'a> {
     pub(crate) completed: &'a FdtWithBoardOverlay,
     /// The tree that Linux gets, with additions.
     pub(crate) tree: &'a [u8],
-    /// The memory that holds the description.
-    pub(crate) description: Option<MemoryRange>,
 }
 
-/// From a description to the end of a boot: memory, PCI, Linux, report.
-/// `failure` is why the start before this one failed, on a second start.
+/// From a description to the end of a boot: PCI, Linux, report. `memory` is
+/// that of the machine, with what a previous kernel hands over; `failure` is why the start before this one failed, on a second start.
 pub(crate) fn run(
     timer: Timer,
     image: &Image,
     inputs: &BootInputs<'_>,
     payload: Result<Payload<'_>, BootError>,
+    (memory, mut previous): (PhysicalMemory, PreviousBoot),
     mut mmu: Mmu,
     failure: Option<&'static str>,
 ) -> Result<BootResult, BootError> {
     let &BootInputs {
         machine, options, ..
     } = inputs;
-    let handover = payload.as_ref().ok().and_then(|found| found.handover);
-    let (memory, previous) = mem::map_all(
-        machine,
-        image,
-        inputs.description,
-        handover,
-        &mut mmu,
-        failure.is_some(),
-    )?;
+    mem::log(&memory);
+    previous.parse(&memory, heap::usage().size);
     report_output::print_banner(machine, options, inputs.completed, image);
 
     let cores = SecondaryCores::of(machine, timer);
     let mut recorder = Recorder::new(timer, cores, parallel_capture::requested(options));
     let mut captured = match failure {
         Some(failure) => Err(failure.into()),
-        None => capture(machine, options, &mut mmu, timer, &mut recorder).map_err(BootError::from),
+        None => {
+            let found = payload.as_ref().ok();
+            let line = found.and_then(|found| found.command_line(found.kernel));
+            let parameters = PciParameters::from_command_line(line.unwrap_or_default());
+            let pipeline =
+                Pipeline::from_options(options).with_pci_parameters(&parameters, options);
+            capture(machine, options, &pipeline, &mut mmu, timer, &mut recorder)
+                .map_err(BootError::from)
+        }
     };
     let mut payload = payload?;
-    if let Some(Ok(file)) = payload.ramdisk.map(|file| memory.bytes(file.range)) {
-        payload.split(file);
+    if let (Some(file), None) = (payload.ramdisk, payload.kernel)
+        && !options.probe_only
+    {
+        payload.split(memory.bytes(file.range)?);
     }
     let kernel = payload.kernel.filter(|_| !options.probe_only);
     let loaded = kernel.map(|kernel| {
@@ -134,7 +140,11 @@ pub(crate) fn run(
         }
     });
     let (linux, result) = match loaded.transpose() {
-        Ok(linux) => (linux, Ok(())),
+        Ok(Some(linux)) => (Some(linux), Ok(())),
+        Ok(None) => (
+            None,
+            nothing_to_start(options, &payload).map_err(Into::into),
+        ),
         Err(error) => (None, Err(error.into())),
     };
     if let Some(linux) = &linux {
@@ -147,16 +157,17 @@ pub(crate) fn run(
     })
 }
 
-/// Runs the pipeline over the host bridges of `machine`.
+/// Runs `pipeline` over the host bridges of `machine`.
 fn capture(
     machine: &Machine,
     options: &Options,
+    pipeline: &Pipeline,
     mmu: &mut Mmu,
     timer: Timer,
     recorder: &mut Recorder<Timer, SecondaryCores>,
 ) -> Result<Captured<Hardware>, MachineError> {
+    mmu.provide_tables(machine.hosts.len());
     let (hosts, access) = open_hosts(machine, options, |hosts| mmio::open(hosts, mmu))?;
     let access = MeasuredAccess::new(access, timer);
-    let pipeline = Pipeline::from_options(options);
     Ok(pipeline.run(&hosts, access, &mut timer.clone(), recorder))
 }

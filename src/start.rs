@@ -2,14 +2,16 @@
 //! or by UEFI and ACPI.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use log::{LevelFilter, warn};
-use warmbus_boot::fdt_additions;
+use warmbus_boot::fdt_additions::{self, named_modules};
 use warmbus_boot::options::Options;
 use warmbus_boot::start_policy::{preserves_config, recovers};
-use warmbus_linux::payload::{Payload, PayloadError};
+use warmbus_linux::payload::Payload;
 use warmbus_machine::board_overlay::FdtWithBoardOverlay;
-use warmbus_machine::{EarlyDevices, Machine};
+use warmbus_machine::{EarlyDevices, Machine, MachineMemory};
+use warmbus_paging::PagingError;
 
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
@@ -18,7 +20,7 @@ use crate::boot::{BootError, BootInputs, BootResult, finish, run};
 use crate::boot_fdt::BootTree;
 use crate::console;
 use crate::image::Image;
-use crate::mem::heap;
+use crate::mem::{self, Loaded, heap};
 use crate::uefi::Handoff;
 use crate::{logger, recovery};
 
@@ -68,30 +70,37 @@ fn boot_from_device_tree(
     failure: Option<&'static str>,
 ) -> Result<BootResult, BootError> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
-    let bytes = unsafe { tree.bytes() };
-    let completed = fdt_additions::complete(bytes);
-    let bytes = completed.tree.as_deref().unwrap_or(bytes);
+    let raw = unsafe { tree.bytes() };
 
     // Console and PSCI come first, so that all that follows can fail with a
     // line and power off. Without a readable tree there is neither.
-    let early_devices = EarlyDevices::from_device_tree(bytes);
+    let mut early_devices = EarlyDevices::from_device_tree(raw);
     psci::set_conduit(early_devices.psci);
-    let console = early_devices.console.as_ref();
-    console.map_or(Ok(()), |console| console::open(console, &mut mmu))?;
+    open_console(&early_devices, &mut mmu)?;
     logger::start(timer, LevelFilter::Info);
 
+    // Then comes memory: the rest takes as much of it as the tree is large.
+    let ranges = MachineMemory::from_device_tree(raw)?;
+    let modules: Vec<_> = named_modules(raw).map(|(_, range)| range).collect();
+    let loaded = Loaded {
+        description: Some(tree.region()),
+        modules: &modules,
+        handover: Payload::find(raw).ok().and_then(|found| found.handover),
+    };
+    let memory = mem::map_all(&ranges, image, loaded, &mut mmu, failure.is_some());
+
+    let completed = fdt_additions::complete(raw);
+    let bytes = completed.tree.as_deref().unwrap_or(raw);
+    if early_devices.console.is_none() {
+        early_devices = EarlyDevices::from_device_tree(bytes);
+        psci::set_conduit(early_devices.psci);
+        open_console(&early_devices, &mut mmu)?;
+    }
     let machine = Machine::from_device_tree(bytes)?;
     let mut options = fdt_additions::options(&completed, &machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    let payload = match Payload::find(bytes) {
-        // A tree that cannot be read to its end has nothing to start.
-        Err(PayloadError::Tree(error)) => {
-            warn!("no kernel is looked for: {error}");
-            Ok(Payload::default())
-        }
-        found => found,
-    };
+    let payload = Payload::find(bytes);
     options.preserve = preserves_config(&options, payload.as_ref().ok());
     if recovers(&options, payload.as_ref().ok(), failure.is_some()) {
         // SAFETY: the first start, on the only CPU.
@@ -102,13 +111,13 @@ fn boot_from_device_tree(
         options: &options,
         completed: &completed,
         tree: bytes,
-        description: Some(tree.region()),
     };
     run(
         timer,
         image,
         &inputs,
         payload.map_err(Into::into),
+        memory,
         mmu,
         failure,
     )
@@ -125,8 +134,7 @@ fn boot_from_uefi(
     let early_devices = &handoff.machine.early_devices;
     psci::set_conduit(early_devices.psci);
     // The boot goes on without a console.
-    let console = early_devices.console.as_ref();
-    let opened = console.map_or(Ok(()), |console| console::open(console, &mut mmu));
+    let opened = open_console(early_devices, &mut mmu);
     let options = Options::from_bootargs(&handoff.command_line);
     logger::start(timer, options.log_level);
     if let Err(error) = opened {
@@ -139,7 +147,26 @@ fn boot_from_uefi(
         options: &options,
         completed: &FdtWithBoardOverlay::default(),
         tree: &tree,
-        description: None,
     };
-    run(timer, image, &inputs, Ok(handoff.payload()), mmu, None)
+    let loaded = Loaded {
+        description: None,
+        modules: &[],
+        handover: None,
+    };
+    let memory = mem::map_all(&handoff.machine.memory(), image, loaded, &mut mmu, false);
+    run(
+        timer,
+        image,
+        &inputs,
+        Ok(handoff.payload()),
+        memory,
+        mmu,
+        None,
+    )
+}
+
+/// Opens the console of `devices`, if there is one.
+fn open_console(devices: &EarlyDevices, mmu: &mut Mmu) -> Result<(), PagingError> {
+    let console = devices.console.as_ref();
+    console.map_or(Ok(()), |console| console::open(console, mmu))
 }

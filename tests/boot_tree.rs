@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, edit};
+use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, NodeEdit, edit};
 use warmbus_linux::payload::{Module, Payload, PayloadError};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
@@ -126,6 +126,7 @@ const EVERYTHING: Chosen<'_> = Chosen {
         scratch: MemoryRange::new(PhysAddr(0xb000_6000), 0x20),
     }),
     probe_only: true,
+    nodes: &[],
     released: None,
 };
 
@@ -206,6 +207,69 @@ fn the_size_of_the_result_does_not_depend_on_addresses() {
     };
     let early = edit(&tree, &early).unwrap();
     assert_eq!(early.len(), edit(&tree, &EVERYTHING).unwrap().len());
+}
+
+/// Host bridges: one without properties, one whose properties come after one of
+/// the same name in a node below, and one with other properties of these names.
+const HOSTS: &str = r#"
+/dts-v1/;
+/ {
+    soc {
+        linux,pci-domain = <7>;
+        pcie@1 { };
+        pcie@2 {
+            compatible = "x";
+            linux,pci-probe-only = <1>;
+            linux,pci-domain;
+            pcie@0 { linux,pci-domain = <8>; linux,pci-probe-only = <8>; };
+        };
+        pcie@3 { linux,pci-domain = <9>; linux,pci-probe-only = <9>; };
+    };
+    pcie@1 { linux,pci-domain = <10>; };
+};
+"#;
+
+#[test]
+fn dtc_shows_the_changes_to_the_nodes_of_host_bridges_and_no_other_difference() {
+    let tree = compile(HOSTS);
+    let edited = |nodes: &[NodeEdit]| {
+        let chosen = Chosen {
+            nodes,
+            ..Chosen::default()
+        };
+        difference(&tree, &edit(&tree, &chosen).unwrap())
+    };
+    let node = |path: &str, domain, probe_only| NodeEdit {
+        path: path.into(),
+        domain,
+        probe_only,
+    };
+    assert_eq!(
+        edited(&[node("/soc/pcie@1", Some(5), None)]),
+        (vec![], vec!["linux,pci-domain = <0x05>;".into()])
+    );
+    let (gone, new) = edited(&[
+        node("/soc/pcie@2", Some(0x1_0006), Some(false)),
+        node("/soc/pcie@3", None, Some(true)),
+        node("/soc/pcie@4", Some(1), Some(true)),
+        node("/pcie@2", Some(1), Some(true)),
+    ]);
+    assert_eq!(
+        gone,
+        [
+            "linux,pci-domain;",
+            "linux,pci-probe-only = <0x01>;",
+            "linux,pci-probe-only = <0x09>;",
+        ]
+    );
+    assert_eq!(
+        new,
+        [
+            "linux,pci-domain = <0x10006>;",
+            "linux,pci-probe-only = <0x00>;",
+            "linux,pci-probe-only = <0x01>;",
+        ]
+    );
 }
 
 #[test]

@@ -19,10 +19,15 @@ use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::previous_boot::PreviousBoot;
 use warmbus_fdt::{DeviceTree, FdtWriter};
 use warmbus_linux::payload::{Module, Payload};
-use warmbus_machine::Machine;
+use warmbus_linux::pci_parameters::PciParameters;
+use warmbus_machine::{HostNode, Machine};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
-use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
-use warmbus_pcie_sim::{Fabric, topologies};
+use warmbus_pci::{
+    BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width,
+};
+use warmbus_pcie_sim::{
+    BridgeWindows, ExpressModel, Fabric, FunctionModel, SECOND, SlotModel, devices, topologies,
+};
 use warmbus_pcsc::ConfigCache;
 
 const MIB: u64 = 1 << 20;
@@ -141,8 +146,25 @@ fn tree(ram: MemoryRange) -> Vec<u8> {
     let reg = [ram.start.0, ram.size].map(u64::to_be_bytes);
     tree.property("reg", reg.as_flattened());
     tree.end_node();
+    for host in [HOST, UNKNOWN] {
+        tree.begin_node(&host[1..]);
+        tree.end_node();
+    }
     tree.end_node();
     tree.finish().expect("it is small")
+}
+
+/// The paths of the host bridge of the simulated machines, and of one that is
+/// not supported.
+const HOST: &str = "/pcie0-00";
+const UNKNOWN: &str = "/unknown";
+
+fn host_node(path: &str) -> HostNode {
+    HostNode {
+        path: path.into(),
+        has_domain: false,
+        probe_only: None,
+    }
 }
 
 /// Records which phases were run.
@@ -160,8 +182,8 @@ struct Boot {
     fabric: Fabric,
     texts: Vec<&'static str>,
     options: Options,
-    /// Host bridges that the machine has and the pipeline does not see.
-    unusable_host_bridges: usize,
+    /// The host bridges of the tree: the pipeline sees the first one only.
+    host_nodes: Vec<HostNode>,
     change_host: fn(&mut HostBridge),
     /// The memory that the tree names.
     ram: MemoryRange,
@@ -172,6 +194,8 @@ struct Boot {
     previous: PreviousBoot,
     /// The pipeline does not run.
     is_second_start: bool,
+    /// Nanoseconds from the scan until the kernel is unpacked.
+    unpack_time: u64,
 }
 
 /// What a boot ended in.
@@ -188,7 +212,7 @@ impl Boot {
             fabric,
             texts: texts.to_vec(),
             options: Options::default(),
-            unusable_host_bridges: 0,
+            host_nodes: vec![host_node(HOST)],
             change_host: |_| {},
             ram: RAM,
             kernel: KERNEL,
@@ -196,6 +220,7 @@ impl Boot {
             memory: FakeMemory::new(RAM),
             previous: PreviousBoot::default(),
             is_second_start: false,
+            unpack_time: 0,
         }
     }
 
@@ -204,7 +229,7 @@ impl Boot {
         let mut machine = Machine::from_device_tree(&tree).expect("it is a machine");
         machine.hosts = self.fabric.host_bridges();
         machine.hosts.iter_mut().for_each(self.change_host);
-        machine.unusable_host_bridges = self.unusable_host_bridges;
+        machine.host_nodes = self.host_nodes;
         self.memory.load(self.kernel, &kernel(&self.texts));
         self.memory.load(INITRD, b"070701 and so on");
         let module = |range| Module {
@@ -223,9 +248,13 @@ impl Boot {
         let mut clock = self.fabric.clock();
         let mut phases = Phases::default();
         let mut captured = (!self.is_second_start).then(|| {
-            let pipeline = Pipeline::from_options(&self.options);
+            let parameters = payload.command_line(payload.kernel);
+            let parameters = PciParameters::from_command_line(parameters.unwrap_or_default());
+            let pipeline = Pipeline::from_options(&self.options)
+                .with_pci_parameters(&parameters, &self.options);
             pipeline.run(&machine.hosts, self.fabric, &mut clock, &mut phases)
         });
+        clock.advance(self.unpack_time);
         let mut loader = Loader {
             machine: &machine,
             options: &self.options,
@@ -264,6 +293,14 @@ impl Booted {
 
     fn is_probe_only(&self) -> bool {
         self.chosen("linux,pci-probe-only").is_some()
+    }
+
+    /// A property of the node of a host bridge, as a cell.
+    fn cell_of(&self, host: &str, property: &str) -> Option<u32> {
+        let tree = DeviceTree::new(self.tree()).expect("Linux can read it");
+        let found = tree.root_child_property(&host[1..], property);
+        let value = found.expect("Linux can read it")?;
+        Some(u32::from_be_bytes(value.try_into().expect("one cell")))
     }
 
     /// What every boot must keep to: Linux is where it says, what was written
@@ -396,22 +433,52 @@ fn a_cache_is_handed_over_and_linux_keeps_what_was_assigned() {
 }
 
 #[test]
-fn linux_assigns_again_where_a_host_bridge_is_not_known() {
-    let boot = |version| {
+fn sixty_four_segments_are_handed_over() {
+    let mut fabric = Fabric::new();
+    for segment in 0..64 {
+        let buses = BusRange {
+            first: 0,
+            last: 255,
+        };
+        let host = fabric.add_host(Fabric::host_bridge(segment, buses));
+        let port = fabric.add_root(host, 1, 0, devices::root_port(1).link_up());
+        fabric.add_below(port, 0, 0, devices::nvme());
+    }
+    let booted = Boot::new(fabric, &["kho-v4"]).run();
+    let functions = booted.assert_handed_over("kho-v4");
+    assert_eq!(functions.len(), 128);
+    let segments: BTreeSet<u16> = functions.iter().map(|function| function.0).collect();
+    assert!(segments.into_iter().eq(0..64));
+    assert!(booted.is_probe_only());
+}
+
+#[test]
+fn linux_assigns_bars_below_a_host_bridge_that_is_not_known_and_below_no_other() {
+    for version in ["kho-v1", "kho-v3", "kho-v4"] {
         let mut boot = Boot::new(topologies::small(), &[version]);
-        boot.unusable_host_bridges = 1;
-        boot.run()
-    };
-    let booted = boot("kho-v1");
-    booted.assert_handed_over("kho-v1");
-    assert!(!booted.is_probe_only());
-    assert!(
-        booted
-            .linux
-            .description
-            .contains("assigns again: 1 host bridges")
-    );
-    boot("kho-v4").assert_without_cache("1 host bridges are excluded");
+        boot.host_nodes.push(host_node(UNKNOWN));
+        let booted = boot.run();
+        booted.assert_handed_over(version);
+        assert!(booted.is_probe_only());
+        assert_eq!(booted.cell_of(UNKNOWN, "linux,pci-probe-only"), Some(0));
+        assert_eq!(booted.cell_of(HOST, "linux,pci-probe-only"), None);
+        let text = "it assigns BARs below /unknown (excluded)";
+        assert!(booted.linux.description.contains(text));
+    }
+}
+
+#[test]
+fn a_host_bridge_that_is_handed_over_has_its_segment_number_in_the_tree() {
+    let booted = Boot::new(topologies::small(), &["kho-v4"]).run();
+    assert_eq!(booted.cell_of(HOST, "linux,pci-domain"), Some(0));
+    assert_eq!(booted.cell_of(UNKNOWN, "linux,pci-domain"), None);
+    // One that has a number keeps it.
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.host_nodes[0].has_domain = true;
+    assert_eq!(boot.run().cell_of(HOST, "linux,pci-domain"), None);
+    // Where nothing is handed over, the tree stays as it is.
+    let booted = Boot::new(topologies::small(), &[]).run();
+    assert_eq!(booted.cell_of(HOST, "linux,pci-domain"), None);
 }
 
 #[test]
@@ -473,6 +540,194 @@ fn routing_is_probed_for_a_kernel_that_reads_it() {
     assert!(!boot(&["kho-v4", READS_ROUTING], "warmbus.vfs=off"));
     // A version that the command line names is the word of the user.
     assert!(boot(&["kho-v1", READS_ROUTING], "warmbus.kho=v4"));
+}
+
+/// Two hot-plug ports, one of them empty, and a port that is none.
+fn hot_plug_ports() -> Fabric {
+    let (mut fabric, host) = topologies::empty();
+    let slot = SlotModel {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+    let express = ExpressModel::new(PortType::RootPort)
+        .slot(slot)
+        .active_reporting();
+    let port = || FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
+    let full = fabric.add_root(host, 1, 0, port().link_up());
+    fabric.add_below(full, 0, 0, devices::nvme());
+    fabric.add_root(host, 2, 0, port());
+    let plain = fabric.add_root(host, 3, 0, devices::root_port(3).link_up());
+    fabric.add_below(plain, 0, 0, devices::nvme());
+    fabric
+}
+
+#[test]
+fn hot_plug_ports_get_the_space_that_the_kernel_command_line_asks_for() {
+    let boot = |line| {
+        let mut boot = Boot::new(hot_plug_ports(), &["kho-v4"]);
+        boot.bootargs = Some(line);
+        boot.run()
+    };
+    let size = |window: Option<PciRange>| window.map(|window| window.limit() - window.base() + 1);
+    let booted = boot(b"quiet pci=hpbussize=8,hpmmiosize=32M,hpmmioprefsize=4G");
+    booted.assert_handed_over("kho-v4");
+    assert!(booted.is_probe_only());
+    let captured = booted.captured.as_ref().unwrap();
+    for device in [1, 2] {
+        let port = captured
+            .topology
+            .function(Sbdf::new(0, 0, device, 0))
+            .unwrap();
+        let bridge = port.bridge.unwrap();
+        assert!(bridge.subordinate - bridge.secondary >= 7, "{bridge:?}");
+        assert!(size(bridge.memory) >= Some(32 * MIB), "{bridge:?}");
+        assert!(size(bridge.prefetchable) >= Some(4096 * MIB), "{bridge:?}");
+    }
+    // What does not fit is for Linux to do.
+    boot(b"pci=hpmmiosize=4G").assert_without_cache("pci=hpmmiosize");
+    boot(b"pci=hpbussize=200").assert_without_cache("pci=hpbussize");
+}
+
+#[test]
+fn words_that_only_linux_can_obey_have_it_assign_again() {
+    for word in [
+        "realloc",
+        "resource_alignment=20@0000:01:00.0",
+        "assign-busses",
+        "nocrs",
+    ] {
+        let line: &'static str = Box::leak(format!("quiet pci=noaer,{word}").into_boxed_str());
+        let boot = |version| {
+            let mut boot = Boot::new(topologies::small(), &[version]);
+            boot.bootargs = Some(line.as_bytes());
+            boot.run()
+        };
+        boot("kho-v4").assert_without_cache(&format!("the kernel command line has pci={word}"));
+        let booted = boot("kho-v1");
+        booted.assert_handed_over("kho-v1");
+        assert!(!booted.is_probe_only(), "{word}");
+    }
+    let mut boot = Boot::new(topologies::small(), &["kho-v4"]);
+    boot.bootargs = Some(b"pci=noaer,pcie_bus_safe,realloc=off");
+    let booted = boot.run();
+    booted.assert_handed_over("kho-v4");
+    assert!(booted.is_probe_only());
+}
+
+#[test]
+fn a_device_that_comes_after_the_scan_has_linux_assign_again() {
+    const LATE: u64 = 5 * SECOND;
+    let boot = |device: FunctionModel, port: FunctionModel, unpack_time, version| {
+        let (mut fabric, host) = topologies::empty();
+        let port = fabric.add_root(host, 1, 0, port);
+        fabric.add_below(port, 0, 0, device);
+        let mut boot = Boot::new(fabric, &[version]);
+        boot.unpack_time = unpack_time;
+        let booted = boot.run();
+        assert!(booted.phases.contains(&Phase::LatePorts));
+        booted
+    };
+    let express = || ExpressModel::new(PortType::RootPort).active_reporting();
+    let port =
+        |express| FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
+    // A link that comes up late, seen by no register before.
+    let late = || port(express()).link_starts_late(LATE);
+    let booted = boot(devices::nvme(), late(), LATE, "kho-v4");
+    booted.assert_without_cache("0000:00:01.0: a device appeared below the port");
+    let booted = boot(devices::nvme(), late(), LATE, "kho-v1");
+    booted.assert_handed_over("kho-v1");
+    assert!(!booted.is_probe_only());
+    // It is not ready when it is looked at.
+    let not_ready = devices::nvme().ready_at(LATE + SECOND);
+    boot(not_ready, late(), LATE, "kho-v4").assert_without_cache("is not ready");
+    // The link trains.
+    let slot = SlotModel {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+    let trains = port(express()).link_up_at(3 * SECOND);
+    boot(devices::nvme(), trains, 0, "kho-v4").assert_without_cache("0000:01:00.0");
+    // Nothing came.
+    for empty in [port(express()), port(express().slot(slot))] {
+        let booted = boot(devices::nvme(), empty, LATE, "kho-v4");
+        booted.assert_handed_over("kho-v4");
+        assert!(booted.is_probe_only());
+    }
+}
+
+#[test]
+fn a_port_that_is_named_is_waited_for() {
+    let boot = |words: &str| {
+        let (mut fabric, host) = topologies::empty();
+        let express = ExpressModel::new(PortType::RootPort).active_reporting();
+        let port = FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
+        let port = fabric.add_root(host, 1, 0, port.link_starts_late(5 * SECOND));
+        fabric.add_below(port, 0, 0, devices::nvme());
+        let slow = fabric.add_root(host, 2, 0, devices::root_port(2).link_up());
+        fabric.add_below(slow, 0, 0, devices::nvme().ready_at(3 * SECOND));
+        let clock = fabric.clock();
+        let mut boot = Boot::new(fabric, &["kho-v4"]);
+        boot.options = Options::from_bootargs(words);
+        assert_eq!(boot.options.warnings, Vec::<String>::new());
+        let booted = boot.run();
+        let captured = booted.captured.as_ref().expect("it was captured");
+        let functions = captured.topology.functions().len();
+        (
+            functions,
+            captured.topology.excluded().to_vec(),
+            clock.time() / SECOND,
+        )
+    };
+    // The host bridge and two ports, and what was waited for.
+    assert_eq!(boot(""), (3, vec![Sbdf::new(0, 2, 0, 0)], 1));
+    assert_eq!(boot("warmbus.wait=4000"), (4, vec![], 3));
+    assert_eq!(boot("warmbus.wait=4000,0000:00:01.0=8000"), (5, vec![], 5));
+    let port = boot("warmbus.wait=0000:00:01.0=8000");
+    assert_eq!((port.0, port.1.len(), port.2), (4, 1, 5));
+    // It never comes, and so is nothing that can be kept.
+    let never = boot("warmbus.wait=4000,0000:00:01.0=2000");
+    assert_eq!((never.0, never.1.len(), never.2), (4, 1, 3));
+}
+
+#[test]
+fn a_version_that_is_not_known_is_handed_over_under_its_own_name_on_request() {
+    let boot = |text, bootargs| {
+        let mut boot = Boot::new(topologies::small(), &[text]);
+        boot.options = Options::from_bootargs(bootargs);
+        boot.run()
+    };
+    for name in ["kho-v5", "kho-v4;radix-v2", "kho-v4+something"] {
+        boot(name, "").assert_without_cache(name);
+        let booted = boot(name, "warmbus.kho=like-v4");
+        let functions = topologies::small().nodes().count();
+        assert_eq!(booted.assert_handed_over(name).len(), functions);
+        let line = format!("{name}, laid out as kho-v4");
+        assert!(booted.linux.description.contains(&line));
+    }
+    // A version that is known is not another one.
+    boot("kho-v1", "warmbus.kho=like-v4").assert_handed_over("kho-v1");
+    boot("kho-v4", "warmbus.kho=like-v4").assert_handed_over("kho-v3");
+    boot("nothing", "warmbus.kho=like-v4").assert_without_cache("no Kexec HandOver");
+}
+
+#[test]
+fn gigantic_pages_come_out_of_scratch_memory_before_7_3_only() {
+    let areas = |banner, bootargs| {
+        let mut boot = Boot::new(topologies::small(), &["kho-v4", banner]);
+        boot.bootargs = Some(bootargs);
+        let booted = boot.run();
+        booted.assert_handed_over("kho-v4");
+        let (_, array) = Payload::find(booted.tree()).unwrap().handover.unwrap();
+        array.size / 16
+    };
+    let (old, new) = ("Linux version 7.2.13 (me)", "Linux version 7.3.4 (me)");
+    let plain = areas(old, b"quiet");
+    // With pages of 4 KiB, 32 MiB are too many for the page allocator.
+    let pages = b"hugepagesz=32M hugepages=2";
+    assert_eq!(areas(old, pages), plain + 2);
+    assert_eq!(areas(new, pages), plain);
 }
 
 #[test]

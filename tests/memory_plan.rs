@@ -491,3 +491,66 @@ fn scratch_areas_that_an_earlier_handover_made_stay_what_they_are() {
         }
     }
 }
+
+/// The plan for a command line on a machine with `gib` GiB of memory.
+fn with_line(gib: u64, page_size: PageSize, line: &str) -> Result<MemoryPlan, PlanError> {
+    let mut machine = Machine::new(&[(0x4000_0000, gib << 30)]);
+    machine.hand_over(65, KhoAbi::V4, page_size);
+    let needs = ScratchNeeds::from_command_line(1, page_size, line.as_bytes());
+    machine.handover.as_mut().expect("it is wanted").scratch = needs;
+    machine.plan()
+}
+
+#[test]
+fn gigantic_pages_have_a_place_in_scratch_memory() {
+    let plain = with_line(12, PageSize::K4, "").unwrap();
+    let mut pages = with_line(12, PageSize::K4, "hugepagesz=1G hugepages=3").unwrap();
+    assert_eq!(pages.gigantic_areas, 3);
+    for area in &pages.scratch[pages.scratch.len() - 3..] {
+        assert_eq!((area.start.0 % (1 << 30), area.size), (0, 1 << 30));
+    }
+    assert_eq!(pages.kernel_scratch_bytes(), plain.kernel_scratch_bytes());
+    let others = pages.scratch.len() - 3;
+    pages.exclude_gigantic();
+    assert_eq!((pages.scratch.len(), pages.gigantic_areas), (others, 0));
+    // One area for many pages.
+    let many = with_line(64, PageSize::K16, "hugepagesz=1G hugepages=40").unwrap();
+    assert_eq!(many.gigantic_areas, 1);
+    assert_eq!(many.scratch.last().map(|area| area.size), Some(40 << 30));
+    // The rest would be too little.
+    for line in ["hugepagesz=1G hugepages=11", "hugetlb_cma=900G"] {
+        let error = with_line(12, PageSize::K4, line).unwrap_err();
+        assert!(error.to_string().contains("scratch memory"), "{error}");
+    }
+}
+
+#[test]
+fn kho_scratch_is_honoured_but_never_below_what_linux_starts_with() {
+    let bytes = |line: &str| {
+        let plan = with_line(12, PageSize::K4, line).unwrap();
+        plan.kernel_scratch_bytes() >> 20
+    };
+    let default = bytes("");
+    // 1.5 * (19.5 * 12 + 64 + 64 + 0.5 + 16) MiB, in steps of 4 MiB.
+    assert_eq!(default, 568);
+    assert_eq!(bytes("kho_scratch=200%"), 760);
+    assert_eq!(bytes("kho_scratch=256M,1G,0"), 1280);
+    assert_eq!(bytes("kho_scratch=256M,512M,512M"), 1280);
+    // The least that it starts with.
+    let least = 380;
+    assert_eq!(bytes("kho_scratch=100%"), least);
+    assert_eq!(bytes("kho_scratch=1%"), least);
+    assert_eq!(bytes("kho_scratch=1M,1M,1M"), least);
+    let areas = |line: &str| {
+        let plan = with_line(12, PageSize::K4, line).unwrap();
+        plan.scratch
+    };
+    // As many bytes below 4 GiB as it asks for.
+    let low = areas("kho_scratch=512M,1G,0");
+    assert!(
+        low.iter()
+            .any(|area| area.end() <= 4 << 30 && area.size >= 512 << 20)
+    );
+    let error = with_line(12, PageSize::K4, "kho_scratch=1G,8G,0").unwrap_err();
+    assert!(error.to_string().contains("9216 MiB"), "{error}");
+}

@@ -4,6 +4,7 @@
 //! first, then all memory of the machine and the windows of the devices that
 //! are used.
 
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
@@ -114,6 +115,26 @@ impl Mmu {
     /// Maps registers through which configuration space is reached.
     pub(crate) fn map_config_space(&mut self, base: u64, size: u64) -> Result<(), PagingError> {
         self.map(base, size, Memory::ConfigSpace)
+    }
+
+    /// Provides translation tables for the windows of `hosts` host bridges,
+    /// from the heap where those of the image are not enough. Where that has no
+    /// memory either, a window that cannot be mapped costs its host bridge.
+    pub(crate) fn provide_tables(&mut self, hosts: usize) {
+        /// Tables for one window, of which each level may need one.
+        const TABLES_PER_HOST: usize = 3;
+        let (used, all) = self.tables.usage();
+        let needed = hosts.saturating_mul(TABLES_PER_HOST);
+        if all - used >= needed {
+            return;
+        }
+        let mut tables: Vec<Table> = Vec::new();
+        if tables.try_reserve_exact(needed).is_ok() {
+            tables.resize(needed, Table::EMPTY);
+            let tables = tables.leak();
+            let address = tables.as_ptr().addr() as u64;
+            self.tables.extend(tables, address);
+        }
     }
 
     /// Translation tables in use, and how many there are.

@@ -3,20 +3,18 @@
 //!
 //! Line settings are not changed. Without a console all output is discarded.
 
-mod ns16550;
-mod pl011;
+mod registers;
 mod uefi;
 
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
 use spin::Mutex;
-use warmbus_machine::{Console, ConsoleKind};
+use warmbus_machine::{Console, UartLayout};
 use warmbus_paging::PagingError;
 
 use crate::arch::mmu::Mmu;
-use ns16550::Ns16550;
-use pl011::Pl011;
+use registers::Registers;
 
 /// How often the status of a port is polled for one byte before the port
 /// counts as stuck: longer than the slowest line takes for a byte, shorter
@@ -33,13 +31,8 @@ enum Backend {
     Uefi,
 }
 
-/// The registers of a serial port.
-enum Registers {
-    Pl011(Pl011),
-    Ns16550(Ns16550),
-}
-
 struct Port {
+    layout: UartLayout,
     registers: Registers,
     /// The port accepted the last byte.
     responds: bool,
@@ -57,43 +50,22 @@ impl Port {
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(
             console.base.0 as usize,
         ))?;
+        let layout = console.layout();
         // SAFETY: the registers are those of the console, whose size and
         // alignment the reader of the machine description has checked; the
         // rest is the contract of this function.
-        let registers = unsafe {
-            match console.kind {
-                ConsoleKind::Pl011 => Registers::Pl011(Pl011::new(base)),
-                ConsoleKind::Ns16550 => Registers::Ns16550(Ns16550::new(
-                    base,
-                    console.access_width,
-                    console.register_shift,
-                )),
-            }
-        };
+        let registers = unsafe { Registers::new(base, layout, console.access_width) };
         Some(Self {
+            layout,
             registers,
             responds: true,
         })
     }
 
-    fn is_ready(&mut self) -> bool {
-        match &mut self.registers {
-            Registers::Pl011(port) => port.is_ready(),
-            Registers::Ns16550(port) => port.is_ready(),
-        }
-    }
-
     fn send(&mut self, byte: u8) {
         // A stuck port costs the timeout once, not for every byte.
         let polls = if self.responds { TX_POLL_LIMIT } else { 1 };
-        self.responds = (0..polls).any(|_| self.is_ready());
-        if !self.responds {
-            return;
-        }
-        match &mut self.registers {
-            Registers::Pl011(port) => port.send(byte),
-            Registers::Ns16550(port) => port.send(byte),
-        }
+        self.responds = self.layout.send(byte, polls, &mut self.registers);
     }
 }
 

@@ -8,43 +8,63 @@ use log::{debug, warn};
 use warmbus_boot::heap_region;
 use warmbus_boot::memory::{BootMemory, mapped_pages};
 use warmbus_boot::previous_boot::PreviousBoot;
-use warmbus_machine::Machine;
+use warmbus_machine::MachineMemory;
 use warmbus_memory::MemoryRange;
-use warmbus_paging::{PAGE_SIZE, PagingError};
+use warmbus_paging::PAGE_SIZE;
 
 use crate::arch::mmu::Mmu;
 use crate::image::Image;
 use physical::PhysicalMemory;
 
-/// Maps all memory of `machine` that may be mapped and moves the heap there.
-/// `description` is the memory of the machine description, and `handover` that
-/// of what a previous kernel hands over: its root tree and its array of scratch
-/// areas.
+/// What memory holds that a loader has put there.
+#[derive(Clone, Copy)]
+pub(crate) struct Loaded<'a> {
+    /// The description of the machine.
+    pub(crate) description: Option<MemoryRange>,
+    /// The files that the command line names and the description does not
+    /// reserve.
+    pub(crate) modules: &'a [MemoryRange],
+    /// What a previous kernel hands over: its root tree and its array of
+    /// scratch areas.
+    pub(crate) handover: Option<(MemoryRange, MemoryRange)>,
+}
+
+/// Maps all of `machine` that may be mapped and moves the heap there.
 ///
-/// On exit everything but the image, the description and what the machine
+/// This comes before everything that takes memory in proportion to the
+/// description of the machine: until then there is only the small heap inside
+/// the image.
+///
+/// On exit everything but the image, what was `loaded` and what the machine
 /// reserves is writable memory, of which what is not in use is returned.
 pub(crate) fn map_all(
-    machine: &Machine,
+    machine: &MachineMemory,
     image: &Image,
-    description: Option<MemoryRange>,
-    handover: Option<(MemoryRange, MemoryRange)>,
+    loaded: Loaded<'_>,
     mmu: &mut Mmu,
     is_second_start: bool,
-) -> Result<(PhysicalMemory, PreviousBoot), PagingError> {
-    let mapped = mapped_pages(machine, PAGE_SIZE);
+) -> (PhysicalMemory, PreviousBoot) {
+    let mut mapped = mapped_pages(&machine.mappable(), PAGE_SIZE);
+    let mut unreachable = alloc::vec::Vec::new();
     for range in &mapped {
-        mmu.map_memory(range.start.0, range.size)?;
-        debug!("memory {range}");
+        // Linux may reach what this program cannot.
+        if let Err(error) = mmu.map_memory(range.start.0, range.size) {
+            warn!("the memory {range} is not used: {error}");
+            unreachable.push(*range);
+        }
     }
+    mapped = mapped.without(unreachable.iter().copied());
     let mut in_use = alloc::vec![image.region()];
-    in_use.extend(description);
+    in_use.extend(loaded.description);
     // SAFETY: all of it was mapped as memory just now, and what of it is used
     // otherwise is named; the heap is reserved below.
     let mut memory = unsafe { PhysicalMemory::new(mapped, in_use) };
-    let mut previous = PreviousBoot::reserve_all_but_scratch(handover, &machine.memory, &memory);
+    let previous = PreviousBoot::reserve_all_but_scratch(loaded.handover, &machine.ranges, &memory);
     let mut taken = memory.map().in_use().to_vec();
     taken.extend_from_slice(&previous.reserved);
-    let free = machine.free_memory(&taken);
+    taken.extend_from_slice(loaded.modules);
+    taken.append(&mut unreachable);
+    let free = machine.free(&taken);
     let heap = if is_second_start {
         heap_region::choose_behind(image.region(), &free)
     } else {
@@ -55,11 +75,19 @@ pub(crate) fn map_all(
             // SAFETY: just mapped; not part of the image, the description or
             // any reservation; called once in a boot.
             unsafe { heap::grow(range) };
-            debug!("heap {range}");
             memory.reserve(range);
         }
         None => warn!("there is too little free memory for a heap of its own"),
     }
-    previous.parse(&memory, heap::usage().size);
-    Ok((memory, previous))
+    (memory, previous)
+}
+
+/// Logs what is mapped and what of it the firmware uses.
+pub(crate) fn log(memory: &PhysicalMemory) {
+    for range in memory.map().mapped() {
+        debug!("memory {range}");
+    }
+    for range in memory.map().in_use() {
+        debug!("in use {range}");
+    }
 }

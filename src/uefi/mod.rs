@@ -167,7 +167,7 @@ fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
     unsafe {
         Mmu::would_map(
             &Image::running(),
-            &mapped_pages(&machine, PAGE_SIZE),
+            &mapped_pages(&machine.mappable_memory(), PAGE_SIZE),
             &hosts,
         )
     }?;

@@ -8,7 +8,7 @@ mod kho_reader;
 use warmbus_boot::decide::{
     Decision, Facts, KernelFacts, PciPolicy, PreviousFacts, Refusal, decide,
 };
-use warmbus_boot::handover::survey_facts;
+use warmbus_boot::handover::survey_of_functions;
 use warmbus_boot::options::KhoChoice;
 use warmbus_boot::pipeline::Captured;
 use warmbus_boot::report::{self, Report, ReportInput};
@@ -29,6 +29,9 @@ use kho_reader::{Kernel, pcsc};
 pub(crate) enum Start {
     /// With the cache, and keeping all bus numbers and BARs.
     Keeping,
+    /// With the cache, keeping all bus numbers, and assigning BARs: the assignment
+    /// has this gap.
+    AssigningBars(String),
     /// With the cache if it is a version that does not assign again on its own:
     /// the assignment has this gap.
     Assigning(String),
@@ -43,12 +46,12 @@ const SCRATCH: [MemoryRange; 1] = [MemoryRange::new(PhysAddr(0x8000_0000), 0x100
 /// How a kernel with a radix tree is started, or else one with a list of
 /// bitmaps, and proof that what is handed over then is what is cached.
 pub(crate) fn start(captured: &Captured<Fabric>) -> Start {
-    let hosts = captured.topology.hosts().len();
     let facts = Facts {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
-        survey: Some(survey_facts(hosts, captured)),
+        pci_word: None,
+        survey: Some(survey_of_functions(captured)),
         previous: PreviousFacts::Nothing,
         page_size: Ok(PageSize::K4),
     };
@@ -56,6 +59,7 @@ pub(crate) fn start(captured: &Captured<Fabric>) -> Start {
     let started = |abi| {
         let kernel = KernelFacts {
             abi: Ok(Some(abi)),
+            abi_name: None,
             keeps_scratch_with_uefi: true,
             reads_vf_routing: false,
         };
@@ -68,8 +72,12 @@ pub(crate) fn start(captured: &Captured<Fabric>) -> Start {
     };
     match started(KhoAbi::V4) {
         Decision::Handover(decision) => {
-            assert_eq!(decision.pci, PciPolicy::Keep);
-            Start::Keeping
+            let PciPolicy::Keep { except } = decision.pci else {
+                panic!("without a word in /chosen it cannot be {}", decision.pci);
+            };
+            except.first().map_or(Start::Keeping, |host| {
+                Start::AssigningBars(host.to_string())
+            })
         }
         Decision::Without(Refusal::Renumbered(gap)) => {
             let Decision::Handover(decision) = started(KhoAbi::V1) else {
@@ -96,7 +104,6 @@ fn hand_over(
         arena: ARENA,
         scratch: &SCRATCH,
         generation: 1,
-        absent: &[],
     };
     let mut memory = TestMemory::new(ARENA, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)

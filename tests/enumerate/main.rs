@@ -12,7 +12,6 @@ mod hostile;
 mod late_vfs;
 mod links;
 mod machines;
-mod nonexistent;
 mod not_ready;
 mod numbering;
 mod planned;
@@ -50,7 +49,7 @@ fn boot(fabric: Fabric) -> Machine {
 
 fn boot_with(fabric: Fabric, policy: &ScanPolicy, change: impl Fn(&mut HostBridge)) -> Machine {
     let pipeline = Pipeline {
-        scan: *policy,
+        scan: policy.clone(),
         ..Pipeline::default()
     };
     let machine = run(fabric, &pipeline, change);

@@ -27,7 +27,6 @@ fn attempt<'a>(
     let mut placement = Placement {
         arena: PhysAddr(0x4000_0000),
         scratch: &SCRATCH,
-        absent: &[],
         generation: 0,
     };
     change(&mut blocks, &mut placement);

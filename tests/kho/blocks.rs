@@ -1,8 +1,7 @@
-//! Data blocks and their extension, and the property of absent functions.
+//! Data blocks and their extension.
 
 use warmbus_kho::KhoAbi;
 use warmbus_memory::{PageSize, PhysAddr, TestMemory};
-use warmbus_pci::Sbdf;
 use warmbus_pcsc_format::{
     CapabilityRecord, FunctionRecord, Layout, MaskRecord, Placement, RoutingRecord, VirtualRecord,
     build,
@@ -10,7 +9,7 @@ use warmbus_pcsc_format::{
 
 use crate::common::{GENERATION, SCRATCH, functions, inputs};
 use crate::damaged::kinds;
-use crate::reader::{node, pcsc};
+use crate::reader::pcsc;
 
 const BASE: PhysAddr = PhysAddr(0x6000_0000);
 
@@ -18,7 +17,6 @@ const BASE: PhysAddr = PhysAddr(0x6000_0000);
 fn written(
     (abi, page_size): (KhoAbi, PageSize),
     blocks: &[FunctionRecord<'_>],
-    absent: &[Sbdf],
 ) -> (TestMemory, Vec<u8>) {
     let layout = Layout::new(blocks.len(), abi, page_size).unwrap();
     let mut memory = TestMemory::new(BASE, layout.size() as usize);
@@ -26,7 +24,6 @@ fn written(
         arena: BASE,
         scratch: &SCRATCH,
         generation: GENERATION,
-        absent,
     };
     let handover = build(&layout, &placement, blocks, &mut memory).unwrap();
     let subtree = memory.get(handover.subtree().start, handover.subtree().size as usize);
@@ -36,7 +33,7 @@ fn written(
 
 /// What a reader finds behind the block of `blocks[0]`.
 fn extension_of(blocks: &[FunctionRecord<'_>]) -> pcsc::Extension {
-    let (memory, tree) = written((KhoAbi::V4, PageSize::K4), blocks, &[]);
+    let (memory, tree) = written((KhoAbi::V4, PageSize::K4), blocks);
     let index = pcsc::Index::open(&memory, &tree).unwrap();
     let sbdf = blocks[0].sbdf;
     let function = (sbdf.segment(), sbdf.bus(), sbdf.device(), sbdf.function());
@@ -91,10 +88,10 @@ fn tables_that_do_not_fit_are_truncated_and_the_block_says_so() {
         assert_eq!(extension.flags, flag, "{given} masks");
     }
     for (given, kept, flag) in [
+        (270, 270, 0),
         (271, 271, 0),
-        (272, 272, 0),
-        (273, 272, CAPABILITIES_INCOMPLETE),
-        (400, 272, CAPABILITIES_INCOMPLETE),
+        (272, 271, CAPABILITIES_INCOMPLETE),
+        (400, 271, CAPABILITIES_INCOMPLETE),
     ] {
         for complete in [true, false] {
             let capabilities = capabilities(given);
@@ -178,7 +175,7 @@ fn of_too_many_routing_records_those_that_were_used_are_kept() {
 #[test]
 fn a_block_with_every_table_full_uses_its_last_byte() {
     let functions = functions(1);
-    let (masks, capabilities) = (masks(32), capabilities(272));
+    let (masks, capabilities) = (masks(32), capabilities(271));
     let records = routings(16, &[3]);
     let synthesised: Vec<_> = (0..16).map(|number| (number * 4, 2)).collect();
     for kind in kinds() {
@@ -192,7 +189,7 @@ fn a_block_with_every_table_full_uses_its_last_byte() {
             disabled: false,
             synthesised: &synthesised,
         });
-        let (memory, tree) = written(kind, &blocks, &[]);
+        let (memory, tree) = written(kind, &blocks);
         let nodes = pcsc::consume(&memory, &tree).unwrap();
         let (at, _) = nodes[&(0, 0, 0, 0)];
         let block = memory.get(PhysAddr(at), 8192).unwrap();
@@ -202,7 +199,7 @@ fn a_block_with_every_table_full_uses_its_last_byte() {
         assert_eq!(extension.flags, 4 | 16);
         assert_eq!(
             (extension.masks.len(), extension.capabilities.len()),
-            (32, 272)
+            (32, 271)
         );
         assert_eq!(extension.routing, read_back(&records));
         assert_eq!(extension.synthesised, synthesised);
@@ -215,46 +212,13 @@ fn what_is_not_used_of_a_block_is_zero() {
     let functions = functions(8);
     let blocks = inputs(&functions);
     for kind in kinds() {
-        let (memory, tree) = written(kind, &blocks, &[]);
+        let (memory, tree) = written(kind, &blocks);
         for (at, _) in pcsc::consume(&memory, &tree).unwrap().values() {
             let block = memory.get(PhysAddr(*at), 8192).unwrap();
             let used = u32::from_le_bytes(block[5128..5132].try_into().unwrap());
             let rest = &block[5120 + used as usize..];
             assert!(rest.iter().all(|byte| *byte == 0));
         }
-    }
-}
-
-#[test]
-fn absent_functions_are_listed_once_and_ascend() {
-    let functions = functions(2);
-    let blocks = inputs(&functions);
-    let of = |segment, rid| Sbdf::from_routing_id(segment, rid);
-    let listed = |absent: &[Sbdf]| {
-        let (_, tree) = written((KhoAbi::V4, PageSize::K4), &blocks, absent);
-        let found = pcsc::absent(&tree).unwrap();
-        let (properties, _) = node(&tree, &[]).unwrap();
-        (found, properties.contains_key("warmbus,absent"))
-    };
-    assert_eq!(listed(&[]), (Vec::new(), false));
-    let twice = [
-        of(1, 8),
-        of(0, 16),
-        of(1, 8),
-        of(0, 8),
-        of(0, 16),
-        of(0, 16),
-    ];
-    assert_eq!(listed(&twice), (vec![8, 16, 0x1_0008], true));
-
-    // As many as there is room for are those that come first, each once.
-    for count in [511, 512, 513, 700_u16] {
-        let many: Vec<_> = (0..count)
-            .rev()
-            .flat_map(|number| [of(0, 8 * number), of(0, 8 * number)])
-            .collect();
-        let expected: Vec<_> = (0..u32::from(count).min(512)).map(|n| 8 * n).collect();
-        assert_eq!(listed(&many).0, expected);
     }
 }
 
@@ -286,7 +250,7 @@ fn vfs_that_do_not_exist_now_are_in_the_index_only_with_their_conditions() {
             synthesised: &synthesised,
         });
     }
-    let (memory, tree) = written((KhoAbi::V4, PageSize::K4), &blocks, &[]);
+    let (memory, tree) = written((KhoAbi::V4, PageSize::K4), &blocks);
     let nodes = pcsc::consume(&memory, &tree).unwrap();
     let index = pcsc::Index::open(&memory, &tree).unwrap();
     assert_eq!((nodes.len(), index.len()), (2, 4));

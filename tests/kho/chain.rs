@@ -64,6 +64,7 @@ fn write(
     let blocks: Vec<FunctionRecord<'_>> = (0..count)
         .map(|device| FunctionRecord {
             sbdf: Sbdf::new(0, device, 0, 0),
+            config_address: None,
             size: data.len() as u16,
             data: &data,
             cacheable: &bits,
@@ -85,7 +86,6 @@ fn write(
     let placement = Placement {
         arena: PhysAddr(arena),
         scratch: &SCRATCH,
-        absent: &[],
         generation: arena,
     };
     let handover = build_inheriting(&layout, &placement, inherited, &blocks, memory).unwrap();

@@ -62,11 +62,18 @@ pub(crate) fn functions(count: usize) -> Vec<MadeUpFunction> {
         .collect()
 }
 
+/// Where the configuration space of a made-up function is.
+pub(crate) fn config_address(function: Sbdf) -> PhysAddr {
+    let segment = u64::from(function.segment()) << 40;
+    PhysAddr(segment + 0x12_3000_0000 + (u64::from(function.routing_id()) << 12))
+}
+
 pub(crate) fn inputs(functions: &[MadeUpFunction]) -> Vec<FunctionRecord<'_>> {
     functions
         .iter()
         .map(|function| FunctionRecord {
             sbdf: function.sbdf,
+            config_address: Some(config_address(function.sbdf)),
             size: function.size,
             data: &function.data,
             cacheable: &function.cacheable,
@@ -87,14 +94,6 @@ pub(crate) const SCRATCH: [MemoryRange; 2] = [
 
 pub(crate) const GENERATION: u64 = 0x0123_4567_89ab_cdef;
 
-/// More functions than there is room for, in no order.
-pub(crate) fn absent() -> Vec<Sbdf> {
-    (0..600_u16)
-        .rev()
-        .map(|number| Sbdf::from_routing_id(number % 2, number * 8))
-        .collect()
-}
-
 pub(crate) fn hand_over(
     functions: &[MadeUpFunction],
     abi: KhoAbi,
@@ -106,7 +105,6 @@ pub(crate) fn hand_over(
     let placement = Placement {
         arena: PhysAddr(arena),
         scratch: &SCRATCH,
-        absent: &absent(),
         generation: GENERATION,
     };
     let handover = build(&layout, &placement, &inputs(functions), &mut memory).unwrap();

@@ -65,7 +65,6 @@ impl Damaged {
         let placement = Placement {
             arena: BASE,
             scratch: &SCRATCH,
-            absent: &[],
             generation: GENERATION,
         };
         let handover = build(&layout, &placement, &blocks, &mut memory).unwrap();

@@ -25,6 +25,7 @@ impl PhysMemoryWrite for Nowhere {
 fn block(number: usize) -> FunctionRecord<'static> {
     FunctionRecord {
         sbdf: Sbdf::from_routing_id((number >> 16) as u16, number as u16),
+        config_address: None,
         size: 256,
         data: &[0; 64],
         cacheable: &[0; 8],
@@ -47,7 +48,6 @@ fn built(
     let placement = Placement {
         arena: PhysAddr(arena),
         scratch: &SCRATCH,
-        absent: &[],
         generation: 1,
     };
     build_inheriting(layout, &placement, inherited, &blocks, &mut Nowhere)
@@ -82,7 +82,7 @@ fn a_subtree_is_one_folio_that_linux_can_restore() {
             if page_size == PageSize::K4 {
                 assert_eq!(layout.align(), 4 << 20);
                 assert!(layout.size() < GIB - (256 << 20));
-                assert_eq!(most, ((4 << 20) - 2576) / 48);
+                assert_eq!(most, ((4 << 20) - 512) / 48);
             }
         }
     }
@@ -311,7 +311,6 @@ fn more_or_fewer_functions_than_were_laid_out_are_refused() {
         let placement = Placement {
             arena: PhysAddr(0x4000_0000),
             scratch: &SCRATCH,
-            absent: &[],
             generation: 1,
         };
         let error = build(&layout, &placement, &blocks, &mut Nowhere).unwrap_err();

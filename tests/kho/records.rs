@@ -1,6 +1,6 @@
 //! What a handover says of the functions of a machine.
 
-use warmbus_pci::{BusRange, ConfigAccess, ConfigOffset, Sbdf, Width};
+use warmbus_pci::{BusRange, CamLayout, ConfigAccess, ConfigOffset, Mechanism, Sbdf, Width};
 use warmbus_pcie_sim::{BarModel, Fabric, devices};
 use warmbus_pcsc_format::{CapabilityRecord, RoutingRecord};
 
@@ -106,6 +106,43 @@ fn what_linux_resets_is_not_handed_over() {
             .collect();
         assert_eq!(found, expected, "{lost:?}");
     }
+}
+
+#[test]
+fn every_function_has_the_address_of_its_configuration_space() {
+    let mut fabric = Fabric::new();
+    // One window that starts at bus 0x20, one at bus 0, in two segments, and
+    // one with 256 bytes a function.
+    let mut hosts = [(0, 0x20, 0x7f), (1, 0, 31), (2, 4, 11)]
+        .map(|(segment, first, last)| Fabric::host_bridge(segment, BusRange { first, last }));
+    hosts[2].mechanism = Mechanism::Window(CamLayout {
+        bus_shift: 16,
+        single_device_on_root_bus: false,
+    });
+    for host in hosts.clone() {
+        let host = fabric.add_host(host);
+        let port = fabric.add_root(host, 3, 0, root_port(true));
+        fabric.add_below(port, 0, 0, physical(4, |_, _| (1, 1)));
+    }
+    let machine = CapturedMachine::new(fabric, &[(at(1, 1, 0, 0), 2)]);
+    let gathered = machine.gathered();
+    let addresses = |segment: u16| -> Vec<(u8, u8, u64)> {
+        let base = hosts[usize::from(segment)].ecam_base.0;
+        let blocks = gathered.blocks().into_iter();
+        blocks
+            .filter(|block| block.sbdf.segment() == segment)
+            .map(|block| {
+                let address = block.config_address.expect("a window").0;
+                (block.sbdf.bus(), block.sbdf.devfn(), address - base)
+            })
+            .collect()
+    };
+    assert_eq!(addresses(0), [(0x20, 0x18, 0x1_8000), (0x21, 0, 0x10_0000)]);
+    let virtual_functions = [(1, 1, 0x10_1000), (1, 2, 0x10_2000)];
+    let mut expected = vec![(0, 0x18, 0x1_8000), (1, 0, 0x10_0000)];
+    expected.extend(virtual_functions);
+    assert_eq!(addresses(1), expected);
+    assert_eq!(addresses(2), [(4, 0x18, 0x1800), (5, 0, 0x1_0000)]);
 }
 
 #[test]

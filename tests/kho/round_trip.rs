@@ -7,8 +7,8 @@ use warmbus_pcie_sim::proptest_config;
 use warmbus_pcsc_format::{Handover, Layout, Placement, build};
 
 use crate::common::{
-    GENERATION, MadeUpFunction, SCRATCH, absent, functions, hand_over, inputs, padded, pair,
-    readers,
+    GENERATION, MadeUpFunction, SCRATCH, config_address, functions, hand_over, inputs, padded,
+    pair, readers,
 };
 use crate::reader::{Kernel, pcsc, tree_bytes};
 
@@ -48,12 +48,6 @@ fn verify(functions: &[MadeUpFunction], memory: &TestMemory, handover: &Handover
     assert_eq!(tree_bytes(tree).unwrap().len() as u64, size);
     assert_eq!(pcsc::crc_without(tree, tree.len()), handover.subtree_crc());
     let restored = pcsc::consume(&later, tree).unwrap();
-    let mut expected: Vec<u32> = absent()
-        .iter()
-        .map(|function| u32::from(function.segment()) << 16 | u32::from(function.routing_id()))
-        .collect();
-    expected.sort_unstable();
-    assert_eq!(pcsc::absent(tree).unwrap(), expected[..512]);
     let index = pcsc::Index::open(&later, tree).unwrap();
     assert_eq!(index.generation, GENERATION);
     assert_eq!(index.stride, page.max(8192));
@@ -102,6 +96,7 @@ fn verify(functions: &[MadeUpFunction], memory: &TestMemory, handover: &Handover
                 routing: Vec::new(),
                 synthesised: Vec::new(),
                 virtual_function: (0, 0),
+                config_address: config_address(sbdf).0,
             }
         );
     }
@@ -211,7 +206,6 @@ fn the_work_is_linear_in_the_number_of_functions() {
                 let placement = Placement {
                     arena: PhysAddr(0x4000_0000),
                     scratch: &SCRATCH,
-                    absent: &[],
                     generation: 0,
                 };
                 let mut counter = Counter::default();

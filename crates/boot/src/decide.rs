@@ -5,6 +5,7 @@
 mod tests;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use warmbus_kho::KhoAbi;
@@ -12,10 +13,10 @@ use warmbus_linux::detect::DetectError;
 use warmbus_machine::Source;
 use warmbus_memory::PageSize;
 
+pub use crate::host_policy::{HostFacts, PciPolicy, ReassignReason};
 use crate::memory_layout::LayoutRequestError;
 use crate::options::KhoChoice;
 use crate::pipeline::PipelineFailure;
-use crate::unassigned::Unassigned;
 
 /// What is known before the kernel is unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub struct Facts {
     pub may_probe_vfs: bool,
     /// Who describes the machine, to Warmbus and to Linux.
     pub source: Source,
+    /// The word of `pci=` on the kernel command line that Linux has to obey by
+    /// itself.
+    pub pci_word: Option<String>,
     /// What the pipeline made; `None` where it did not run.
     pub survey: Option<SurveyFacts>,
     /// What a previous kernel hands over.
@@ -39,12 +43,10 @@ pub struct Facts {
 pub struct SurveyFacts {
     /// Why it is not to be used.
     pub failure: Option<PipelineFailure>,
-    /// The first function without complete bus numbers or addresses.
-    pub unassigned: Option<Unassigned>,
-    /// Host bridges of the machine that are not part of it.
-    pub excluded_hosts: usize,
-    /// The first host bridge that the driver of Linux resets.
-    pub reset_host: Option<String>,
+    /// The host bridges that Linux may use, surveyed or not.
+    pub hosts: Vec<HostFacts>,
+    /// The boot tree has Linux keep all that it finds.
+    pub chosen_probe_only: bool,
     /// Functions in the cache.
     pub captured: usize,
     /// Functions of them that Linux finds as they were captured.
@@ -70,6 +72,8 @@ pub enum PreviousFacts {
 pub struct KernelFacts {
     /// The version of the handover that it reads; `None` where it reads none.
     pub abi: Result<Option<KhoAbi>, DetectError>,
+    /// What it calls that version, where it has a name of its own.
+    pub abi_name: Option<String>,
     /// It keeps its scratch memory on a machine with UEFI.
     pub keeps_scratch_with_uefi: bool,
     /// It reads the routing IDs of virtual functions.
@@ -90,37 +94,14 @@ pub enum Decision {
 pub struct HandoverDecision {
     /// The version of the handover.
     pub abi: KhoAbi,
+    /// What the kernel calls that version, where it has a name of its own.
+    pub abi_name: Option<String>,
     /// The page size that it is laid out with.
     pub page_size: PageSize,
     /// What Linux does with bus numbers and BARs.
     pub pci: PciPolicy,
     /// The routing IDs of virtual functions are worth being probed.
     pub probe_vf_routing: bool,
-}
-
-/// What Linux does with bus numbers and BARs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PciPolicy {
-    /// It keeps all of them, as `/chosen` asks for (`linux,pci-probe-only`).
-    Keep,
-    /// It assigns all of them again, as it does by default.
-    Reassign(ReassignReason),
-    /// It keeps the bus numbers that it finds, as always with ACPI, and
-    /// moves BARs where ACPI does not forbid that (`_DSM` of a host bridge,
-    /// function 5). It writes both.
-    KeepBusNumbers,
-}
-
-/// Why Linux has to assign again: `linux,pci-probe-only` keeps everything below
-/// all host bridges, or below none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReassignReason {
-    /// Something has no bus number or no address.
-    Unassigned(Unassigned),
-    /// Nothing is known of so many host bridges.
-    ExcludedHosts(usize),
-    /// The driver of Linux for this host bridge resets it.
-    ResetByDriver(String),
 }
 
 /// Why nothing is handed over.
@@ -153,7 +134,7 @@ pub enum Refusal {
     NoMemory(LayoutRequestError),
     /// The kernel assigns other bus numbers, and this version of it would look
     /// for the cache under those.
-    Renumbered(ReassignReason),
+    Renumbered(HostFacts),
     /// Linux resets every function that was captured.
     NothingUsable,
 }
@@ -187,14 +168,13 @@ impl Facts {
         if self.source == Source::Acpi {
             return PciPolicy::KeepBusNumbers;
         }
-        let unassigned = survey.unassigned.map(ReassignReason::Unassigned);
-        let excluded = (survey.excluded_hosts != 0)
-            .then_some(ReassignReason::ExcludedHosts(survey.excluded_hosts));
-        let reset = survey.reset_host.clone().map(ReassignReason::ResetByDriver);
-        match unassigned.or(excluded).or(reset) {
-            None => PciPolicy::Keep,
-            Some(reason) => PciPolicy::Reassign(reason),
+        if survey.chosen_probe_only {
+            return PciPolicy::AsFound;
         }
+        if let Some(word) = &self.pci_word {
+            return PciPolicy::for_command_line(word);
+        }
+        PciPolicy::for_device_tree(&survey.hosts)
     }
 }
 
@@ -221,7 +201,7 @@ fn handover(
     let abi = match facts.requested {
         KhoChoice::Off => return Err(Refusal::SwitchedOff),
         KhoChoice::Abi(abi) => abi,
-        KhoChoice::Auto => {
+        KhoChoice::Auto | KhoChoice::LikeV4 => {
             let abi = kernel.abi.clone().map_err(Refusal::Kernel)?;
             abi.ok_or(Refusal::NoKho)?
         }
@@ -236,44 +216,21 @@ fn handover(
         return Err(Refusal::PreviousVersion(abi));
     }
     let pci = facts.pci_policy(survey);
-    if let PciPolicy::Reassign(reason) = &pci
+    if let PciPolicy::Reassign(host) = &pci
         && abi.has_radix_tree()
     {
-        return Err(Refusal::Renumbered(reason.clone()));
+        return Err(Refusal::Renumbered(host.clone()));
     }
     if survey.usable == 0 && survey.captured != 0 {
         return Err(Refusal::NothingUsable);
     }
     Ok(HandoverDecision {
         abi,
+        abi_name: kernel.abi_name.clone(),
         page_size,
         pci,
         probe_vf_routing: facts.may_probe_vfs && kernel.reads_vf_routing,
     })
-}
-
-impl fmt::Display for ReassignReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unassigned(unassigned) => unassigned.fmt(f),
-            Self::ExcludedHosts(count) => write!(f, "{count} host bridges are excluded"),
-            Self::ResetByDriver(host) => {
-                write!(f, "the Linux driver for {host} resets it")
-            }
-        }
-    }
-}
-
-impl fmt::Display for PciPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keep => f.write_str("Linux keeps all bus numbers and BARs"),
-            Self::Reassign(reason) => write!(f, "Linux assigns again: {reason}"),
-            Self::KeepBusNumbers => {
-                f.write_str("Linux keeps all bus numbers, and may move BARs (ACPI)")
-            }
-        }
-    }
 }
 
 impl fmt::Display for Refusal {
@@ -299,9 +256,9 @@ impl fmt::Display for Refusal {
                 f,
                 "the handover of the previous kernel cannot be converted to {abi}"
             ),
-            Self::Renumbered(reason) => write!(
+            Self::Renumbered(host) => write!(
                 f,
-                "this Linux assigns new bus numbers, which the cache does not match: {reason}"
+                "this Linux assigns new bus numbers, which the cache does not match, because of {host}"
             ),
             Self::NothingUsable => f.write_str("Linux resets every function that was captured"),
         }

@@ -17,7 +17,7 @@ use crate::options::Options;
 #[must_use]
 pub fn complete(tree: &[u8]) -> FdtWithBoardOverlay {
     let mut completed = FdtWithBoardOverlay::new(tree);
-    if let Some(modules) = module_nodes(&named_modules(tree)) {
+    if let Some(modules) = module_nodes(named_modules(tree)) {
         completed.add(tree, &modules, "what the command line names");
     }
     completed
@@ -32,25 +32,35 @@ pub fn options(tree: &FdtWithBoardOverlay, bootargs: &str) -> Options {
 }
 
 /// The files that the command line of `tree` names and no node does: the kind
-/// of module of the "Multiboot on Arm" binding, and the range.
-fn named_modules(tree: &[u8]) -> Vec<(&'static str, MemoryRange)> {
+/// of module of the "Multiboot on Arm" binding, and the range. Nothing is
+/// allocated for that.
+pub fn named_modules(tree: &[u8]) -> impl Iterator<Item = (&'static str, MemoryRange)> + use<> {
     // After a kexec they are the files that the previous kernel was started
     // from.
-    let payload = match Payload::find(tree) {
-        Ok(payload) if !payload.from_kexec => payload,
-        _ => return Vec::new(),
-    };
-    let line = core::str::from_utf8(payload.bootargs.unwrap_or_default()).unwrap_or_default();
-    let options = Options::from_bootargs(line);
-    let kernel = options.kernel.filter(|_| payload.kernel.is_none());
-    let initrd = options.initrd.filter(|_| payload.ramdisk.is_none());
-    let kernel = kernel.map(|region| ("multiboot,kernel", region));
-    let initrd = initrd.map(|region| ("multiboot,ramdisk", region));
-    kernel.into_iter().chain(initrd).collect()
+    let payload = Payload::find(tree).ok();
+    let payload = payload.filter(|payload| !payload.from_kexec);
+    let modules = payload.map(|payload| {
+        let line = core::str::from_utf8(payload.bootargs.unwrap_or_default());
+        let [kernel, initrd] = Options::modules_in(line.unwrap_or_default());
+        [
+            (
+                "multiboot,kernel",
+                kernel.filter(|_| payload.kernel.is_none()),
+            ),
+            (
+                "multiboot,ramdisk",
+                initrd.filter(|_| payload.ramdisk.is_none()),
+            ),
+        ]
+    });
+    let modules = modules.into_iter().flatten();
+    modules.filter_map(|(kind, range)| Some((kind, range?)))
 }
 
 /// A tree with nothing but the nodes of `modules`.
-fn module_nodes(modules: &[(&'static str, MemoryRange)]) -> Option<Vec<u8>> {
+fn module_nodes(modules: impl Iterator<Item = (&'static str, MemoryRange)>) -> Option<Vec<u8>> {
+    let mut modules = modules.peekable();
+    modules.peek()?;
     let mut tree = FdtWriter::new();
     tree.begin_node("");
     tree.begin_node("chosen");
@@ -66,7 +76,7 @@ fn module_nodes(modules: &[(&'static str, MemoryRange)]) -> Option<Vec<u8>> {
     tree.end_node();
     tree.end_node();
     // All that varies are numbers, with which nothing can go wrong.
-    tree.finish().ok().filter(|_| !modules.is_empty())
+    tree.finish().ok()
 }
 
 #[cfg(test)]

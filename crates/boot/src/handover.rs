@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use log::debug;
+use warmbus_linux::chosen::NodeEdit;
 use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_machine::Machine;
 use warmbus_memory::{MappedRange, MemoryRange, NotMemory};
@@ -16,6 +17,7 @@ use warmbus_pcsc_format::{
 };
 
 use crate::decide::{HandoverDecision, PciPolicy, SurveyFacts};
+use crate::host_policy::host_facts;
 use crate::memory::BootMemory;
 use crate::pipeline::Captured;
 use crate::previous_boot::PreviousBoot;
@@ -47,15 +49,27 @@ pub struct BuiltHandover {
     pub handover: Handover,
     /// What Linux does with bus numbers and BARs.
     pub pci: PciPolicy,
+    /// What the nodes of host bridges get for it.
+    pub nodes: Vec<NodeEdit>,
     layout: Layout,
     arena: MemoryRange,
     inherited: Option<String>,
 }
 
 /// What the decision about a handover depends on, of what the pipeline made of
-/// a machine with `hosts` host bridges, those included that are not accessed.
+/// `machine`.
 #[must_use]
-pub fn survey_facts<A: ConfigAccess>(hosts: usize, captured: &Captured<A>) -> SurveyFacts {
+pub fn survey_facts<A: ConfigAccess>(machine: &Machine, captured: &Captured<A>) -> SurveyFacts {
+    SurveyFacts {
+        hosts: host_facts(&machine.host_nodes, &captured.topology, &captured.late),
+        chosen_probe_only: machine.chosen_probe_only,
+        ..survey_of_functions(captured)
+    }
+}
+
+/// The same without a device tree: of the host bridges in the topology alone.
+#[must_use]
+pub fn survey_of_functions<A: ConfigAccess>(captured: &Captured<A>) -> SurveyFacts {
     let topology = &captured.topology;
     let reset = |index: usize| {
         let host = topology.hosts().get(index);
@@ -72,11 +86,8 @@ pub fn survey_facts<A: ConfigAccess>(hosts: usize, captured: &Captured<A>) -> Su
     let usable = blocks.filter(|(sbdf, _)| lost.binary_search(sbdf).is_err());
     SurveyFacts {
         failure: captured.failure(),
-        unassigned: captured.unassigned,
-        excluded_hosts: hosts.saturating_sub(topology.hosts().len()),
-        reset_host: (0..topology.hosts().len())
-            .find(|&index| reset(index))
-            .map(|index| topology.hosts()[index].0.name.clone()),
+        hosts: host_facts(&[], topology, &captured.late),
+        chosen_probe_only: false,
         captured: captured.config.blocks().count(),
         usable: usable.count(),
     }
@@ -89,6 +100,7 @@ impl BuiltHandover {
         decision: &HandoverDecision,
         captured: &Captured<A>,
         plan: &MemoryPlan,
+        machine: &Machine,
         previous: &PreviousBoot,
         generation: u64,
         memory: &mut M,
@@ -99,10 +111,10 @@ impl BuiltHandover {
         let inherited = previous.inherited();
         let layout = Layout::new(blocks.len(), decision.abi, decision.page_size)?;
         let layout = layout.with_inherited(inherited)?;
+        let layout = layout.with_name(decision.abi_name.as_deref());
         let placement = Placement {
             arena: arena.start,
             scratch: &plan.scratch,
-            absent: captured.topology.absent(),
             generation,
         };
         let arena = MemoryRange::new(arena.start, layout.size());
@@ -117,6 +129,9 @@ impl BuiltHandover {
         debug!("handover {handover:?}");
         Ok(Self {
             handover,
+            nodes: decision
+                .pci
+                .node_edits(&machine.host_nodes, &captured.topology),
             pci: decision.pci.clone(),
             layout,
             arena,
@@ -164,9 +179,13 @@ impl BuiltHandover {
     pub fn describe(&self, to: &mut impl Write, plan: &MemoryPlan) -> fmt::Result {
         let handover = &self.handover;
         let subtree = handover.subtree();
+        write!(to, "handover     ")?;
+        if let Some(name) = self.layout.kho().name() {
+            write!(to, "{name}, laid out as ")?;
+        }
         writeln!(
             to,
-            "handover     {} at {}, root tree at {}",
+            "{} at {}, root tree at {}",
             self.layout.abi(),
             self.arena,
             handover.kho.root.start

@@ -13,16 +13,18 @@ use warmbus_linux::detect;
 use warmbus_linux::image::{HEADER_SIZE, ImageError, ImageHeader};
 use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::{Machine, Source};
 use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{ConfigAccess, VfScope};
 
-use crate::decide::{Decision, Facts, KernelFacts, PciPolicy, Refusal, decide};
+use crate::decide::{Decision, Facts, KernelFacts, Refusal, decide};
 use crate::handover::{BuiltHandover, HandoverError, survey_facts};
 use crate::memory::BootMemory;
 use crate::memory_layout::{LayoutRequest, LayoutRequestError};
 use crate::options::{KhoChoice, Options};
+use crate::pci_words::word_for_linux;
 use crate::phase::{Observer, Phase};
 use crate::pipeline::Captured;
 use crate::previous_boot::PreviousBoot;
@@ -97,7 +99,7 @@ impl<M: BootMemory> Loader<'_, M> {
     /// is anything.
     pub fn load<A, C, O>(
         &mut self,
-        captured: Option<&mut Captured<A>>,
+        mut captured: Option<&mut Captured<A>>,
         clock: &mut C,
         observer: &mut O,
     ) -> Result<LoadedLinux, LoadError>
@@ -107,13 +109,21 @@ impl<M: BootMemory> Loader<'_, M> {
         O: Observer<A>,
     {
         let header = self.header()?;
-        let facts = self.facts(&header, captured.as_deref());
-        let (plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
+        let mut facts = self.facts(&header, captured.as_deref());
+        let (mut plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
         let kernel = run(observer, Phase::Unpack, || self.unpack(&plan))?;
         let kernel_facts = run(observer, Phase::Detect, || {
             self.kernel_facts(&facts, kernel)
         })?;
+        // Unpacking takes so long that a slow device may have come meanwhile.
+        if let Some(captured) = captured.as_deref_mut() {
+            captured.look_again(observer);
+            facts = self.facts(&header, Some(captured));
+        }
         let decision = decide(&facts, &kernel_facts, space);
+        if plan.gigantic_areas > 0 && detect::extends_scratch(self.memory.bytes(kernel)?) {
+            plan.exclude_gigantic();
+        }
         let mut result = self.hand_over(decision, captured, &plan, clock, observer);
         let mut tree = run(observer, Phase::Tree, || {
             self.write_tree(&plan, result.as_ref().ok())
@@ -173,6 +183,7 @@ impl<M: BootMemory> Loader<'_, M> {
                 &decision,
                 captured,
                 plan,
+                self.machine,
                 self.previous,
                 self.generation,
                 &mut self.memory,
@@ -197,25 +208,39 @@ impl<M: BootMemory> Loader<'_, M> {
         captured: Option<&Captured<A>>,
     ) -> Facts {
         let vfs = &self.options.vfs;
-        let hosts = self.machine.hosts.len() + self.machine.unusable_host_bridges;
         Facts {
             requested: self.options.kho,
             may_probe_vfs: vfs.scope != VfScope::Off || !vfs.listed.is_empty(),
             source: self.machine.source,
-            survey: captured.map(|captured| survey_facts(hosts, captured)),
+            pci_word: captured
+                .and_then(|captured| word_for_linux(&self.pci_parameters(), &captured.topology)),
+            survey: captured.map(|captured| survey_facts(self.machine, captured)),
             previous: self.previous.facts(),
             page_size: detect::page_size(header),
         }
+    }
+
+    /// What the command line of the kernel asks of PCI.
+    fn pci_parameters(&self) -> PciParameters {
+        self.payload
+            .command_line(Some(self.kernel))
+            .map_or_else(PciParameters::default, PciParameters::from_command_line)
     }
 
     /// What the kernel says of itself, as far as it matters: each of these
     /// is a search through all of it.
     fn kernel_facts(&self, facts: &Facts, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
         let image = self.memory.bytes(kernel)?;
-        let abi = match facts.requested {
-            KhoChoice::Auto => detect::detect(image),
+        let found = match facts.requested {
+            KhoChoice::Auto => detect::detect(image).map(|abi| abi.map(|abi| (abi, None))),
+            KhoChoice::LikeV4 => detect::detect_like_v4(image),
             KhoChoice::Off => Ok(None),
-            KhoChoice::Abi(abi) => Ok(Some(abi)),
+            KhoChoice::Abi(abi) => Ok(Some((abi, None))),
+        };
+        let (abi, abi_name) = match found {
+            Ok(Some((abi, name))) => (Ok(Some(abi)), name),
+            Ok(None) => (Ok(None), None),
+            Err(error) => (Err(error), None),
         };
         let has_kho = matches!(abi, Ok(Some(_)));
         Ok(KernelFacts {
@@ -225,6 +250,7 @@ impl<M: BootMemory> Loader<'_, M> {
                 && facts.may_probe_vfs
                 && detect::supports_pcsc_extension(image),
             abi,
+            abi_name,
         })
     }
 
@@ -254,9 +280,21 @@ impl<M: BootMemory> Loader<'_, M> {
         let with_handover = request
             .handover_needs(self.options.kho, functions, page_size)
             .map_err(LayoutRequestError::from)
-            .and_then(|needs| request.plan(Some(needs)));
+            .and_then(|needs| Ok((request.plan(Some(needs))?, needs.scratch)));
         match with_handover {
-            Ok(plan) => Ok((plan, Ok(()))),
+            Ok((plan, needs)) => {
+                if let Some(requested) = needs.requested_bytes() {
+                    let planned = plan.kernel_scratch_bytes();
+                    if planned >= 2 * requested {
+                        warn!(
+                            "kho_scratch= asks for {} MiB; the kernel gets {} MiB of scratch memory",
+                            requested >> 20,
+                            planned >> 20
+                        );
+                    }
+                }
+                Ok((plan, Ok(())))
+            }
             Err(error) => Ok((request.plan(None)?, Err(error))),
         }
     }
@@ -290,7 +328,8 @@ impl<M: BootMemory> Loader<'_, M> {
                 root: built.handover.kho.root,
                 scratch: built.handover.kho.scratch,
             }),
-            probe_only: handover.is_some_and(|built| built.pci == PciPolicy::Keep),
+            probe_only: handover.is_some_and(|built| built.pci.is_probe_only()),
+            nodes: handover.map_or(&[], |built| &built.nodes),
             released: self.payload.combined_initrd,
         };
         let tree = edit(self.tree, &chosen)?;

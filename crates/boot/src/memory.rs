@@ -3,7 +3,6 @@
 
 use alloc::vec::Vec;
 
-use warmbus_machine::Machine;
 use warmbus_memory::{MemoryRange, NotMemory, PhysMemory, RangeSet};
 
 /// Memory by physical address: what loaders have put there, and the space for
@@ -47,6 +46,12 @@ impl UsableMemory {
         self.in_use.push(range);
     }
 
+    /// All that is mapped.
+    #[must_use]
+    pub const fn mapped(&self) -> &RangeSet {
+        &self.mapped
+    }
+
     /// What is in use by the firmware.
     #[must_use]
     pub fn in_use(&self) -> &[MemoryRange] {
@@ -74,12 +79,11 @@ impl UsableMemory {
     }
 }
 
-/// The pages of `page_size` bytes of `machine` that are mapped: a page that is
-/// only partly memory may hold something that must not be.
+/// The pages of `page_size` bytes of `mappable` memory that are mapped: a page
+/// that is only partly memory may hold something that must not be.
 #[must_use]
-pub fn mapped_pages(machine: &Machine, page_size: u64) -> RangeSet {
-    let memory = machine.mappable_memory();
-    let pages = memory
+pub fn mapped_pages(mappable: &RangeSet, page_size: u64) -> RangeSet {
+    let pages = mappable
         .iter()
         .filter_map(|range| range.whole_pages(page_size));
     pages.collect()

@@ -14,6 +14,7 @@ use warmbus_machine::{Machine, Reservation, ReservationKind};
 use warmbus_memory::{MemoryRange, PageSize, PhysAddr};
 use warmbus_pcsc_format::{Layout, LayoutError};
 
+use crate::host_policy::largest_edits;
 use crate::options::KhoChoice;
 use crate::previous_boot::PreviousBoot;
 
@@ -96,14 +97,20 @@ impl LayoutRequest<'_> {
     ) -> Result<HandoverNeeds, LayoutError> {
         let line = self.kernel.bootargs.or(self.payload.bootargs);
         let cpus = self.machine.cpus as u32;
-        let scratch = ScratchNeeds::from_command_line(cpus, line.unwrap_or_default());
+        let scratch = ScratchNeeds::from_command_line(cpus, page_size, line.unwrap_or_default());
         let inherited = self.previous.inherited();
         handover_needs(choice, functions, page_size, inherited, scratch)
     }
 
-    /// Bytes of the tree for Linux, which do not depend on where things are.
+    /// Bytes of the tree for Linux at most: they do not depend on where things
+    /// are, but on what is handed over.
     fn tree_size(&self, has_handover: bool) -> Result<u64, ChosenError> {
         let anywhere = MemoryRange::new(PhysAddr(0), 0);
+        let nodes = if has_handover {
+            largest_edits(&self.machine.host_nodes)
+        } else {
+            Vec::new()
+        };
         let chosen = Chosen {
             bootargs: self.kernel.bootargs,
             initrd: self.payload.ramdisk.map(|module| module.range),
@@ -112,6 +119,7 @@ impl LayoutRequest<'_> {
                 scratch: anywhere,
             }),
             probe_only: has_handover,
+            nodes: &nodes,
             released: self.payload.combined_initrd,
         };
         Ok(edit(self.tree, &chosen)?.len() as u64)
@@ -127,7 +135,7 @@ fn handover_needs(
 ) -> Result<HandoverNeeds, LayoutError> {
     let possible: &[KhoAbi] = match &choice {
         KhoChoice::Abi(abi) => core::slice::from_ref(abi),
-        KhoChoice::Auto | KhoChoice::Off => &KhoAbi::ALL,
+        KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Off => &KhoAbi::ALL,
     };
     let mut needs = HandoverNeeds {
         abi: possible[0],
@@ -274,7 +282,7 @@ mod tests {
     #[test]
     fn there_is_space_for_every_version_that_the_kernel_may_read() {
         let inherited = InheritedState::default();
-        let scratch = ScratchNeeds::from_command_line(1, b"");
+        let scratch = ScratchNeeds::from_command_line(1, PageSize::K4, b"");
         let needs = |choice| {
             let needs = handover_needs(choice, 64, PageSize::K4, inherited, scratch);
             needs.expect("so few fit")

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroUsize;
+use core::time::Duration;
 
 use log::LevelFilter;
 
@@ -21,6 +22,9 @@ pub enum KhoChoice {
     Auto,
     /// None: Linux is started without the cache.
     Off,
+    /// The one that the kernel image names, where a name that is not known
+    /// stands for the layout of `kho-v4`.
+    LikeV4,
     /// This one, whatever the kernel image names.
     Abi(KhoAbi),
 }
@@ -49,13 +53,19 @@ pub struct Options {
     /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
     /// to 255.
     pub hotplug_buses: Option<u8>,
+    /// `warmbus.wait=`: how long a device that is not ready is waited for, in
+    /// milliseconds.
+    pub wait: Option<Duration>,
+    /// The same for single ports, `warmbus.wait=SBDF=MILLISECONDS`, which are
+    /// waited for even while they are empty.
+    pub port_waits: Vec<(Sbdf, Duration)>,
     /// `warmbus.cores=`: cores that capture together, 1 or more; `auto`, which
     /// is `None`, asks for as many as help.
     pub cores: Option<NonZeroUsize>,
     /// `warmbus.probe_only`: stop before Linux, even if there is one.
     pub probe_only: bool,
-    /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3` or `v4`; `auto` unless said
-    /// otherwise.
+    /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3`, `v4` or `like-v4`; `auto`
+    /// unless said otherwise.
     pub kho: KhoChoice,
     /// `warmbus.vfs=`: which virtual functions are captured: `off`, `found`,
     /// `all`, or physical functions with how many each, and `keep`; those that
@@ -66,6 +76,9 @@ pub struct Options {
     pub kernel: Option<MemoryRange>,
     /// `warmbus.initrd=ADDRESS,SIZE`: the same for the initrd.
     pub initrd: Option<MemoryRange>,
+    /// `warmbus.kernel=` is there, whether it is understood or not: Linux is
+    /// to be started.
+    pub names_kernel: bool,
     /// What could not be understood, as sentences.
     pub warnings: Vec<String>,
 }
@@ -80,12 +93,15 @@ impl Default for Options {
             report: false,
             lspci: false,
             hotplug_buses: None,
+            wait: None,
+            port_waits: Vec::new(),
             cores: None,
             probe_only: false,
             kho: KhoChoice::Auto,
             vfs: VfPolicy::default(),
             kernel: None,
             initrd: None,
+            names_kernel: false,
             warnings: Vec::new(),
         }
     }
@@ -104,6 +120,7 @@ impl Options {
             let Some(setting) = word.strip_prefix("warmbus.") else {
                 continue;
             };
+            options.names_kernel |= setting.starts_with("kernel");
             if !options.set(setting) {
                 options
                     .warnings
@@ -111,6 +128,22 @@ impl Options {
             }
         }
         options
+    }
+
+    /// The kernel and the initrd that `bootargs` name by `warmbus.kernel=` and
+    /// `warmbus.initrd=`. Nothing is allocated for that, however long the
+    /// command line is.
+    #[must_use]
+    pub fn modules_in(bootargs: &str) -> [Option<MemoryRange>; 2] {
+        let mut modules = [None; 2];
+        for word in parameters(bootargs).take_while(|&word| word != "--") {
+            for (module, name) in modules.iter_mut().zip(["kernel=", "initrd="]) {
+                let place = word.strip_prefix("warmbus.");
+                let place = place.and_then(|setting| setting.strip_prefix(name));
+                *module = place.and_then(region).or(*module);
+            }
+        }
+        modules
     }
 
     /// Applies one word; `false` where it is not understood.
@@ -142,6 +175,7 @@ impl Options {
                 self.hotplug_buses = number.or(self.hotplug_buses);
                 number.is_some()
             }
+            Some(("wait", words)) => self.set_waits(words).is_some(),
             Some(("cores", "auto")) => {
                 self.cores = None;
                 true
@@ -164,6 +198,7 @@ impl Options {
                 self.kho = match choice {
                     "auto" => KhoChoice::Auto,
                     "off" => KhoChoice::Off,
+                    "like-v4" => KhoChoice::LikeV4,
                     "v1" => KhoChoice::Abi(KhoAbi::V1),
                     "v3" => KhoChoice::Abi(KhoAbi::V3),
                     "v4" => KhoChoice::Abi(KhoAbi::V4),
@@ -179,6 +214,28 @@ impl Options {
             }
             Some(_) => false,
         }
+    }
+}
+
+impl Options {
+    /// Applies the words between the commas of `warmbus.wait=`, all or none.
+    fn set_waits(&mut self, words: &str) -> Option<()> {
+        let mut wait = self.wait;
+        let mut ports = self.port_waits.clone();
+        for word in words.split(',') {
+            let (port, milliseconds) = match word.split_once('=') {
+                None => (None, word),
+                Some((port, milliseconds)) => (Some(port.parse().ok()?), milliseconds),
+            };
+            let milliseconds: u32 = milliseconds.parse().ok()?;
+            let time = Duration::from_millis(milliseconds.into());
+            match port {
+                None => wait = Some(time),
+                Some(port) => ports.push((port, time)),
+            }
+        }
+        (self.wait, self.port_waits) = (wait, ports);
+        Some(())
     }
 }
 
@@ -226,7 +283,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.wait=5000,0001:00:02.0=60001 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
         );
         assert_eq!(
             options,
@@ -238,6 +295,8 @@ mod tests {
                 report: true,
                 lspci: true,
                 hotplug_buses: Some(8),
+                wait: Some(Duration::from_secs(5)),
+                port_waits: alloc::vec![(Sbdf::new(1, 0, 2, 0), Duration::from_millis(60_001))],
                 cores: NonZeroUsize::new(4),
                 probe_only: true,
                 kho: KhoChoice::Abi(KhoAbi::V3),
@@ -248,6 +307,7 @@ mod tests {
                 },
                 kernel: Some(MemoryRange::new(PhysAddr(0x100_1000_0000), 4096)),
                 initrd: Some(MemoryRange::new(PhysAddr(8192), 0x20)),
+                names_kernel: true,
                 warnings: Vec::new(),
             }
         );
@@ -265,6 +325,11 @@ mod tests {
             "warmbus.hotplug_buses",
             "warmbus.hotplug_buses=256",
             "warmbus.hotplug_buses=-1",
+            "warmbus.wait",
+            "warmbus.wait=",
+            "warmbus.wait=-1",
+            "warmbus.wait=5000,",
+            "warmbus.wait=port=5",
             "warmbus.cores",
             "warmbus.cores=0",
             "warmbus.cores=all",
@@ -294,7 +359,9 @@ mod tests {
                 options.warnings,
                 [format!("the boot argument \"{word}\" is not understood")]
             );
+            assert_eq!(options.names_kernel, word.starts_with("warmbus.kernel"));
             let silent = Options {
+                names_kernel: false,
                 warnings: Vec::new(),
                 ..options
             };
@@ -313,6 +380,7 @@ mod tests {
         for (word, choice) in [
             ("auto", KhoChoice::Auto),
             ("off", KhoChoice::Off),
+            ("like-v4", KhoChoice::LikeV4),
             ("v1", KhoChoice::Abi(KhoAbi::V1)),
             ("v3", KhoChoice::Abi(KhoAbi::V3)),
             ("v4", KhoChoice::Abi(KhoAbi::V4)),

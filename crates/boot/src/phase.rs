@@ -26,6 +26,8 @@ pub enum Phase {
     Unpack,
     /// Finding out what the kernel supports.
     Detect,
+    /// Looking once more at ports that were empty.
+    LatePorts,
     /// Probing the routing IDs of virtual functions.
     VfRouting,
     /// Building the handover.
@@ -53,6 +55,7 @@ impl Phase {
             Self::Plan => "plan",
             Self::Unpack => "unpack",
             Self::Detect => "detect",
+            Self::LatePorts => "late-ports",
             Self::VfRouting => "vf-routing",
             Self::Build => "kho",
             Self::Tree => "tree",

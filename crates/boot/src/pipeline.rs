@@ -6,10 +6,12 @@ use core::fmt;
 use core::time::Duration;
 
 use log::info;
+use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, Sbdf, ScanPolicy, VfPolicy, assign,
-    enable_vfs, enumerate, probe_vf_routing, verify_assignment,
+    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, LatePort, Sbdf, ScanPolicy,
+    VfPolicy, assign, enable_vfs, enumerate, has_empty_ports, late_ports, probe_vf_routing,
+    verify_assignment,
 };
 use warmbus_pcsc::{ConfigCache, Difference, SelfCheck};
 use warmbus_pcsc_format::MAX_ROUTINGS;
@@ -17,7 +19,6 @@ use warmbus_pcsc_format::MAX_ROUTINGS;
 use crate::capture::{capture_evicted, capture_vfs};
 use crate::options::Options;
 use crate::phase::{Observer, Phase};
-use crate::unassigned::{Unassigned, first_unassigned};
 
 /// What the pipeline is to do.
 #[derive(Clone, Debug, Default)]
@@ -40,12 +41,34 @@ impl Pipeline {
         if let Some(buses) = options.hotplug_buses {
             scan.spare_buses = buses;
         }
+        if let Some(wait) = options.wait {
+            scan.not_ready_timeout = wait;
+        }
+        scan.port_timeouts.clone_from(&options.port_waits);
         Self {
             scan,
             assign: AssignPolicy::default(),
             vfs: options.vfs.clone(),
             self_check: options.verify,
         }
+    }
+
+    /// The same with the space for hot-plug ports that the kernel command line
+    /// asks for; `warmbus.hotplug_buses=` overrides the number of buses.
+    #[must_use]
+    pub fn with_pci_parameters(mut self, parameters: &PciParameters, options: &Options) -> Self {
+        if let (Some(buses), None) = (parameters.hot_plug_buses, options.hotplug_buses) {
+            // Linux counts the bus of the port itself as well.
+            self.scan.spare_buses = buses.saturating_sub(1);
+        }
+        let set = |policy: &mut u64, size: Option<u64>| *policy = size.unwrap_or(*policy);
+        set(&mut self.assign.hot_plug_memory, parameters.hot_plug_memory);
+        set(
+            &mut self.assign.hot_plug_prefetchable,
+            parameters.hot_plug_prefetchable,
+        );
+        set(&mut self.assign.hot_plug_io, parameters.hot_plug_io);
+        self
     }
 
     /// Runs every stage over what is below `hosts`, which `access` reaches.
@@ -142,13 +165,12 @@ impl Pipeline {
         let inconsistencies = observe(observer, Phase::Verify, &mut config, |config, _| {
             verify_assignment(&topology, config)
         });
-        let unassigned = first_unassigned(&topology);
         let topology = topology.with_anomalies(inconsistencies.iter().copied());
         let mut captured = Captured {
             topology,
             config,
             inconsistencies,
-            unassigned,
+            late: Vec::new(),
             self_check: None,
             sriov_readable_at,
         };
@@ -185,9 +207,9 @@ pub struct Captured<A: ConfigAccess> {
     /// What the independent check of bus numbers and addresses found; with
     /// any of it the cache is not to be used.
     pub inconsistencies: Vec<Anomaly>,
-    /// The first thing without complete bus numbers or addresses, as
-    /// [`first_unassigned`] has it.
-    pub unassigned: Option<Unassigned>,
+    /// Ports that were empty and may have a device now, as
+    /// [`Captured::look_again`] found them.
+    pub late: Vec<LatePort>,
     /// What the comparison with the hardware found, if there was one.
     pub self_check: Option<SelfCheck>,
     /// When SR-IOV capabilities may be read again, by the clock; `None` where
@@ -218,6 +240,18 @@ impl<A: ConfigAccess> Captured<A> {
             let left = at.saturating_sub(clock.now());
             clock.wait(left);
         }
+    }
+
+    /// Looks once more at the ports that were empty, for a kernel that would
+    /// keep what was assigned.
+    pub fn look_again<O: Observer<A>>(&mut self, observer: &mut O) {
+        if !has_empty_ports(&self.topology) {
+            return;
+        }
+        let topology = &self.topology;
+        self.late = observe(observer, Phase::LatePorts, &mut self.config, |config, _| {
+            late_ports(topology, config)
+        });
     }
 
     /// Probes the routing IDs that virtual functions would have, for a kernel

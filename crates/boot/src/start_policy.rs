@@ -1,6 +1,7 @@
 //! What is decided as soon as it is known what is to be started.
 
 use warmbus_linux::payload::Payload;
+use warmbus_memory::MemoryRange;
 
 use crate::options::Options;
 
@@ -23,10 +24,37 @@ pub fn recovers(options: &Options, payload: Option<&Payload<'_>>, is_second_star
     has_kernel && !options.probe_only && !is_second_start
 }
 
+/// Why no Linux is started although there is one to be started, as far as
+/// that is known without a kernel: `options` name one, or there is an initrd
+/// that would hold one.
+pub fn nothing_to_start(options: &Options, payload: &Payload<'_>) -> Result<(), NoKernel> {
+    if options.probe_only || payload.kernel.is_some() {
+        return Ok(());
+    }
+    if options.names_kernel && !payload.from_kexec {
+        return Err(NoKernel::Named);
+    }
+    match payload.ramdisk {
+        Some(file) => Err(NoKernel::InInitrd(file.range)),
+        None => Ok(()),
+    }
+}
+
+/// Why there is no kernel where one was to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoKernel {
+    /// The command line names one that is not part of the tree.
+    #[error("no Linux is started: the kernel that warmbus.kernel= names was not found")]
+    Named,
+    /// The initrd was to hold one.
+    #[error("no Linux is started: there is no kernel, and none in the initrd at {0}")]
+    InInitrd(MemoryRange),
+}
+
 #[cfg(test)]
 mod tests {
     use warmbus_linux::payload::Module;
-    use warmbus_memory::{MemoryRange, PhysAddr};
+    use warmbus_memory::PhysAddr;
 
     use super::*;
 
@@ -91,6 +119,39 @@ mod tests {
             (&probe_only, Some(&kernel), false, false),
         ] {
             assert_eq!(recovers(options, payload, is_second_start), expected);
+        }
+    }
+
+    #[test]
+    fn a_linux_that_was_to_start_and_is_not_there_is_no_success() {
+        let plain = Payload::default();
+        let kernel = Payload {
+            kernel: Some(MODULE),
+            ..plain
+        };
+        let initrd = Payload {
+            ramdisk: Some(MODULE),
+            ..plain
+        };
+        let from_kexec = Payload {
+            from_kexec: true,
+            ..plain
+        };
+        let none = Options::default();
+        let named = Options::from_bootargs("warmbus.kernel=0x40000000,4096");
+        let misspelt = Options::from_bootargs("warmbus.kernel=0x40000000");
+        let probe_only = Options::from_bootargs("warmbus.kernel=1 warmbus.probe_only");
+        for (options, payload, expected) in [
+            (&none, &plain, Ok(())),
+            (&named, &kernel, Ok(())),
+            (&named, &plain, Err(NoKernel::Named)),
+            (&misspelt, &plain, Err(NoKernel::Named)),
+            (&none, &initrd, Err(NoKernel::InInitrd(RANGE))),
+            // What started the previous kernel says nothing about this one.
+            (&named, &from_kexec, Ok(())),
+            (&probe_only, &plain, Ok(())),
+        ] {
+            assert_eq!(nothing_to_start(options, payload), expected, "{payload:?}");
         }
     }
 }

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use warmbus_pci::registers::header_type;
-use warmbus_pci::{AnomalyKind, BarKind, Sbdf, Topology, WindowKind};
+use warmbus_pci::{
+    AnomalyKind, BarKind, Function, HostBridge, LateState, Sbdf, Topology, WindowKind,
+};
 
 use crate::unplaceable;
 
@@ -32,8 +34,12 @@ pub enum UnassignedReason {
     CardBus,
     /// A BAR without an address, by its resource index.
     Bar(u8),
-    /// A bridge without a bus below it, or with its memory window closed.
-    Bridge,
+    /// A bridge without a bus below it.
+    BusNumbers,
+    /// A bridge whose memory window is closed.
+    MemoryWindow,
+    /// A port that was empty when it was scanned, and may have a device now.
+    Late(LateState),
     /// A bridge that does not do what was assigned, or of which that is not
     /// known.
     Anomaly(AnomalyKind),
@@ -46,13 +52,35 @@ pub enum UnassignedReason {
     },
 }
 
+impl UnassignedReason {
+    /// Whether the OS has to assign bus numbers for it, and not only addresses.
+    #[must_use]
+    pub const fn affects_bus_numbers(self) -> bool {
+        match self {
+            Self::Bar(_) | Self::MemoryWindow => false,
+            Self::Anomaly(kind) => {
+                let affects = kind.affects();
+                affects.presence || affects.buses || affects.access
+            }
+            // A function that is not part of the topology may be a bridge.
+            Self::Excluded
+            | Self::Late(_)
+            | Self::CardBus
+            | Self::BusNumbers
+            | Self::VirtualFunctions { .. } => true,
+        }
+    }
+}
+
 impl fmt::Display for UnassignedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Excluded => f.write_str("there is a function that was excluded"),
             Self::CardBus => f.write_str("what a CardBus bridge needs is not assigned"),
             Self::Bar(index) => write!(f, "BAR {index} has no address"),
-            Self::Bridge => f.write_str("the bridge has no bus number or no memory window"),
+            Self::BusNumbers => f.write_str("the bridge has no bus number"),
+            Self::MemoryWindow => f.write_str("the bridge has no memory window"),
+            Self::Late(state) => state.fmt(f),
             Self::Anomaly(kind) => kind.fmt(f),
             Self::VirtualFunctions { total_vfs, bus } => write!(
                 f,
@@ -79,43 +107,57 @@ pub fn first_unassigned(topology: &Topology) -> Option<Unassigned> {
         let reason = UnassignedReason::Excluded;
         return Some(Unassigned { function, reason });
     }
-    (0..topology.functions().len()).find_map(|index| {
-        reason(topology, index).map(|reason| Unassigned {
-            function: topology.functions()[index].sbdf,
-            reason,
-        })
-    })
+    (0..topology.functions().len()).find_map(|index| unassigned_at(topology, index))
 }
 
-fn reason(topology: &Topology, index: usize) -> Option<UnassignedReason> {
+/// What is not complete below the host bridge at `index` of `topology`: of
+/// several such things the first one that [affects bus
+/// numbers](UnassignedReason::affects_bus_numbers), or else the first one.
+pub(crate) fn unassigned_below(topology: &Topology, index: usize) -> Option<Unassigned> {
+    let (host, _) = topology.hosts().get(index)?;
+    let is_below = |function: &&Sbdf| {
+        let buses = host.buses.first..=host.buses.last;
+        host.segment == function.segment() && buses.contains(&function.bus())
+    };
+    if let Some(&function) = topology.excluded().iter().find(is_below) {
+        let reason = UnassignedReason::Excluded;
+        return Some(Unassigned { function, reason });
+    }
+    let functions = topology.functions();
+    let below = (0..functions.len()).filter(|&function| functions[function].host == index);
+    let mut all = below.filter_map(|function| unassigned_at(topology, function));
+    let first = all.next()?;
+    let affects_buses = |unassigned: &Unassigned| unassigned.reason.affects_bus_numbers();
+    if affects_buses(&first) {
+        return Some(first);
+    }
+    all.find(affects_buses).or(Some(first))
+}
+
+/// What the function at `index` of `topology` lacks.
+fn unassigned_at(topology: &Topology, index: usize) -> Option<Unassigned> {
     let function = &topology.functions()[index];
     let (host, _) = topology.hosts().get(function.host)?;
-    match function.header_type {
-        0 | 1 => {}
-        header_type::CARDBUS => return Some(UnassignedReason::CardBus),
+    let reason = match function.header_type {
+        0 | 1 => bus_reason(function, host).or_else(|| address_reason(topology, index, host)),
+        header_type::CARDBUS => Some(UnassignedReason::CardBus),
         // Linux takes no notice of such a function.
-        _ => return None,
-    }
-    let has_io = host
-        .windows
-        .iter()
-        .any(|window| window.kind == WindowKind::Io);
-    let unassigned = function.bars.iter().filter(|bar| bar.address.is_none());
-    let mut missing = unassigned.filter(|bar| {
-        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(topology, index, bar)
-    });
-    if let Some(bar) = missing.next() {
-        return Some(UnassignedReason::Bar(bar.index));
-    }
+        _ => None,
+    }?;
+    let function = function.sbdf;
+    Some(Unassigned { function, reason })
+}
+
+/// What has no bus number, or none that can be relied on.
+fn bus_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
     if let Some(bridge) = function.bridge {
-        // Linux 6.18 gives a bridge whose memory window it finds closed all
-        // memory of the host bridge, if it is to keep what it finds.
-        if bridge.secondary == 0 || bridge.memory.is_none() {
-            return Some(UnassignedReason::Bridge);
+        if bridge.secondary == 0 {
+            return Some(UnassignedReason::BusNumbers);
         }
-        let mut anomalies = function.anomalies.iter();
-        if let Some(&kind) = anomalies.find(|anomaly| unsettles_bridge(anomaly)) {
-            return Some(UnassignedReason::Anomaly(kind));
+        let anomalies = function.anomalies.iter().copied();
+        let mut reasons = anomalies.map(UnassignedReason::Anomaly);
+        if let Some(reason) = reasons.find(|reason| reason.affects_bus_numbers()) {
+            return Some(reason);
         }
     }
     let sriov = function.sriov.filter(|sriov| sriov.total_vfs > 0)?;
@@ -134,6 +176,35 @@ fn reason(topology: &Topology, index: usize) -> Option<UnassignedReason> {
             bus: last,
         },
     )
+}
+
+/// What has no address, or none that can be relied on.
+fn address_reason(
+    topology: &Topology,
+    index: usize,
+    host: &HostBridge,
+) -> Option<UnassignedReason> {
+    let function = &topology.functions()[index];
+    let has_io = host
+        .windows
+        .iter()
+        .any(|window| window.kind == WindowKind::Io);
+    let unassigned = function.bars.iter().filter(|bar| bar.address.is_none());
+    let mut missing = unassigned.filter(|bar| {
+        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(topology, index, bar)
+    });
+    if let Some(bar) = missing.next() {
+        return Some(UnassignedReason::Bar(bar.index));
+    }
+    let bridge = function.bridge?;
+    // Linux 6.18 gives a bridge whose memory window it finds closed all memory
+    // of the host bridge, if it is to keep what it finds.
+    if bridge.memory.is_none() {
+        return Some(UnassignedReason::MemoryWindow);
+    }
+    let mut anomalies = function.anomalies.iter();
+    let found = anomalies.find(|anomaly| unsettles_bridge(anomaly));
+    found.copied().map(UnassignedReason::Anomaly)
 }
 
 /// Whether an anomaly of a bridge makes its bus numbers or windows doubtful. A

@@ -70,6 +70,14 @@ pub enum FdtError {
         /// Its bytes.
         length: usize,
     },
+    /// A node has a name that no node has.
+    #[error("a node below {parent} has a name of {length} bytes, more than {MAX_NAME}")]
+    LongNodeName {
+        /// The node that it is in.
+        parent: String,
+        /// Its bytes.
+        length: usize,
+    },
     /// The structure block ends in the middle of a token or of a node.
     #[error("the structure block of the device tree ends after {offset:#x} bytes, within a node")]
     Unfinished {

@@ -62,5 +62,6 @@ pub const HEADER_SIZE: usize = 40;
 /// many (`FDT_MAX_DEPTH`). Real trees have fewer than ten.
 pub const MAX_DEPTH: usize = 64;
 
-/// Bytes of the longest name of a property that is read; DT 2.2.4 allows 31.
+/// Bytes of the longest name of a property or node that is read; DT 2.2.1 and
+/// 2.2.4 allow 31 before the unit address.
 pub const MAX_NAME: usize = 255;

@@ -9,12 +9,12 @@ use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
 
 use fdt::helpers::UnalignedFallibleNode;
-use fdt::nodes::AsNode;
+use fdt::nodes::{AsNode, NodeName};
 use fdt::parsing::{NoPanic, unaligned::UnalignedParser};
 use warmbus_memory::bytes::be_u32;
 
 use crate::header::{Blocks, VERSION};
-use crate::{FdtError, MAX_DEPTH};
+use crate::{FdtError, MAX_DEPTH, MAX_NAME};
 
 type Node<'a> = UnalignedFallibleNode<'a>;
 type Fdt<'a> = fdt::Fdt<'a, (UnalignedParser<'a>, NoPanic)>;
@@ -132,6 +132,12 @@ fn descend<'a>(
     Ok(())
 }
 
+/// Bytes of the name of a node.
+fn length(name: &NodeName<'_>) -> usize {
+    let address = name.unit_address.map_or(0, |address| 1 + address.len());
+    name.name.len() + address
+}
+
 fn structure_error(path: &str, error: fdt::FdtError) -> FdtError {
     FdtError::Structure {
         path: path.into(),
@@ -176,14 +182,23 @@ impl<'p, 'a> FdtNode<'p, 'a> {
     /// The name with the unit address, `name@address`.
     pub fn name(&self) -> Result<String, FdtError> {
         let name = self.node.name().map_err(|error| self.error(error))?;
+        let length = length(&name);
+        if length > MAX_NAME {
+            return Err(FdtError::LongNodeName {
+                parent: self.parent.map_or_else(|| "/".into(), FdtNode::path),
+                length,
+            });
+        }
         Ok(name.to_string())
     }
 
-    /// The path from the root. A name that cannot be read is a question mark.
+    /// The path from the root. A name that cannot be read, or is too long, is
+    /// a question mark.
     #[must_use]
     pub fn path(&self) -> String {
-        let name = self.node.name();
-        let name = name.map_or_else(|_| "?".into(), |name| name.to_string());
+        let name = self.node.name().ok();
+        let name = name.filter(|name| length(name) <= MAX_NAME);
+        let name = name.map_or_else(|| "?".into(), |name| name.to_string());
         match self.parent {
             None => "/".into(),
             Some(parent) if parent.parent.is_none() => format!("/{name}"),

@@ -249,3 +249,32 @@ proptest! {
         let _ = (read(&tree), read_tokens(&tree));
     }
 }
+
+#[test]
+fn a_node_name_that_no_node_has_is_refused_and_not_copied() {
+    for (length, is_read) in [(MAX_NAME, true), (MAX_NAME + 1, false), (1 << 20, false)] {
+        let mut structure = Vec::new();
+        write::begin(&mut structure, "");
+        write::begin(&mut structure, &"n".repeat(length));
+        write::begin(&mut structure, "below");
+        (0..3).for_each(|_| write::end(&mut structure));
+        write::finish(&mut structure);
+        let tree = assemble(&structure, b"");
+        let mut names = Vec::new();
+        let mut paths = Vec::new();
+        let tree = DeviceTree::new(&tree).unwrap();
+        tree.walk(&mut |node| {
+            names.push(node.name());
+            paths.push(node.path().len());
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(names[1].is_ok(), is_read, "{length}");
+        let longest = 1 + MAX_NAME + "/below".len();
+        assert!(paths.iter().all(|&path| path <= longest), "{paths:?}");
+        if let Err(error) = &names[1] {
+            let parent = "/".to_string();
+            assert_eq!(*error, FdtError::LongNodeName { parent, length });
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! How the pieces of a handover lie in their arena.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
@@ -85,6 +86,7 @@ impl LayoutBuilder {
         });
         let mut layout = Layout {
             abi: self.abi,
+            name: None,
             page_size: self.page_size,
             pieces: self.pieces,
             release: release.unwrap_or_default(),
@@ -136,6 +138,8 @@ impl LayoutBuilder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     abi: KhoAbi,
+    /// What the kernel calls the version, where it has a name of its own.
+    name: Option<String>,
     page_size: PageSize,
     pieces: Vec<Piece>,
     /// What the metadata says, where there is such a piece.
@@ -208,6 +212,21 @@ impl Layout {
             self.map_pages += preserved_map::radix::pages(self.page_size, inherited.entries);
         }
         self.check()
+    }
+
+    /// The same for a kernel that has another name for the version: it looks
+    /// for that name in the root tree. It has no NUL and is so short that the
+    /// root tree still fits into one page.
+    #[must_use]
+    pub fn with_name(mut self, name: Option<&str>) -> Self {
+        self.name = name.map(String::from);
+        self
+    }
+
+    /// What the kernel calls the version, where it has a name of its own.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     fn check(self) -> Result<Self, LayoutError> {

@@ -67,7 +67,7 @@ pub fn verify<'a>(
     let root = verified.bytes(handover.root)?;
     let (start, stored) = (handover.root.start, handover.root_crc);
     VerifyError::check_crc("root tree", start, stored, crc32::checksum(root))?;
-    let map = check_root(root, layout.abi(), handover)?;
+    let map = check_root(root, layout, handover)?;
 
     let page_size = layout.page_size();
     let map = read::entries(&arena, layout.abi(), page_size, map, handover.entries);
@@ -105,14 +105,16 @@ struct Location {
     size: Option<u64>,
 }
 
-/// Reads the root tree as a kernel with `abi` does, and returns where the
+/// Reads the root tree as the kernel of `layout` does, and returns where the
 /// preserved-memory map is.
-fn check_root(page: &[u8], abi: KhoAbi, handover: &Handover) -> Result<PhysAddr, VerifyError> {
-    let versions: &[&[u8]] = match abi {
-        KhoAbi::V1 => &[b"kho-v1"],
-        KhoAbi::V3 | KhoAbi::V4 => &[b"kho-v3", b"kho-v4"],
+fn check_root(page: &[u8], layout: &Layout, handover: &Handover) -> Result<PhysAddr, VerifyError> {
+    let name = layout.name().map(str::as_bytes);
+    let versions: &[&[u8]] = match (&name, layout.abi()) {
+        (Some(name), _) => core::slice::from_ref(name),
+        (None, KhoAbi::V1) => &[b"kho-v1"],
+        (None, KhoAbi::V3 | KhoAbi::V4) => &[b"kho-v3", b"kho-v4"],
     };
-    let has_size = abi != KhoAbi::V1;
+    let has_size = layout.abi() != KhoAbi::V1;
     let mut is_compatible = false;
     let mut map = 0;
     let mut found = alloc::vec![Location::default(); handover.subtrees.len()];

@@ -257,7 +257,10 @@ impl<M: PhysMemoryWrite> HandoverWriter<'_, M> {
         let abi = self.layout.abi();
         let mut tree = FdtWriter::new();
         tree.begin_node("");
-        tree.property_strings("compatible", abi.compatible());
+        match self.layout.name() {
+            Some(name) => tree.property_string("compatible", name),
+            None => tree.property_strings("compatible", abi.compatible()),
+        }
         native::u64(&mut tree, "preserved-memory-map", map.0);
         for subtree in subtrees {
             tree.begin_node(subtree.name);

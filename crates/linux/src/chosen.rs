@@ -1,10 +1,11 @@
-//! Properties of `/chosen` for Linux.
+//! Properties of `/chosen`, and of the nodes of host bridges, for Linux.
 //!
 //! Every token and every string of the boot tree is copied; only properties of
-//! `/chosen` are added or replaced, and one memory reservation may be removed.
+//! these nodes are added or replaced, and one memory reservation may be removed.
 //! A tree is not rebuilt from names and values, as real trees have names that
 //! the specification does not allow, `/__symbols__` for one.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -23,8 +24,32 @@ pub struct Chosen<'a> {
     pub handover: Option<ChosenHandover>,
     /// Linux preserves bus numbers and BARs (`linux,pci-probe-only`).
     pub probe_only: bool,
+    /// What the nodes of host bridges get.
+    pub nodes: &'a [NodeEdit],
     /// A range to remove from the memory reservation block.
     pub released: Option<MemoryRange>,
+}
+
+/// The properties of the node of a PCI host bridge to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeEdit {
+    /// Its path from the root. What has no such node is not added.
+    pub path: String,
+    /// Its segment number (`linux,pci-domain`).
+    pub domain: Option<u32>,
+    /// Whether Linux preserves BARs below it, whatever `/chosen` says
+    /// (`linux,pci-probe-only`).
+    pub probe_only: Option<bool>,
+}
+
+impl NodeEdit {
+    fn properties(&self) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+        let domain = self.domain.map(|domain| ("linux,pci-domain", domain));
+        let probe_only = self.probe_only.map(u32::from);
+        let probe_only = probe_only.map(|probe_only| ("linux,pci-probe-only", probe_only));
+        let cell = |(name, cell): (_, u32)| (name, cell.to_be_bytes().to_vec());
+        domain.into_iter().chain(probe_only).map(cell)
+    }
 }
 
 /// The two ranges that Linux reads a handover from.
@@ -65,42 +90,18 @@ pub enum ChosenError {
 pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, ChosenError> {
     let tree = RawTree::new(tree)?;
     let places = Places::find(&tree)?;
-    let mut strings = tree.strings.to_vec();
-    let mut additions = Vec::new();
-    for (name, value) in properties(chosen, &places)? {
-        let at = u32::try_from(strings.len()).map_err(|_| FdtError::TooLarge)?;
-        write::property(&mut additions, at, &value);
-        strings.extend_from_slice(name.as_bytes());
-        strings.push(0);
-    }
-    let names = names(chosen);
-    let replaced = |name: &[u8]| names.iter().any(|new| new.as_bytes() == name);
-
-    let mut structure = Vec::with_capacity(tree.structure.len() + additions.len() + 32);
+    let mut strings = Strings::new(tree.strings);
+    let mut splices = node_splices(&tree, chosen.nodes, &mut strings)?;
+    splices.extend(chosen_splices(chosen, &places, &mut strings)?);
+    splices.sort_by_key(|splice| splice.replaced.start);
+    let mut structure = Vec::with_capacity(tree.structure.len() + 256);
     let mut copied = 0;
-    let mut copy_to = |structure: &mut Vec<u8>, end: usize, next: usize| {
-        structure.extend_from_slice(&tree.structure[copied..end]);
-        copied = next;
-    };
-    match places.chosen {
-        Some(at) => {
-            copy_to(&mut structure, at, at);
-            structure.extend_from_slice(&additions);
-            for (place, name) in &places.chosen_properties {
-                if replaced(name) {
-                    copy_to(&mut structure, place.start, place.end);
-                }
-            }
-        }
-        None if additions.is_empty() => {}
-        None => {
-            copy_to(&mut structure, places.root_end, places.root_end);
-            write::begin(&mut structure, "chosen");
-            structure.extend_from_slice(&additions);
-            write::end(&mut structure);
-        }
+    for Splice { replaced, with } in splices {
+        structure.extend_from_slice(&tree.structure[copied..replaced.start]);
+        structure.extend_from_slice(&with);
+        copied = replaced.end;
     }
-    copy_to(&mut structure, places.end, places.end);
+    structure.extend_from_slice(&tree.structure[copied..places.end]);
     write::finish(&mut structure);
     let mut reservations = Vec::new();
     for entry in tree.reservations.chunks_exact(16) {
@@ -116,7 +117,136 @@ pub fn edit(tree: &[u8], chosen: &Chosen<'_>) -> Result<Vec<u8>, ChosenError> {
         reservations: &reservations,
         ..tree
     };
-    Ok(assemble(&tree, &structure, &strings)?)
+    Ok(assemble(&tree, &structure, &strings.bytes)?)
+}
+
+/// Bytes of the structure block and what comes in their place.
+struct Splice {
+    replaced: Range<usize>,
+    with: Vec<u8>,
+}
+
+impl Splice {
+    const fn insertion(at: usize, with: Vec<u8>) -> Self {
+        let replaced = at..at;
+        Self { replaced, with }
+    }
+
+    const fn removal(replaced: Range<usize>) -> Self {
+        let with = Vec::new();
+        Self { replaced, with }
+    }
+}
+
+/// The strings block, and where the names are that were added.
+struct Strings {
+    bytes: Vec<u8>,
+    added: Vec<(&'static str, u32)>,
+}
+
+impl Strings {
+    fn new(before: &[u8]) -> Self {
+        Self {
+            bytes: before.to_vec(),
+            added: Vec::new(),
+        }
+    }
+
+    fn offset_of(&mut self, name: &'static str) -> Result<u32, FdtError> {
+        if let Some((_, at)) = self.added.iter().find(|(added, _)| *added == name) {
+            return Ok(*at);
+        }
+        let at = u32::try_from(self.bytes.len()).map_err(|_| FdtError::TooLarge)?;
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.added.push((name, at));
+        Ok(at)
+    }
+
+    /// The tokens of `properties`.
+    fn tokens(
+        &mut self,
+        properties: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
+    ) -> Result<Vec<u8>, FdtError> {
+        let mut tokens = Vec::new();
+        for (name, value) in properties {
+            let at = self.offset_of(name)?;
+            write::property(&mut tokens, at, &value);
+        }
+        Ok(tokens)
+    }
+}
+
+/// The changes to `/chosen`, which is added where there is none.
+fn chosen_splices(
+    chosen: &Chosen<'_>,
+    places: &Places<'_>,
+    strings: &mut Strings,
+) -> Result<Vec<Splice>, ChosenError> {
+    let additions = strings.tokens(properties(chosen, places)?)?;
+    let Some(at) = places.chosen else {
+        if additions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut node = Vec::new();
+        write::begin(&mut node, "chosen");
+        node.extend_from_slice(&additions);
+        write::end(&mut node);
+        return Ok(alloc::vec![Splice::insertion(places.root_end, node)]);
+    };
+    let names = names(chosen);
+    let is_set = |name: &[u8]| names.iter().any(|new| new.as_bytes() == name);
+    let mut splices = alloc::vec![Splice::insertion(at, additions)];
+    for (place, name) in &places.chosen_properties {
+        if is_set(name) {
+            splices.push(Splice::removal(place.clone()));
+        }
+    }
+    Ok(splices)
+}
+
+/// The changes to the nodes of host bridges.
+fn node_splices(
+    tree: &RawTree<'_>,
+    edits: &[NodeEdit],
+    strings: &mut Strings,
+) -> Result<Vec<Splice>, FdtError> {
+    let mut splices = Vec::new();
+    // The path of the node that is read, and where in it its parts begin.
+    let (mut path, mut starts): (Vec<u8>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut edited: Option<(usize, &NodeEdit)> = None;
+    for token in tree.tokens() {
+        let (place, token) = token?;
+        match token {
+            Token::Begin { name } => {
+                starts.push(path.len());
+                // The root has no name.
+                if starts.len() > 1 {
+                    path.push(b'/');
+                    path.extend_from_slice(name);
+                }
+                let is_here = |edit: &&NodeEdit| edit.path.as_bytes() == path;
+                if let Some(edit) = edits.iter().find(is_here) {
+                    let with = strings.tokens(edit.properties())?;
+                    splices.push(Splice::insertion(place.end, with));
+                    edited = Some((starts.len(), edit));
+                }
+            }
+            Token::End => {
+                edited = edited.filter(|(depth, _)| *depth != starts.len());
+                path.truncate(starts.pop().unwrap_or(0));
+            }
+            Token::Property { name, .. } => {
+                // The properties of a node come before the nodes in it.
+                let edit = edited.filter(|(depth, _)| *depth == starts.len());
+                let mut set = edit.into_iter().flat_map(|(_, edit)| edit.properties());
+                if set.any(|(new, _)| new.as_bytes() == name) {
+                    splices.push(Splice::removal(place));
+                }
+            }
+        }
+    }
+    Ok(splices)
 }
 
 /// The names of the properties that `chosen` sets.

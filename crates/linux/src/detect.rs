@@ -4,7 +4,7 @@
 //! The kernel compares the handover tree with one string literal. The literal
 //! is in the decompressed image once, between two NULs.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 
 use warmbus_kho::KhoAbi;
 use warmbus_memory::PageSize;
@@ -30,6 +30,38 @@ const MAX_RELEASE: usize = 65;
 ///
 /// `None` means that the kernel has no Kexec HandOver.
 pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
+    match abi_string(image)? {
+        None => Ok(None),
+        Some(b"kho-v1") => Ok(Some(KhoAbi::V1)),
+        Some(b"kho-v3") => Ok(Some(KhoAbi::V3)),
+        Some(b"kho-v4") => Ok(Some(KhoAbi::V4)),
+        Some(other) => Err(DetectError::Unknown { found: text(other) }),
+    }
+}
+
+/// As [`detect`], for a kernel whose version is taken to be `kho-v4` under
+/// another name where it is not known: that name is the second value, and
+/// `None` where the version is known.
+///
+/// A name with anything but visible ASCII characters stays unknown.
+pub fn detect_like_v4(image: &[u8]) -> Result<Option<(KhoAbi, Option<String>)>, DetectError> {
+    let known = match detect(image) {
+        Err(DetectError::Unknown { .. }) => None,
+        known => Some(known?),
+    };
+    match (known, abi_string(image)?) {
+        (None, Some(name)) if name.iter().all(u8::is_ascii_graphic) => {
+            Ok(Some((KhoAbi::V4, Some(text(name)))))
+        }
+        (None, name) => Err(DetectError::Unknown {
+            found: text(name.unwrap_or_default()),
+        }),
+        (Some(known), _) => Ok(known.map(|abi| (abi, None))),
+    }
+}
+
+/// The string between two NULs that names the version.
+fn abi_string(image: &[u8]) -> Result<Option<&[u8]>, DetectError> {
     let mut only: Option<&[u8]> = None;
     for at in Finder::new(ABI_MARKER).find_in(image) {
         let tail = &image[at + 1..];
@@ -52,13 +84,7 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
             _ => only = Some(found),
         }
     }
-    match only {
-        None => Ok(None),
-        Some(b"kho-v1") => Ok(Some(KhoAbi::V1)),
-        Some(b"kho-v3") => Ok(Some(KhoAbi::V3)),
-        Some(b"kho-v4") => Ok(Some(KhoAbi::V4)),
-        Some(other) => Err(DetectError::Unknown { found: text(other) }),
-    }
+    Ok(only)
 }
 
 /// Whether a decompressed kernel image reads the extension of the blocks, with
@@ -102,8 +128,9 @@ pub fn page_size(header: &crate::image::ImageHeader) -> Result<PageSize, DetectE
     header.page_size.ok_or(DetectError::NoPageSize)
 }
 
+/// What a kernel holds, as a console can print it.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    bytes.escape_ascii().to_string()
 }
 
 /// Why no handover can be made for a kernel. It can be started without one.
@@ -111,7 +138,7 @@ fn text(bytes: &[u8]) -> String {
 pub enum DetectError {
     /// A version, or a part of one, that is not known.
     #[error(
-        "the kernel has the handover version '{found}', which is not supported (kho-v1, kho-v3 and kho-v4 are)"
+        "the kernel has the handover version '{found}', which is not supported (kho-v1, kho-v3 and kho-v4 are; warmbus.kho=like-v4 takes it for kho-v4)"
     )]
     Unknown {
         /// The whole string.
@@ -144,10 +171,24 @@ pub enum DetectError {
 /// those without a release in their banner are taken for older ones.
 #[must_use]
 pub fn keeps_scratch_with_uefi(image: &[u8]) -> bool {
-    const FIRST_MAJOR: u32 = 7;
+    version(image).is_some_and(|version| version >= (7, 0))
+}
 
-    let major = release(image).and_then(|release| release.split('.').next()?.parse::<u32>().ok());
-    major.is_some_and(|major| major >= FIRST_MAJOR)
+/// Whether a decompressed kernel image allocates gigantic pages from other
+/// memory than the scratch areas of a handover. Kernels from 7.3 on do
+/// (`kho_extend_scratch`); those without a release in their banner are taken
+/// for older ones.
+#[must_use]
+pub fn extends_scratch(image: &[u8]) -> bool {
+    version(image).is_some_and(|version| version >= (7, 3))
+}
+
+/// The first two numbers of the release.
+fn version(image: &[u8]) -> Option<(u32, u32)> {
+    let release = release(image)?;
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
 }
 
 #[cfg(test)]
@@ -193,6 +234,45 @@ mod tests {
     }
 
     #[test]
+    fn only_kernels_from_7_3_on_are_known_to_extend_their_scratch_memory() {
+        for (banner, extends) in [
+            (&b"Linux version 7.3.4 (me)"[..], true),
+            (b"Linux version 7.10-rc1+ (me)", true),
+            (b"Linux version 7.2.13-arm64 (me)", false),
+            (b"Linux version 6.18.15-arm64 (me)", false),
+            (b"Linux version 8-something (me)", false),
+            (b"no banner", false),
+        ] {
+            assert_eq!(extends_scratch(&image(&[banner])), extends);
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_taken_for_the_fourth_on_request_only() {
+        let like = |string: &[u8]| detect_like_v4(&image(&[string]));
+        for name in ["kho-v5", "kho-v4;radix-v2", "kho-v4+something"] {
+            let bytes = alloc::format!("\0{name}\0");
+            let expected = (KhoAbi::V4, Some(name.to_string()));
+            assert_eq!(like(bytes.as_bytes()), Ok(Some(expected)));
+        }
+        // What is known is not like kho-v4.
+        assert_eq!(like(b"\0kho-v1\0"), Ok(Some((KhoAbi::V1, None))));
+        assert_eq!(like(b"\0kho-v4\0"), Ok(Some((KhoAbi::V4, None))));
+        assert_eq!(like(b"nothing"), Ok(None));
+        for strange in [&b"\0kho-v5 \0"[..], b"\0kho-v5\x1b[2J\0", b"\0kho-v5\xff\0"] {
+            let error = like(strange).unwrap_err();
+            let sentence = error.to_string();
+            assert!(matches!(error, DetectError::Unknown { .. }), "{sentence}");
+            assert!(sentence.is_ascii() && !sentence.contains('\x1b'));
+        }
+        let two = image(&[b"\0kho-v5\0", b"\0kho-v6\0"]);
+        assert!(matches!(
+            detect_like_v4(&two),
+            Err(DetectError::Several { .. })
+        ));
+    }
+
+    #[test]
     fn a_message_that_only_mentions_a_version_is_none() {
         assert_eq!(
             detect(&image(&[b"no kho-v3\0", b"\0kho-vector\0"])),
@@ -209,6 +289,7 @@ mod tests {
             "kho-v4;radix-v1",
             "kho-v4 test",
             "kho-v5",
+            "kho-v4+something",
         ] {
             let bytes = alloc::format!("\0{unknown}\0");
             let error = detect(&image(&[bytes.as_bytes()])).unwrap_err();

@@ -14,4 +14,5 @@ pub mod image;
 pub mod load_options;
 pub mod memory_plan;
 pub mod payload;
+pub mod pci_parameters;
 pub mod uefi;

@@ -62,6 +62,14 @@ impl<'a> Payload<'a> {
         self.ramdisk = Some(module(parts.initrd.unwrap_or(0..file.len())));
     }
 
+    /// The command line that `kernel` gets: its own, or else that of `/chosen`;
+    /// `None` where there is none, or it is no text.
+    #[must_use]
+    pub fn command_line(&self, kernel: Option<Module<'a>>) -> Option<&'a str> {
+        let own = kernel.and_then(|kernel| kernel.bootargs);
+        core::str::from_utf8(own.or(self.bootargs)?).ok()
+    }
+
     /// Reads `/chosen` of `tree` and the modules below it.
     pub fn find(tree: &'a [u8]) -> Result<Self, PayloadError> {
         let mut reader = Reader::default();

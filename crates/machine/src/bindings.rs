@@ -116,17 +116,19 @@ impl Binding {
         &self,
         node: &FdtNode<'_, '_>,
     ) -> Result<(Mechanism, MemoryRange), AddressError> {
-        let regions = cells::regions(node, "reg")?;
-        let first = || regions.first().ok_or(AddressError::Missing("reg")).copied();
+        let first = || cells::region(node, "reg", 0);
         Ok(match self.registers {
             Registers::Window(shape) => (Mechanism::Window(shape), first()?),
             Registers::BrcmStb => (Mechanism::BrcmStb, first()?),
             Registers::DesignWare { dbi } => {
                 let names = node.property("reg-names")?.unwrap_or_default();
                 let names: Vec<&[u8]> = names.split(|&byte| byte == 0).collect();
+                // A region of no bytes has a name like all others. What nothing
+                // needs may be where the processor cannot reach it.
                 let region_of = |name: &str| {
                     let at = names.iter().position(|other| *other == name.as_bytes())?;
-                    regions.get(at).copied()
+                    let region = cells::region(node, "reg", at);
+                    region.ok().filter(|region| !region.is_empty())
                 };
                 let missing = || AddressError::Missing(PORT_OR_WINDOW);
                 let registers = region_of(dbi).ok_or_else(missing)?;

@@ -1,6 +1,6 @@
 //! The host bridges of a device tree.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,22 +9,28 @@ use core::ops::ControlFlow;
 use super::MachineError;
 use super::bindings::{Binding, binding};
 use super::cells::AddressError;
+use super::host_nodes::{self, FreeSegments, HostNode, Role};
 use super::memory::at_most;
 use super::windows::{drop_shared_windows, windows};
-use warmbus_fdt::{Cells, DeviceTree, FdtNode};
+use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::bytes::be_u32;
-use warmbus_pci::{BusRange, HostBridge, PhysAddr};
+use warmbus_pci::{BusRange, HostBridge, Mechanism, PhysAddr};
 
 const PAGE_SIZE: u64 = 4096;
 /// More host bridges than any machine has. Each is compared with all others.
 pub(super) const MAX_HOSTS: usize = 1024;
 
 /// The host bridges of a machine description.
+#[derive(Default)]
 pub(super) struct Bridges {
     pub(super) hosts: Vec<HostBridge>,
     /// How many were excluded.
     pub(super) unusable: usize,
+    /// All of a device tree, those that were excluded as well.
+    pub(super) nodes: Vec<HostNode>,
+    /// Linux keeps what it finds below all of them.
+    pub(super) chosen_probe_only: bool,
 }
 
 /// Why one host bridge cannot be used.
@@ -44,6 +50,14 @@ pub(super) enum BridgeError {
     Misaligned(PhysAddr),
     #[error("its window {region} overlaps {what}")]
     Overlap { region: MemoryRange, what: String },
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    #[error("segment {segment:04x} already belongs to {other}")]
+    SameSegment { segment: u16, other: String },
+    #[error("no segment number is left for it")]
+    NoSegment,
+    #[error("there are several nodes of this path")]
+    SamePath,
     #[error("buses {buses} of segment {segment:04x} already belong to {other}")]
     SameBuses {
         segment: u16,
@@ -56,6 +70,14 @@ impl<E: Into<AddressError>> From<E> for BridgeError {
     fn from(error: E) -> Self {
         Self::Address(error.into())
     }
+}
+
+/// A host bridge of a device tree, before it is known whether it gets along with
+/// the others.
+struct Candidate {
+    node: HostNode,
+    domain: Option<u16>,
+    host: Result<HostBridge, BridgeError>,
 }
 
 /// Reads all host bridges that are to be used. One that cannot be is excluded
@@ -71,43 +93,32 @@ pub(super) fn bridges(
     // First everything but segment numbers, since one may depend on a node
     // that comes later.
     let mut read = Vec::new();
+    let mut segments = BTreeSet::new();
     tree.walk(&mut |node| {
-        if !node.is_okay()? {
-            return Ok(ControlFlow::Break(()));
+        let role = host_nodes::role(node)?;
+        if role.is_some() {
+            segments.extend(host_nodes::domain(node)?);
         }
-        let names = node.property("compatible")?.unwrap_or_default();
-        let Some(binding) = binding(names) else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let domain = node.cell("linux,pci-domain")?.map(|domain| domain as u16);
-        let preserve = match node.property("linux,pci-probe-only")? {
-            Some(value) => probe_only(value, &node.path(), warnings),
-            None => chosen_preserve,
-        };
-        let host = bridge(node, binding, preserve, memory, warnings);
-        read.push((node.path(), domain, host));
-        Ok(ControlFlow::Break(()))
+        if role == Some(Role::Host) {
+            read.push(candidate(node, chosen_preserve, memory, warnings)?);
+        }
+        Ok(ControlFlow::Continue(()))
     })?;
 
     at_most(read.len(), MAX_HOSTS, "host bridges")?;
-    let mut segments: BTreeSet<u16> = read.iter().filter_map(|&(_, domain, _)| domain).collect();
+    refuse_doubles(&mut read);
+    let mut free = FreeSegments::new(segments);
     let mut bridges = Bridges {
-        hosts: Vec::new(),
-        unusable: 0,
+        chosen_probe_only: chosen_preserve,
+        ..Bridges::default()
     };
-    for (path, domain, host) in read {
-        let segment = domain.unwrap_or_else(|| {
-            let free = (0..=u16::MAX).find(|segment| !segments.contains(segment));
-            let free = free.unwrap_or(u16::MAX);
-            segments.insert(free);
-            free
+    for Candidate { node, domain, host } in read {
+        let accepted = host.and_then(|mut host| {
+            let segment = domain.or_else(|| free.next());
+            host.segment = segment.ok_or(BridgeError::NoSegment)?;
+            check_neighbours(&bridges.hosts, &host)?;
+            Ok(host)
         });
-        let accepted = host
-            .map(|mut host| {
-                host.segment = segment;
-                host
-            })
-            .and_then(|host| check_neighbours(&bridges.hosts, &host).map(|()| host));
         match accepted {
             Ok(mut host) => {
                 drop_shared_windows(&bridges.hosts, &mut host, warnings);
@@ -115,11 +126,72 @@ pub(super) fn bridges(
             }
             Err(error) => {
                 bridges.unusable += 1;
-                warnings.push(format!("{path} is excluded: {error}"));
+                warnings.push(format!("{} is excluded: {error}", node.path));
             }
         }
+        bridges.nodes.push(node);
     }
     Ok(bridges)
+}
+
+/// What one node says of its host bridge.
+fn candidate(
+    node: &FdtNode<'_, '_>,
+    chosen_preserve: bool,
+    memory: &[MemoryRange],
+    warnings: &mut Vec<String>,
+) -> Result<Candidate, FdtError> {
+    let path = node.path();
+    let own = node.property("linux,pci-probe-only")?;
+    let own = own.map(|value| probe_only(value, &path, warnings));
+    let domain = host_nodes::domain(node)?;
+    let names = node.property("compatible")?.unwrap_or_default();
+    let host = match binding(names) {
+        None => Err(BridgeError::Unsupported(host_nodes::binding_names(node)?)),
+        Some(binding) => {
+            let preserve = own.unwrap_or(chosen_preserve);
+            bridge(node, binding, preserve, memory, warnings)
+        }
+    };
+    let node = HostNode {
+        path,
+        has_domain: domain.is_some(),
+        probe_only: own,
+    };
+    Ok(Candidate { node, domain, host })
+}
+
+/// Refuses what Linux could mistake for one another: a host bridge with the
+/// segment of one before it, or of one that is not supported and may be probed
+/// first, and those whose path is not theirs alone.
+fn refuse_doubles(all: &mut [Candidate]) {
+    let mut owners: BTreeMap<u16, String> = BTreeMap::new();
+    let mut paths: BTreeMap<String, usize> = BTreeMap::new();
+    for candidate in &*all {
+        *paths.entry(candidate.node.path.clone()).or_default() += 1;
+        let is_supported = !matches!(candidate.host, Err(BridgeError::Unsupported(_)));
+        if let (Some(domain), false) = (candidate.domain, is_supported) {
+            let owner = owners.entry(domain);
+            owner.or_insert_with(|| candidate.node.path.clone());
+        }
+    }
+    for candidate in all {
+        let path = &candidate.node.path;
+        let mut refusal = None;
+        if let Some(segment) = candidate.domain {
+            let owner = owners.entry(segment).or_insert_with(|| path.clone());
+            if owner != path {
+                let other = owner.clone();
+                refusal = Some(BridgeError::SameSegment { segment, other });
+            }
+        }
+        if paths.get(path).is_some_and(|&count| count > 1) {
+            refusal = Some(BridgeError::SamePath);
+        }
+        if let (Ok(_), Some(refusal)) = (&candidate.host, refusal) {
+            candidate.host = Err(refusal);
+        }
+    }
 }
 
 /// The value of `linux,pci-probe-only`; a value that is not one cell is
@@ -148,13 +220,35 @@ fn bridge(
     warnings: &mut Vec<String>,
 ) -> Result<HostBridge, BridgeError> {
     let (mechanism, window) = binding.mechanism(node)?;
-    let buses = bus_range(node)?;
+    let mut buses = bus_range(node)?;
+    if let Mechanism::Window(layout) = mechanism {
+        shorten(&mut buses, window.size >> layout.bus_shift, node, warnings);
+    }
     let mut host = HostBridge::new(0, mechanism, window, buses).with_name(node.path());
     host.windows = windows(node, memory, warnings)?;
-    host.preserve_config = preserve || binding.fixed;
-    host.survives_linux_driver = binding.kept;
+    host.depends_on = host_nodes::depends_on(node)?;
+    let is_started = host.depends_on.is_none();
+    host.preserve_config = preserve || binding.fixed || !is_started;
+    host.survives_linux_driver = binding.kept && is_started;
     check_ranges(&host, memory)?;
     Ok(host)
+}
+
+/// Cuts `buses` off where the window ends, which has room for so many, as Linux
+/// does. What has no room at all stays, and is refused.
+fn shorten(buses: &mut BusRange, room: u64, node: &FdtNode<'_, '_>, warnings: &mut Vec<String>) {
+    let last = u64::from(buses.first) + room.saturating_sub(1);
+    if let Ok(last) = u8::try_from(last)
+        && room != 0
+        && last < buses.last
+    {
+        let all = *buses;
+        buses.last = last;
+        warnings.push(format!(
+            "{}: its window has room for buses {buses} of {all}",
+            node.path()
+        ));
+    }
 }
 
 /// Whether the windows and registers of a bridge are whole pages outside of

@@ -71,6 +71,21 @@ pub(super) fn bus_regions(
     Ok(regions)
 }
 
+/// One entry of a property in the form of `reg`, as a CPU physical address; it
+/// may have no bytes.
+pub(super) fn region(
+    node: &FdtNode<'_, '_>,
+    property: &'static str,
+    index: usize,
+) -> Result<MemoryRange, AddressError> {
+    let regions = bus_regions(node, property)?;
+    let &(address, size) = regions.get(index).ok_or(AddressError::Missing(property))?;
+    Ok(MemoryRange::new(
+        PhysAddr(to_cpu(node, address, size)?),
+        size,
+    ))
+}
+
 /// The entries of `reg` of a node as CPU physical addresses, without entries of
 /// size 0.
 pub(super) fn regions(

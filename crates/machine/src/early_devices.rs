@@ -5,8 +5,9 @@ use alloc::string::String;
 use core::ops::ControlFlow;
 
 use super::cells;
+use crate::{MachineMemory, UartLayout};
 use warmbus_fdt::{DeviceTree, FdtError, FdtNode, text, tolerate_damage_after};
-use warmbus_memory::PhysAddr;
+use warmbus_memory::{MemoryRange, PhysAddr};
 
 /// Register layout of a serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +16,16 @@ pub enum ConsoleKind {
     Pl011,
     /// 16550 and its relatives, such as the Synopsys `DesignWare` UART.
     Ns16550,
+    /// The UART of i.MX from i.MX21 on.
+    Imx,
+    /// The low-power UART of i.MX from i.MX7ULP on.
+    Lpuart,
+    /// The UART of Amlogic Meson.
+    Meson,
 }
 
-/// The serial port that `/chosen/stdout-path` names.
+/// The serial port that `/chosen/stdout-path` names; where the tree has none,
+/// the only one in it that is supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
     /// Path of its node.
@@ -72,7 +80,7 @@ fn psci(tree: &DeviceTree<'_>) -> Option<PsciConduit> {
     let walked = tree.walk(&mut |node| {
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
         let known = node.is_compatible("arm,psci-0.2")? || node.is_compatible("arm,psci-1.0")?;
-        if conduit.is_none() && known {
+        if conduit.is_none() && known && node.is_okay()? {
             conduit = match node.text("method")? {
                 Some("hvc") => Some(PsciConduit::Hvc),
                 Some("smc") => Some(PsciConduit::Smc),
@@ -90,7 +98,10 @@ fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
         other => other,
     };
     let Some(stdout) = stdout?.and_then(text) else {
-        return Ok(None);
+        return match earlycon(tree)? {
+            None => only_port(tree),
+            console => Ok(console),
+        };
     };
     // After a colon is the line setting, which is not changed.
     let name = stdout.split(':').next().unwrap_or_default();
@@ -115,6 +126,73 @@ fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
     tolerate_damage_after(console, walked)
 }
 
+/// The serial port that `earlycon=` or `console=` of the command line gives the
+/// address of (Linux `Documentation/admin-guide/kernel-parameters.txt`), unless
+/// it would be in memory.
+fn earlycon(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
+    let line = tree.root_child_property("chosen", "bootargs")?;
+    let words = line.and_then(text).unwrap_or_default().split_whitespace();
+    let console = words.take_while(|&word| word != "--").find_map(|word| {
+        let value = word
+            .strip_prefix("earlycon=")
+            .or_else(|| word.strip_prefix("console="))?;
+        let (driver, rest) = value.split_once(',')?;
+        let (space, address) = rest.split_once(',').unwrap_or(("", rest));
+        let address = match space {
+            "mmio" | "mmio32" => address.split(',').next()?,
+            // Without a space the address comes first.
+            _ => rest.split(',').next()?,
+        };
+        let (kind, register_shift, access_width) = match (driver, space) {
+            ("pl011", _) => (ConsoleKind::Pl011, 2, 4),
+            ("uart" | "uart8250", "mmio") => (ConsoleKind::Ns16550, 0, 1),
+            ("uart" | "uart8250", "mmio32") => (ConsoleKind::Ns16550, 2, 4),
+            _ => return None,
+        };
+        let base = u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
+        let last = UartLayout::of(kind, register_shift).last(access_width);
+        let is_sound = base != 0
+            && base.is_multiple_of(u64::from(access_width))
+            && base.checked_add(last).is_some();
+        is_sound.then(|| Console {
+            path: word.into(),
+            kind,
+            base: PhysAddr(base),
+            size: last + 1,
+            register_shift,
+            access_width,
+        })
+    });
+    let Some(console) = console else {
+        return Ok(None);
+    };
+    let registers = MemoryRange::new(console.base, console.size);
+    let is_memory = |memory: &MachineMemory| memory.ranges.iter().any(|r| r.overlaps(registers));
+    let memory = MachineMemory::of(tree).ok();
+    Ok(memory.filter(|memory| !is_memory(memory)).map(|_| console))
+}
+
+/// The only serial port of a tree that is supported and may be used. Of
+/// several ports nothing says which one is the console.
+///
+/// Virtual machine monitors write no `stdout-path`.
+fn only_port(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
+    let mut only = None;
+    let mut count = 0;
+    tree.walk(&mut |node| {
+        // What is below a device that is not there is not there either.
+        if !node.is_okay()? {
+            return Ok(ControlFlow::Break(()));
+        }
+        if let Some(console) = port(node)? {
+            count += 1;
+            only = Some(console);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(only.filter(|_| count == 1))
+}
+
 /// The rest of `path` below `node`; `None` where it goes through another node.
 fn below<'t>(node: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, FdtError> {
     let Some(parent) = node.parent() else {
@@ -131,22 +209,60 @@ fn below<'t>(node: &FdtNode<'_, '_>, path: &'t str) -> Result<Option<&'t str>, F
     Ok(matches.then_some(rest))
 }
 
+/// How a `compatible` is driven: the registers, and their shift and width where
+/// the node need not say so.
+type PortRow = (&'static str, ConsoleKind, Option<(u8, u8)>);
+
+const PORTS: [PortRow; 22] = {
+    use ConsoleKind::{Imx, Lpuart, Meson, Ns16550, Pl011};
+    const WORDS: Option<(u8, u8)> = Some((2, 4));
+    [
+        ("arm,pl011", Pl011, WORDS),
+        ("arm,sbsa-uart", Pl011, WORDS),
+        ("snps,dw-apb-uart", Ns16550, None),
+        // Before the generic names, which their nodes may have as well.
+        ("mediatek,mt6577-uart", Ns16550, WORDS),
+        ("ti,am654-uart", Ns16550, WORDS),
+        ("ti,omap2-uart", Ns16550, WORDS),
+        ("ti,omap3-uart", Ns16550, WORDS),
+        ("ti,omap4-uart", Ns16550, WORDS),
+        ("ti,am3352-uart", Ns16550, WORDS),
+        ("ti,dra742-uart", Ns16550, WORDS),
+        ("nvidia,tegra20-uart", Ns16550, WORDS),
+        ("brcm,bcm2835-aux-uart", Ns16550, WORDS),
+        ("fsl,imx6q-uart", Imx, WORDS),
+        ("fsl,imx21-uart", Imx, WORDS),
+        ("fsl,imx7ulp-lpuart", Lpuart, WORDS),
+        ("fsl,imx8qxp-lpuart", Lpuart, WORDS),
+        ("fsl,imx8ulp-lpuart", Lpuart, WORDS),
+        ("amlogic,meson-ao-uart", Meson, WORDS),
+        ("amlogic,meson-gx-uart", Meson, WORDS),
+        ("ns16550a", Ns16550, None),
+        ("ns16550", Ns16550, None),
+        ("ns16450", Ns16550, None),
+    ]
+};
+
+/// Bytes of the longest `reg` of a serial port.
+const MAX_REG: usize = 256;
+
 fn port(node: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
-    const PORTS: [(&str, ConsoleKind); 6] = [
-        ("arm,pl011", ConsoleKind::Pl011),
-        ("arm,sbsa-uart", ConsoleKind::Pl011),
-        ("snps,dw-apb-uart", ConsoleKind::Ns16550),
-        ("ns16550a", ConsoleKind::Ns16550),
-        ("ns16550", ConsoleKind::Ns16550),
-        ("ns16450", ConsoleKind::Ns16550),
-    ];
-    let mut kind = None;
-    for (model, its_kind) in PORTS {
-        if kind.is_none() && node.is_compatible(model)? {
-            kind = Some(its_kind);
+    if !node.is_okay()? {
+        return Ok(None);
+    }
+    let mut found = None;
+    for (model, kind, registers) in PORTS {
+        if found.is_none() && node.is_compatible(model)? {
+            found = Some((kind, registers));
         }
     }
-    let (Some(kind), Ok(regions)) = (kind, cells::regions(node, "reg")) else {
+    let Some((kind, registers)) = found else {
+        return Ok(None);
+    };
+    if node.property("reg")?.is_none_or(|reg| reg.len() > MAX_REG) {
+        return Ok(None);
+    }
+    let Ok(regions) = cells::regions(node, "reg") else {
         return Ok(None);
     };
     let Some(region) = regions.first() else {
@@ -159,19 +275,10 @@ fn port(node: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
     let (Some(base), 0..=3, 1 | 2 | 4) = (base, shift, width) else {
         return Ok(None);
     };
-    let (register_shift, access_width) = match kind {
-        // The PL011 has words, four bytes apart.
-        ConsoleKind::Pl011 => (2, 4),
-        ConsoleKind::Ns16550 => (shift as u8, width as u8),
-    };
+    let (register_shift, access_width) = registers.unwrap_or((shift as u8, width as u8));
     let aligned = base.is_multiple_of(u64::from(access_width))
         && (1 << register_shift) % u32::from(access_width) == 0;
-    // The highest register that is used: the flags of the PL011 at 0x18, the
-    // line status of the 16550 at 5.
-    let last = match kind {
-        ConsoleKind::Pl011 => 0x18 + 3,
-        ConsoleKind::Ns16550 => (5 << register_shift) + u64::from(access_width) - 1,
-    };
+    let last = UartLayout::of(kind, register_shift).last(access_width);
     let size = region.size.saturating_sub(u64::from(offset));
     Ok(
         (aligned && size > last && base.checked_add(last).is_some()).then(|| Console {

@@ -20,7 +20,7 @@ pub enum MachineError {
     /// The tree names no usable memory.
     #[error("the device tree names no memory")]
     NoMemory,
-    /// The tree has no host bridge that can be used.
+    /// The description has no host bridge that can be used.
     #[error("{}", no_host_bridge(*unusable))]
     NoHostBridge {
         /// How many it has that cannot be used.
@@ -30,9 +30,10 @@ pub enum MachineError {
 
 fn no_host_bridge(unusable: usize) -> alloc::string::String {
     match unusable {
-        0 => "the device tree has no pci-host-ecam-generic host bridge".into(),
+        0 => "the machine description has no PCI host bridge".into(),
+        1 => "the PCI host bridge of the machine description cannot be used".into(),
         unusable => alloc::format!(
-            "none of the {unusable} pci-host-ecam-generic host bridges of the device tree can be used"
+            "none of the {unusable} PCI host bridges of the machine description can be used"
         ),
     }
 }

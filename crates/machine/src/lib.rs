@@ -16,9 +16,11 @@ mod bridges;
 mod cells;
 mod early_devices;
 mod error;
+mod host_nodes;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod uart;
 mod uefi;
 mod windows;
 
@@ -30,7 +32,9 @@ pub use acpi::AcpiError;
 pub use acpi::mcfg_quirks::{McfgId, McfgQuirk};
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
-pub use memory::{Reservation, ReservationKind};
+pub use host_nodes::HostNode;
+pub use memory::{MachineMemory, Reservation, ReservationKind};
+pub use uart::{UartLayout, UartRegisters};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
 use warmbus_fdt::{Cells, DeviceTree};
@@ -64,9 +68,15 @@ pub struct Machine {
     /// The host bridges that can be used, in the order of the tree. No two
     /// share configuration space, buses or windows.
     pub hosts: Vec<HostBridge>,
-    /// How many more host bridges the tree has, which cannot be used; there is
-    /// a warning with the reason for each one.
+    /// How many more host bridges the machine description has, which cannot be
+    /// used; there is a warning with the reason for each one.
     pub unusable_host_bridges: usize,
+    /// All host bridges of the device tree that Linux may use, supported or
+    /// not, in the order of the tree. Empty with ACPI.
+    pub host_nodes: Vec<HostNode>,
+    /// `/chosen` says that Linux has to keep what it finds below all host
+    /// bridges (`linux,pci-probe-only`).
+    pub chosen_probe_only: bool,
     /// Console and power.
     pub early_devices: EarlyDevices,
     /// Processors that are there to be used.
@@ -87,10 +97,12 @@ impl Machine {
     /// Reads the device tree that starts with `bytes`.
     pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
         let tree = DeviceTree::new(bytes)?;
-        let mut warnings = Vec::new();
-        let memory_nodes = memory::memory(&tree, &mut warnings)?;
-        let memory: RangeSet = memory_nodes.iter().map(|region| region.range).collect();
-        let reservations = memory::reservations(&tree, &mut warnings)?;
+        let MachineMemory {
+            ranges: memory,
+            nodes: memory_nodes,
+            reservations,
+            mut warnings,
+        } = MachineMemory::from_device_tree(bytes)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
         let (timer_frequency, model) = basics(&tree)?;
         let (cpus, psci_cpus) = processors(&tree)?;
@@ -102,6 +114,8 @@ impl Machine {
             reservations,
             hosts: bridges.hosts,
             unusable_host_bridges: bridges.unusable,
+            host_nodes: bridges.nodes,
+            chosen_probe_only: bridges.chosen_probe_only,
             early_devices: EarlyDevices::from_device_tree(bytes),
             cpus,
             psci_cpus,
@@ -124,17 +138,24 @@ impl Machine {
     /// The memory that may be mapped: all but what is reserved as `no-map`.
     #[must_use]
     pub fn mappable_memory(&self) -> RangeSet {
-        let is_no_map = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
-        let holes = self.reservations.iter().filter(is_no_map);
-        self.memory.clone().without(holes.map(|hole| hole.range))
+        memory::mappable(&self.memory, &self.reservations)
     }
 
     /// The memory that is neither reserved nor in `taken`.
     #[must_use]
     pub fn free_memory(&self, taken: &[MemoryRange]) -> RangeSet {
-        let reserved = self.reservations.iter().map(|hole| hole.range);
-        let holes = reserved.chain(taken.iter().copied());
-        self.memory.clone().without(holes)
+        memory::free(&self.memory, &self.reservations, taken)
+    }
+
+    /// The memory on its own.
+    #[must_use]
+    pub fn memory(&self) -> MachineMemory {
+        MachineMemory {
+            ranges: self.memory.clone(),
+            nodes: self.memory_nodes.clone(),
+            reservations: self.reservations.clone(),
+            warnings: Vec::new(),
+        }
     }
 }
 

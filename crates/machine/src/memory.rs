@@ -14,6 +14,11 @@ use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 /// subtract them grows with their product.
 const MAX_REGIONS: usize = 1024;
 
+/// Bytes of the longest list of ranges: each has four cells at most.
+const MAX_LIST: usize = 16 * MAX_REGIONS;
+/// Sentences about memory that are kept.
+const MAX_WARNINGS: usize = 64;
+
 /// The `compatible` of boot modules below `/chosen`.
 const MODULES: [&str; 3] = ["multiboot,module", "multiboot,kernel", "multiboot,ramdisk"];
 
@@ -44,13 +49,88 @@ pub struct Reservation {
     pub kind: ReservationKind,
 }
 
+/// The memory of a machine, and what of it is reserved: all that it takes to
+/// find a place for the heap.
+///
+/// What is kept of a device tree is bounded, so that reading it takes no more
+/// than a small heap, however large the tree is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineMemory {
+    /// All memory.
+    pub ranges: RangeSet,
+    /// The same memory, each range with the number of its NUMA node.
+    pub nodes: Vec<RamRegion>,
+    /// Reserved memory, in no order.
+    pub reservations: Vec<Reservation>,
+    /// What is wrong with its description, as sentences: the first 64.
+    pub warnings: Vec<String>,
+}
+
+impl MachineMemory {
+    /// Reads the memory of the device tree that starts with `bytes`.
+    pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
+        Self::of(&DeviceTree::new(bytes)?)
+    }
+
+    /// The same of a tree that is open.
+    pub(crate) fn of(tree: &DeviceTree<'_>) -> Result<Self, MachineError> {
+        let mut warnings = Vec::new();
+        let nodes = memory(tree, &mut warnings)?;
+        Ok(Self {
+            ranges: nodes.iter().map(|region| region.range).collect(),
+            nodes,
+            reservations: reservations(tree, &mut warnings)?,
+            warnings,
+        })
+    }
+
+    /// The memory that may be mapped: all but what is reserved as `no-map`.
+    #[must_use]
+    pub fn mappable(&self) -> RangeSet {
+        mappable(&self.ranges, &self.reservations)
+    }
+
+    /// The memory that is neither reserved nor in `taken`.
+    #[must_use]
+    pub fn free(&self, taken: &[MemoryRange]) -> RangeSet {
+        free(&self.ranges, &self.reservations, taken)
+    }
+}
+
+/// `memory` without what must not be mapped.
+pub(super) fn mappable(memory: &RangeSet, reservations: &[Reservation]) -> RangeSet {
+    let is_no_map = |reservation: &&Reservation| reservation.kind == ReservationKind::NoMap;
+    let holes = reservations.iter().filter(is_no_map);
+    memory.clone().without(holes.map(|hole| hole.range))
+}
+
+/// `memory` without what is reserved or in `taken`.
+pub(super) fn free(
+    memory: &RangeSet,
+    reservations: &[Reservation],
+    taken: &[MemoryRange],
+) -> RangeSet {
+    let reserved = reservations.iter().map(|hole| hole.range);
+    memory
+        .clone()
+        .without(reserved.chain(taken.iter().copied()))
+}
+
+/// Adds a sentence to `warnings`, if there are not too many of them.
+fn warn(warnings: &mut Vec<String>, sentence: impl FnOnce() -> String) {
+    if warnings.len() < MAX_WARNINGS {
+        warnings.push(sentence());
+    }
+}
+
 /// All memory of the tree, each range with the number of its NUMA node, 0 where
 /// the tree names none.
-pub(super) fn memory(
+fn memory(
     tree: &DeviceTree<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<RamRegion>, MachineError> {
     let mut found: Vec<(u32, Vec<MemoryRange>)> = Vec::new();
+    let mut count = 0;
     tree.walk_root_children(&mut |node| {
         if node.text("device_type")? == Some("memory") && node.is_okay()? {
             // A crash or guest kernel may use less memory than there is.
@@ -60,7 +140,10 @@ pub(super) fn memory(
             };
             let number = node.cell("numa-node-id")?.unwrap_or(0);
             let mut regions = Vec::new();
-            read_ranges(node, property, &mut regions, warnings);
+            count += read_ranges(node, property, &mut regions, warnings);
+            if count > MAX_REGIONS {
+                return Ok(ControlFlow::Break(()));
+            }
             match found.iter_mut().find(|(node, _)| *node == number) {
                 Some((_, of_node)) => of_node.append(&mut regions),
                 None => found.push((number, regions)),
@@ -68,7 +151,6 @@ pub(super) fn memory(
         }
         Ok(ControlFlow::Break(()))
     })?;
-    let count = found.iter().map(|(_, regions)| regions.len()).sum();
     if count == 0 {
         return Err(MachineError::NoMemory);
     }
@@ -81,11 +163,12 @@ pub(super) fn memory(
 }
 
 /// All memory reservations of the tree.
-pub(super) fn reservations(
+fn reservations(
     tree: &DeviceTree<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Reservation>, MachineError> {
     let mut taken = reserved_by_map(tree, warnings);
+    let mut count = taken.len();
     let mut take = |found: Vec<MemoryRange>, kind| {
         taken.extend(found.into_iter().map(|range| Reservation { range, kind }));
     };
@@ -104,39 +187,38 @@ pub(super) fn reservations(
                 _ => ControlFlow::Break(()),
             });
         };
-        let mut found = Vec::new();
-        if parent.name()? == "chosen" {
+        let kind = if parent.name()? == "chosen" {
             let mut is_module = false;
             for kind in MODULES {
                 is_module |= node.is_compatible(kind)?;
             }
-            if is_module {
-                read_ranges(node, "reg", &mut found, warnings);
-                take(found, ReservationKind::Module);
-            }
+            is_module.then_some(ReservationKind::Module)
         } else if node.is_okay()? && node.property("reg")?.is_some() {
-            read_ranges(node, "reg", &mut found, warnings);
-            take(
-                found,
-                match node.property("no-map")? {
-                    Some(_) => ReservationKind::NoMap,
-                    None => ReservationKind::ReservedMemory,
-                },
-            );
+            Some(match node.property("no-map")? {
+                Some(_) => ReservationKind::NoMap,
+                None => ReservationKind::ReservedMemory,
+            })
+        } else {
+            None
+        };
+        if let Some(kind) = kind.filter(|_| count <= MAX_REGIONS) {
+            let mut found = Vec::new();
+            count += read_ranges(node, "reg", &mut found, warnings);
+            take(found, kind);
         }
         Ok(ControlFlow::Break(()))
     })?;
+    at_most(count, MAX_REGIONS, "memory reservations")?;
     match initrd {
         (Some(start), Some(end)) if start < end => take(
             alloc::vec![MemoryRange::from_bounds(start, end)],
             ReservationKind::Initrd,
         ),
-        (Some(start), Some(end)) => warnings.push(format!(
-            "/chosen: the initrd from {start:#x} to {end:#x} is empty"
-        )),
+        (Some(start), Some(end)) => warn(warnings, || {
+            format!("/chosen: the initrd from {start:#x} to {end:#x} is empty")
+        }),
         _ => {}
     }
-    at_most(taken.len(), MAX_REGIONS, "memory reservations")?;
     Ok(taken)
 }
 
@@ -153,12 +235,20 @@ fn one_number(value: &[u8]) -> Option<u64> {
     matches!(value.len(), 4 | 8).then(|| Cells::new(value).number(value.len() / 4))?
 }
 
+/// Adds the ranges of a property to `found`. Returns how many that are, which
+/// is more than [`MAX_REGIONS`] where the property is not read, as it is too
+/// long.
 fn read_ranges(
     node: &FdtNode<'_, '_>,
     property: &'static str,
     found: &mut Vec<MemoryRange>,
     warnings: &mut Vec<String>,
-) {
+) -> usize {
+    if let Ok(Some(value)) = node.property(property)
+        && value.len() > MAX_LIST
+    {
+        return value.len() / 16 + 1;
+    }
     // Memory is named by CPU physical addresses: no bus translates them.
     match cells::bus_regions(node, property) {
         Ok(regions) => {
@@ -167,28 +257,33 @@ fn read_ranges(
                 if range.fits() {
                     found.push(range);
                 } else {
-                    warnings.push(format!(
-                        "{}: {size:#x} bytes at {base:#x} go past the last address and are excluded",
-                        node.path(),
-                    ));
+                    warn(warnings, || {
+                        format!(
+                            "{}: {size:#x} bytes at {base:#x} go past the last address and are excluded",
+                            node.path(),
+                        )
+                    });
                 }
             }
         }
-        Err(error) => warnings.push(format!("{} is excluded: {error}", node.path())),
+        Err(error) => warn(warnings, || format!("{} is excluded: {error}", node.path())),
     }
+    found.len()
 }
 
-/// The memory reservation block (DT 5.3).
+/// The memory reservation block (DT 5.3); one more than [`MAX_REGIONS`] where
+/// it has more.
 fn reserved_by_map(tree: &DeviceTree<'_>, warnings: &mut Vec<String>) -> Vec<Reservation> {
     let mut taken = Vec::new();
     for entry in tree.reservations() {
         match entry {
             Ok((_, 0)) => {}
+            Ok(_) if taken.len() > MAX_REGIONS => break,
             Ok((address, size)) => taken.push(Reservation {
                 range: MemoryRange::new(PhysAddr(address), size),
                 kind: ReservationKind::MemReserve,
             }),
-            Err(error) => warnings.push(error.to_string()),
+            Err(error) => warn(warnings, || error.to_string()),
         }
     }
     taken

@@ -149,11 +149,19 @@ const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
 /// Translation tables that are being filled.
 pub struct PageTables<'pool> {
-    pool: &'pool mut [Table],
-    pool_address: u64,
+    /// The tables that were there first, and those that were added.
+    pools: [Pool<'pool>; 2],
+    /// Tables in use: all of the first pool before any of the second.
     used: usize,
     regime: Regime,
     address_bits: u8,
+}
+
+/// Tables at one place in memory.
+struct Pool<'pool> {
+    tables: &'pool mut [Table],
+    /// The physical address of the first one.
+    address: u64,
 }
 
 /// The content for the entries of a range.
@@ -181,9 +189,16 @@ impl<'pool> PageTables<'pool> {
                 tables: 0,
             });
         }
+        let first = Pool {
+            tables: pool,
+            address: pool_address,
+        };
+        let second = Pool {
+            tables: &mut [],
+            address: 0,
+        };
         Ok(Self {
-            pool,
-            pool_address,
+            pools: [first, second],
             used: 1,
             regime,
             address_bits: address_bits.min(48),
@@ -193,13 +208,59 @@ impl<'pool> PageTables<'pool> {
     /// Physical address of the first table, for `TTBR0_ELx`.
     #[must_use]
     pub const fn root(&self) -> u64 {
-        self.pool_address
+        self.pools[0].address
+    }
+
+    /// Adds the tables in `pool`, which the processor sees at physical address
+    /// `pool_address`, a multiple of [`PAGE_SIZE`]. They count where none were
+    /// added before.
+    pub fn extend(&mut self, pool: &'pool mut [Table], pool_address: u64) {
+        let second = &mut self.pools[1];
+        if second.tables.is_empty() {
+            *second = Pool {
+                tables: pool,
+                address: pool_address,
+            };
+        }
     }
 
     /// Tables in use and tables in the pool.
     #[must_use]
     pub const fn usage(&self) -> (usize, usize) {
-        (self.used, self.pool.len())
+        (self.used, self.len())
+    }
+
+    const fn len(&self) -> usize {
+        self.pools[0].tables.len() + self.pools[1].tables.len()
+    }
+
+    /// The pool that table `table` is in, and its number there.
+    const fn place(&self, table: usize) -> (usize, usize) {
+        match table.checked_sub(self.pools[0].tables.len()) {
+            None => (0, table),
+            Some(number) => (1, number),
+        }
+    }
+
+    fn table(&mut self, table: usize) -> &mut Table {
+        let (pool, number) = self.place(table);
+        &mut self.pools[pool].tables[number]
+    }
+
+    const fn address_of(&self, table: usize) -> u64 {
+        let (pool, number) = self.place(table);
+        self.pools[pool].address + number as u64 * PAGE_SIZE
+    }
+
+    /// The table at `address`, which is that of one of them.
+    const fn table_at(&self, address: u64) -> usize {
+        let [first, second] = &self.pools;
+        let first_end = first.address + first.tables.len() as u64 * PAGE_SIZE;
+        if first.address <= address && address < first_end {
+            ((address - first.address) / PAGE_SIZE) as usize
+        } else {
+            first.tables.len() + ((address - second.address) / PAGE_SIZE) as usize
+        }
     }
 
     /// Maps every page that `size` bytes at `first` touch, each to itself.
@@ -251,21 +312,21 @@ impl<'pool> PageTables<'pool> {
             let index = (start >> shift) as usize % ENTRIES;
             let covered = start == entry_first && end == entry_last;
             let leaf_fits = level == LAST_LEVEL || (level > 0 && covered);
-            let entry = self.pool[table].0[index];
+            let entry = self.table(table).0[index];
 
             if level < LAST_LEVEL && entry & TABLE == TABLE {
-                let below = (((entry & ADDRESS) - self.pool_address) / PAGE_SIZE) as usize;
+                let below = self.table_at(entry & ADDRESS);
                 self.fill_table(below, level + 1, start, end, fill)?;
             } else if entry != 0 {
                 check_filled(entry, entry_first, fill)?;
             } else if leaf_fits {
-                self.pool[table].0[index] = self.leaf(entry_first, level, fill);
+                self.table(table).0[index] = self.leaf(entry_first, level, fill);
             } else {
                 let below = self.allocate_table(start)?;
                 self.fill_table(below, level + 1, start, end, fill)?;
                 // Linked only when it is filled: a table walk may come along
                 // at any time.
-                self.pool[table].0[index] = (self.pool_address + below as u64 * PAGE_SIZE) | TABLE;
+                self.table(table).0[index] = self.address_of(below) | TABLE;
             }
 
             if end == last {
@@ -286,12 +347,11 @@ impl<'pool> PageTables<'pool> {
     }
 
     fn allocate_table(&mut self, address: u64) -> Result<usize, PagingError> {
-        let tables = self.pool.len();
-        let table = self
-            .pool
-            .get_mut(self.used)
-            .ok_or(PagingError::OutOfTables { address, tables })?;
-        *table = Table::EMPTY;
+        let tables = self.len();
+        if self.used == tables {
+            return Err(PagingError::OutOfTables { address, tables });
+        }
+        *self.table(self.used) = Table::EMPTY;
         self.used += 1;
         Ok(self.used - 1)
     }

@@ -9,11 +9,23 @@ const POOL: u64 = 0x7_0000_0000;
 /// Walks the tables as Arm ARM D8.2 describes the hardware doing it, knowing
 /// nothing of how they were made: the descriptor of the last step.
 fn walk(tables: &[Table], address: u64) -> Option<(u64, u64)> {
+    walk_in(&[(POOL, tables)], address)
+}
+
+/// The same in tables that are at several addresses, the first one with the
+/// root.
+fn walk_in(pools: &[(u64, &[Table])], address: u64) -> Option<(u64, u64)> {
     let mut table = POOL;
     for level in 0..4 {
         let shift = [39, 30, 21, 12][level];
         let slot = (address >> shift & 0x1ff) as usize;
-        let descriptor = tables[((table - POOL) / 0x1000) as usize].entries()[slot];
+        let (start, tables) = pools
+            .iter()
+            .find(|(start, tables)| {
+                (*start..*start + 0x1000 * tables.len() as u64).contains(&table)
+            })
+            .expect("a descriptor leads to a table");
+        let descriptor = tables[((table - start) / 0x1000) as usize].entries()[slot];
         let offset_mask = (1_u64 << shift) - 1;
         match (descriptor & 3, level) {
             (3, 0..=2) => table = descriptor & 0x0000_ffff_ffff_f000,
@@ -186,4 +198,39 @@ fn random_maps_translate_exactly_what_was_mapped() {
             assert_eq!(found.map(|(output, _)| output), expected.then_some(probe));
         }
     }
+}
+
+#[test]
+fn tables_that_are_added_map_the_windows_of_64_host_bridges() {
+    const ADDED: u64 = 0x6_1234_5000;
+    // Each window in a part of the address space of its own: two tables each.
+    let window = |number: u64| ((number + 1) << 39, 16 << 20);
+    let (mut first, mut second) = (pool(4), pool(2 * 64));
+    let mut paging = tables(&mut first);
+    paging.map(0x4000_0000, 1 << 30, Memory::Data).unwrap();
+    assert_eq!(paging.usage(), (2, 4));
+    let map_all = |paging: &mut PageTables<'_>| {
+        (0..64).try_for_each(|number| {
+            let (start, size) = window(number);
+            paging.map(start, size, Memory::ConfigSpace)
+        })
+    };
+    let refused = map_all(&mut paging).unwrap_err();
+    let (address, tables) = (window(1).0, 4);
+    assert_eq!(refused, PagingError::OutOfTables { address, tables });
+    paging.extend(&mut second, ADDED);
+    map_all(&mut paging).unwrap();
+    assert_eq!(paging.usage(), (2 + 2 * 64, 4 + 2 * 64));
+    // Only one pool can be added.
+    paging.extend(&mut [], 0);
+    assert_eq!(paging.usage().1, 4 + 2 * 64);
+    let pools: [(u64, &[Table]); 2] = [(POOL, &first), (ADDED, &second)];
+    for number in 0..64 {
+        let (start, size) = window(number);
+        for inside in [start, start + size - 1] {
+            assert_eq!(walk_in(&pools, inside).unwrap().0, inside, "{number}");
+        }
+        assert_eq!(walk_in(&pools, start + size), None, "{number}");
+    }
+    assert_eq!(walk_in(&pools, 0x7fff_ffff).unwrap().0, 0x7fff_ffff);
 }

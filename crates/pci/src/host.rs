@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{AccessWidths, PciRange, PhysAddr, config_mech};
+use super::{AccessWidths, PciRange, PhysAddr, Sbdf, config_mech};
 use warmbus_memory::MemoryRange;
 
 /// An inclusive range of bus numbers.
@@ -102,6 +102,19 @@ impl CamLayout {
         bus_shift: 20,
         single_device_on_root_bus: false,
     };
+
+    /// Where in the window the configuration space of `function` starts, which
+    /// is on a bus from `first_bus` on; `None` where the window does not show
+    /// it.
+    pub(crate) const fn offset_of(self, function: Sbdf, first_bus: u8) -> Option<u64> {
+        let bus = function.bus() - first_bus;
+        if bus == 0 && self.single_device_on_root_bus && function.device() != 0 {
+            return None;
+        }
+        // 256 functions share the space of a bus.
+        let of_function = (function.devfn() as u64) << (self.bus_shift - 8);
+        Some((bus as u64) << self.bus_shift | of_function)
+    }
 }
 
 /// How configuration space is accessed.
@@ -183,6 +196,10 @@ pub struct HostBridge {
     /// Bus numbers and BARs stay as they are found, and nothing is written
     /// (`linux,pci-probe-only`).
     pub preserve_config: bool,
+    /// What has to run before an access completes and is only started for sure
+    /// by Linux: a power domain, or the device on whose bus the bridge is.
+    /// Nothing in this crate depends on it.
+    pub depends_on: Option<String>,
     /// The driver that Linux has for this host bridge neither resets what is
     /// below it nor changes what reads return, so that captured configuration
     /// space stays valid. Nothing in this crate depends on it.
@@ -204,6 +221,7 @@ impl HostBridge {
             buses,
             windows: Vec::new(),
             preserve_config: false,
+            depends_on: None,
             survives_linux_driver: false,
         }
     }
@@ -247,6 +265,32 @@ impl HostBridge {
     pub const fn preserved(mut self) -> Self {
         self.preserve_config = true;
         self
+    }
+
+    /// Physical address of the configuration space of `function`, as the
+    /// processor accesses it; `None` where no window shows it, or where it is
+    /// below another host bridge.
+    ///
+    /// ```
+    /// use warmbus_pci::{BusRange, HostBridge, PhysAddr, Sbdf};
+    ///
+    /// let buses = BusRange { first: 0x80, last: 0xff };
+    /// let host = HostBridge::ecam(1, PhysAddr(0x40_1800_0000), buses);
+    /// let function = Sbdf::new(1, 0x81, 2, 3);
+    /// assert_eq!(host.config_address(function), Some(PhysAddr(0x40_1811_3000)));
+    /// assert_eq!(host.config_address(Sbdf::new(0, 0x81, 2, 3)), None);
+    /// ```
+    #[must_use]
+    pub fn config_address(&self, function: Sbdf) -> Option<PhysAddr> {
+        let is_below = self.segment == function.segment()
+            && (self.buses.first..=self.buses.last).contains(&function.bus());
+        match self.mechanism {
+            Mechanism::Window(layout) if is_below => layout
+                .offset_of(function, self.buses.first)
+                .and_then(|offset| self.ecam_base.0.checked_add(offset))
+                .map(PhysAddr),
+            _ => None,
+        }
     }
 
     /// The physical addresses that are accessed for configuration space.

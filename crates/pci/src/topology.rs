@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use super::registers::header_type;
 use super::{
-    Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, PciRange, Sbdf,
+    Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, PciRange, PhysAddr,
+    Sbdf,
 };
 
 /// A capability in the first 256 bytes.
@@ -290,7 +291,6 @@ pub struct Topology {
     pub(crate) functions: Vec<Function>,
     pub(crate) anomalies: Vec<Anomaly>,
     pub(crate) excluded: Vec<Sbdf>,
-    pub(crate) absent: Vec<Sbdf>,
 }
 
 impl Topology {
@@ -304,7 +304,6 @@ impl Topology {
             functions,
             anomalies: Vec::new(),
             excluded: Vec::new(),
-            absent: Vec::new(),
         }
     }
 
@@ -312,6 +311,14 @@ impl Topology {
     #[must_use]
     pub fn hosts(&self) -> &[(HostBridge, BusRange)] {
         &self.hosts
+    }
+
+    /// Physical address of the configuration space of `function`, whether it
+    /// is part of the topology or not: see [`HostBridge::config_address`].
+    #[must_use]
+    pub fn config_address(&self, function: Sbdf) -> Option<PhysAddr> {
+        let mut hosts = self.hosts.iter();
+        hosts.find_map(|(host, _)| host.config_address(function))
     }
 
     /// All functions. A bridge comes before what is below it.
@@ -338,13 +345,6 @@ impl Topology {
     #[must_use]
     pub fn excluded(&self) -> &[Sbdf] {
         &self.excluded
-    }
-
-    /// Functions that were probed, did not answer, and will not as long as the
-    /// machine is on: see [`enumerate`](super::enumerate()).
-    #[must_use]
-    pub fn absent(&self) -> &[Sbdf] {
-        &self.absent
     }
 
     /// The topology with `anomalies` added, each to the function that it was

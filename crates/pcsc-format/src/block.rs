@@ -99,6 +99,11 @@ pub struct VirtualRecord<'a> {
 pub struct FunctionRecord<'a> {
     /// Its address.
     pub sbdf: Sbdf,
+    /// Physical address of its configuration space, as the processor accesses
+    /// it; `None` where it has none, or where that is not known. Only with it
+    /// can a kernel be sure that it means the same function: it may number
+    /// segments in another way.
+    pub config_address: Option<PhysAddr>,
     /// Bytes of its configuration space, 256 or 4096.
     pub size: u16,
     /// The first bytes of it, a multiple of 8; those that follow are 0 and may
@@ -139,6 +144,7 @@ impl<'a> FunctionRecord<'a> {
     ) -> Self {
         Self {
             sbdf,
+            config_address: None,
             size,
             data,
             cacheable,
@@ -268,6 +274,7 @@ impl<'a> FunctionRecord<'a> {
             synthesised_offset: offset(ranges_at, ranges.len()).into(),
             physical: vf.map_or(0, |vf| vf.physical).into(),
             vf_number: vf.map_or(0, |vf| vf.number).into(),
+            config_address: self.config_address.map_or(0, |address| address.0).into(),
         };
         (header, records)
     }

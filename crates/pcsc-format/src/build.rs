@@ -11,7 +11,7 @@ use warmbus_pci::Sbdf;
 
 use super::block_error::BlockError;
 use super::layout::{BLOCK, INDEX, Layout, SUBTREE};
-use super::{FunctionRecord, absent, index};
+use super::{FunctionRecord, index};
 
 /// What the tree is compatible with.
 pub(crate) const COMPATIBLE: &str = "pcsc-v1";
@@ -31,9 +31,6 @@ pub struct Placement<'a> {
     pub arena: PhysAddr,
     /// The scratch areas, at least one.
     pub scratch: &'a [MemoryRange],
-    /// Functions that are not there and will not be: as many of them as there
-    /// is room for are handed over.
-    pub absent: &'a [Sbdf],
     /// A number that tells this handover from earlier ones in the same memory.
     pub generation: u64,
 }
@@ -45,7 +42,6 @@ impl<'a> Placement<'a> {
         Self {
             arena,
             scratch,
-            absent: &[],
             generation,
         }
     }
@@ -168,9 +164,6 @@ fn subtree(
     native::u64(&mut tree, "warmbus,generation", placement.generation);
     native::u64(&mut tree, "warmbus,index", index.start.0);
     native::u64(&mut tree, "warmbus,index-size", index.size);
-    if !placement.absent.is_empty() {
-        tree.property(absent::PROPERTY, &absent::property(placement.absent));
-    }
     // Who does not know the index does not know either under which conditions a
     // block holds whose function does not exist now.
     let exists = |block: &FunctionRecord<'_>| !block.virtual_function.is_some_and(|vf| vf.disabled);

@@ -2,7 +2,7 @@
 //!
 //! `docs/pcsc-format.md` is the description of the format.
 
-use warmbus_pci::{ConfigOffset, Sbdf};
+use warmbus_pci::{ConfigOffset, PhysAddr, Sbdf};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::block::first_not_cacheable;
@@ -279,6 +279,14 @@ impl<'a> Block<'a> {
     #[must_use]
     pub const fn sbdf(&self) -> Sbdf {
         self.header.sbdf()
+    }
+
+    /// Physical address of its configuration space, as the processor accesses
+    /// it, if it is known.
+    #[must_use]
+    pub fn config_address(&self) -> Option<PhysAddr> {
+        let address = PhysAddr(self.header.config_address.get());
+        Some(address).filter(|address| address.0 != 0)
     }
 
     /// The generation stamp of the handover.

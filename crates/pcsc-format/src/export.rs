@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{CapabilityRecord, FunctionRecord, MaskRecord, RoutingRecord, VirtualRecord};
 use warmbus_pci::registers::{COMMAND, extended, sr_iov};
-use warmbus_pci::{Sbdf, Topology, VfRouting};
+use warmbus_pci::{PhysAddr, Sbdf, Topology, VfRouting};
 use warmbus_pcsc::{ConfigCache, FunctionCache};
 
 /// What a handover says of each function of a cache.
@@ -17,6 +17,7 @@ pub struct HandoverRecords<'a> {
 #[derive(Debug)]
 struct Function<'a> {
     sbdf: Sbdf,
+    config_address: Option<PhysAddr>,
     block: &'a FunctionCache,
     masks: Vec<MaskRecord>,
     capabilities: Vec<CapabilityRecord>,
@@ -63,6 +64,7 @@ impl<'a> HandoverRecords<'a> {
             .filter(|(sbdf, _)| lost.binary_search(sbdf).is_err())
             .map(|(sbdf, block)| Function {
                 sbdf,
+                config_address: topology.config_address(sbdf),
                 block,
                 masks: masks(block),
                 capabilities: capabilities(block),
@@ -88,6 +90,7 @@ impl<'a> HandoverRecords<'a> {
             .iter()
             .map(|function| FunctionRecord {
                 sbdf: function.sbdf,
+                config_address: function.config_address,
                 size: function.block.size(),
                 data: function.block.data(),
                 cacheable: function.block.cacheable_bitmap(),

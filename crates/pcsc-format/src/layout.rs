@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use super::absent;
 use super::index;
 use super::wire::BLOCK_SIZE;
 use warmbus_kho::{ARENA_BLOCK, InheritedState, KhoAbi};
@@ -22,7 +21,7 @@ const RELEASE: &str = concat!("warmbus-", env!("CARGO_PKG_VERSION"));
 const NODE_SIZE: u64 = 48;
 
 /// More than the subtree takes without its nodes.
-const SUBTREE_FIXED: u64 = 512 + absent::MAX_BYTES;
+const SUBTREE_FIXED: u64 = 512;
 
 /// Sizes and offsets in the arena for a number of functions: the subtree, the
 /// index, a data block for each function, and what every handover has.
@@ -70,6 +69,14 @@ impl Layout {
             })?,
             functions,
         })
+    }
+
+    /// The same for a kernel that has another name for the version, as
+    /// [`warmbus_kho::Layout::with_name`].
+    #[must_use]
+    pub fn with_name(mut self, name: Option<&str>) -> Self {
+        self.kho = self.kho.with_name(name);
+        self
     }
 
     /// The layout of all of the handover.

@@ -8,7 +8,6 @@
 
 extern crate alloc;
 
-mod absent;
 mod block;
 mod block_error;
 mod build;

@@ -70,6 +70,9 @@ wire! {
         /// Routing ID of the physical function, and the number of the VF.
         physical: U16,
         vf_number: U16,
+        /// Physical address of the configuration space of the function, 0 if it is
+        /// not known.
+        config_address: U64,
     }
 
     /// Where the records of a kind are, for a reader that does not know all

@@ -141,27 +141,6 @@ impl<'a> Index<'a> {
     }
 }
 
-/// The functions that are said to be absent, checked; none without the
-/// property.
-pub(crate) fn absent(tree: &[u8]) -> Result<Vec<u32>, String> {
-    let (root, _) = node(tree, &[])?;
-    let Some(bytes) = root.get("warmbus,absent") else {
-        return Ok(Vec::new());
-    };
-    if bytes.len() < 16 || bytes[..4] != *b"WBAB" || le16(bytes, 4) != 1 {
-        return Err("no list of absent functions".into());
-    }
-    let (start, count) = (usize::from(le16(bytes, 6)), le32(bytes, 8) as usize);
-    if start + 4 * count != bytes.len() {
-        return Err("size of the list of absent functions".into());
-    }
-    if crc_without(bytes, 12) != le32(bytes, 12) {
-        return Err("CRC of the list of absent functions".into());
-    }
-    let records = bytes[start..].chunks_exact(4);
-    Ok(records.map(|record| le32(record, 0)).collect())
-}
-
 /// The extension of a block.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Extension {
@@ -181,6 +160,8 @@ pub(crate) struct Extension {
     pub(crate) synthesised: Vec<(u16, u16)>,
     /// Routing ID of the physical function, number of the VF.
     pub(crate) virtual_function: (u16, u16),
+    /// Physical address of the configuration space.
+    pub(crate) config_address: u64,
 }
 
 pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
@@ -190,7 +171,7 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
         return Err("no extension".into());
     }
     let used = le32(header, 8) as usize;
-    if used < usize::from(le16(header, 6)) || used > header.len() {
+    if le16(header, 6) != 72 || used < 72 || used > header.len() {
         return Err("size of the extension".into());
     }
     if crc_without(&block[..5120 + used], 5120 + 12) != le32(header, 12) {
@@ -200,7 +181,7 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
         let start = le32(header, at) as usize;
         let (count, record) = (le16(header, at + 4), le16(header, at + 6));
         let size = usize::from(count) * usize::from(record);
-        if start < 5120 + 64 || start + size > 5120 + used || !start.is_multiple_of(8) {
+        if start < 5120 + 72 || start + size > 5120 + used || !start.is_multiple_of(8) {
             return Err("table outside the extension".into());
         }
         Ok(block[start..start + size].chunks_exact(usize::from(record)))
@@ -215,7 +196,7 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
         if count == 0 {
             return Ok(block[..0].chunks_exact(record));
         }
-        if start < 5120 + 64 || start + size > 5120 + used || !start.is_multiple_of(align) {
+        if start < 5120 + 72 || start + size > 5120 + used || !start.is_multiple_of(align) {
             return Err("table outside the extension".to_string());
         }
         Ok(block[start..start + size].chunks_exact(record))
@@ -243,6 +224,7 @@ pub(crate) fn extension(block: &[u8]) -> Result<Extension, String> {
             .map(|range| (le16(range, 0), le16(range, 2)))
             .collect(),
         virtual_function: (le16(header, 60), le16(header, 62)),
+        config_address: le64(header, 64),
     })
 }
 

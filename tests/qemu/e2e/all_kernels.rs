@@ -26,6 +26,15 @@ fn folder() -> BTreeMap<PathBuf, KernelFacts> {
         .collect()
 }
 
+/// Those with pages of 4 KiB that have a handover.
+pub(crate) fn of_this_page_size() -> Vec<(PathBuf, KernelFacts)> {
+    let all = folder().into_iter();
+    let kernels = all.filter(|(_, facts)| {
+        facts.page_size == Some(PageSize::K4) && !matches!(facts.kho, Ok(None))
+    });
+    kernels.collect()
+}
+
 #[test]
 #[ignore = "needs `--kernels DIR`"]
 fn every_kernel_of_the_folder_finds_what_was_handed_over() {

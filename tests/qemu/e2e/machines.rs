@@ -101,7 +101,7 @@ fn without_a_console_the_same_work_is_done_in_silence() {
     let lab = Lab::new();
     let machine = lab.machine("switch");
     let tree = Tree::of(&machine, &lab);
-    tree.remove_property("/chosen", "stdout-path");
+    tree.set_string("/chosen", "stdout-path", "/nowhere");
     let silent = lab
         .boot_to_power_off(machine.device_tree(tree.file()))
         .expect("it powers off");
@@ -112,4 +112,21 @@ fn without_a_console_the_same_work_is_done_in_silence() {
     assert_eq!(silent.query_pci, plain.query_pci);
     let counts = |boot: &Boot| trace::counts(&boot.accesses());
     assert_eq!(counts(&silent), counts(plain));
+}
+
+#[test]
+fn a_tree_without_stdout_path_has_its_only_port_as_the_console() {
+    let lab = Lab::new();
+    let machine = lab.machine("small");
+    let tree = Tree::of(&machine, &lab);
+    tree.remove_property("/chosen", "stdout-path");
+    let boot = lab.boot(machine.device_tree(tree.file()));
+    prove::everything(&boot.expect("it boots"));
+    // With earlycon= it need not be the only one.
+    tree.add_node("/pl011@9040000")
+        .set_string("/pl011@9040000", "compatible", "arm,pl011")
+        .set_cells("/pl011@9040000", "reg", &[0, 0x904_0000, 0, 0x1000]);
+    let machine = lab.machine("small").bootargs("earlycon=pl011,0x9000000");
+    let boot = lab.boot(machine.device_tree(tree.file()));
+    prove::everything(&boot.expect("it boots"));
 }

@@ -25,6 +25,7 @@ fn make(abi: KhoAbi) -> Sound {
     let all = [0xff; 32];
     let block = FunctionRecord {
         sbdf: Sbdf::new(0, 1, 0, 0),
+        config_address: Some(PhysAddr(0x40_1010_0000)),
         size: 256,
         data: &data,
         cacheable: &all,
@@ -40,7 +41,6 @@ fn make(abi: KhoAbi) -> Sound {
         arena: BASE,
         scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
         generation: 1,
-        absent: &[],
     };
     let mut memory = TestMemory::new(BASE, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &[block], &mut memory)

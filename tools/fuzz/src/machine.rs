@@ -1,7 +1,7 @@
 //! A simulated machine that the bytes describe.
 
 use warmbus_boot::decide::{Decision, Facts, KernelFacts, PreviousFacts, decide};
-use warmbus_boot::handover::survey_facts;
+use warmbus_boot::handover::survey_of_functions;
 use warmbus_boot::options::KhoChoice;
 use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_kho::KhoAbi;
@@ -59,12 +59,14 @@ fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
-        survey: Some(survey_facts(captured.topology.hosts().len(), captured)),
+        pci_word: None,
+        survey: Some(survey_of_functions(captured)),
         previous: PreviousFacts::Nothing,
         page_size: Ok(PageSize::K4),
     };
     let kernel = KernelFacts {
         abi: Ok(Some(abi)),
+        abi_name: None,
         keeps_scratch_with_uefi: true,
         reads_vf_routing: true,
     };
@@ -79,7 +81,6 @@ fn hand_over(captured: &Captured<Fabric>, abi: KhoAbi) {
         arena: base,
         scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
         generation: 1,
-        absent: &[],
     };
     let mut memory = TestMemory::new(base, layout.size() as usize);
     let handover = warmbus_pcsc_format::build(&layout, &placement, &blocks, &mut memory)

@@ -1,7 +1,7 @@
 //! A device tree that a loader left.
 
 use warmbus_boot::options::Options;
-use warmbus_linux::chosen::{Chosen, ChosenHandover, edit};
+use warmbus_linux::chosen::{Chosen, ChosenHandover, NodeEdit, edit};
 use warmbus_linux::payload::Payload;
 use warmbus_machine::{EarlyDevices, Machine};
 use warmbus_memory::MemoryRange;
@@ -15,6 +15,7 @@ const CHOSEN: Chosen<'static> = Chosen {
         scratch: MemoryRange::new(PhysAddr(0x6000_1000), 16),
     }),
     probe_only: true,
+    nodes: &[],
     released: Some(MemoryRange::new(PhysAddr(0x4800_0000), 0x10_0000)),
 };
 
@@ -26,16 +27,26 @@ const CHOSEN: Chosen<'static> = Chosen {
 /// If anything of that is not so.
 pub fn tree(data: &[u8]) {
     let _ = EarlyDevices::from_device_tree(data);
+    let mut nodes = Vec::new();
     if let Ok(machine) = Machine::from_device_tree(data) {
+        nodes.extend(machine.host_nodes.iter().map(|node| NodeEdit {
+            path: node.path.clone(),
+            domain: Some(1),
+            probe_only: Some(false),
+        }));
         let _ = machine.host_bridges();
         let _ = machine.free_memory(&machine.mappable_memory());
         let _ = Options::from_bootargs(&machine.bootargs);
     }
     let payload = Payload::find(data);
-    if let Ok(edited) = edit(data, &CHOSEN) {
+    let chosen = Chosen {
+        nodes: &nodes,
+        ..CHOSEN
+    };
+    if let Ok(edited) = edit(data, &chosen) {
         // Its three blocks are copied, and may have been in one place before.
-        assert!(edited.len() < 3 * data.len() + 1024);
-        assert!(edit(&edited, &CHOSEN).is_ok());
+        assert!(edited.len() < 3 * data.len() + 1024 + 32 * nodes.len());
+        assert!(edit(&edited, &chosen).is_ok());
         if let Ok(found) = payload {
             let kernel = Payload::find(&edited).map(|again| again.kernel.map(|one| one.range));
             assert_eq!(kernel, Ok(found.kernel.map(|one| one.range)));

@@ -28,10 +28,24 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         .collect();
     match name {
         "handover" => inputs.extend(sound_handover().map(<[u8]>::to_vec)),
+        "tree" => inputs.extend(given_trees()),
         "function" => inputs.extend(recorded()),
         _ => {}
     }
     inputs
+}
+
+/// The device trees in the folder that `WARMBUS_TREES` names, if there is one.
+fn given_trees() -> Vec<Vec<u8>> {
+    let Some(folder) = std::env::var_os("WARMBUS_TREES") else {
+        return Vec::new();
+    };
+    let files = fs::read_dir(folder).expect("the folder can be listed");
+    let files = files.map(|file| file.expect("it can be listed").path());
+    let trees = files.filter(|file| file.extension().is_some_and(|end| end == "dtb"));
+    trees
+        .map(|file| fs::read(file).expect("it can be read"))
+        .collect()
 }
 
 /// The configuration spaces of real functions.

@@ -1,6 +1,7 @@
 //! Every branch of the decisions: each row is what is known, and what follows.
 
 use alloc::string::ToString;
+use alloc::vec;
 
 use warmbus_linux::memory_plan::PlanError;
 
@@ -8,7 +9,7 @@ use warmbus_pci::{ConfigOffset, Sbdf};
 use warmbus_pcsc::Difference;
 
 use super::*;
-use crate::unassigned::UnassignedReason;
+use crate::unassigned::{Unassigned, UnassignedReason};
 
 /// A machine with a device tree, two captured functions, and no previous
 /// kernel.
@@ -17,6 +18,7 @@ fn facts() -> Facts {
         requested: KhoChoice::Auto,
         may_probe_vfs: true,
         source: Source::DeviceTree,
+        pci_word: None,
         survey: Some(SurveyFacts {
             captured: 2,
             usable: 2,
@@ -41,6 +43,7 @@ fn surveyed(change: impl FnOnce(&mut SurveyFacts)) -> Facts {
 fn kernel(abi: KhoAbi) -> KernelFacts {
     KernelFacts {
         abi: Ok(Some(abi)),
+        abi_name: None,
         keeps_scratch_with_uefi: false,
         reads_vf_routing: false,
     }
@@ -49,6 +52,7 @@ fn kernel(abi: KhoAbi) -> KernelFacts {
 fn handed_over(abi: KhoAbi, page_size: PageSize, pci: PciPolicy) -> Decision {
     Decision::Handover(HandoverDecision {
         abi,
+        abi_name: None,
         page_size,
         pci,
         probe_vf_routing: false,
@@ -59,10 +63,24 @@ fn readable(page_size: PageSize) -> PreviousFacts {
     PreviousFacts::Readable { page_size }
 }
 
-const GAP: Unassigned = Unassigned {
-    function: Sbdf::new(0, 1, 0, 0),
-    reason: UnassignedReason::Bar(2),
-};
+/// A host bridge below which there is a bridge without a bus number.
+fn renumbered() -> HostFacts {
+    HostFacts {
+        name: "/pcie@1".into(),
+        reassign: Some(ReassignReason::Unassigned(Unassigned {
+            function: Sbdf::new(0, 1, 0, 0),
+            reason: UnassignedReason::BusNumbers,
+        })),
+    }
+}
+
+/// A host bridge that is not supported.
+fn excluded() -> HostFacts {
+    HostFacts {
+        name: "/pcie@2".into(),
+        reassign: Some(ReassignReason::Excluded),
+    }
+}
 
 fn failure() -> PipelineFailure {
     PipelineFailure::CacheDiffers {
@@ -80,74 +98,59 @@ const UNKNOWN: DetectError = DetectError::NoPageSize;
 
 #[test]
 fn a_cache_is_handed_over_where_nothing_speaks_against_it() {
-    let unassigned = || ReassignReason::Unassigned(GAP);
-    let reset = || ReassignReason::ResetByDriver("/pcie@1".into());
     let rows = [
-        (facts(), KhoAbi::V4, PageSize::K4, PciPolicy::Keep),
-        (facts(), KhoAbi::V1, PageSize::K4, PciPolicy::Keep),
+        (facts(), KhoAbi::V4, PageSize::K4, PciPolicy::KEEP_ALL),
+        (facts(), KhoAbi::V1, PageSize::K4, PciPolicy::KEEP_ALL),
         (
             with(|facts| facts.page_size = Ok(PageSize::K64)),
             KhoAbi::V3,
             PageSize::K64,
-            PciPolicy::Keep,
+            PciPolicy::KEEP_ALL,
         ),
         (
             with(|facts| facts.previous = readable(PageSize::K4)),
             KhoAbi::V4,
             PageSize::K4,
-            PciPolicy::Keep,
+            PciPolicy::KEEP_ALL,
         ),
         // No function at all is nothing that Linux does not find.
         (
             surveyed(|survey| (survey.captured, survey.usable) = (0, 0)),
             KhoAbi::V4,
             PageSize::K4,
-            PciPolicy::Keep,
+            PciPolicy::KEEP_ALL,
         ),
         (
             surveyed(|survey| survey.usable = 1),
             KhoAbi::V4,
             PageSize::K4,
-            PciPolicy::Keep,
+            PciPolicy::KEEP_ALL,
         ),
         // A list of bitmaps is looked up by what a device is, not by its bus.
         (
-            surveyed(|survey| survey.unassigned = Some(GAP)),
+            surveyed(|survey| survey.hosts = vec![renumbered()]),
             KhoAbi::V1,
             PageSize::K4,
-            PciPolicy::Reassign(unassigned()),
+            PciPolicy::Reassign(renumbered()),
         ),
+        // The others are kept, whatever version it is.
         (
-            surveyed(|survey| survey.excluded_hosts = 1),
-            KhoAbi::V1,
+            surveyed(|survey| survey.hosts = vec![excluded()]),
+            KhoAbi::V4,
             PageSize::K4,
-            PciPolicy::Reassign(ReassignReason::ExcludedHosts(1)),
+            PciPolicy::Keep {
+                except: vec![excluded()],
+            },
         ),
-        (
-            surveyed(|survey| survey.reset_host = Some("/pcie@1".into())),
-            KhoAbi::V1,
-            PageSize::K4,
-            PciPolicy::Reassign(reset()),
-        ),
-        // The first of several reasons is reported.
+        // The tree has Linux keep bus numbers already.
         (
             surveyed(|survey| {
-                survey.unassigned = Some(GAP);
-                survey.excluded_hosts = 1;
-                survey.reset_host = Some("/pcie@1".into());
+                survey.hosts = vec![excluded(), renumbered()];
+                survey.chosen_probe_only = true;
             }),
-            KhoAbi::V1,
+            KhoAbi::V4,
             PageSize::K4,
-            PciPolicy::Reassign(unassigned()),
-        ),
-        (
-            surveyed(|survey| {
-                survey.excluded_hosts = 2;
-                survey.reset_host = Some("/pcie@1".into());
-            }),
-            KhoAbi::V1,
-            PageSize::K4,
-            PciPolicy::Reassign(ReassignReason::ExcludedHosts(2)),
+            PciPolicy::AsFound,
         ),
     ];
     for (facts, abi, page_size, pci) in rows {
@@ -162,8 +165,7 @@ fn acpi_has_linux_keep_bus_numbers_whatever_is_unassigned() {
     let facts = with(|facts| {
         facts.source = Source::Acpi;
         let survey = facts.survey.as_mut().expect("it has a survey");
-        survey.unassigned = Some(GAP);
-        survey.excluded_hosts = 1;
+        survey.hosts = vec![excluded(), renumbered()];
     });
     let kernel = KernelFacts {
         keeps_scratch_with_uefi: true,
@@ -185,7 +187,7 @@ fn the_boot_arguments_have_the_last_word_on_the_version() {
         };
         assert_eq!(
             decide(&facts, &kernel, Ok(())),
-            handed_over(KhoAbi::V3, PageSize::K4, PciPolicy::Keep)
+            handed_over(KhoAbi::V3, PageSize::K4, PciPolicy::KEEP_ALL)
         );
     }
 }
@@ -265,14 +267,14 @@ fn what_speaks_against_a_handover_is_named() {
             Refusal::PreviousVersion(v1),
         ),
         (
-            surveyed(|survey| survey.unassigned = Some(GAP)),
+            surveyed(|survey| survey.hosts = vec![renumbered()]),
             kernel(v4),
-            Refusal::Renumbered(ReassignReason::Unassigned(GAP)),
+            Refusal::Renumbered(renumbered()),
         ),
         (
-            surveyed(|survey| survey.unassigned = Some(GAP)),
+            surveyed(|survey| survey.hosts = vec![renumbered()]),
             kernel(KhoAbi::V3),
-            Refusal::Renumbered(ReassignReason::Unassigned(GAP)),
+            Refusal::Renumbered(renumbered()),
         ),
         (
             surveyed(|survey| survey.usable = 0),
@@ -317,7 +319,7 @@ fn space_is_wanted_unless_something_known_early_speaks_against_it() {
         // Only the unpacked kernel says which version it reads, so that what
         // depends on that is no reason yet.
         (
-            surveyed(|survey| survey.unassigned = Some(GAP)),
+            surveyed(|survey| survey.hosts = vec![renumbered()]),
             Ok(PageSize::K4),
         ),
         (with(|facts| facts.source = Source::Acpi), Ok(PageSize::K4)),
@@ -342,18 +344,11 @@ fn sentences_about_a_decision_have_their_numbers() {
             "the handover of the previous kernel cannot be converted to kho-v1",
         ),
         (
-            Refusal::Renumbered(ReassignReason::ExcludedHosts(2)),
-            "this Linux assigns new bus numbers, which the cache does not match: 2 host bridges are excluded",
-        ),
-        (
-            Refusal::Renumbered(ReassignReason::Unassigned(GAP)),
-            "this Linux assigns new bus numbers, which the cache does not match: 0000:01:00.0: BAR 2 has no address",
+            Refusal::Renumbered(renumbered()),
+            "this Linux assigns new bus numbers, which the cache does not match, because of /pcie@1 (0000:01:00.0: the bridge has no bus number)",
         ),
     ];
     for (refusal, text) in rows {
         assert_eq!(refusal.to_string(), text);
     }
-    let again = PciPolicy::Reassign(ReassignReason::ResetByDriver("/pcie@1".into()));
-    let text = "Linux assigns again: the Linux driver for /pcie@1 resets it";
-    assert_eq!(again.to_string(), text);
 }

@@ -36,6 +36,9 @@ pub enum PlanViolation {
     /// More than half of the RAM is scratch.
     #[error("more than half of the RAM is scratch memory")]
     TooMuchScratch,
+    /// Scratch memory has no place for all gigantic pages.
+    #[error("scratch memory has no place for {} MiB of gigantic pages", .0 >> 20)]
+    NoGiganticPages(u64),
     /// A piece is missing or there that should not be.
     #[error("the {0} is missing or not requested")]
     Presence(&'static str),
@@ -173,8 +176,27 @@ impl MemoryPlan {
         {
             return Err(PlanViolation::NoLowScratch);
         }
+        // Gigantic pages are the user's own memory.
+        let mut gigantic = 0;
+        for pages in needs
+            .scratch
+            .gigantic
+            .iter()
+            .filter(|pages| pages.bytes != 0)
+        {
+            let places = self.scratch.iter().map(|area| {
+                let start = area.start.0.next_multiple_of(pages.page);
+                area.end().saturating_sub(start) / pages.page * pages.page
+            });
+            if places.sum::<u64>() < pages.bytes {
+                return Err(PlanViolation::NoGiganticPages(pages.bytes));
+            }
+            gigantic += pages.bytes;
+        }
         let ram: u64 = request.ram.iter().map(|region| region.range.size).sum();
-        if self.scratch.iter().map(|area| area.size).sum::<u64>() > ram / 2 {
+        let scratch: u64 = self.scratch.iter().map(|area| area.size).sum();
+        let is_enough = ram >= gigantic && scratch >= gigantic;
+        if !is_enough || scratch - gigantic > (ram - gigantic) / 2 {
             return Err(PlanViolation::TooMuchScratch);
         }
         Ok(())

@@ -10,12 +10,13 @@ mod error;
 mod plan;
 mod scratch;
 mod scratch_area;
+mod scratch_needs;
 mod windows;
 
 pub use check::PlanViolation;
 pub use error::PlanError;
 pub use plan::MemoryPlan;
-pub use scratch::ScratchNeeds;
+pub use scratch_needs::{GiganticPages, ScratchNeeds, ScratchRequest};
 
 use warmbus_kho::KhoAbi;
 pub use warmbus_memory::RamRegion;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::error::PlanError;
 use super::scratch_area::{self, ScratchArea};
 use super::windows::{ALL, LOW, PAGE, addressable, pages, window_around};
-use super::{HandoverNeeds, KERNEL_ALIGN, MAX_TREE_SIZE, MemoryRange, PlanRequest, scratch};
+use super::{HandoverNeeds, KERNEL_ALIGN, MAX_TREE_SIZE, MemoryRange, PlanRequest};
 use warmbus_kho::ARENA_BLOCK;
 use warmbus_memory::{PhysAddr, RangeSet};
 
@@ -22,9 +22,29 @@ pub struct MemoryPlan {
     pub arena: Option<MemoryRange>,
     /// The scratch areas of the handover.
     pub scratch: Vec<MemoryRange>,
+    /// How many of them, the last ones, are for gigantic pages.
+    pub gigantic_areas: usize,
 }
 
 impl MemoryPlan {
+    /// Excludes the scratch areas for gigantic pages, for a kernel that
+    /// allocates those elsewhere.
+    pub fn exclude_gigantic(&mut self) {
+        self.scratch.truncate(self.kernel_areas());
+        self.gigantic_areas = 0;
+    }
+
+    /// Bytes of scratch memory, those for gigantic pages not counted.
+    #[must_use]
+    pub fn kernel_scratch_bytes(&self) -> u64 {
+        let areas = self.scratch.iter().take(self.kernel_areas());
+        areas.map(|area| area.size).sum()
+    }
+
+    const fn kernel_areas(&self) -> usize {
+        self.scratch.len().saturating_sub(self.gigantic_areas)
+    }
+
     /// Places every piece of `request`.
     pub fn new(request: &PlanRequest<'_>) -> Result<Self, PlanError> {
         let search = Search::new(request)?;
@@ -42,11 +62,16 @@ impl MemoryPlan {
             }
             return Err(failure.unwrap_or(PlanError::NoRam));
         }
-        for areas in scratch_area::choices(request.ram, search.ram_bytes, handover)? {
+        let pages = scratch_area::gigantic_areas(&handover.scratch);
+        for mut areas in scratch_area::choices(request.ram, search.ram_bytes, handover)? {
+            areas.extend_from_slice(&pages);
             let in_place = search.initrd_in_place().map(Some);
             for kept in in_place.into_iter().chain([None]) {
-                match search.with_scratch(handover, &areas, kept) {
-                    Ok(plan) => return Ok(plan),
+                match search.with_scratch(&areas, kept) {
+                    Ok(mut plan) => {
+                        plan.gigantic_areas = pages.len();
+                        return Ok(plan);
+                    }
                     Err(error) if failure.as_ref().is_some_and(|worst| *worst >= error) => {}
                     Err(error) => failure = Some(error),
                 }
@@ -99,11 +124,9 @@ impl<'a> Search<'a> {
     /// only one of them may leave enough memory for the rest.
     fn with_scratch(
         &self,
-        handover: &HandoverNeeds,
         areas: &[ScratchArea],
         kept: Option<MemoryRange>,
     ) -> Result<MemoryPlan, PlanError> {
-        let align = scratch::alignment(handover.page_size);
         let mut free = self.usable.clone();
         if let Some(initrd) = kept {
             free.remove(pages(initrd));
@@ -111,7 +134,7 @@ impl<'a> Search<'a> {
         let Some((first, others)) = areas.split_first() else {
             return Err(PlanError::NoRam);
         };
-        let window = first.windows[0];
+        let (window, align) = (first.windows[0], first.align);
         let mut failure = PlanError::Scratch {
             size: first.size,
             align,
@@ -128,12 +151,12 @@ impl<'a> Search<'a> {
                     .windows
                     .iter()
                     .rev()
-                    .find_map(|window| free.highest_fit(area.size, align, *window));
+                    .find_map(|window| free.highest_fit(area.size, area.align, *window));
                 let Some(start) = found else {
                     failure = failure.max(PlanError::Scratch {
                         size: area.size,
-                        align,
-                        largest: free.largest_fit(align, ALL),
+                        align: area.align,
+                        largest: free.largest_fit(area.align, ALL),
                         low: false,
                     });
                     continue 'places;
@@ -270,6 +293,7 @@ impl<'a> Search<'a> {
             tree: MemoryRange::new(tree, request.tree_size),
             arena,
             scratch: areas.to_vec(),
+            gigantic_areas: 0,
         })
     }
 

@@ -5,13 +5,20 @@ use alloc::vec::Vec;
 use warmbus_memory::{ADDRESS_END, MemoryRange, PageSize, RamRegion};
 
 use super::error::PlanError;
+use super::scratch_needs::{GiganticPages, ScratchNeeds, ScratchRequest};
 use super::windows::{ALL, LOW, addressable};
 use super::{HandoverNeeds, LOW_MEMORY_END, scratch};
 
+/// Most areas for gigantic pages of one size; more pages are in one area.
+const MAX_SINGLE_PAGES: u64 = 16;
+
 /// A scratch area that is to be placed.
+#[derive(Clone)]
 pub(super) struct ScratchArea {
     /// Bytes.
     pub(super) size: u64,
+    /// The alignment of its address.
+    pub(super) align: u64,
     /// It has to be in one of these.
     pub(super) windows: Vec<MemoryRange>,
 }
@@ -33,12 +40,23 @@ pub(super) fn choices(
         .iter()
         .any(|region| region.range.start.0 < LOW_MEMORY_END);
     let low = if has_low { LOW } else { ALL };
-    let fixed = scratch::fixed(&handover.scratch, page_size, high);
+    let needs = &handover.scratch;
+    // A percentage below what was measured would end before the console works.
+    let percent = match needs.requested {
+        ScratchRequest::Percent(percent) => percent.max(100),
+        ScratchRequest::Sizes { .. } => 100,
+        ScratchRequest::Default => scratch::MARGIN,
+    };
+    let scaled = |bytes| scratch::scaled(bytes, percent);
+    let mut fixed = scaled(scratch::fixed(needs, page_size, high));
 
     let mut nodes: Vec<(u32, u64, Vec<MemoryRange>)> = Vec::new();
     for region in ram {
         let window = addressable(region.range);
-        let need = scratch::proportional(sections(window, page_size), page_size);
+        let need = scaled(scratch::proportional(
+            sections(window, page_size),
+            page_size,
+        ));
         match nodes.iter_mut().find(|node| node.0 == region.node) {
             Some((_, total, windows)) => {
                 *total += need;
@@ -47,18 +65,36 @@ pub(super) fn choices(
             None => nodes.push((region.node, need, alloc::vec![window])),
         }
     }
-    let proportional: u64 = nodes.iter().map(|node| node.1).sum();
+    let mut proportional: u64 = nodes.iter().map(|node| node.1).sum();
+    if let ScratchRequest::Sizes {
+        low,
+        global,
+        per_node,
+    } = needs.requested
+    {
+        fixed = fixed.max(low);
+        let of_nodes = per_node.saturating_mul(nodes.len() as u64);
+        proportional = proportional.max(global.saturating_add(of_nodes));
+        let share = global / nodes.len().max(1) as u64;
+        for (_, need, _) in &mut nodes {
+            *need = (*need).max(per_node.saturating_add(share));
+        }
+    }
     let total = round(fixed.saturating_add(proportional));
-    if total > ram_bytes / 2 {
+    // Gigantic pages are memory of the user, not of the kernel.
+    let of_pages = needs.gigantic.iter().map(|pages| pages.bytes);
+    let rest = ram_bytes.saturating_sub(of_pages.fold(0, u64::saturating_add));
+    if total > rest / 2 {
         return Err(PlanError::ScratchTooLarge {
             size: total,
             align,
-            ram: ram_bytes,
+            ram: rest,
         });
     }
 
     let anywhere = |bytes: u64, window: MemoryRange| ScratchArea {
         size: round(bytes),
+        align,
         windows: alloc::vec![window],
     };
     let one = alloc::vec![anywhere(total, low)];
@@ -67,6 +103,7 @@ pub(super) fn choices(
     let per_node = core::iter::once(anywhere(fixed, low))
         .chain(nodes.into_iter().map(|(_, need, windows)| ScratchArea {
             size: round(need),
+            align,
             windows,
         }))
         .collect::<Vec<_>>();
@@ -88,8 +125,33 @@ pub(super) fn choices(
         choices.push(one);
     }
     // Rounding each area up may have made them too many.
-    choices.retain(|areas| areas.iter().map(|area| area.size).sum::<u64>() <= ram_bytes / 2);
+    choices.retain(|areas| areas.iter().map(|area| area.size).sum::<u64>() <= rest / 2);
     Ok(choices)
+}
+
+/// The areas for the gigantic pages of `needs`, which come after all others:
+/// one for each page, or one for all where they are many.
+pub(super) fn gigantic_areas(needs: &ScratchNeeds) -> Vec<ScratchArea> {
+    needs
+        .gigantic
+        .iter()
+        .flat_map(|&pages| gigantic(pages))
+        .collect()
+}
+
+fn gigantic(pages: GiganticPages) -> Vec<ScratchArea> {
+    let GiganticPages { page, bytes } = pages;
+    let (size, count) = match bytes.checked_div(page) {
+        None => (0, 0),
+        Some(count @ 0..=MAX_SINGLE_PAGES) => (page, count),
+        Some(_) => (bytes, 1),
+    };
+    let area = ScratchArea {
+        size,
+        align: page,
+        windows: alloc::vec![ALL],
+    };
+    alloc::vec![area; count as usize]
 }
 
 /// Bytes of the memory sections that `window` touches: Linux allocates page

@@ -31,7 +31,7 @@ pub(super) fn console(spcr: &[u8]) -> Option<Console> {
         _ => return None,
     };
     let (register_shift, access_width) = match kind {
-        ConsoleKind::Pl011 => (2, 4),
+        ConsoleKind::Pl011 | ConsoleKind::Imx | ConsoleKind::Lpuart | ConsoleKind::Meson => (2, 4),
         // Registers are as far apart as an access is wide.
         ConsoleKind::Ns16550 => match (byte(ACCESS_SIZE)?, byte(REGISTER_WIDTH)?) {
             (1, _) | (0, 0..=8) => (0, 1),

@@ -55,10 +55,7 @@ pub(super) fn bridges(
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Bridges {
-    let mut bridges = Bridges {
-        hosts: Vec::new(),
-        unusable: 0,
-    };
+    let mut bridges = Bridges::default();
     let Some(mcfg) = tables.get(*b"MCFG") else {
         return bridges;
     };

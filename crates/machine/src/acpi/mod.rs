@@ -48,6 +48,8 @@ impl Machine {
             reservations: Vec::new(),
             hosts: bridges.hosts,
             unusable_host_bridges: bridges.unusable,
+            host_nodes: Vec::new(),
+            chosen_probe_only: false,
             early_devices: EarlyDevices {
                 console: tables.get(*b"SPCR").and_then(console::console),
                 psci: tables.get(*b"FACP").and_then(conduit),

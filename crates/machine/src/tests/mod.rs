@@ -2,8 +2,11 @@ mod acpi;
 mod acpi_damage;
 mod acpi_hosts;
 mod acpi_roots;
+mod consoles;
 mod damage;
 mod host_bridges;
+mod memory;
+mod mixed_hosts;
 
 use super::*;
 use alloc::format;
@@ -292,7 +295,7 @@ fn a_bridge_that_cannot_be_used_is_excluded_with_its_reason() {
         "/pcie@4000000000: the window at PCI address 0xfffffffff0000000 is excluded: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
         "/pcie@4000000000: the window at PCI address 0x7000000000 is excluded: 0x20000000 bytes at 0xfffffffff0000000 go past the last address",
         "/overlaps-good is excluded: its window 0x4007f00000-0x4017efffff overlaps 0x4000000000-0x4007ffffff of /pcie@4000000000",
-        "/same-buses is excluded: buses 7f-80 of segment 0000 already belong to /pcie@4000000000",
+        "/same-buses is excluded: segment 0000 already belongs to /pcie@4000000000",
         "/too-small is excluded: its window of 0xfffff bytes is too small for buses 05-05, which need 0x100000",
         "/bad-buses is excluded: its bus-range from 9 to 8 is not within 0 to 255",
         "/many-buses is excluded: its bus-range from 0 to 256 is not within 0 to 255",
@@ -312,7 +315,16 @@ fn a_tree_without_host_bridge_is_a_machine_without_host_bridges() {
     let machine = machine(&tree);
     assert_eq!(
         machine.host_bridges().unwrap_err().to_string(),
-        "the device tree has no pci-host-ecam-generic host bridge"
+        "the PCI host bridge of the machine description cannot be used"
+    );
+    assert_eq!(
+        machine.warnings,
+        ["/pcie@10000000 is excluded: pci-host-xxxx-generic is not supported"]
+    );
+    let error = MachineError::NoHostBridge { unusable: 0 };
+    assert_eq!(
+        error.to_string(),
+        "the machine description has no PCI host bridge"
     );
 }
 

@@ -21,19 +21,14 @@ impl Window {
     }
 
     pub(super) fn address(&self, function: Sbdf, offset: u16) -> RegisterLocation {
-        let bus = function.bus() - self.first_bus;
-        if bus == 0 && self.shape.single_device_on_root_bus && function.device() != 0 {
+        let Some(start) = self.shape.offset_of(function, self.first_bus) else {
             return RegisterLocation::Nowhere;
-        }
+        };
         // 256 functions share the space of a bus.
-        let function_shift = self.shape.bus_shift - 8;
-        if u32::from(offset) >> function_shift != 0 {
+        if u32::from(offset) >> (self.shape.bus_shift - 8) != 0 {
             return RegisterLocation::Nowhere;
         }
-        let inside = u64::from(bus) << self.shape.bus_shift
-            | u64::from(function.devfn()) << function_shift
-            | u64::from(offset);
-        RegisterLocation::At(PhysAddr(self.base.0 + inside))
+        RegisterLocation::At(PhysAddr(self.base.0 + start + u64::from(offset)))
     }
 
     pub(super) fn read(

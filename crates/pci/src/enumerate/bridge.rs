@@ -44,8 +44,8 @@ impl<S: ConfigSpace> Scan<'_, S> {
         };
         let pending_before = self.pending.len();
         match link {
-            Link::Down => {}
-            Link::Training => self.pending.push(PendingDevice::new(self.host, bus, 0)),
+            Link::Down if self.timeout_below(Some(index)).is_none() => {}
+            Link::Down | Link::Training => self.pending.push(PendingDevice::new(self.host, bus, 0)),
             Link::Up | Link::Unknown => self.scan_bus(bus),
         }
         if !self.preserve {
@@ -103,7 +103,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         link
     }
 
-    fn read_link(&mut self, index: usize) -> Link {
+    pub(super) fn read_link(&mut self, index: usize) -> Link {
         let function = &self.topology.functions[index];
         let port = function.sbdf;
         if !matches!(

@@ -6,8 +6,8 @@ use crate::registers::{
     CACHE_LINE_SIZE, REVISION, capability, express, extended, header_type, sr_iov,
 };
 use crate::{
-    AnomalyKind, ConfigOffset, ConfigSpace, Function, PortType, Probe, Sbdf, SrIovInfo, Step,
-    VfRouting, Width,
+    AnomalyKind, ConfigOffset, ConfigSpace, Function, Probe, Sbdf, SrIovInfo, Step, VfRouting,
+    Width,
 };
 
 impl<S: ConfigSpace> Scan<'_, S> {
@@ -31,8 +31,10 @@ impl<S: ConfigSpace> Scan<'_, S> {
     pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
         match self.config.probe(function) {
-            Probe::Absent => self.record_absent(bus, function),
-            Probe::NotReady => self
+            Probe::Absent if !bus.is_link || self.timeout_below(bus.parent).is_none() => {
+                self.record_faults();
+            }
+            Probe::Absent | Probe::NotReady => self
                 .pending
                 .push(PendingDevice::new(self.host, bus, device)),
             found @ Probe::Present { .. } => {
@@ -95,43 +97,10 @@ impl<S: ConfigSpace> Scan<'_, S> {
                 false
             }
             Probe::Absent => {
-                self.record_absent(bus, function);
+                self.record_faults();
                 false
             }
         }
-    }
-
-    /// Records that `function` is absent, if it cannot appear later.
-    ///
-    /// A PCI Express function that is not ready yet answers with Request Retry
-    /// Status (PCIe 2.3.1), so that one that does not answer at all does not
-    /// exist. But the link of a device may not have trained yet, a device may
-    /// be plugged in later, and one on a conventional bus need not answer for
-    /// a second after reset (PCI 3.0, 4.3.2).
-    fn record_absent(&mut self, bus: Bus, function: Sbdf) {
-        self.record_faults();
-        let is_permanent = match bus.parent {
-            None => true,
-            Some(parent) => {
-                let is_express = matches!(
-                    self.topology.functions[parent].port_type,
-                    Some(PortType::RootPort | PortType::UpstreamPort | PortType::DownstreamPort)
-                );
-                let device_answers = !bus.is_link || function.devfn() != 0;
-                is_express && device_answers && !self.is_hot_plug(parent)
-            }
-        };
-        if is_permanent {
-            self.topology.absent.push(function);
-        }
-    }
-
-    /// Whether devices can come and go below the bridge at `index`, or below
-    /// one above it.
-    fn is_hot_plug(&self, index: usize) -> bool {
-        core::iter::successors(Some(index), |&at| self.topology.functions[at].parent)
-            .filter_map(|at| self.topology.functions[at].bridge)
-            .any(|bridge| bridge.hot_plug)
     }
 
     /// Adds a function that answered to the topology. Returns `false` where it

@@ -12,6 +12,7 @@
 
 mod bridge;
 mod device;
+mod late;
 mod not_ready;
 
 use alloc::vec;
@@ -20,10 +21,11 @@ use core::time::Duration;
 
 use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
 use crate::time::Clock;
+pub use late::{LatePort, LateState, has_empty_ports, late_ports};
 use not_ready::PendingDevice;
 
 /// What enumeration may decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPolicy {
     /// Bus numbers that are assigned to a hot-plug capable port beyond the ones
     /// in use, for bridges in what is plugged in later.
@@ -35,6 +37,9 @@ pub struct ScanPolicy {
     /// for the whole scan from its start. PCIe 2.3.1 allows a function one
     /// second after a reset.
     pub not_ready_timeout: Duration,
+    /// The same for what is below single ports. Such a port is waited for even
+    /// while it is empty.
+    pub port_timeouts: Vec<(Sbdf, Duration)>,
 }
 
 impl Default for ScanPolicy {
@@ -43,6 +48,7 @@ impl Default for ScanPolicy {
             spare_buses: 1,
             not_ready_spare_buses: 4,
             not_ready_timeout: Duration::from_secs(1),
+            port_timeouts: Vec::new(),
         }
     }
 }
@@ -68,6 +74,7 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
     loop {
         let mut scan = Scan {
             config: &mut *config,
+            policy,
             topology: Topology::default(),
             pending: Vec::new(),
             next_bus: Vec::new(),
@@ -77,7 +84,7 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
             preserve: false,
         };
         scan.scan_hosts(hosts);
-        scan.retry_pending(start, policy.not_ready_timeout, clock);
+        scan.retry_pending(start, clock);
         let (topology, may_free_numbers) = scan.finish();
         // What exists comes before what may come: with fewer spare numbers
         // there may be one for it.
@@ -131,6 +138,7 @@ struct SpareBuses {
 /// A running enumeration.
 struct Scan<'a, S> {
     config: &'a mut S,
+    policy: &'a ScanPolicy,
     topology: Topology,
     pending: Vec<PendingDevice>,
     /// For each host the lowest bus number that is not assigned yet.

@@ -27,25 +27,50 @@ impl PendingDevice {
 impl<S: ConfigSpace> Scan<'_, S> {
     /// Retries pending devices until all are ready or the timeout, counted
     /// from `start`, has passed.
-    pub(super) fn retry_pending<C: Clock>(
-        &mut self,
-        start: Duration,
-        timeout: Duration,
-        clock: &mut C,
-    ) {
-        let mut backoff = Backoff::new(start, timeout, MAX_ROUNDS);
+    pub(super) fn retry_pending<C: Clock>(&mut self, start: Duration, clock: &mut C) {
+        let default = self.policy.not_ready_timeout;
+        let ports = self.policy.port_timeouts.iter().map(|port| port.1);
+        let longest = ports.fold(default, Duration::max);
+        // The longest wait is a tenth of a second.
+        let rounds = u32::try_from(longest.as_millis() / 50).unwrap_or(u32::MAX);
+        let mut backoff = Backoff::new(start, longest, rounds.saturating_add(MAX_ROUNDS));
         while !self.pending.is_empty() && backoff.wait(clock) {
             for device in core::mem::take(&mut self.pending) {
                 self.retry(device);
             }
+            let passed = clock.now().saturating_sub(start);
+            for device in core::mem::take(&mut self.pending) {
+                if passed < self.timeout_of(device) {
+                    self.pending.push(device);
+                } else {
+                    self.give_up(device);
+                }
+            }
         }
-        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         for device in core::mem::take(&mut self.pending) {
-            self.host = device.host;
-            let (bus, device) = (device.bus.number, device.device);
-            let function = Sbdf::new(self.segment(), bus, device, 0);
-            self.exclude(function, AnomalyKind::NotReady { milliseconds });
+            self.give_up(device);
         }
+    }
+
+    /// The timeout that the policy has for what is below the port at `port`,
+    /// if it names that port.
+    pub(super) fn timeout_below(&self, port: Option<usize>) -> Option<Duration> {
+        let port = self.topology.functions.get(port?)?.sbdf;
+        let mut timeouts = self.policy.port_timeouts.iter();
+        timeouts.find(|one| one.0 == port).map(|one| one.1)
+    }
+
+    fn timeout_of(&self, pending: PendingDevice) -> Duration {
+        let of_port = self.timeout_below(pending.bus.parent);
+        of_port.unwrap_or(self.policy.not_ready_timeout)
+    }
+
+    fn give_up(&mut self, pending: PendingDevice) {
+        let timeout = self.timeout_of(pending).as_millis();
+        let milliseconds = u64::try_from(timeout).unwrap_or(u64::MAX);
+        self.host = pending.host;
+        let function = Sbdf::new(self.segment(), pending.bus.number, pending.device, 0);
+        self.exclude(function, AnomalyKind::NotReady { milliseconds });
     }
 
     fn retry(&mut self, pending: PendingDevice) {
@@ -55,6 +80,9 @@ impl<S: ConfigSpace> Scan<'_, S> {
         if let Some(parent) = bus.parent {
             match self.link(parent) {
                 Link::Training => return self.pending.push(pending),
+                Link::Down if self.timeout_below(bus.parent).is_some() => {
+                    return self.pending.push(pending);
+                }
                 Link::Down => return,
                 Link::Up | Link::Unknown => {}
             }

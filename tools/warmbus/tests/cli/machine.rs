@@ -109,6 +109,7 @@ impl Machine {
                 let block = self.captured.config.block(*sbdf).expect("it is known");
                 FunctionRecord {
                     sbdf: *sbdf,
+                    config_address: self.captured.topology.config_address(*sbdf),
                     size: block.size(),
                     data: block.data(),
                     cacheable: block.cacheable_bitmap(),
@@ -126,7 +127,6 @@ impl Machine {
         let placement = Placement {
             arena: PhysAddr(ARENA),
             scratch: &[MemoryRange::new(PhysAddr(0x8000_0000), 0x1000_0000)],
-            absent: &[],
             generation: 0x1234_5678_9abc_def0,
         };
         let handover = build(&layout, &placement, &inputs, &mut memory).expect("it fits");
