@@ -42,6 +42,9 @@ fn each_of_three_kernels_restores_every_function() {
         let log = consumer::log(&linux);
         assert_eq!(Some(counters["restored"] as usize), functions, "{log:?}");
         assert_eq!(counters["rejected"], 0, "{log:?}");
-        assert!(counters["hits"] > counters["misses"], "{counters:?}");
+        assert!(
+            counters["hits"] >= 10 * counters["restored"],
+            "{counters:?}"
+        );
     }
 }

@@ -77,7 +77,7 @@ fn nothing_served_is_stale(topology: &str, steps: &str, functions: u64) {
     let sum = counters.last().expect("there are counters");
     println!("{topology}: {} comparisons", sum["verified"]);
     assert_eq!(sum["differences"], 0, "{:?}", consumer::log(&ours.linux));
-    assert!(sum["verified"] > 100 * functions, "{sum:?}");
+    assert!(sum["verified"] > 50 * functions, "{sum:?}");
 }
 
 const FUNCTIONS: &str = "mark:1,vms:needed,mark:2,vms:whole,mark:3";
@@ -85,12 +85,12 @@ const VIRTUAL: &str = "vfs:2,mark:1,vms_of_vfs:needed,mark:2,vms_of_vfs:whole,ma
 
 #[test]
 fn of_functions_most_reads_are_served() {
-    most_reads_are_served("small", FUNCTIONS, 5, [91.0, 22.0]);
+    most_reads_are_served("small", FUNCTIONS, 5, [50.0, 13.0]);
 }
 
 #[test]
 fn of_virtual_functions_most_reads_are_served() {
-    most_reads_are_served("sriov", VIRTUAL, 8, [91.0, 19.0]);
+    most_reads_are_served("sriov", VIRTUAL, 8, [50.0, 11.0]);
 }
 
 #[test]

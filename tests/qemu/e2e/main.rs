@@ -13,6 +13,7 @@ mod consumer;
 mod consumer_chain;
 mod consumer_churn;
 mod consumer_faults;
+mod consumer_torture;
 mod consumer_vm;
 mod early_memory;
 mod hardware;

@@ -1,22 +1,18 @@
-//! Many functions: what one of them costs does not depend on how many there are,
-//! and Linux uses what was captured of every virtual function.
+//! Many functions: what one of them costs does not depend on how many there are.
 
 use std::collections::BTreeMap;
 
 use warmbus_boot::report::console::Outcome;
-use warmbus_cli::trace::Kind;
 use warmbus_qemu_tests::boot::{self, Lab};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::debugger::Debugger;
-use warmbus_qemu_tests::linux::{LinuxBoot, payload};
+use warmbus_qemu_tests::linux::payload;
 use warmbus_qemu_tests::prove;
 use warmbus_qemu_tests::tree::Tree;
 use xtask::bench::sizes;
 use xtask::qemu::{Machine, Payload};
 use xtask::test;
 use xtask::topology::Topology;
-
-use crate::consumer::ended_well;
 
 /// The parts of a boot whose work is in functions; others wait, or depend on the
 /// kernel only.
@@ -31,13 +27,11 @@ const PHASES: [&str; 8] = [
     "handover-check",
 ];
 
-/// VFs of each controller.
-const VFS: usize = 127;
 /// Devices that QEMU makes of each controller of the topology `vfs`: a root
 /// port, a subsystem, the controller.
 const DEVICES: usize = 3;
 
-/// So many controllers with [`VFS`] virtual functions each.
+/// So many controllers with 127 virtual functions each.
 fn controllers(count: usize) -> Topology {
     boot::topology("vfs").first(DEVICES * count)
 }
@@ -184,85 +178,5 @@ fn linux_restores_each_function_in_fewer_instructions_than_a_node_of_its_tree_ta
         let each = restore / functions;
         let first = *first.get_or_insert(each);
         assert!(is_within_a_fifth(each, first), "{each} after {first}");
-    }
-}
-
-/// Virtual functions of which Linux read, between the marks, the register at
-/// `offset` from the hardware, and how often it did so for each.
-fn read_of_vfs(linux: &LinuxBoot, offset: u16) -> BTreeMap<(u8, u8), usize> {
-    let accesses = linux.accesses();
-    let mut found = BTreeMap::new();
-    for access in consumer::between(&accesses, 1, 2) {
-        if access.kind == Kind::Read
-            && access.offset & !3 == offset
-            && access.bus != 0
-            && access.devfn != 0
-        {
-            *found.entry((access.bus, access.devfn)).or_default() += 1;
-        }
-    }
-    found
-}
-
-#[test]
-fn linux_uses_what_was_captured_of_every_virtual_function() {
-    const CLASS: u16 = 0x08;
-    const CAPABILITIES: u16 = 0x34;
-
-    let controllers_there = if test::is_long() { 32 } else { 4 };
-    // What is read of the hardware where nothing was captured is what the last
-    // one shows. Its first number is that of its bus.
-    let captured = controllers_there - 1;
-    let topology = controllers(controllers_there);
-    let functions: Vec<String> = (0..captured)
-        .map(|number| format!("0000:{:02x}:00.0={VFS}", 1 + 2 * number))
-        .collect();
-    let steps = format!("cache,mark:1,bare_vfs:{VFS},mark:2,cache");
-    let steps = if test::is_long() {
-        steps
-    } else {
-        format!("{steps},compare")
-    };
-    let lab = Lab::new();
-    let machine = Machine::kernel(boot::image())
-        .topology(&topology)
-        .bootargs(&format!("warmbus.vfs={}", functions.join(",")))
-        .payload(payload(consumer::kernel(), &steps));
-    let linux = lab.boot_linux(machine.trace()).expect("it boots");
-    ended_well(&linux);
-    let [before, after] = &consumer::counters(&linux)[..] else {
-        panic!("two sets of counters");
-    };
-    let of_report = linux.boot.report()["functions"].as_array().map(Vec::len);
-    assert_eq!(Some(before["restored"] as usize), of_report);
-    assert_eq!(after["rejected"], 0, "{:?}", consumer::log(&linux));
-    assert_eq!(
-        (after["functions"] - before["functions"]) as usize,
-        controllers_there * VFS
-    );
-
-    // Whoever has nothing of a function looks for its capabilities.
-    let unknown = read_of_vfs(&linux, CAPABILITIES);
-    assert_eq!(
-        unknown.len(),
-        VFS,
-        "those that were not captured: {unknown:?}"
-    );
-    // That a function is there and the same costs one read.
-    let seen = read_of_vfs(&linux, CLASS);
-    assert_eq!(seen.len(), controllers_there * VFS);
-    for (function, times) in &seen {
-        assert!(
-            unknown.contains_key(function) || *times == 1,
-            "{function:?}"
-        );
-    }
-    println!(
-        "{} virtual functions restored, {} read",
-        seen.len() - unknown.len(),
-        unknown.len()
-    );
-    if !test::is_long() {
-        consumer::told_the_truth(&linux, 1);
     }
 }

@@ -51,13 +51,24 @@ impl PageSize {
     }
 }
 
+/// What the names of the patches that `options` select start with.
+fn prefixes(options: &Options) -> &'static [&'static str] {
+    match (options.consumer, options.fewer_reads) {
+        (true, _) => &["a-", "b-"],
+        (false, true) => &["a-"],
+        (false, false) => &[],
+    }
+}
+
 /// The Image for `options`, built if it is not in `store`.
 pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     let wanted = paths::root().join("linux/config/warmbus.config");
     let wanted =
         fs::read_to_string(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
-    let series = options.consumer.then(Series::read).transpose()?;
-    let consumer = series.as_ref().map(|_| format!("{CONSUMER}=y\n"));
+    let prefixes = prefixes(options);
+    let series = (!prefixes.is_empty()).then(|| Series::read(prefixes));
+    let series = series.transpose()?;
+    let consumer = options.consumer.then(|| format!("{CONSUMER}=y\n"));
     let wanted = format!(
         "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}",
         options.page_size.kib(),
@@ -68,8 +79,8 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     let mut source = Source::find(store, options, options.refresh)?;
     if let (Source::Directory(path), Some(_)) = (&source, &series) {
         return Err(UsageError(format!(
-            "--consumer would patch {}: apply linux/patches there, switch {CONSUMER} on, and \
-             leave --consumer out",
+            "the series would be applied to {}: apply linux/patches there, switch {CONSUMER} on, \
+             and pass neither --consumer nor --fewer-reads",
             path.display()
         ))
         .into());
@@ -122,8 +133,10 @@ impl<'a> Build<'a> {
             Source::Debian { package, .. } => format!("{package}-{}k", options.page_size.kib()),
             Source::Tarball { .. } | Source::Directory(_) => key.clone(),
         };
-        if series.is_some() {
+        if options.consumer {
             label += "-consumer";
+        } else if options.fewer_reads {
+            label += "-fewer-reads";
         }
         Self {
             results: store.path(&format!("{label}-{key}")),

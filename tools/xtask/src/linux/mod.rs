@@ -28,11 +28,16 @@ pub const VERSION: &str = "7.3";
 const CROSS: &str = "aarch64-linux-gnu-";
 
 /// The kernel to build.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask linux
   cargo xtask linux --consumer
+  cargo xtask linux --fewer-reads
   cargo xtask linux --debian
   cargo xtask linux --version 7.2 --page-size 64
   cargo xtask linux --source linux-6.18.tar.xz
@@ -50,8 +55,12 @@ pub struct Options {
     #[arg(long)]
     pub consumer: bool,
 
+    /// Apply only those that need no cache: `linux/patches/a-*`
+    #[arg(long, conflicts_with = "consumer")]
+    pub fewer_reads: bool,
+
     /// Download the kernel that Debian ships, which has no Kexec HandOver
-    #[arg(long, conflicts_with_all = ["version", "source", "consumer", "page_size"])]
+    #[arg(long, conflicts_with_all = ["version", "source", "consumer", "fewer_reads", "page_size"])]
     pub debian: bool,
 
     /// Page size in KiB: 4, 16 or 64
@@ -73,6 +82,15 @@ impl Options {
         }
     }
 
+    /// The Linux of the tests that reads less without a cache.
+    #[must_use]
+    pub fn fewer_reads() -> Self {
+        Self {
+            fewer_reads: true,
+            ..Self::default()
+        }
+    }
+
     /// The kernel that Debian ships.
     #[must_use]
     pub fn debian() -> Self {
@@ -89,6 +107,7 @@ impl Default for Options {
             version: VERSION.into(),
             source: None,
             consumer: false,
+            fewer_reads: false,
             debian: false,
             page_size: PageSize::K4,
             refresh: false,

@@ -19,18 +19,22 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Reads them. The letter that goes with a series is none.
-    pub(super) fn read() -> Result<Self> {
-        Self::read_from(&paths::root().join("linux/patches"))
+    /// Reads those whose names start with one of `prefixes`. The letter that
+    /// goes with a series is none.
+    pub(super) fn read(prefixes: &[&str]) -> Result<Self> {
+        Self::read_from(&paths::root().join("linux/patches"), prefixes)
     }
 
-    fn read_from(directory: &Path) -> Result<Self> {
+    fn read_from(directory: &Path, prefixes: &[&str]) -> Result<Self> {
         let listed = fs::read_dir(directory)
             .with_context(|| format!("cannot read {}", directory.display()))?;
         let mut files: Vec<_> = listed
             .flatten()
             .map(|entry| entry.path())
-            .filter(|file| file.extension().is_some_and(|end| end == "patch"))
+            .filter(|file| {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                name.ends_with(".patch") && prefixes.iter().any(|start| name.starts_with(start))
+            })
             .collect();
         files.sort();
         let patches = files.into_iter().map(|file| {
@@ -231,7 +235,7 @@ mod tests {
                 let name = format!("{:04}.patch", number + 1);
                 fs::write(directory.join(name), format!("a reason\n\n{text}")).unwrap();
             }
-            let series = Series::read_from(&directory).unwrap();
+            let series = Series::read_from(&directory, &["0"]).unwrap();
             assert_eq!(series.text().count(), patches.len());
             let source = self.path("source");
             let tree = Patched::new(&source, self.directory.path());
@@ -262,6 +266,21 @@ mod tests {
         place.is("a\nb\n", Some("x\n"));
         place.set(&[]).unwrap();
         place.is("a\nb\n", None);
+    }
+
+    #[test]
+    fn only_the_series_that_are_asked_for_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in [("b-0001.patch", ADD), ("a-0001.patch", CHANGE)] {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let read = |prefixes: &[&str]| {
+            let series = Series::read_from(directory.path(), prefixes).unwrap();
+            series.text().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&["a-"]), [CHANGE]);
+        assert_eq!(read(&["a-", "b-"]), [CHANGE, ADD]);
+        assert!(read(&["c-"]).is_empty());
     }
 
     #[test]
