@@ -10,9 +10,9 @@ use crate::unassigned::UnassignedReason;
 
 const BAR: UnassignedReason = UnassignedReason::Bar(2);
 
-fn gap(reason: UnassignedReason) -> Option<ReassignReason> {
+fn gap(reason: UnassignedReason) -> ReassignReason {
     let function = Sbdf::new(0, 1, 0, 0);
-    Some(ReassignReason::Unassigned(Unassigned { function, reason }))
+    ReassignReason::Unassigned(Unassigned { function, reason })
 }
 
 fn host(name: &str, reassign: Option<ReassignReason>) -> HostFacts {
@@ -46,9 +46,9 @@ fn bars_are_assigned_below_the_host_bridges_that_need_it_and_below_no_other() {
         ),
         (
             vec![
-                host("/a", gap(BAR)),
+                host("/a", Some(gap(BAR))),
                 good(),
-                host("/b", gap(UnassignedReason::MemoryWindow)),
+                host("/b", Some(gap(UnassignedReason::MemoryWindow))),
             ],
             vec!["/a", "/b"],
         ),
@@ -74,7 +74,7 @@ fn a_bus_number_that_is_missing_has_linux_number_all_buses_again() {
         UnassignedReason::BusNumbers,
         vfs,
     ] {
-        let bad = host("/bad", gap(reason));
+        let bad = host("/bad", Some(gap(reason)));
         let hosts = [
             host("/x", Some(ReassignReason::Excluded)),
             bad.clone(),
@@ -103,7 +103,7 @@ fn nodes_get_what_they_do_not_say_and_nothing_else() {
     );
     let policy = PciPolicy::Keep {
         except: vec![
-            host("/bar", gap(BAR)),
+            host("/bar", Some(gap(BAR))),
             host("/reset", Some(ReassignReason::ResetByDriver)),
             host("/x", Some(ReassignReason::Excluded)),
             host("/y", Some(ReassignReason::Excluded)),
@@ -139,7 +139,7 @@ fn nodes_get_what_they_do_not_say_and_nothing_else() {
     // Where the tree is to stay as it is, only segment numbers are added.
     for policy in [
         PciPolicy::AsFound,
-        PciPolicy::Reassign(host("/bar", gap(UnassignedReason::CardBus))),
+        PciPolicy::Reassign(host("/bar", Some(gap(UnassignedReason::CardBus)))),
     ] {
         let nodes = [node("/a", false, None), node("/x", false, None)];
         let found = policy.node_edits(&nodes, &topology);
@@ -154,7 +154,7 @@ fn sentences_name_the_host_bridge_and_the_reason() {
     let rows = [
         (policy(vec![]), "Linux keeps all bus numbers and BARs"),
         (
-            policy(vec![x(), host("/y", gap(BAR))]),
+            policy(vec![x(), host("/y", Some(gap(BAR)))]),
             "Linux keeps all bus numbers and BARs; it assigns BARs below /x (excluded), /y (0000:01:00.0: BAR 2 has no address)",
         ),
         (
