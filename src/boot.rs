@@ -72,7 +72,8 @@ pub(crate) struct BootInputs<'a> {
 }
 
 /// From a description to the end of a boot: PCI, Linux, report. `memory` is
-/// that of the machine, with what a previous kernel hands over; `failure` is why the start before this one failed, on a second start.
+/// that of the machine, with what a previous kernel hands over; `failure` is why
+/// the start before this one failed, on a second start.
 pub(crate) fn run(
     timer: Timer,
     image: &Image,

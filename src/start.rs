@@ -82,12 +82,21 @@ fn boot_from_device_tree(
     // Then comes memory: the rest takes as much of it as the tree is large.
     let ranges = MachineMemory::from_device_tree(raw)?;
     let modules: Vec<_> = named_modules(raw).map(|(_, range)| range).collect();
+    let found = Payload::find(raw).ok();
+    // Memory may not be there. Whether nothing is to be started at all is an
+    // option, and not known yet.
+    let is_second = failure.is_some();
+    let names_kernel = !modules.is_empty() && !is_second;
+    if names_kernel || recovers(&Options::default(), found.as_ref(), is_second) {
+        // SAFETY: the first start, on the only CPU.
+        unsafe { recovery::arm(tree.address) };
+    }
     let loaded = Loaded {
         description: Some(tree.region()),
         modules: &modules,
-        handover: Payload::find(raw).ok().and_then(|found| found.handover),
+        handover: found.and_then(|found| found.handover),
     };
-    let memory = mem::map_all(&ranges, image, loaded, &mut mmu, failure.is_some());
+    let memory = mem::map_all(&ranges, image, loaded, &mut mmu, is_second);
 
     let completed = fdt_additions::complete(raw);
     let bytes = completed.tree.as_deref().unwrap_or(raw);
@@ -102,9 +111,8 @@ fn boot_from_device_tree(
     logger::start(timer, options.log_level);
     let payload = Payload::find(bytes);
     options.preserve = preserves_config(&options, payload.as_ref().ok());
-    if recovers(&options, payload.as_ref().ok(), failure.is_some()) {
-        // SAFETY: the first start, on the only CPU.
-        unsafe { recovery::arm(tree.address) };
+    if !recovers(&options, payload.as_ref().ok(), is_second) {
+        recovery::disarm();
     }
     let inputs = BootInputs {
         machine: &machine,
