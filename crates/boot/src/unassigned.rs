@@ -139,7 +139,7 @@ fn unassigned_at(topology: &Topology, index: usize) -> Option<Unassigned> {
     let function = &topology.functions()[index];
     let (host, _) = topology.hosts().get(function.host)?;
     let reason = match function.header_type {
-        0 | 1 => bus_reason(function, host).or_else(|| address_reason(topology, index, host)),
+        0 | 1 => bus_reason(function, host).or_else(|| address_reason(function, host)),
         header_type::CARDBUS => Some(UnassignedReason::CardBus),
         // Linux takes no notice of such a function.
         _ => None,
@@ -179,19 +179,14 @@ fn bus_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason
 }
 
 /// What has no address, or none that can be relied on.
-fn address_reason(
-    topology: &Topology,
-    index: usize,
-    host: &HostBridge,
-) -> Option<UnassignedReason> {
-    let function = &topology.functions()[index];
+fn address_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
     let has_io = host
         .windows
         .iter()
         .any(|window| window.kind == WindowKind::Io);
     let unassigned = function.bars.iter().filter(|bar| bar.address.is_none());
     let mut missing = unassigned.filter(|bar| {
-        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(topology, index, bar)
+        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(host, function, bar)
     });
     if let Some(bar) = missing.next() {
         return Some(UnassignedReason::Bar(bar.index));
@@ -211,18 +206,6 @@ fn address_reason(
 /// broken capability list does not, since both are in the header, nor does
 /// one of its own BARs.
 fn unsettles_bridge(anomaly: &AnomalyKind) -> bool {
-    let is_of_bar = matches!(
-        anomaly,
-        AnomalyKind::BarUnassigned { .. }
-            | AnomalyKind::BarNotForwarded { .. }
-            | AnomalyKind::BarType { .. }
-            | AnomalyKind::BarWithoutUpperHalf { .. }
-            | AnomalyKind::BarMask { .. }
-            | AnomalyKind::RomMask { .. }
-    );
-    if is_of_bar {
-        return false;
-    }
     let affects = anomaly.affects();
     affects.presence || affects.buses || affects.resources || affects.access
 }

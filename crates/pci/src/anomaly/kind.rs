@@ -296,6 +296,10 @@ pub enum AnomalyKind {
         size: u64,
         /// Bytes of the largest free range.
         largest_free: u64,
+        /// Whether the host windows have fewer aligned ranges of this size than
+        /// there are BARs of this size or larger which can be nowhere else, so
+        /// that one of them is lost whoever assigns, and this is the last one.
+        is_excess: bool,
     },
     /// A BAR below a bridge that does not forward its space.
     #[error(

@@ -44,7 +44,10 @@ pub struct Affects {
     pub presence: bool,
     /// Bus numbers or routing IDs.
     pub buses: bool,
-    /// Addresses of BARs or windows of a bridge.
+    /// Addresses of single BARs of the function, and of nothing else.
+    pub bars: bool,
+    /// Addresses that others depend on: windows of a bridge, ranges that two
+    /// decode.
     pub resources: bool,
     /// The capability lists of the function: a capability may be missing.
     pub lists: bool,
@@ -56,6 +59,7 @@ impl Affects {
     const NOTHING: Self = Self {
         presence: false,
         buses: false,
+        bars: false,
         resources: false,
         lists: false,
         access: false,
@@ -66,6 +70,10 @@ impl Affects {
     };
     const BUSES: Self = Self {
         buses: true,
+        ..Self::NOTHING
+    };
+    const BARS: Self = Self {
+        bars: true,
         ..Self::NOTHING
     };
     const RESOURCES: Self = Self {
@@ -170,9 +178,9 @@ impl AnomalyKind {
             | Self::BarWithoutUpperHalf { .. }
             | Self::BarMask { .. }
             | Self::RomMask { .. }
-            | Self::EnhancedAllocationEntry { .. }
             | Self::BarUnassigned { .. }
-            | Self::BarNotForwarded { .. }
+            | Self::BarNotForwarded { .. } => Affects::BARS,
+            Self::EnhancedAllocationEntry { .. }
             | Self::IoWindowHardwired { .. }
             | Self::MemoryWindowHardwired { .. }
             | Self::PrefetchableWindowHardwired { .. }
@@ -200,6 +208,7 @@ mod tests {
         let subjects = [
             (affects.presence, 'p'),
             (affects.buses, 'b'),
+            (affects.bars, 'm'),
             (affects.resources, 'r'),
             (affects.lists, 'l'),
             (affects.access, 'a'),
@@ -249,7 +258,7 @@ mod tests {
                 },
                 "b",
             ),
-            (AnomalyKind::BarNotForwarded { index, kind, size }, "r"),
+            (AnomalyKind::BarNotForwarded { index, kind, size }, "m"),
             (
                 AnomalyKind::MemoryWindowHardwired { wrote: 0, read: 1 },
                 "r",

@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 use super::allocate::AddressSpace;
 use super::apertures::{Aperture, Apertures, Places};
 use super::attempt::{Attempt, Priority, Request, Window, Wish};
+use super::excess::{self, Contender};
 use super::probe::ProbedResources;
 use super::ways::{self, Forwarding, Way};
 use super::{AssignPolicy, Kind, program};
 use crate::decode::{IO_GRANULE, MEMORY_GRANULE};
-use crate::{AnomalyKind, Bar, BarKind, BridgeInfo, ConfigSpace, Function, Topology};
+use crate::{AnomalyKind, BarKind, BridgeInfo, ConfigSpace, Function, Topology};
 
 /// The bridges below one host bridge, and the bridge above each function.
 struct Tree {
@@ -63,6 +64,14 @@ struct BarRequest {
     way: Way,
     /// Another way that the bridges above can forward it.
     other_way: Option<Way>,
+}
+
+impl BarRequest {
+    /// The apertures that it may be in.
+    fn places(&self) -> Places {
+        let other = self.other_way.map(|way| way.places);
+        other.map_or(self.way.places, |other| other.or(self.way.places))
+    }
 }
 
 /// What is to be assigned below one host bridge, and from which apertures.
@@ -183,7 +192,21 @@ impl<'a> HostAssignment<'a> {
                 let above = attempt.requests[index].window;
                 let is_forwarded = above.is_none_or(|window| windows[window].exists);
                 let bar = &function.bars[wanted.bar];
-                let kind = describe_unplaced(bar, wanted.size, is_forwarded, largest_free);
+                let kind = if is_forwarded {
+                    AnomalyKind::BarUnassigned {
+                        index: bar.index,
+                        kind: bar.kind,
+                        size: wanted.size,
+                        largest_free,
+                        is_excess: is_excess(&bars, index, apertures),
+                    }
+                } else {
+                    AnomalyKind::BarNotForwarded {
+                        index: bar.index,
+                        kind: bar.kind,
+                        size: wanted.size,
+                    }
+                };
                 function.anomalies.push(kind);
             }
         }
@@ -325,17 +348,19 @@ fn number_of_window(bridge: usize, kind: Kind, kinds: &[Kind]) -> usize {
     bridge * kinds.len() + number
 }
 
-/// Why a BAR has no address.
-fn describe_unplaced(bar: &Bar, size: u64, is_forwarded: bool, largest_free: u64) -> AnomalyKind {
-    let (index, kind) = (bar.index, bar.kind);
-    if is_forwarded {
-        AnomalyKind::BarUnassigned {
-            index,
-            kind,
-            size,
-            largest_free,
-        }
-    } else {
-        AnomalyKind::BarNotForwarded { index, kind, size }
+/// Whether the BAR with this number is one of too many of its size.
+fn is_excess(bars: &[&BarRequest], number: usize, apertures: &[Aperture]) -> bool {
+    let is_needed = |bar: &BarRequest| bar.priority == Priority::Bar;
+    if !is_needed(bars[number]) {
+        return false;
     }
+    let before = bars[..number].iter().filter(|bar| is_needed(bar)).count();
+    let needed = bars.iter().filter(|bar| is_needed(bar));
+    let contenders: Vec<Contender> = needed
+        .map(|bar| Contender {
+            size: bar.size,
+            places: bar.places(),
+        })
+        .collect();
+    excess::is_one_too_many(&contenders, before, apertures)
 }

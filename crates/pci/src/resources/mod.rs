@@ -23,6 +23,7 @@
 mod allocate;
 mod apertures;
 mod attempt;
+mod excess;
 mod host;
 mod packing;
 mod probe;
