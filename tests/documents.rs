@@ -58,7 +58,7 @@ fn add_pages(directory: &Path, pages: &mut BTreeSet<PathBuf>) {
 fn pages() -> BTreeSet<PathBuf> {
     let mut pages = BTreeSet::new();
     let folders = [
-        "bench", "boards", "docs", "fuzz", "tests", "tools", ".github",
+        "bench", "boards", "crates", "docs", "fuzz", "tests", "tools", ".github",
     ];
     for folder in folders {
         add_pages(&root().join(folder), &mut pages);

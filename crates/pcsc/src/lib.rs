@@ -1,8 +1,69 @@
-//! The PCI configuration space cache (PCSC).
+//! The PCI configuration space cache (PCSC) for firmware, in `no_std` without
+//! `unsafe`.
 //!
-//! [`ConfigCache`] stands in front of a [`ConfigAccess`] and keeps, for each
-//! function, the bytes that may be kept. Which ones may is decided by one table
-//! of rows a structure, against which both capability lists are walked.
+//! [`ConfigCache`] stands in front of a [`ConfigAccess`] and caches, for each
+//! function, the bytes that the hardware does not change by itself. One table
+//! of rows for each capability structure decides which those are. The cache is
+//! transparent: a read returns what the hardware would return, and a write
+//! reaches the hardware and invalidates what it may change.
+//!
+//! ```
+//! use warmbus_pci::{
+//!     ConfigAccess, ConfigOffset, ConfigSpace, CountingAccess, DumpedConfigSpace, Probe, Sbdf, Width,
+//! };
+//! use warmbus_pcsc::ConfigCache;
+//!
+//! // Recorded with `lspci -x`; in firmware, `HostBridgeAccess` reads the hardware.
+//! let hardware = DumpedConfigSpace::parse(
+//!     "00:02.0 Display controller: Device 1234:1111 (rev 02)\n\
+//!      00: 34 12 11 11 07 00 00 00 02 00 80 03 00 00 00 00\n\
+//!      10: 08 00 00 10 00 00 00 00 00 00 00 11 00 00 00 00\n\
+//!      20: 00 00 00 00 00 00 00 00 00 00 00 00 f4 1a 00 11\n\
+//!      30: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00\n",
+//! )?;
+//! let mut config = ConfigCache::new(CountingAccess::new(hardware));
+//! let display = Sbdf::new(0, 0, 2, 0);
+//!
+//! // The first read of the Vendor ID adds the function to the cache, and
+//! // `walk` reads its capability lists. It has none.
+//! let ids = Probe::Present { vendor_id: 0x1234, device_id: 0x1111 };
+//! assert_eq!(config.probe(display), ids);
+//! assert_eq!(config.walk(display), Some(vec![]));
+//!
+//! // One read of each dword that has a cacheable byte.
+//! config.capture(display);
+//! let reads = config.access().counts().reads;
+//!
+//! // From now on such reads do not reach the hardware.
+//! let class = ConfigOffset::wrapping(0x08);
+//! assert_eq!(config.read(display, class, Width::Dword), 0x0380_0002);
+//! assert_eq!(config.access().counts().reads, reads);
+//! assert_eq!(config.statistics().hits, 1);
+//!
+//! // The Status register changes by itself: it is always read from the hardware.
+//! let status = ConfigOffset::wrapping(0x06);
+//! assert_eq!(config.read(display, status, Width::Word), 0);
+//! assert_eq!(config.access().counts().reads, reads + 1);
+//!
+//! // Every cached byte is what the hardware returns.
+//! let check = config.self_check();
+//! assert!(check.bytes > 40 && check.differences.is_empty());
+//! # Ok::<(), warmbus_pci::DumpError>(())
+//! ```
+//!
+//! # What can be relied on
+//!
+//! - A byte is served only where the specification lets nothing but a write of
+//!   configuration space change it, and where that write is known to this crate.
+//! - A function that stops responding is evicted, with everything below it.
+//! - Nothing that a device returns makes a function of this crate panic or run
+//!   without end.
+//! - `warmbus_pci::enumerate`, `assign` and `enable_vfs` run on the cache as
+//!   on any other [`ConfigSpace`](warmbus_pci::ConfigSpace).
+//!
+//! [`ByteClass`] has the classes of bytes, [`InvalidatedBy`] and
+//! [`WriteEffect`] what invalidates them. [`FunctionCache`] has the bytes of one
+//! function, which another program may export.
 #![no_std]
 #![forbid(unsafe_code)]
 
