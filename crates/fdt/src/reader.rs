@@ -32,6 +32,11 @@ impl<'a> DeviceTree<'a> {
     /// The tree that starts with `bytes`, which may go on after it. Its
     /// version is 17: before, the header does not have the size of the
     /// structure block, which the `fdt` crate needs.
+    ///
+    /// # Errors
+    ///
+    /// If the header is damaged, the blocks that it describes are not all in
+    /// `bytes`, or the version is not compatible with 17.
     pub fn new(bytes: &'a [u8]) -> Result<Self, FdtError> {
         let blocks = Blocks::find(bytes)?;
         if blocks.version < VERSION {
@@ -73,6 +78,11 @@ impl<'a> DeviceTree<'a> {
 
     /// Calls `visit` for every node, parents before children, in the order of
     /// the tree. Nodes below one for which it returns `Break` are skipped.
+    ///
+    /// # Errors
+    ///
+    /// If the structure is damaged, nodes are nested deeper than
+    /// [`MAX_DEPTH`](crate::MAX_DEPTH), or `visit` returns an error.
     pub fn walk(&self, visit: &mut Visit<'_, 'a>) -> Result<(), FdtError> {
         let root = self.fdt.root();
         let root = root.map_err(|error| structure_error("/", error))?;
@@ -85,6 +95,10 @@ impl<'a> DeviceTree<'a> {
 
     /// Calls `visit` for the nodes directly below the root, and for those
     /// below them where it returns `Continue`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`walk`](Self::walk).
     pub fn walk_root_children(&self, visit: &mut Visit<'_, 'a>) -> Result<(), FdtError> {
         self.walk(&mut |node| match node.parent {
             None => Ok(ControlFlow::Continue(())),
@@ -93,6 +107,10 @@ impl<'a> DeviceTree<'a> {
     }
 
     /// The value of the property `property` of the node `/node`.
+    ///
+    /// # Errors
+    ///
+    /// If the tree is damaged and the property was not found before that.
     pub fn root_child_property(
         &self,
         node: &str,
@@ -180,6 +198,11 @@ impl<'p, 'a> FdtNode<'p, 'a> {
     }
 
     /// The name with the unit address, `name@address`.
+    ///
+    /// # Errors
+    ///
+    /// If the node is damaged, or its name is longer than
+    /// [`MAX_NAME`](crate::MAX_NAME) bytes.
     pub fn name(&self) -> Result<String, FdtError> {
         let name = self.node.name().map_err(|error| self.error(error))?;
         let length = length(&name);
@@ -207,6 +230,10 @@ impl<'p, 'a> FdtNode<'p, 'a> {
     }
 
     /// The value of a property.
+    ///
+    /// # Errors
+    ///
+    /// If the node is damaged; the error has its path.
     pub fn property(&self, name: &str) -> Result<Option<&'a [u8]>, FdtError> {
         let property = self.node.raw_property(name);
         let property = property.map_err(|error| self.error(error))?;
@@ -215,6 +242,10 @@ impl<'p, 'a> FdtNode<'p, 'a> {
 
     /// The value of a property of one cell; `None` also where it has another
     /// length.
+    ///
+    /// # Errors
+    ///
+    /// If the node is damaged; the error has its path.
     pub fn cell(&self, name: &str) -> Result<Option<u32>, FdtError> {
         let value = self.property(name)?.filter(|value| value.len() == 4);
         Ok(value.and_then(|value| be_u32(value, 0)))
@@ -222,11 +253,19 @@ impl<'p, 'a> FdtNode<'p, 'a> {
 
     /// The value of a property of one string; `None` also where it is not
     /// UTF-8 or has no NUL.
+    ///
+    /// # Errors
+    ///
+    /// If the node is damaged; the error has its path.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>, FdtError> {
         Ok(self.property(name)?.and_then(text))
     }
 
     /// Whether `compatible` lists `model` (DT 2.3.1).
+    ///
+    /// # Errors
+    ///
+    /// If the node is damaged; the error has its path.
     pub fn is_compatible(&self, model: &str) -> Result<bool, FdtError> {
         let list = self.property("compatible")?.unwrap_or_default();
         let mut entries = list.split(|byte| *byte == 0);
@@ -234,12 +273,20 @@ impl<'p, 'a> FdtNode<'p, 'a> {
     }
 
     /// Whether the node may be used (`status`, DT 2.3.4).
+    ///
+    /// # Errors
+    ///
+    /// If the node is damaged; the error has its path.
     pub fn is_okay(&self) -> Result<bool, FdtError> {
         let status = self.property("status")?;
         Ok(status.is_none_or(|status| matches!(text(status), Some("okay" | "ok"))))
     }
 
     /// The cells of the addresses and sizes in the nodes below this one.
+    ///
+    /// # Errors
+    ///
+    /// If the node, or the root where its cells are taken, is damaged.
     pub fn cell_counts(&self) -> Result<CellCounts, FdtError> {
         // Boot modules are added below a `/chosen` that has no such
         // properties, and are written in the cells of the root.
@@ -301,6 +348,10 @@ impl<'a> Cells<'a> {
 
 /// The value that a walk has found, if there is one, whether the tree is
 /// damaged after it or not; the error of the walk otherwise.
+///
+/// # Errors
+///
+/// The error of `walked` where there is no value.
 pub fn tolerate_damage_after<T>(
     value: Option<T>,
     walked: Result<(), FdtError>,

@@ -51,6 +51,11 @@ pub enum Token<'a> {
 
 impl<'a> RawTree<'a> {
     /// The tree that `bytes` starts with, of version 16 or 17.
+    ///
+    /// # Errors
+    ///
+    /// If the header is damaged, the blocks that it describes are not all in
+    /// `bytes`, or the version is another one.
     pub fn new(bytes: &'a [u8]) -> Result<Self, FdtError> {
         let blocks = Blocks::find(bytes)?;
         let reservations = reservation_block(blocks.reservations);

@@ -17,6 +17,11 @@ pub const FINISH: [u8; 4] = END.to_be_bytes();
 
 /// The header and the memory reservations of `tree` for a tree with blocks of
 /// these sizes, which are to follow in this order.
+///
+/// # Errors
+///
+/// If the tree would be larger than its header can describe, or memory for it
+/// is exhausted.
 pub fn start(tree: &RawTree<'_>, structure: usize, strings: usize) -> Result<Vec<u8>, FdtError> {
     let structure_at = HEADER_SIZE + tree.reservations.len();
     let strings_at = structure_at + structure;

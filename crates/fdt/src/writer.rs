@@ -129,6 +129,12 @@ impl FdtWriter {
     }
 
     /// The tree, with its header.
+    ///
+    /// # Errors
+    ///
+    /// The first fault of the calls that made the tree: a node or property
+    /// where none may be, a name or string that cannot be written, or a tree
+    /// that is too large for its header.
     pub fn finish(mut self) -> Result<Vec<u8>, FdtError> {
         self.check(self.place == Place::End, FdtError::Order);
         if let Some(failure) = self.failure {

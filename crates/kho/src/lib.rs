@@ -65,6 +65,7 @@
 //! of its trees: see [`native`]. Only the boot tree has big-endian cells.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 
 extern crate alloc;
 

@@ -16,8 +16,11 @@ use crate::{MemoryRange, PhysAddr};
 /// # Ok::<(), warmbus_memory::NotMemory>(())
 /// ```
 pub trait PhysMemory {
-    /// The bytes of `range`; an error where they are not all memory that may
-    /// be read.
+    /// The bytes of `range`.
+    ///
+    /// # Errors
+    ///
+    /// If they are not all memory that may be read.
     fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory>;
 }
 
@@ -94,6 +97,10 @@ impl PhysMemoryWrite for MappedRange<'_> {
 }
 
 /// The part of `bytes`, which are the memory from `base` on, that `range` is.
+///
+/// # Errors
+///
+/// If `range` is not all in `bytes`.
 pub fn slice_at(base: PhysAddr, bytes: &[u8], range: MemoryRange) -> Result<&[u8], NotMemory> {
     let slice = || {
         let start = usize::try_from(range.start.0.checked_sub(base.0)?).ok()?;

@@ -82,6 +82,11 @@ impl DumpedConfigSpace {
     ///
     /// Linux numbers the PCI domains that are no segment of the firmware from
     /// 10000 on. Such a domain 10000 + n is taken as segment ffff - n.
+    ///
+    /// # Errors
+    ///
+    /// The first line that is not as above, and a function that is there twice
+    /// or has a number of bytes that no `lspci` writes.
     pub fn parse(dump: &str) -> Result<Self, DumpError> {
         let mut recorded = Self::default();
         let mut open: Option<Open> = None;

@@ -66,6 +66,7 @@
 //! function, which another program may export.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 
 extern crate alloc;
 
