@@ -20,7 +20,7 @@ fn shown(block: &FunctionCache, start: u16, len: u16) -> String {
             ByteClass::Software => 's',
             ByteClass::Volatile => 'v',
             ByteClass::SideEffect => 'e',
-            ByteClass::Pass => 'p',
+            ByteClass::PassThrough => 'p',
             ByteClass::Unknown => '-',
         });
     }

@@ -235,7 +235,7 @@ fn a_fault_on_another_core_is_told_and_costs_only_its_function() {
         offset: bad.offset,
     };
     assert_eq!(ahead.take_fault(), Some(fault));
-    // What the other core left out is read now.
+    // What the other core skipped is read now.
     let before = ahead.access().log().reads();
     let rest = missing[2];
     ahead.read(rest.function, rest.offset, rest.width);

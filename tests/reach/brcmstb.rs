@@ -53,7 +53,7 @@ impl Registers for Model {
                     self.wrong.push("a request without a link".into());
                 }
                 let function = Sbdf::from_routing_id(0, (self.index >> 12) as u16);
-                // Type 0 requests go to whoever is on the link.
+                // Type 0 requests go to the device on the link.
                 let function = if function.bus() == 1 {
                     Sbdf::new(0, 1, 0, function.function())
                 } else {

@@ -21,7 +21,7 @@ pub enum ByteClass {
     /// Reading it has an effect: never read on the cache's own initiative.
     SideEffect,
     /// Named, but not worth or not safe keeping: passed through.
-    Pass,
+    PassThrough,
 }
 
 impl ByteClass {
@@ -158,7 +158,7 @@ impl ByteRuleMap {
 
     /// Makes `cell` of all bytes from `first` up to before `end` that the space
     /// has.
-    pub(super) fn paint(&mut self, first: u16, end: u16, cell: ByteRule) {
+    pub(super) fn set_range(&mut self, first: u16, end: u16, cell: ByteRule) {
         let end = usize::from(end.min(self.size));
         let mut at = usize::from(first);
         while at < end {
@@ -182,7 +182,7 @@ impl ByteRuleMap {
 
     /// The cells as runs of equal ones.
     #[must_use]
-    pub(super) fn pack(&self) -> ClassMap {
+    pub(super) fn compress(&self) -> ClassMap {
         let mut runs: Vec<Run> = Vec::new();
         let mut add = |start, cell| {
             if runs.last().is_none_or(|run| run.cell != cell) {
@@ -254,15 +254,15 @@ mod tests {
         // Over the end of a line, over each other, and past the end of the space.
         let strokes = [(4, 6, constant), (60, 200, volatile), (100, 101, constant)];
         for size in [256, 4096] {
-            let mut canvas = ByteRuleMap::new(size);
+            let mut rule_map = ByteRuleMap::new(size);
             let mut cells = alloc::vec![ByteRule::UNKNOWN; usize::from(size)];
             for (first, end, cell) in strokes {
-                canvas.paint(first, end, cell);
+                rule_map.set_range(first, end, cell);
                 cells[usize::from(first)..usize::from(end)].fill(cell);
             }
-            canvas.paint(size - 1, u16::MAX, constant);
+            rule_map.set_range(size - 1, u16::MAX, constant);
             cells[usize::from(size) - 1] = constant;
-            let map = canvas.pack();
+            let map = rule_map.compress();
             for (offset, cell) in (0..).zip(&cells) {
                 assert_eq!(map.cell(ConfigOffset::wrapping(offset)), *cell);
             }

@@ -90,13 +90,13 @@ impl<A: ConfigAccess> ConfigCache<A> {
             |offset| block.dword(offset),
         );
         if found.vanished {
-            self.forget(function);
+            self.evict(function);
             return None;
         }
-        block.classify(&found.canvas);
+        block.classify(&found.rule_map);
         block.set_lists(found.lists);
         for (offset, value) in found.seen {
-            block.store(ConfigOffset::wrapping(offset), Width::Dword, value);
+            block.fill(ConfigOffset::wrapping(offset), Width::Dword, value);
         }
         Some(found.anomalies)
     }
@@ -120,15 +120,15 @@ impl<A: ConfigAccess> ConfigCache<A> {
     /// may be gone as well: each is served again after its own response.
     fn on_no_response(&mut self, function: Sbdf) {
         if self.blocks.get(function).is_some() {
-            self.forget(function);
+            self.evict(function);
             self.require_response_on_bus(function);
         }
     }
 
     /// Evicts `function` and what no request reaches without it: its virtual
     /// functions, and every function behind a bridge.
-    pub(super) fn forget(&mut self, function: Sbdf) {
-        self.forget_vfs(function);
+    pub(super) fn evict(&mut self, function: Sbdf) {
+        self.evict_vfs(function);
         if let Some(block) = self.blocks.remove(function) {
             self.statistics.invalidations += u64::from(block.cached_bytes());
             self.evict_below(function, block.buses_below());
@@ -166,7 +166,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             self.on_no_response(function);
             return value;
         }
-        block.store(offset, width, value);
+        block.fill(offset, width, value);
         value
     }
 
@@ -195,11 +195,11 @@ impl<A: ConfigAccess> ConfigCache<A> {
             .get(function)
             .and_then(|block| block.dword(registers::VENDOR_ID));
         if known.is_some_and(|known| known != ids) {
-            self.forget(function);
+            self.evict(function);
         }
         let block = self.blocks.get_or_insert_with(function, FunctionCache::new);
         block.state = State::Ready;
-        block.store(
+        block.fill(
             ConfigOffset::wrapping(registers::VENDOR_ID),
             Width::Dword,
             ids,
@@ -258,7 +258,7 @@ impl<A: ConfigAccess> ConfigSpace for ConfigCache<A> {
 
     fn invalidate_register(&mut self, function: Sbdf, offset: u16) {
         if let Some(block) = self.blocks.get_mut(function) {
-            block.forget_masks(offset, offset + 4);
+            block.clear_masks(offset, offset + 4);
             for byte in offset..offset + 4 {
                 self.statistics.invalidations += u64::from(block.drop_byte(byte));
             }

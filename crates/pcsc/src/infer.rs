@@ -13,7 +13,7 @@ use warmbus_pci::{
 /// What the walk of one function found.
 pub(super) struct Inference {
     /// Class of every byte.
-    pub(super) canvas: ByteRuleMap,
+    pub(super) rule_map: ByteRuleMap,
     /// Every dword that was read, to be kept as far as it may be.
     pub(super) seen: Vec<(u16, u32)>,
     /// Where the capabilities are.
@@ -42,7 +42,7 @@ pub(super) fn infer<A: ConfigAccess>(
         is_virtual,
         known,
         out: Inference {
-            canvas: ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END),
+            rule_map: ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END),
             seen: Vec::new(),
             lists: CapabilityLists::default(),
             anomalies: Vec::new(),
@@ -107,13 +107,13 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
     }
 
     fn classify(&mut self, facts: Facts, lists: &CapabilityLists) {
-        let mut canvas = ByteRuleMap::new(lists.size);
+        let mut rule_map = ByteRuleMap::new(lists.size);
         let mut add = |start: u16, end: u16, describe: &Describe<'_>| {
             let mut read = |offset| self.dword(offset);
             let found = describe(&mut Shape::new(start, end, &facts, &mut read));
             for range in found.ranges {
                 let first = start + range.at;
-                canvas.paint(first, first + range.len, range.rule);
+                rule_map.set_range(first, first + range.len, range.rule);
             }
         };
         let header_end = capabilities::header_end(facts.header_type);
@@ -135,7 +135,7 @@ impl<A: ConfigAccess, K: Fn(u16) -> Option<u32>> Walk<'_, A, K> {
                 capabilities::no_extended_capability(shape)
             });
         }
-        self.out.canvas = canvas;
+        self.out.rule_map = rule_map;
     }
 }
 

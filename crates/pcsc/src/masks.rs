@@ -39,7 +39,7 @@ pub(super) enum Register {
 }
 
 impl Register {
-    /// The register at the dword `offset` of a type 1 header, BARs left out.
+    /// The register at the dword `offset` of a type 1 header, without the BARs.
     pub(super) const fn of_bridge(offset: u16) -> Option<Self> {
         match offset {
             // The latency timer shares the dword.
@@ -67,7 +67,7 @@ impl Register {
     /// Writable and fixed bits of the dword at `offset`, learned from the
     /// value `read` back after the probe `written`; `None` where the value
     /// does not follow the rules of such a register.
-    pub(super) fn learn(self, offset: u16, written: u32, read: u32) -> Option<WriteMask> {
+    pub(super) fn learn_mask(self, offset: u16, written: u32, read: u32) -> Option<WriteMask> {
         let (writable, fixed) = match self {
             // Bit 1 of an I/O BAR is reserved, so that ones there are no BAR.
             Self::Bar if read & 3 == 3 => return None,
@@ -125,41 +125,50 @@ mod tests {
 
     #[test]
     fn a_bar_teaches_its_address_bits() {
-        let mask = Register::Bar.learn(0x10, u32::MAX, 0xffff_c004).unwrap();
+        let mask = Register::Bar
+            .learn_mask(0x10, u32::MAX, 0xffff_c004)
+            .unwrap();
         assert_eq!(mask.writable, 0xffff_c000);
         assert_eq!(mask.fixed, 0x0000_3fff);
     }
 
     #[test]
     fn a_bar_that_is_not_implemented_ignores_writes() {
-        let mask = Register::Bar.learn(0x10, u32::MAX, 0).unwrap();
+        let mask = Register::Bar.learn_mask(0x10, u32::MAX, 0).unwrap();
         assert_eq!((mask.writable, mask.fixed), (0, u32::MAX));
     }
 
     #[test]
     fn an_io_bar_may_decode_16_bits_only() {
-        let mask = Register::Bar.learn(0x10, u32::MAX, 0x0000_ffe1).unwrap();
+        let mask = Register::Bar
+            .learn_mask(0x10, u32::MAX, 0x0000_ffe1)
+            .unwrap();
         assert_eq!(mask.writable, 0xffe0);
     }
 
     #[test]
     fn an_impossible_bar_mask_teaches_nothing() {
-        assert_eq!(Register::Bar.learn(0x10, u32::MAX, 0xf0f0_0000), None);
-        assert_eq!(Register::BarUpper.learn(0x14, u32::MAX, 0x0000_ffff), None);
+        assert_eq!(Register::Bar.learn_mask(0x10, u32::MAX, 0xf0f0_0000), None);
+        assert_eq!(
+            Register::BarUpper.learn_mask(0x14, u32::MAX, 0x0000_ffff),
+            None
+        );
     }
 
     #[test]
     fn a_rom_teaches_its_enable_bit_too() {
-        let mask = Register::Rom.learn(0x30, 0xffff_f800, 0xfffc_0000).unwrap();
+        let mask = Register::Rom
+            .learn_mask(0x30, 0xffff_f800, 0xfffc_0000)
+            .unwrap();
         assert_eq!(mask.writable, 0xfffc_0001);
     }
 
     #[test]
     fn a_rom_that_cannot_be_disabled_teaches_nothing() {
-        let found = Register::Rom.learn(0x30, 0xffff_f800, 0xfffc_0001);
+        let found = Register::Rom.learn_mask(0x30, 0xffff_f800, 0xfffc_0001);
         assert_eq!(found, None);
         // With 1 written nothing is known of it.
-        let found = Register::Rom.learn(0x30, 0xffff_ffff, 0xfffc_0001);
+        let found = Register::Rom.learn_mask(0x30, 0xffff_ffff, 0xfffc_0001);
         assert!(found.is_some());
     }
 
@@ -167,13 +176,15 @@ mod tests {
     fn a_window_is_implemented_as_a_whole_or_not_at_all() {
         let register = Register::of_bridge(PREFETCHABLE_BASE).unwrap();
         let there = register
-            .learn(PREFETCHABLE_BASE, 0x0000_fff0, 0x0001_fff1)
+            .learn_mask(PREFETCHABLE_BASE, 0x0000_fff0, 0x0001_fff1)
             .unwrap();
         assert_eq!(there.writable, 0xfff0_fff0);
-        let missing = register.learn(PREFETCHABLE_BASE, 0x0000_fff0, 0).unwrap();
+        let missing = register
+            .learn_mask(PREFETCHABLE_BASE, 0x0000_fff0, 0)
+            .unwrap();
         assert_eq!((missing.writable, missing.fixed), (0, u32::MAX));
         assert_eq!(
-            register.learn(PREFETCHABLE_BASE, 0x0000_fff0, 0xe000_e000),
+            register.learn_mask(PREFETCHABLE_BASE, 0x0000_fff0, 0xe000_e000),
             None
         );
     }
@@ -181,7 +192,7 @@ mod tests {
     #[test]
     fn secondary_status_stays_unknown_beside_the_io_window() {
         let register = Register::of_bridge(IO_BASE).unwrap();
-        let mask = register.learn(IO_BASE, 0x00f0, 0x2000_01f1).unwrap();
+        let mask = register.learn_mask(IO_BASE, 0x00f0, 0x2000_01f1).unwrap();
         assert_eq!((mask.writable | mask.fixed) >> 16, 0);
     }
 }

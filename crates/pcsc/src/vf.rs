@@ -33,7 +33,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             return Probe::from_ids_of_vf(read_ids(&mut self.access, function));
         }
         let mut block = FunctionCache::of_virtual_function(identity);
-        block.store(
+        block.fill(
             ConfigOffset::wrapping(registers::REVISION),
             Width::Dword,
             class,

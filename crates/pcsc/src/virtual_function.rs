@@ -121,7 +121,7 @@ impl FunctionCache {
             let [s0, s1] = known.stride.to_le_bytes();
             for (byte, value) in (register..).zip([o0, o1, s0, s1]) {
                 if self.is_cacheable(ConfigOffset::wrapping(byte)) {
-                    self.put(byte, value);
+                    self.set_byte(byte, value);
                 }
             }
         }
@@ -130,7 +130,7 @@ impl FunctionCache {
 
     /// ARI Capable Hierarchy may have changed, or the function was reset:
     /// what is known of the places of VFs does not hold any more.
-    pub(super) fn forget_routing(&mut self) {
+    pub(super) fn clear_routing(&mut self) {
         self.routing = None;
     }
 }

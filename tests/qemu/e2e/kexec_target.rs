@@ -47,7 +47,7 @@ fn initrd(lab: &Lab, kernel: &Path) -> PathBuf {
 }
 
 /// Boots Linux without the firmware, has it do `steps`, with `words` for
-/// whoever comes next on its command line.
+/// the next boot stage on its command line.
 fn boot(lab: &Lab, steps: &str, words: &str) -> LinuxBoot {
     let file = initrd(lab, kernel());
     let disk = lab.file("disk");

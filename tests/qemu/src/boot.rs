@@ -145,8 +145,8 @@ impl Lab {
         Boot::default().finish(&mut running)
     }
 
-    /// The same for a machine that may be unable to power off: sleeping for
-    /// ever is an end as well.
+    /// The same for a machine that may be unable to power off: sleeping without end
+    /// is an end as well.
     pub fn boot_to_rest(&self, machine: Machine) -> Result<Boot> {
         let mut running = self.start(machine)?;
         running

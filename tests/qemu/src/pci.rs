@@ -141,7 +141,7 @@ fn region_of_qemu(region: &Value) -> (u64, Region) {
     (number(region, "bar"), described)
 }
 
-/// All functions of a report, by address. VF BARs are left out: QEMU does not
+/// All functions of a report, by address. VF BARs are excluded: QEMU does not
 /// list them.
 #[must_use]
 pub fn of_report(report: &Value) -> Vec<Function> {

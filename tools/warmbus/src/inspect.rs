@@ -223,7 +223,7 @@ pub fn class_name(class: ByteClass) -> &'static str {
         ByteClass::Software => "software",
         ByteClass::Volatile => "volatile",
         ByteClass::SideEffect => "side-effect",
-        ByteClass::Pass => "pass",
+        ByteClass::PassThrough => "pass",
     }
 }
 

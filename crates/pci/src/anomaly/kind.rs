@@ -298,7 +298,7 @@ pub enum AnomalyKind {
         largest_free: u64,
         /// Whether the host windows have fewer aligned ranges of this size than
         /// there are BARs of this size or larger which can be nowhere else, so
-        /// that one of them is lost whoever assigns, and this is the last one.
+        /// that Linux loses one of them as well, and this is the last one.
         is_excess: bool,
     },
     /// A BAR below a bridge that does not forward its space.

@@ -173,7 +173,7 @@ const fn side_effect(at: u16, len: u16, name: &'static str) -> Row {
 
 /// Bytes that are passed through.
 const fn pass_through(at: u16, len: u16, name: &'static str) -> Row {
-    Row::new(at, len, name, ByteClass::Pass)
+    Row::new(at, len, name, ByteClass::PassThrough)
 }
 
 /// Bytes that have a name, but whose behaviour is not described: the cache

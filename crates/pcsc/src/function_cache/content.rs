@@ -38,18 +38,18 @@ impl FunctionCache {
 
     /// Keeps the cacheable bytes of a value that the hardware returned, and
     /// learns from it if it answers a probe.
-    pub(crate) fn store(&mut self, offset: ConfigOffset, width: Width, value: u32) {
+    pub(crate) fn fill(&mut self, offset: ConfigOffset, width: Width, value: u32) {
         for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
             let value = (value >> shift) as u8;
             self.track_bus_numbers(byte, value);
             let moves_on_its_own = value & 0xfe != 0
                 && self.map.cell(ConfigOffset::wrapping(byte)).tag == InvalidatedBy::RomValidation;
             if self.cacheable.get(byte) && !moves_on_its_own {
-                self.put(byte, value);
+                self.set_byte(byte, value);
             }
         }
         if width == Width::Dword {
-            self.learn(offset.get(), value);
+            self.learn_mask(offset.get(), value);
             let express = self.capability(registers::capability::EXPRESS);
             if let Some(found) = ConstantBits::of(offset.get(), value, express) {
                 self.fixed.retain(|known| known.offset != found.offset);
@@ -81,7 +81,7 @@ impl FunctionCache {
         }
     }
 
-    pub(crate) fn put(&mut self, byte: u16, value: u8) {
+    pub(crate) fn set_byte(&mut self, byte: u16, value: u8) {
         if let Some(slot) = self.data.get_mut(usize::from(byte)) {
             *slot = value;
             self.cached.set(byte, true);
@@ -120,7 +120,7 @@ impl FunctionCache {
 
     /// Marks `len` bytes from `start` as uncacheable. Returns how many were
     /// cached.
-    pub(crate) fn retire(&mut self, start: u16, len: u16) -> u64 {
+    pub(crate) fn mark_uncacheable(&mut self, start: u16, len: u16) -> u64 {
         let mut dropped = 0;
         for byte in start..start.saturating_add(len) {
             dropped += u64::from(self.drop_byte(byte));

@@ -63,12 +63,12 @@ pub struct FunctionCache {
 impl FunctionCache {
     /// A block that knows only what holds for every header.
     pub(crate) fn new() -> Self {
-        let mut canvas = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
-        canvas.paint(0x00, 0x0f, ByteRule::of(ByteClass::Static));
+        let mut rule_map = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
+        rule_map.set_range(0x00, 0x0f, ByteRule::of(ByteClass::Static));
         // COMMAND, Cache Line Size and Latency Timer; STATUS changes by itself.
-        canvas.paint(0x04, 0x06, ByteRule::of(ByteClass::Software));
-        canvas.paint(0x06, 0x08, ByteRule::UNKNOWN);
-        canvas.paint(0x0c, 0x0e, ByteRule::of(ByteClass::Software));
+        rule_map.set_range(0x04, 0x06, ByteRule::of(ByteClass::Software));
+        rule_map.set_range(0x06, 0x08, ByteRule::UNKNOWN);
+        rule_map.set_range(0x0c, 0x0e, ByteRule::of(ByteClass::Software));
         let mut block = Self {
             size: 0,
             data: Vec::new(),
@@ -88,7 +88,7 @@ impl FunctionCache {
             virtual_function: None,
             routing: None,
         };
-        block.classify(&canvas);
+        block.classify(&rule_map);
         block
     }
 
@@ -96,28 +96,28 @@ impl FunctionCache {
     /// fixes.
     pub(crate) fn of_virtual_function(identity: VfIdentity) -> Self {
         let mut block = Self::new();
-        let mut canvas = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
-        canvas.paint(4, 6, ByteRule::of(ByteClass::Software));
-        canvas.paint(8, 0x0c, ByteRule::of(ByteClass::Static));
+        let mut rule_map = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
+        rule_map.set_range(4, 6, ByteRule::of(ByteClass::Software));
+        rule_map.set_range(8, 0x0c, ByteRule::of(ByteClass::Static));
         for (start, values) in virtual_function::FIXED {
             let end = start + values.len() as u16;
-            canvas.paint(*start, end, ByteRule::of(ByteClass::Static));
+            rule_map.set_range(*start, end, ByteRule::of(ByteClass::Static));
         }
-        block.classify(&canvas);
+        block.classify(&rule_map);
         for (start, values) in virtual_function::FIXED {
             for (byte, &value) in (*start..).zip(*values) {
-                block.put(byte, value);
+                block.set_byte(byte, value);
             }
         }
         block.virtual_function = Some(VirtualFunction::new(identity));
         block
     }
 
-    /// Takes what is on `canvas` as the classes of the whole space. What is cached
+    /// Takes `rule_map` as the classes of the whole space. What is cached
     /// and still cacheable stays.
-    pub(crate) fn classify(&mut self, canvas: &ByteRuleMap) {
-        let size = canvas.size();
-        let map = canvas.pack();
+    pub(crate) fn classify(&mut self, rule_map: &ByteRuleMap) {
+        let size = rule_map.size();
+        let map = rule_map.compress();
         let cacheable_runs = || {
             let runs = map.runs(size);
             runs.filter(|(_, _, cell)| cell.class.is_cacheable())

@@ -13,7 +13,7 @@ impl FunctionCache {
     }
 
     /// Forgets what is known of the writable bits of the dwords in a range.
-    pub(crate) fn forget_masks(&mut self, start: u16, end: u16) {
+    pub(crate) fn clear_masks(&mut self, start: u16, end: u16) {
         self.masks
             .retain(|mask| !(start..end).contains(&mask.offset));
     }
@@ -31,10 +31,10 @@ impl FunctionCache {
             .extended_capability(registers::extended::RESIZABLE_BAR)
             .is_some()
         {
-            self.forget_masks(registers::BAR0, registers::BAR0 + 0x18);
+            self.clear_masks(registers::BAR0, registers::BAR0 + 0x18);
         }
         if let Some(first) = self.sr_iov_register(registers::sr_iov::VF_BAR0) {
-            self.forget_masks(first, first + 0x18);
+            self.clear_masks(first, first + 0x18);
         }
     }
 
@@ -60,7 +60,7 @@ impl FunctionCache {
             let writable = (mask.writable >> lane) as u8;
             let fixed = (mask.fixed >> lane) as u8;
             if (old ^ new) & !(writable | fixed) == 0 && mask.writable | mask.fixed != 0 {
-                self.put(byte, old & !writable | new & writable);
+                self.set_byte(byte, old & !writable | new & writable);
             } else {
                 dropped += u64::from(self.drop_byte(byte));
             }
@@ -76,12 +76,12 @@ impl FunctionCache {
         dropped
     }
 
-    pub(super) fn learn(&mut self, offset: u16, value: u32) {
+    pub(super) fn learn_mask(&mut self, offset: u16, value: u32) {
         let Some(probe) = self.probe.take_if(|probe| probe.offset == offset) else {
             return;
         };
-        self.forget_masks(offset, offset + 4);
-        if let Some(mask) = probe.register.learn(offset, probe.written, value) {
+        self.clear_masks(offset, offset + 4);
+        if let Some(mask) = probe.register.learn_mask(offset, probe.written, value) {
             self.masks.push(mask);
         }
     }

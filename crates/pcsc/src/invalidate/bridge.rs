@@ -31,11 +31,11 @@ impl<A: ConfigAccess> ConfigCache<A> {
             // What stays in the range stays where it is.
             let (lower, upper) = (old_last.min(last), old_last.max(last));
             if let Some(gap) = lower.checked_add(1) {
-                self.forget_buses(write.function, gap..=upper);
+                self.evict_buses(write.function, gap..=upper);
             }
         } else {
             // Bus 0 is a root bus, which no bridge leads to.
-            self.forget_buses(write.function, first.max(1)..=last);
+            self.evict_buses(write.function, first.max(1)..=last);
             self.evict_below(write.function, below);
         }
     }
@@ -93,7 +93,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             return;
         };
         let register = register_of(block, express::SLOT_CONTROL);
-        self.statistics.invalidations += block.retire(register, 2);
+        self.statistics.invalidations += block.mark_uncacheable(register, 2);
         if write.sets(register, express::POWER_OFF) {
             self.evict_below(write.function, below);
             self.drop_tagged(write.function, InvalidatedBy::Link);
@@ -116,7 +116,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
                 secondary,
                 InvalidatedBy::VfRouting,
             );
-            self.forget_routing_on(write.function.segment(), secondary);
+            self.clear_routing_on(write.function.segment(), secondary);
             self.evict_ari_only_functions(write.function, secondary);
         }
     }

@@ -18,13 +18,13 @@ impl<A: ConfigAccess> ConfigCache<A> {
     /// before the function has responded again.
     pub(super) fn reset(&mut self, function: Sbdf) {
         // VF Enable is cleared by the reset.
-        self.forget_vfs(function);
+        self.evict_vfs(function);
         self.drop_where(function, |cell| {
             cell.class == ByteClass::Software || cell.tag != InvalidatedBy::None
         });
         if let Some(block) = self.blocks.get_mut(function) {
             block.state = State::Reset;
-            block.forget_routing();
+            block.clear_routing();
             block.cancel_probe();
             block.invalidate_resizable_masks();
         }
@@ -59,10 +59,10 @@ impl<A: ConfigAccess> ConfigCache<A> {
 
     /// Forgets what is known of the places of VFs of all physical functions on
     /// a bus.
-    pub(super) fn forget_routing_on(&mut self, segment: u16, bus: u8) {
+    pub(super) fn clear_routing_on(&mut self, segment: u16, bus: u8) {
         for function in self.on(segment, bus..=bus) {
             if let Some(block) = self.blocks.get_mut(function) {
-                block.forget_routing();
+                block.clear_routing();
             }
         }
     }
@@ -83,9 +83,9 @@ impl<A: ConfigAccess> ConfigCache<A> {
         found
     }
 
-    pub(super) fn forget_buses(&mut self, bridge: Sbdf, buses: RangeInclusive<u8>) {
+    pub(super) fn evict_buses(&mut self, bridge: Sbdf, buses: RangeInclusive<u8>) {
         for function in self.functions_on(bridge, buses) {
-            self.forget(function);
+            self.evict(function);
         }
     }
 
@@ -107,7 +107,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
     pub(super) fn evict_ari_only_functions(&mut self, bridge: Sbdf, bus: u8) {
         for function in self.functions_on(bridge, bus..=bus) {
             if function.device() != 0 {
-                self.forget(function);
+                self.evict(function);
             }
         }
     }
@@ -116,20 +116,20 @@ impl<A: ConfigAccess> ConfigCache<A> {
     /// routing IDs instead of a range of buses. These can be on its own bus
     /// (PCIe 6.26).
     pub(super) fn evict_from_own_bus_on(&mut self, bridge: Sbdf) {
-        self.forget_buses(bridge, bridge.bus()..=u8::MAX);
+        self.evict_buses(bridge, bridge.bus()..=u8::MAX);
     }
 
     /// Forgets all that can be behind `function` if it is a bridge: buses are
     /// numbered upwards.
     pub(super) fn evict_all_higher_buses(&mut self, function: Sbdf) {
         if let Some(first) = function.bus().checked_add(1) {
-            self.forget_buses(function, first..=u8::MAX);
+            self.evict_buses(function, first..=u8::MAX);
         }
     }
 
     pub(crate) fn evict_below(&mut self, bridge: Sbdf, below: SubordinateBuses) {
         if let Some((first, last)) = below {
-            self.forget_buses(bridge, first..=last);
+            self.evict_buses(bridge, first..=last);
         }
     }
 
@@ -142,7 +142,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
     }
 
     /// Evicts the virtual functions of `physical`, whatever their routing IDs.
-    pub(crate) fn forget_vfs(&mut self, physical: Sbdf) {
+    pub(crate) fn evict_vfs(&mut self, physical: Sbdf) {
         if block_sr_iov(self.blocks.get(physical)).is_none() {
             return;
         }
@@ -153,7 +153,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         });
         let vfs: Vec<Sbdf> = vfs.map(|(function, _)| function).collect();
         for function in vfs {
-            self.forget(function);
+            self.evict(function);
         }
     }
 }

@@ -50,7 +50,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             .and_then(|block| block.word(register));
         let enable = u32::from(sr_iov::VF_ENABLE);
         if write.may_change(register, old, enable) {
-            self.forget_vfs(function);
+            self.evict_vfs(function);
             // QEMU, for one, clears NumVFs together with VF Enable.
             if !write.sets(register, enable)
                 && let Some(block) = self.blocks.get_mut(function)
@@ -65,7 +65,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
             // The bit lives in one physical function and holds for all of
             // the device.
             self.drop_tagged_on(function.segment(), function.bus(), InvalidatedBy::VfRouting);
-            self.forget_routing_on(function.segment(), function.bus());
+            self.clear_routing_on(function.segment(), function.bus());
         }
         if write.to(register).0 & enable != 0
             && let Some(block) = self.blocks.get_mut(function)
@@ -92,7 +92,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         let base = block_sr_iov(self.blocks.get(function));
         if let (Some(base), Some(block)) = (base, self.blocks.get_mut(function)) {
             let first = base + sr_iov::VF_BAR0;
-            block.forget_masks(first, first + 0x18);
+            block.clear_masks(first, first + 0x18);
         }
     }
 
@@ -101,7 +101,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
     pub(super) fn on_resizable_bar(&mut self, function: Sbdf) {
         if let Some(block) = self.blocks.get_mut(function) {
             let bars = registers::BAR0..registers::BAR0 + 0x18;
-            block.forget_masks(bars.start, bars.end);
+            block.clear_masks(bars.start, bars.end);
             for byte in bars {
                 self.statistics.invalidations += u64::from(block.drop_byte(byte));
             }

@@ -28,7 +28,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         let Some(block) = known.filter(|block| block.is_inferred()) else {
             // What the register is nobody knows yet: a reset, a key to others,
             // the bus numbers of a bridge.
-            self.forget(function);
+            self.evict(function);
             return self.evict_all_higher_buses(function);
         };
         let write = Write {
@@ -50,7 +50,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
         // What nothing names may unlock or hide anything else.
         if reaches_unknown {
             let is_endpoint = block.header_type() == 0;
-            self.forget(function);
+            self.evict(function);
             if !is_endpoint {
                 self.evict_all_higher_buses(function);
             }
@@ -103,7 +103,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
                 self.drop_software(function);
                 // Lock and Enable bits decide which other bits are writable.
                 if let Some(block) = self.blocks.get_mut(function) {
-                    block.forget_masks(0, ConfigOffset::END);
+                    block.clear_masks(0, ConfigOffset::END);
                 }
             }
             WriteEffect::CxlControl2 => {

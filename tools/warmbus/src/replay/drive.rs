@@ -144,7 +144,7 @@ impl Driver {
         } else {
             match class {
                 Some(ByteClass::Volatile) => Outcome::Volatile,
-                Some(ByteClass::SideEffect | ByteClass::Pass) => Outcome::SideEffect,
+                Some(ByteClass::SideEffect | ByteClass::PassThrough) => Outcome::SideEffect,
                 Some(_) => Outcome::Unknown,
                 None => Outcome::Reset,
             }
@@ -237,7 +237,7 @@ impl Driver {
             .map(|(byte, block)| block.class(byte))
             .max_by_key(|class| match class {
                 ByteClass::SideEffect => 3,
-                ByteClass::Pass => 2,
+                ByteClass::PassThrough => 2,
                 ByteClass::Volatile => 1,
                 _ => 0,
             })
