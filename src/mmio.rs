@@ -14,10 +14,10 @@ use warmbus_pci::{
 };
 
 use crate::arch::mmu::Mmu;
+use crate::arch::serror;
 
-// A fault at one of these instructions sends the CPU to `register_fault` instead,
-// which returns what no access can: all bits of 64 set. The processor reports
-// the abort of a store only if it is synchronous; the barrier gives it time.
+// A synchronous fault at one of these instructions sends the CPU to
+// `register_fault` instead, which returns what no access can: all bits of 64 set.
 global_asm!(
     r#"
 .section .text.registers, "ax"
@@ -36,13 +36,14 @@ register_read32:
     ret
 register_write8:
     strb    w1, [x0]
-    b       1f
+    mov     x0, xzr
+    ret
 register_write16:
     strh    w1, [x0]
-    b       1f
+    mov     x0, xzr
+    ret
 register_write32:
     str     w1, [x0]
-1:  dsb     sy
     mov     x0, xzr
     ret
 register_end:
@@ -120,7 +121,21 @@ fn load(address: PhysAddr, width: Width) -> Option<u32> {
             Width::Dword => register_read32(address),
         }
     };
-    (value != FAULT).then_some(value as u32)
+    let value = (value != FAULT).then_some(value as u32);
+    // An access that ends in an `SError` reads as all ones on most machines. On
+    // others it is noticed here if the processor knows of it already, and at the
+    // next access otherwise.
+    let may_have_failed = value.is_none_or(|value| value == width.ones());
+    unless_serror(value, may_have_failed)
+}
+
+/// Returns `outcome` unless an `SError` is pending, which is taken. `may_have_failed`
+/// has the processor wait for it.
+fn unless_serror<T>(outcome: Option<T>, may_have_failed: bool) -> Option<T> {
+    if may_have_failed {
+        serror::synchronise();
+    }
+    serror::take_pending().map_or(outcome, |_| None)
 }
 
 impl Registers for Mmio {
@@ -139,6 +154,6 @@ impl Registers for Mmio {
                 Width::Dword => register_write32(address, value),
             }
         };
-        (outcome != FAULT).then_some(())
+        unless_serror((outcome != FAULT).then_some(()), true)
     }
 }

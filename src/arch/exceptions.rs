@@ -1,5 +1,5 @@
-//! Exceptions: one kind is expected and repaired, all others end this start
-//! with a register dump.
+//! Exceptions: an external abort of an access to a device register is expected
+//! and repaired, all others end this start with a register dump.
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
@@ -9,6 +9,7 @@ use aarch64_cpu::registers::{
 };
 use tock_registers::interfaces::{Readable, Writeable};
 
+use super::serror::{self, Syndrome};
 use super::{mmu, psci, secondary_cores};
 use crate::console::{self, println};
 use crate::image::Image;
@@ -132,6 +133,19 @@ impl Cause {
         }
     }
 
+    /// Has the interrupted code go on at `next` with `SError` masked.
+    fn go_on_at(&self, next: u64) {
+        const SPSR_A: u64 = 1 << 8;
+        let spsr = self.spsr | SPSR_A;
+        if mmu::at_el2() {
+            ELR_EL2.set(next);
+            SPSR_EL2.set(spsr);
+        } else {
+            ELR_EL1.set(next);
+            SPSR_EL1.set(spsr);
+        }
+    }
+
     /// Exception class.
     const fn class(&self) -> u64 {
         self.esr >> 26 & 0x3f
@@ -188,17 +202,23 @@ impl Cause {
 
 /// Every exception of our own code arrives here; only those that are repaired
 /// return.
-extern "C" fn exception(frame: &Frame, vector: u64) {
+extern "C" fn exception(frame: &mut Frame, vector: u64) {
+    /// Vectors of a synchronous exception and of an `SError`.
+    const SYNCHRONOUS: u64 = 0;
+    const SERROR: u64 = 3;
     let cause = Cause::read();
-    if vector == 0
+    if vector == SYNCHRONOUS
         && cause.is_external_data_abort()
         && let Some(next) = mmio::fixup(cause.elr)
     {
-        if mmu::at_el2() {
-            ELR_EL2.set(next);
-        } else {
-            ELR_EL1.set(next);
-        }
+        cause.go_on_at(next);
+        return;
+    }
+    if vector == SERROR
+        && let Some((next, taken)) = serror::fixup(cause.elr, Syndrome(cause.esr))
+    {
+        frame.x[0] = taken;
+        cause.go_on_at(next);
         return;
     }
     if secondary_cores::is_helping() {

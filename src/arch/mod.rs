@@ -7,4 +7,5 @@ mod exceptions;
 pub(crate) mod mmu;
 pub(crate) mod psci;
 pub(crate) mod secondary_cores;
+pub(crate) mod serror;
 pub(crate) mod timer;

@@ -9,9 +9,9 @@ use log::info;
 use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, LatePort, Sbdf, ScanPolicy,
-    VfPolicy, assign, enable_vfs, enumerate, has_empty_ports, late_ports, probe_vf_routing,
-    verify_assignment,
+    Anomaly, AnomalyKind, AssignPolicy, Assigned, ConfigAccess, HostBridge, LatePort, Sbdf,
+    ScanPolicy, VfPolicy, assign, enable_vfs, enumerate, has_empty_ports, late_ports,
+    probe_vf_routing, verify_assignment,
 };
 use warmbus_pcsc::{ConfigCache, Difference, SelfCheck};
 use warmbus_pcsc_format::MAX_ROUTINGS;
@@ -174,6 +174,7 @@ impl Pipeline {
             self_check: None,
             sriov_readable_at,
         };
+        captured.exclude_faulty();
         if self.self_check {
             captured.wait_until_sriov_readable(clock);
             let check = observe(
@@ -183,6 +184,7 @@ impl Pipeline {
                 |config, _| config.self_check(),
             );
             captured.self_check = Some(check);
+            captured.exclude_faulty();
         }
         captured
     }
@@ -234,6 +236,24 @@ impl<A: ConfigAccess> Captured<A> {
         })
     }
 
+    /// Has Linux read every function from the hardware of which an access was
+    /// refused: what the cache has of it may be the all ones of that access, or
+    /// lack the effect of a write that was never made.
+    fn exclude_faulty(&mut self) {
+        self.topology.record_faults(&mut self.config);
+        let is_fault = |kind: &AnomalyKind| matches!(kind, AnomalyKind::ExternalAbort { .. });
+        for function in self.topology.functions() {
+            if function.anomalies.iter().any(is_fault) {
+                self.config.exclude(function.sbdf);
+            }
+        }
+        for anomaly in self.topology.anomalies() {
+            if is_fault(&anomaly.kind) {
+                self.config.exclude(anomaly.function);
+            }
+        }
+    }
+
     /// Waits until SR-IOV capabilities may be read.
     pub fn wait_until_sriov_readable(&self, clock: &mut impl Clock) {
         if let Some(at) = self.sriov_readable_at {
@@ -252,6 +272,7 @@ impl<A: ConfigAccess> Captured<A> {
         self.late = observe(observer, Phase::LatePorts, &mut self.config, |config, _| {
             late_ports(topology, config)
         });
+        self.exclude_faulty();
     }
 
     /// Probes the routing IDs that virtual functions would have, for a kernel
@@ -262,6 +283,7 @@ impl<A: ConfigAccess> Captured<A> {
         observe(observer, Phase::VfRouting, &mut self.config, |config, _| {
             probe_vf_routing(topology, MAX_ROUTINGS, config);
         });
+        self.exclude_faulty();
     }
 }
 

@@ -24,6 +24,7 @@ mod machines;
 mod preserve;
 mod readme;
 mod scale;
+mod serror;
 mod start;
 mod topologies;
 mod uefi;

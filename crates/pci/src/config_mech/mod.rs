@@ -24,8 +24,8 @@ use designware::DesignWare;
 pub(super) use designware::FUNCTION_SIZE;
 use window::Window;
 
-/// Faults that are kept for [`ConfigAccess::take_fault`]; more are dropped,
-/// since the first ones show the cause.
+/// Faults that are kept for [`ConfigAccess::take_fault`], since the first ones
+/// show the cause. Beyond them the first one of each function is kept.
 const MAX_FAULTS: usize = 64;
 
 /// Memory-mapped registers, by physical address.
@@ -172,7 +172,8 @@ impl<R: Registers> HostBridgeAccess<R> {
     }
 
     fn record_fault(&mut self, function: Sbdf, offset: ConfigOffset) {
-        if self.faults.len() < MAX_FAULTS {
+        let is_known = || self.faults.iter().any(|fault| fault.function == function);
+        if self.faults.len() < MAX_FAULTS || !is_known() {
             self.faults.push_back(AccessFault { function, offset });
         }
     }
