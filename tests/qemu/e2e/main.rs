@@ -16,6 +16,7 @@ mod consumer_faults;
 mod consumer_torture;
 mod consumer_vm;
 mod early_memory;
+mod errata;
 mod hardware;
 mod host_bridges;
 mod kexec_target;
