@@ -10,7 +10,8 @@ use warmbus_pci::{
 
 /// A counter that measures how long something takes, in its own unit.
 pub trait Ticks: Clone {
-    /// Ticks since some fixed moment; it may stand still.
+    /// Ticks since some fixed moment; it may stand still. Where the counter goes
+    /// back, what is measured takes no time.
     fn ticks(&self) -> u64;
 
     /// Nanoseconds in `ticks`; 0 where that is not known.
@@ -139,14 +140,14 @@ impl<A: ConfigAccess, T: Ticks> ConfigAccess for TimedAccess<A, T> {
     fn read(&mut self, function: Sbdf, offset: ConfigOffset, width: Width) -> u32 {
         let start = self.counter.ticks();
         let value = self.access.read(function, offset, width);
-        self.ticks += self.counter.ticks() - start;
+        self.ticks += self.counter.ticks().saturating_sub(start);
         value
     }
 
     fn write(&mut self, function: Sbdf, offset: ConfigOffset, width: Width, value: u32) {
         let start = self.counter.ticks();
         self.access.write(function, offset, width, value);
-        self.ticks += self.counter.ticks() - start;
+        self.ticks += self.counter.ticks().saturating_sub(start);
     }
 
     fn narrowest_read(&self, function: Sbdf) -> Width {

@@ -123,7 +123,7 @@ pub fn read_ahead<A, T, K>(
     }
     let start = access.counter().ticks();
     let count = cores.work(access.hardware_mut(), &batches, helpers);
-    let ticks = access.counter().ticks() - start;
+    let ticks = access.counter().ticks().saturating_sub(start);
     info!(
         "{count} cores made {} reads behind {} root ports",
         facts.reads, facts.root_ports

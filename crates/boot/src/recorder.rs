@@ -88,11 +88,11 @@ where
     }
 
     fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<MeasuredAccess<A, T>>>) {
-        let ticks = self.counter.ticks() - self.start.ticks;
+        let ticks = self.counter.ticks().saturating_sub(self.start.ticks);
         let mut config_ticks = 0;
         if let Some(config) = config {
             let access = config.access();
-            config_ticks = access.ticks() - self.start.config_ticks;
+            config_ticks = access.ticks().saturating_sub(self.start.config_ticks);
             if phase == Phase::Verify {
                 self.cache = figures(config);
             }

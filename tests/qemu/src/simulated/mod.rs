@@ -67,6 +67,8 @@ pub struct Simulated {
     pub serror_at_entry: bool,
     /// Whether the counter of the processor has no frequency.
     pub no_frequency: bool,
+    /// Whether that counter goes back again and again while the firmware runs.
+    pub counter_goes_back: bool,
 }
 
 impl Simulated {
@@ -79,6 +81,7 @@ impl Simulated {
             serrors: Box::new(|_| None),
             serror_at_entry: false,
             no_frequency: false,
+            counter_goes_back: false,
         }
     }
 
@@ -98,6 +101,7 @@ impl Simulated {
         }
         let switches = [
             (self.no_frequency, "-DNO_FREQUENCY"),
+            (self.counter_goes_back, "-DCOUNTER_GOES_BACK"),
             (self.serror_at_entry, "-DSERROR_AT_ENTRY"),
         ];
         let switches = switches.into_iter().filter(|(on, _)| *on);
