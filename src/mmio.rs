@@ -78,6 +78,41 @@ pub(crate) fn fixup(instruction: u64) -> Option<u64> {
         .then(|| address(&raw const register_fault))
 }
 
+/// Reads a device register; `None` where a synchronous abort was the answer.
+///
+/// # Safety
+///
+/// `address` must be that of a register of this width, aligned and mapped as
+/// device memory, and the read must have no effect on memory.
+pub(crate) unsafe fn read_register(address: usize, width: Width) -> Option<u32> {
+    // SAFETY: by the contract of this function; an abort is caught.
+    let value = unsafe {
+        match width {
+            Width::Byte => register_read8(address),
+            Width::Word => register_read16(address),
+            Width::Dword => register_read32(address),
+        }
+    };
+    (value != FAULT).then_some(value as u32)
+}
+
+/// Writes a device register; `None` where a synchronous abort was the answer.
+///
+/// # Safety
+///
+/// As [`read_register`].
+pub(crate) unsafe fn write_register(address: usize, width: Width, value: u32) -> Option<()> {
+    // SAFETY: by the contract of this function; an abort is caught.
+    let outcome = unsafe {
+        match width {
+            Width::Byte => register_write8(address, value),
+            Width::Word => register_write16(address, value),
+            Width::Dword => register_write32(address, value),
+        }
+    };
+    (outcome != FAULT).then_some(())
+}
+
 /// Registers at the addresses that are mapped.
 pub(crate) struct Mmio(());
 
@@ -110,18 +145,10 @@ pub(crate) fn read_shared(access: &HostBridgeAccess<Mmio>, read: ConfigRead) -> 
 
 /// Reads a register that [`HostBridgeAccess`] gave the address of.
 fn load(address: PhysAddr, width: Width) -> Option<u32> {
-    let address = address.0 as usize;
     // SAFETY: only `open` makes an `Mmio`, for a `HostBridgeAccess` that keeps to
-    // the regions of its host bridges, which `open` has mapped; aligned; an
-    // abort is caught.
-    let value = unsafe {
-        match width {
-            Width::Byte => register_read8(address),
-            Width::Word => register_read16(address),
-            Width::Dword => register_read32(address),
-        }
-    };
-    let value = (value != FAULT).then_some(value as u32);
+    // the regions of its host bridges, which `open` has mapped; aligned;
+    // registers are not memory, so no reference can be affected.
+    let value = unsafe { read_register(address.0 as usize, width) };
     // An access that ends in an `SError` reads as all ones on most machines. On
     // others it is noticed here if the processor knows of it already, and at the
     // next access otherwise.
@@ -144,16 +171,8 @@ impl Registers for Mmio {
     }
 
     fn write(&mut self, address: PhysAddr, width: Width, value: u32) -> Option<()> {
-        let address = address.0 as usize;
-        // SAFETY: as for a read; registers are not memory, so no reference can
-        // be affected.
-        let outcome = unsafe {
-            match width {
-                Width::Byte => register_write8(address, value),
-                Width::Word => register_write16(address, value),
-                Width::Dword => register_write32(address, value),
-            }
-        };
-        unless_serror((outcome != FAULT).then_some(()), true)
+        // SAFETY: as for a read.
+        let outcome = unsafe { write_register(address.0 as usize, width, value) };
+        unless_serror(outcome, true)
     }
 }

@@ -11,7 +11,6 @@ use warmbus_boot::start_policy::{preserves_config, recovers};
 use warmbus_linux::payload::Payload;
 use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 use warmbus_machine::{EarlyDevices, Machine, MachineMemory};
-use warmbus_paging::PagingError;
 
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
@@ -93,7 +92,7 @@ fn boot_from_device_tree(
     // line and power off. Without a readable tree there is neither.
     let mut early_devices = EarlyDevices::from_device_tree(raw);
     psci::set_conduit(early_devices.psci);
-    open_console(&early_devices, &mut mmu)?;
+    open_console(&early_devices, &mut mmu);
     logger::start(timer, LevelFilter::Info);
     warn_of_serror_at_entry(serror);
 
@@ -121,7 +120,7 @@ fn boot_from_device_tree(
     if early_devices.console.is_none() {
         early_devices = EarlyDevices::from_device_tree(bytes);
         psci::set_conduit(early_devices.psci);
-        open_console(&early_devices, &mut mmu)?;
+        open_console(&early_devices, &mut mmu);
     }
     let machine = Machine::from_device_tree(bytes)?;
     let mut options = fdt_additions::options(&completed, &machine.bootargs);
@@ -160,13 +159,9 @@ fn boot_from_uefi(
 ) -> Result<BootResult, BootError> {
     let early_devices = &handoff.machine.early_devices;
     psci::set_conduit(early_devices.psci);
-    // The boot goes on without a console.
-    let opened = open_console(early_devices, &mut mmu);
+    open_console(early_devices, &mut mmu);
     let options = Options::from_bootargs(&handoff.command_line);
     logger::start(timer, options.log_level);
-    if let Err(error) = opened {
-        warn!("the console cannot be used: {error}");
-    }
     warn_of_serror_at_entry(serror);
     let tree = handoff.state.device_tree();
     let tree = tree.map_err(|error| alloc::format!("no device tree can be made: {error}"))?;
@@ -193,8 +188,13 @@ fn boot_from_uefi(
     )
 }
 
-/// Opens the console of `devices`, if there is one.
-fn open_console(devices: &EarlyDevices, mmu: &mut Mmu) -> Result<(), PagingError> {
-    let console = devices.console.as_ref();
-    console.map_or(Ok(()), |console| console::open(console, mmu))
+/// Opens the console of `devices`, if there is one. One that cannot be mapped is
+/// not used: nobody could read why, and the boot goes on without.
+fn open_console(devices: &EarlyDevices, mmu: &mut Mmu) {
+    if let Some(console) = &devices.console {
+        // The line goes to a console that was opened before, if any.
+        if let Err(error) = console::open(console, mmu) {
+            warn!("the console cannot be used: {error}");
+        }
+    }
 }

@@ -227,17 +227,15 @@ extern "C" fn exception(frame: &mut Frame, vector: u64) {
     }
     // SAFETY: the interrupted code never goes on.
     unsafe { console::force_unlock() };
-    dump(frame, &cause, vector);
+    let reason = format_args!(
+        "{} at image+{:#x}{}, address {:#x}",
+        cause.class_name(),
+        cause.elr.wrapping_sub(Image::running().start),
+        cause.status_name(),
+        cause.far
+    );
     // SAFETY: as above.
-    unsafe {
-        recovery::recover_or_power_off(format_args!(
-            "{} at image+{:#x}{}, address {:#x}",
-            cause.class_name(),
-            cause.elr.wrapping_sub(Image::running().start),
-            cause.status_name(),
-            cause.far
-        ))
-    }
+    unsafe { recovery::recover_or_power_off(reason, || dump(frame, &cause, vector)) }
 }
 
 fn dump(frame: &Frame, cause: &Cause, vector: u64) {
@@ -274,9 +272,10 @@ fn dump(frame: &Frame, cause: &Cause, vector: u64) {
     println!("  sp  {:016x}", frame.sp);
 }
 
-/// An exception inside the handler: nothing is left to trust.
+/// An exception inside the handler, which was printing most likely.
 extern "C" fn in_exception() -> ! {
-    psci::off()
+    // SAFETY: the handler never goes on.
+    unsafe { recovery::recover_silently() }
 }
 
 #[panic_handler]
@@ -286,15 +285,15 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     // SAFETY: the code that panicked never goes on.
     unsafe { console::force_unlock() };
-    println!("{info}");
+    let print = || println!("{info}");
     // The message may have several lines, the result has one.
     // SAFETY: as above.
     unsafe {
         match info.location() {
             Some(location) => {
-                recovery::recover_or_power_off(format_args!("panicked at {location}"))
+                recovery::recover_or_power_off(format_args!("panicked at {location}"), print)
             }
-            None => recovery::recover_or_power_off(format_args!("panicked")),
+            None => recovery::recover_or_power_off(format_args!("panicked"), print),
         }
     }
 }
