@@ -8,10 +8,7 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 
 use log::warn;
-use warmbus_pci::{
-    ConfigRead, HostBridge, HostBridgeAccess, HostBridgeError, PhysAddr, ReadResult, Registers,
-    Width,
-};
+use warmbus_pci::{HostBridge, HostBridgeAccess, HostBridgeError, PhysAddr, Registers, Width};
 
 use crate::arch::mmu::Mmu;
 use crate::arch::serror;
@@ -132,15 +129,6 @@ pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> HostBridgeAcce
         added.is_ok()
     });
     access
-}
-
-/// Reads beside other cores that do the same, without a note of a fault. Where
-/// one load is not enough for that, the answer is a fault.
-pub(crate) fn read_shared(access: &HostBridgeAccess<Mmio>, read: ConfigRead) -> ReadResult {
-    access
-        .direct_address(read)
-        .and_then(|address| load(address, read.width))
-        .map_or(ReadResult::Fault, ReadResult::Value)
 }
 
 /// Reads a register that [`HostBridgeAccess`] gave the address of.

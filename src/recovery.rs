@@ -74,16 +74,9 @@ pub(crate) unsafe fn arm(tree: u64) {
     ARMED.store(true, Ordering::Relaxed);
 }
 
-/// Has a fatal error end in power off from now on: Linux takes over, or other
-/// cores run in what a second start would put back. Returns whether there was
-/// something to be started again.
-pub(crate) fn disarm() -> bool {
-    ARMED.swap(false, Ordering::Relaxed)
-}
-
-/// Undoes [`disarm`], which has returned `was_armed`.
-pub(crate) fn rearm(was_armed: bool) {
-    ARMED.store(was_armed, Ordering::Relaxed);
+/// Has a fatal error end in power off from now on: Linux takes over.
+pub(crate) fn disarm() {
+    ARMED.store(false, Ordering::Relaxed);
 }
 
 /// Why the first start failed, on the second one.

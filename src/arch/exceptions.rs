@@ -9,8 +9,8 @@ use aarch64_cpu::registers::{
 };
 use tock_registers::interfaces::{Readable, Writeable};
 
+use super::mmu;
 use super::serror::{self, Syndrome};
-use super::{mmu, psci, secondary_cores};
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::{mmio, recovery};
@@ -221,10 +221,6 @@ extern "C" fn exception(frame: &mut Frame, vector: u64) {
         cause.go_on_at(next);
         return;
     }
-    if secondary_cores::is_helping() {
-        // The first core sees that this one is off and its work not done.
-        psci::off_this_core()
-    }
     // SAFETY: the interrupted code never goes on.
     unsafe { console::force_unlock() };
     let reason = format_args!(
@@ -280,9 +276,6 @@ extern "C" fn in_exception() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if secondary_cores::is_helping() {
-        psci::off_this_core()
-    }
     // SAFETY: the code that panicked never goes on.
     unsafe { console::force_unlock() };
     let print = || println!("{info}");

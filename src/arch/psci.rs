@@ -1,4 +1,4 @@
-//! PSCI (Arm DEN 0022): powers off or resets the machine, or one core.
+//! PSCI (Arm DEN 0022): powers off or resets the machine.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -20,18 +20,6 @@ pub(crate) fn set_conduit(conduit: Option<PsciConduit>) {
         Some(PsciConduit::Smc) => SMC,
     };
     CONDUIT.store(number, Ordering::Relaxed);
-}
-
-/// Turns this core off (PSCI `CPU_OFF`), or lets it sleep where that fails.
-pub(crate) fn off_this_core() -> ! {
-    let _failed = match CONDUIT.load(Ordering::Relaxed) {
-        HVC => psci::cpu_off::<Hvc>(),
-        SMC => psci::cpu_off::<Smc>(),
-        _ => Ok(()),
-    };
-    loop {
-        asm::wfi();
-    }
 }
 
 /// Powers the machine off (PSCI `SYSTEM_OFF`), or resets it where it cannot be

@@ -134,26 +134,17 @@ impl Pipeline {
             topology,
             mut config,
         } = prepared;
-        let (mut topology, vfs) = observe(
-            observer,
-            Phase::Capture,
-            &mut config,
-            |config, observer: &mut O| {
-                // Virtual functions become ready while the others are captured.
-                let (topology, vfs) = enable_vfs(topology, &self.vfs, config, clock);
-                observer.read_ahead(&topology, config);
-                let mut functions: Vec<Sbdf> =
-                    topology.functions().iter().map(|f| f.sbdf).collect();
-                // The order in which values that were read ahead are used.
-                functions.sort_unstable();
-                for function in functions {
-                    config.capture(function);
-                }
-                observer.capture_ends(config);
-                let topology = capture_evicted(topology, config).with_faults(config);
-                (topology, vfs)
-            },
-        );
+        let (mut topology, vfs) = observe(observer, Phase::Capture, &mut config, |config, _| {
+            // Virtual functions become ready while the others are captured.
+            let (topology, vfs) = enable_vfs(topology, &self.vfs, config, clock);
+            let mut functions: Vec<Sbdf> = topology.functions().iter().map(|f| f.sbdf).collect();
+            functions.sort_unstable();
+            for function in functions {
+                config.capture(function);
+            }
+            let topology = capture_evicted(topology, config).with_faults(config);
+            (topology, vfs)
+        });
         let mut sriov_readable_at = None;
         if let Some(vfs) = vfs {
             observe(observer, Phase::VfWait, &mut config, |_, _| vfs.wait(clock));

@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::{
-    AccessFault, AccessWidths, BusRange, ConfigAccess, ConfigOffset, ConfigRead, HostBridge,
-    Mechanism, PhysAddr, Sbdf, Width,
+    AccessFault, AccessWidths, BusRange, ConfigAccess, ConfigOffset, HostBridge, Mechanism,
+    PhysAddr, Sbdf, Width,
 };
 use brcmstb::BrcmStb;
 pub(super) use brcmstb::SIZE as BRCM_STB_SIZE;
@@ -138,25 +138,6 @@ impl<R: Registers> HostBridgeAccess<R> {
             backend,
         });
         Ok(())
-    }
-
-    /// The address of a register that one load reads, also while other cores
-    /// read; `None` where the bridge has no window onto its functions, does not
-    /// perform a read of this width, or nothing can be there.
-    pub fn direct_address(&self, read: ConfigRead) -> Option<PhysAddr> {
-        let function = read.function;
-        let host = self.covering(function)?;
-        if read.width < host.widths.narrowest_read() {
-            return None;
-        }
-        let aligned = read.offset.get() & !(read.width.bytes() - 1);
-        match &host.backend {
-            Backend::Window(window) => match window.address(function, aligned) {
-                RegisterLocation::At(address) => Some(address),
-                RegisterLocation::Nowhere | RegisterLocation::Fault => None,
-            },
-            Backend::DesignWare(_) | Backend::BrcmStb(_) => None,
-        }
     }
 
     fn covering(&self, function: Sbdf) -> Option<&Host> {
