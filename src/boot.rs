@@ -28,7 +28,6 @@ use crate::image::Image;
 use crate::mem::physical::PhysicalMemory;
 use crate::mem::{self, heap};
 use crate::mmio::{self, Mmio};
-use crate::parallel_capture::{self, SecondaryCores};
 use crate::{kernel_entry, recovery, report_output};
 
 /// The hardware, counted and timed.
@@ -90,8 +89,7 @@ pub(crate) fn run(
     previous.parse(&memory, heap::usage().size);
     report_output::print_banner(machine, options, inputs.completed, image);
 
-    let cores = SecondaryCores::of(machine, timer);
-    let mut recorder = Recorder::new(timer, cores, parallel_capture::requested(options));
+    let mut recorder = Recorder::new(timer);
     let mut captured = match failure {
         Some(failure) => Err(failure.into()),
         None => {
@@ -165,7 +163,7 @@ fn capture(
     pipeline: &Pipeline,
     mmu: &mut Mmu,
     timer: Timer,
-    recorder: &mut Recorder<Timer, SecondaryCores>,
+    recorder: &mut Recorder<Timer>,
 ) -> Result<Captured<Hardware>, MachineError> {
     mmu.provide_tables(machine.hosts.len());
     let (hosts, access) = open_hosts(machine, options, |hosts| mmio::open(hosts, mmu))?;

@@ -7,6 +7,8 @@ use warmbus_linux::memory_plan::MAX_TREE_SIZE;
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 
+use crate::arch::cache;
+
 /// What is looked at where there is no tree, to say so with the numbers.
 const HEADER_SIZE: u64 = warmbus_fdt::HEADER_SIZE as u64;
 
@@ -30,6 +32,10 @@ impl BootTree {
         if address == 0 || !address.is_multiple_of(8) {
             return Self { address, size: 0 };
         }
+        // The boot protocol has a loader clean the kernel and not the tree. With
+        // the caches off, what it has in them would not be seen.
+        let header = MemoryRange::new(PhysAddr(address), HEADER_SIZE);
+        cache::clean_and_invalidate_to_poc(header);
         let word = |index: usize| {
             let words = ptr::with_exposed_provenance::<u32>(address as usize);
             // SAFETY: by the contract of this function, and aligned.

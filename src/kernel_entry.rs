@@ -7,6 +7,7 @@ use warmbus_boot::loader::LoadedLinux;
 
 use crate::arch::cache;
 use crate::arch::mmu::{self, SCTLR_ON};
+use crate::arch::serror::{self, Syndrome};
 use crate::console::println;
 use crate::image::Image;
 use crate::mem::heap;
@@ -18,6 +19,13 @@ use crate::mem::heap;
 /// Nothing may have been written since `linux` was loaded to the memory that it
 /// was loaded to.
 pub(crate) unsafe fn start_linux(linux: &LoadedLinux, image: &Image) -> ! {
+    serror::synchronise();
+    if let Some(Syndrome(syndrome)) = serror::take_pending() {
+        println!(
+            "warmbus: an SError that no access explains was pending before Linux starts, \
+             with the syndrome {syndrome:#x}; it was taken"
+        );
+    }
     println!(
         "warmbus: starting Linux at {:#x}, {} the cache",
         linux.entry,
@@ -29,6 +37,9 @@ pub(crate) unsafe fn start_linux(linux: &LoadedLinux, image: &Image) -> ! {
     );
     // Linux may use this memory before its caches are on.
     cache::clean_and_invalidate_to_poc(heap::touched());
+    // Nothing accesses a device from here on, so none can become pending.
+    serror::synchronise();
+    serror::take_pending();
     // SAFETY: both were loaded and cleaned; that nothing was written since is
     // the contract of this function.
     unsafe { enter_kernel(linux.entry, linux.tree.start.0, image) }

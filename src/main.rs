@@ -15,7 +15,6 @@ mod kernel_entry;
 mod logger;
 mod mem;
 mod mmio;
-mod parallel_capture;
 mod recovery;
 mod report_output;
 mod start;

@@ -8,16 +8,13 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 
 use log::warn;
-use warmbus_pci::{
-    ConfigRead, HostBridge, HostBridgeAccess, HostBridgeError, PhysAddr, ReadResult, Registers,
-    Width,
-};
+use warmbus_pci::{HostBridge, HostBridgeAccess, HostBridgeError, PhysAddr, Registers, Width};
 
 use crate::arch::mmu::Mmu;
+use crate::arch::serror;
 
-// A fault at one of these instructions sends the CPU to `register_fault` instead,
-// which returns what no access can: all bits of 64 set. The processor reports
-// the abort of a store only if it is synchronous; the barrier gives it time.
+// A synchronous fault at one of these instructions sends the CPU to
+// `register_fault` instead, which returns what no access can: all bits of 64 set.
 global_asm!(
     r#"
 .section .text.registers, "ax"
@@ -36,13 +33,14 @@ register_read32:
     ret
 register_write8:
     strb    w1, [x0]
-    b       1f
+    mov     x0, xzr
+    ret
 register_write16:
     strh    w1, [x0]
-    b       1f
+    mov     x0, xzr
+    ret
 register_write32:
     str     w1, [x0]
-1:  dsb     sy
     mov     x0, xzr
     ret
 register_end:
@@ -77,6 +75,41 @@ pub(crate) fn fixup(instruction: u64) -> Option<u64> {
         .then(|| address(&raw const register_fault))
 }
 
+/// Reads a device register; `None` where a synchronous abort was the answer.
+///
+/// # Safety
+///
+/// `address` must be that of a register of this width, aligned and mapped as
+/// device memory, and the read must have no effect on memory.
+pub(crate) unsafe fn read_register(address: usize, width: Width) -> Option<u32> {
+    // SAFETY: by the contract of this function; an abort is caught.
+    let value = unsafe {
+        match width {
+            Width::Byte => register_read8(address),
+            Width::Word => register_read16(address),
+            Width::Dword => register_read32(address),
+        }
+    };
+    (value != FAULT).then_some(value as u32)
+}
+
+/// Writes a device register; `None` where a synchronous abort was the answer.
+///
+/// # Safety
+///
+/// As [`read_register`].
+pub(crate) unsafe fn write_register(address: usize, width: Width, value: u32) -> Option<()> {
+    // SAFETY: by the contract of this function; an abort is caught.
+    let outcome = unsafe {
+        match width {
+            Width::Byte => register_write8(address, value),
+            Width::Word => register_write16(address, value),
+            Width::Dword => register_write32(address, value),
+        }
+    };
+    (outcome != FAULT).then_some(())
+}
+
 /// Registers at the addresses that are mapped.
 pub(crate) struct Mmio(());
 
@@ -98,29 +131,26 @@ pub(crate) fn open(hosts: &mut Vec<HostBridge>, mmu: &mut Mmu) -> HostBridgeAcce
     access
 }
 
-/// Reads beside other cores that do the same, without a note of a fault. Where
-/// one load is not enough for that, the answer is a fault.
-pub(crate) fn read_shared(access: &HostBridgeAccess<Mmio>, read: ConfigRead) -> ReadResult {
-    access
-        .direct_address(read)
-        .and_then(|address| load(address, read.width))
-        .map_or(ReadResult::Fault, ReadResult::Value)
-}
-
 /// Reads a register that [`HostBridgeAccess`] gave the address of.
 fn load(address: PhysAddr, width: Width) -> Option<u32> {
-    let address = address.0 as usize;
     // SAFETY: only `open` makes an `Mmio`, for a `HostBridgeAccess` that keeps to
-    // the regions of its host bridges, which `open` has mapped; aligned; an
-    // abort is caught.
-    let value = unsafe {
-        match width {
-            Width::Byte => register_read8(address),
-            Width::Word => register_read16(address),
-            Width::Dword => register_read32(address),
-        }
-    };
-    (value != FAULT).then_some(value as u32)
+    // the regions of its host bridges, which `open` has mapped; aligned;
+    // registers are not memory, so no reference can be affected.
+    let value = unsafe { read_register(address.0 as usize, width) };
+    // An access that ends in an `SError` reads as all ones on most machines. On
+    // others it is noticed here if the processor knows of it already, and at the
+    // next access otherwise.
+    let may_have_failed = value.is_none_or(|value| value == width.ones());
+    unless_serror(value, may_have_failed)
+}
+
+/// Returns `outcome` unless an `SError` is pending, which is taken. `may_have_failed`
+/// has the processor wait for it.
+fn unless_serror<T>(outcome: Option<T>, may_have_failed: bool) -> Option<T> {
+    if may_have_failed {
+        serror::synchronise();
+    }
+    serror::take_pending().map_or(outcome, |_| None)
 }
 
 impl Registers for Mmio {
@@ -129,16 +159,8 @@ impl Registers for Mmio {
     }
 
     fn write(&mut self, address: PhysAddr, width: Width, value: u32) -> Option<()> {
-        let address = address.0 as usize;
-        // SAFETY: as for a read; registers are not memory, so no reference can
-        // be affected.
-        let outcome = unsafe {
-            match width {
-                Width::Byte => register_write8(address, value),
-                Width::Word => register_write16(address, value),
-                Width::Dword => register_write32(address, value),
-            }
-        };
-        (outcome != FAULT).then_some(())
+        // SAFETY: as for a read.
+        let outcome = unsafe { write_register(address.0 as usize, width, value) };
+        unless_serror(outcome, true)
     }
 }

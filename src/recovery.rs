@@ -49,6 +49,9 @@ const AGAIN: u32 = 2;
 /// There is a kernel to be started, and this is the first start.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
+/// What went wrong is being printed.
+static IS_PRINTING: AtomicBool = AtomicBool::new(false);
+
 /// What ends the program where there is no second start.
 static END: Mutex<fn() -> !> = Mutex::new(psci::off);
 
@@ -64,20 +67,16 @@ pub(crate) fn set_fallback(end: fn() -> !) {
 /// To be called on the first start only, with no other core running.
 pub(crate) unsafe fn arm(tree: u64) {
     // SAFETY: by the contract of this function there is no other access.
-    unsafe { (*retained.0.get()).tree = tree };
+    unsafe {
+        (*retained.0.get()).tree = tree;
+        retain(format_args!("the firmware failed and could not say why"));
+    }
     ARMED.store(true, Ordering::Relaxed);
 }
 
-/// Has a fatal error end in power off from now on: Linux takes over, or other
-/// cores run in what a second start would put back. Returns whether there was
-/// something to be started again.
-pub(crate) fn disarm() -> bool {
-    ARMED.swap(false, Ordering::Relaxed)
-}
-
-/// Undoes [`disarm`], which has returned `was_armed`.
-pub(crate) fn rearm(was_armed: bool) {
-    ARMED.store(was_armed, Ordering::Relaxed);
+/// Has a fatal error end in power off from now on: Linux takes over.
+pub(crate) fn disarm() {
+    ARMED.store(false, Ordering::Relaxed);
 }
 
 /// Why the first start failed, on the second one.
@@ -95,33 +94,70 @@ pub(crate) unsafe fn previous_failure() -> &'static str {
 }
 
 /// The end of a start that cannot go on: the second start if there is one, or
-/// else one line and what [`set_fallback`] has set, power off by default.
+/// else one line and what [`set_fallback`] has set, power off by default. `dump`
+/// prints more about it before that.
+///
+/// Whatever breaks while something is printed ends in [`recover_silently`].
 ///
 /// # Safety
 ///
 /// The code that ran must never be resumed.
-pub(crate) unsafe fn recover_or_power_off(reason: fmt::Arguments<'_>) -> ! {
+pub(crate) unsafe fn recover_or_power_off(reason: fmt::Arguments<'_>, dump: impl FnOnce()) -> ! {
+    if IS_PRINTING.swap(true, Ordering::Relaxed) {
+        // SAFETY: by the contract of this function.
+        unsafe { recover_silently() }
+    }
+    if ARMED.load(Ordering::Relaxed) {
+        // SAFETY: there is one core, and what ran before is never resumed.
+        unsafe { retain(reason) };
+        dump();
+        println!("warmbus: {reason}: starting again without PCI");
+    } else {
+        dump();
+        println!("warmbus: result: error: {reason}");
+    }
+    // SAFETY: by the contract of this function.
+    unsafe { recover_silently() }
+}
+
+/// The same without a line, for what breaks in there: the console may have been
+/// what broke.
+///
+/// # Safety
+///
+/// The code that ran must never be resumed.
+pub(crate) unsafe fn recover_silently() -> ! {
     // Once only: what breaks on the way there ends the second case.
     if ARMED.swap(false, Ordering::Relaxed) {
-        println!("warmbus: {reason}: starting again without PCI");
         // SAFETY: armed, so that the tree is known; the rest is the contract
         // of this function.
-        unsafe { restart(reason) }
+        unsafe { restart() }
     }
-    println!("warmbus: result: error: {reason}");
+    // SAFETY: as above.
+    unsafe { END.force_unlock() };
     let end = *END.lock();
     end()
 }
 
+/// Keeps `reason` for the second start.
+///
 /// # Safety
 ///
-/// `arm` must have been called, and the code that ran must never be resumed.
-unsafe fn restart(reason: fmt::Arguments<'_>) -> ! {
+/// Nothing else may access what is retained.
+unsafe fn retain(reason: fmt::Arguments<'_>) {
     // SAFETY: by the contract of this function there is no other access.
     let all = unsafe { &mut *retained.0.get() };
     all.length = 0;
     // Too long a sentence is cut, which is no failure.
     let _ = all.write_fmt(reason);
+}
+
+/// # Safety
+///
+/// `arm` must have been called, and the code that ran must never be resumed.
+unsafe fn restart() -> ! {
+    // SAFETY: by the contract of this function there is no other access.
+    let all = unsafe { &*retained.0.get() };
     // SAFETY: only the first instructions read it.
     unsafe { boot_state.get().write_volatile(AGAIN) };
     // SAFETY: the code that holds the lock is never resumed.

@@ -17,7 +17,6 @@ use crate::boot::Hardware;
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::mem::heap;
-use crate::parallel_capture::SecondaryCores;
 
 /// Logs the version, the machine and its host bridges.
 pub(crate) fn print_banner(
@@ -71,7 +70,7 @@ pub(crate) fn print_banner(
 /// the dump, each between two lines by which a program finds them.
 pub(crate) fn print_report(
     captured: &Captured<Hardware>,
-    recorder: &Recorder<Timer, SecondaryCores>,
+    recorder: &Recorder<Timer>,
     machine: &Machine,
     options: &Options,
     image: &Image,

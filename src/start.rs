@@ -11,10 +11,10 @@ use warmbus_boot::start_policy::{preserves_config, recovers};
 use warmbus_linux::payload::Payload;
 use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 use warmbus_machine::{EarlyDevices, Machine, MachineMemory};
-use warmbus_paging::PagingError;
 
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
+use crate::arch::serror::{self, Syndrome};
 use crate::arch::timer::Timer;
 use crate::boot::{BootError, BootInputs, BootResult, finish, run};
 use crate::boot_fdt::BootTree;
@@ -35,6 +35,7 @@ pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
     // SAFETY: this is the first thing after entry, and runs once.
     let mmu = unsafe { Mmu::turn_on(&image, tree.address, tree.size) };
     let Some(mmu) = mmu else { psci::off() };
+    let serror = serror_at_entry();
     // SAFETY: once, and before anything is allocated.
     unsafe { heap::start() };
 
@@ -42,7 +43,7 @@ pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
     let failure = (is_second != 0).then(|| unsafe { recovery::previous_failure() });
 
     finish(
-        boot_from_device_tree(timer, &image, &tree, mmu, failure),
+        boot_from_device_tree(timer, &image, &tree, mmu, (failure, serror)),
         &image,
     )
 }
@@ -57,17 +58,32 @@ pub(crate) extern "C" fn start_after_uefi(handoff: *mut Handoff) -> ! {
     // SAFETY: it was made for this call.
     let handoff = unsafe { Box::from_raw(handoff) };
     let Some(mmu) = mmu else { psci::off() };
-    finish(boot_from_uefi(timer, &image, &handoff, mmu), &image)
+    let serror = serror_at_entry();
+    finish(boot_from_uefi(timer, &image, &handoff, mmu, serror), &image)
+}
+
+/// Takes an `SError` that an access before this program has caused, so that no
+/// access of ours is blamed for it.
+fn serror_at_entry() -> Option<Syndrome> {
+    serror::synchronise();
+    serror::take_pending()
+}
+
+/// Warns of what [`serror_at_entry`] has found.
+fn warn_of_serror_at_entry(serror: Option<Syndrome>) {
+    if let Some(Syndrome(syndrome)) = serror {
+        warn!("an SError was pending at entry, with the syndrome {syndrome:#x}; it was taken");
+    }
 }
 
 /// A boot that a device tree describes. `failure` is why the start before this
-/// one failed, on a second start.
+/// one failed, on a second start, and `serror` what [`serror_at_entry`] has found.
 fn boot_from_device_tree(
     timer: Timer,
     image: &Image,
     tree: &BootTree,
     mut mmu: Mmu,
-    failure: Option<&'static str>,
+    (failure, serror): (Option<&'static str>, Option<Syndrome>),
 ) -> Result<BootResult, BootError> {
     // SAFETY: the tree was mapped when the MMU was turned on, read-only.
     let raw = unsafe { tree.bytes() };
@@ -76,8 +92,9 @@ fn boot_from_device_tree(
     // line and power off. Without a readable tree there is neither.
     let mut early_devices = EarlyDevices::from_device_tree(raw);
     psci::set_conduit(early_devices.psci);
-    open_console(&early_devices, &mut mmu)?;
+    open_console(&early_devices, &mut mmu);
     logger::start(timer, LevelFilter::Info);
+    warn_of_serror_at_entry(serror);
 
     // Then comes memory: the rest takes as much of it as the tree is large.
     let ranges = MachineMemory::from_device_tree(raw)?;
@@ -103,7 +120,7 @@ fn boot_from_device_tree(
     if early_devices.console.is_none() {
         early_devices = EarlyDevices::from_device_tree(bytes);
         psci::set_conduit(early_devices.psci);
-        open_console(&early_devices, &mut mmu)?;
+        open_console(&early_devices, &mut mmu);
     }
     let machine = Machine::from_device_tree(bytes)?;
     let mut options = fdt_additions::options(&completed, &machine.bootargs);
@@ -138,16 +155,14 @@ fn boot_from_uefi(
     image: &Image,
     handoff: &Handoff,
     mut mmu: Mmu,
+    serror: Option<Syndrome>,
 ) -> Result<BootResult, BootError> {
     let early_devices = &handoff.machine.early_devices;
     psci::set_conduit(early_devices.psci);
-    // The boot goes on without a console.
-    let opened = open_console(early_devices, &mut mmu);
+    open_console(early_devices, &mut mmu);
     let options = Options::from_bootargs(&handoff.command_line);
     logger::start(timer, options.log_level);
-    if let Err(error) = opened {
-        warn!("the console cannot be used: {error}");
-    }
+    warn_of_serror_at_entry(serror);
     let tree = handoff.state.device_tree();
     let tree = tree.map_err(|error| alloc::format!("no device tree can be made: {error}"))?;
     let inputs = BootInputs {
@@ -173,8 +188,13 @@ fn boot_from_uefi(
     )
 }
 
-/// Opens the console of `devices`, if there is one.
-fn open_console(devices: &EarlyDevices, mmu: &mut Mmu) -> Result<(), PagingError> {
-    let console = devices.console.as_ref();
-    console.map_or(Ok(()), |console| console::open(console, mmu))
+/// Opens the console of `devices`, if there is one. One that cannot be mapped is
+/// not used: nobody could read why, and the boot goes on without.
+fn open_console(devices: &EarlyDevices, mmu: &mut Mmu) {
+    if let Some(console) = &devices.console {
+        // The line goes to a console that was opened before, if any.
+        if let Err(error) = console::open(console, mmu) {
+            warn!("the console cannot be used: {error}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use warmbus_memory::MemoryRange;
 /// coherency: an observer with its caches off reads what was written, and no
 /// stale line is evicted over what it writes.
 ///
-/// The range must be mapped.
+/// The range must be mapped, or the MMU be off.
 pub(crate) fn clean_and_invalidate_to_poc(range: MemoryRange) {
     if range.size == 0 {
         return;

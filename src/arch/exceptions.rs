@@ -1,5 +1,5 @@
-//! Exceptions: one kind is expected and repaired, all others end this start
-//! with a register dump.
+//! Exceptions: an external abort of an access to a device register is expected
+//! and repaired, all others end this start with a register dump.
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
@@ -9,7 +9,8 @@ use aarch64_cpu::registers::{
 };
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::{mmu, psci, secondary_cores};
+use super::mmu;
+use super::serror::{self, Syndrome};
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::{mmio, recovery};
@@ -132,6 +133,19 @@ impl Cause {
         }
     }
 
+    /// Has the interrupted code go on at `next` with `SError` masked.
+    fn go_on_at(&self, next: u64) {
+        const SPSR_A: u64 = 1 << 8;
+        let spsr = self.spsr | SPSR_A;
+        if mmu::at_el2() {
+            ELR_EL2.set(next);
+            SPSR_EL2.set(spsr);
+        } else {
+            ELR_EL1.set(next);
+            SPSR_EL1.set(spsr);
+        }
+    }
+
     /// Exception class.
     const fn class(&self) -> u64 {
         self.esr >> 26 & 0x3f
@@ -188,36 +202,36 @@ impl Cause {
 
 /// Every exception of our own code arrives here; only those that are repaired
 /// return.
-extern "C" fn exception(frame: &Frame, vector: u64) {
+extern "C" fn exception(frame: &mut Frame, vector: u64) {
+    /// Vectors of a synchronous exception and of an `SError`.
+    const SYNCHRONOUS: u64 = 0;
+    const SERROR: u64 = 3;
     let cause = Cause::read();
-    if vector == 0
+    if vector == SYNCHRONOUS
         && cause.is_external_data_abort()
         && let Some(next) = mmio::fixup(cause.elr)
     {
-        if mmu::at_el2() {
-            ELR_EL2.set(next);
-        } else {
-            ELR_EL1.set(next);
-        }
+        cause.go_on_at(next);
         return;
     }
-    if secondary_cores::is_helping() {
-        // The first core sees that this one is off and its work not done.
-        psci::off_this_core()
+    if vector == SERROR
+        && let Some((next, taken)) = serror::fixup(cause.elr, Syndrome(cause.esr))
+    {
+        frame.x[0] = taken;
+        cause.go_on_at(next);
+        return;
     }
     // SAFETY: the interrupted code never goes on.
     unsafe { console::force_unlock() };
-    dump(frame, &cause, vector);
+    let reason = format_args!(
+        "{} at image+{:#x}{}, address {:#x}",
+        cause.class_name(),
+        cause.elr.wrapping_sub(Image::running().start),
+        cause.status_name(),
+        cause.far
+    );
     // SAFETY: as above.
-    unsafe {
-        recovery::recover_or_power_off(format_args!(
-            "{} at image+{:#x}{}, address {:#x}",
-            cause.class_name(),
-            cause.elr.wrapping_sub(Image::running().start),
-            cause.status_name(),
-            cause.far
-        ))
-    }
+    unsafe { recovery::recover_or_power_off(reason, || dump(frame, &cause, vector)) }
 }
 
 fn dump(frame: &Frame, cause: &Cause, vector: u64) {
@@ -254,27 +268,25 @@ fn dump(frame: &Frame, cause: &Cause, vector: u64) {
     println!("  sp  {:016x}", frame.sp);
 }
 
-/// An exception inside the handler: nothing is left to trust.
+/// An exception inside the handler, which was printing most likely.
 extern "C" fn in_exception() -> ! {
-    psci::off()
+    // SAFETY: the handler never goes on.
+    unsafe { recovery::recover_silently() }
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if secondary_cores::is_helping() {
-        psci::off_this_core()
-    }
     // SAFETY: the code that panicked never goes on.
     unsafe { console::force_unlock() };
-    println!("{info}");
+    let print = || println!("{info}");
     // The message may have several lines, the result has one.
     // SAFETY: as above.
     unsafe {
         match info.location() {
             Some(location) => {
-                recovery::recover_or_power_off(format_args!("panicked at {location}"))
+                recovery::recover_or_power_off(format_args!("panicked at {location}"), print)
             }
-            None => recovery::recover_or_power_off(format_args!("panicked")),
+            None => recovery::recover_or_power_off(format_args!("panicked"), print),
         }
     }
 }

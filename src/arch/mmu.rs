@@ -183,6 +183,35 @@ fn map_image(tables: &mut PageTables<'_>, image: &Image) -> Result<(), PagingErr
     tables.map(image.data, image.end - image.data, Memory::Data)
 }
 
+/// Writes 0 to the registers that extend `TCR_ELx` and `SCTLR_ELx`, where the
+/// processor has them (Arm ARM D24.2.95, `ID_AA64MMFR3_EL1`).
+///
+/// A kernel that ran before may have left them as it needed them: with
+/// `TCR2_ELx.PIE` the permissions in our tables would be indices into a register,
+/// and with `SCTLR2_ELx.EASE` an external abort would arrive as an `SError`.
+fn reset_extended_controls(el2: bool) {
+    const TCRX: u64 = 0xf;
+    const SCTLRX: u64 = 0xf << 4;
+    let features: u64;
+    // SAFETY: the register has no side effect, and reads as 0 where there is no
+    // such register yet; the others are written only where they exist, and 0
+    // turns all of their features off, none of which is used here.
+    unsafe {
+        asm!("mrs {}, s3_0_c0_c7_3", out(reg) features,
+            options(nomem, nostack, preserves_flags));
+        match (features & TCRX != 0, el2) {
+            (false, _) => {}
+            (true, false) => asm!("msr s3_0_c2_c0_3, xzr", options(nostack)),
+            (true, true) => asm!("msr s3_4_c2_c0_3, xzr", options(nostack)),
+        }
+        match (features & SCTLRX != 0, el2) {
+            (false, _) => {}
+            (true, false) => asm!("msr s3_0_c1_c0_3, xzr", options(nostack)),
+            (true, true) => asm!("msr s3_4_c1_c0_3, xzr", options(nostack)),
+        }
+    }
+}
+
 /// # Safety
 ///
 /// The tables at `root` must map everything in use to itself, and no line of
@@ -212,6 +241,7 @@ unsafe fn enable(regime: Regime, output_size: u64, root: u64, image: &Image) {
         Regime::OneLevel => (one_level, SCTLR_RES1_ONE_LEVEL | SCTLR_ON),
     };
     let el2 = at_el2();
+    reset_extended_controls(el2);
     if el2 {
         MAIR_EL2.set(Memory::MAIR);
         TCR_EL2.set(control);

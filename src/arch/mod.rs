@@ -1,10 +1,10 @@
-//! The processor: first instructions, exceptions, translation, caches, time,
-//! power and the other cores.
+//! The processor: first instructions, exceptions, translation, caches, time and
+//! power.
 
 pub(crate) mod cache;
 pub(crate) mod entry;
 mod exceptions;
 pub(crate) mod mmu;
 pub(crate) mod psci;
-pub(crate) mod secondary_cores;
+pub(crate) mod serror;
 pub(crate) mod timer;

@@ -1,4 +1,4 @@
-//! PSCI (Arm DEN 0022): powers off the machine, or one core.
+//! PSCI (Arm DEN 0022): powers off or resets the machine.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -22,28 +22,22 @@ pub(crate) fn set_conduit(conduit: Option<PsciConduit>) {
     CONDUIT.store(number, Ordering::Relaxed);
 }
 
-/// Turns this core off (PSCI `CPU_OFF`), or lets it sleep where that fails.
-pub(crate) fn off_this_core() -> ! {
-    let _failed = match CONDUIT.load(Ordering::Relaxed) {
-        HVC => psci::cpu_off::<Hvc>(),
-        SMC => psci::cpu_off::<Smc>(),
-        _ => Ok(()),
-    };
-    loop {
-        asm::wfi();
-    }
-}
-
-/// Powers the machine off (PSCI `SYSTEM_OFF`). Where there is no PSCI, or it
-/// does not do it, this CPU sleeps: without knowing the conduit a call would
-/// be an exception that nothing handles.
+/// Powers the machine off (PSCI `SYSTEM_OFF`), or resets it where it cannot be
+/// powered off. Where there is no PSCI this CPU sleeps: without knowing the
+/// conduit a call would be an exception that nothing handles.
 pub(crate) fn off() -> ! {
-    // The call returns only if it failed, which nothing can be done about.
-    let _failed = match CONDUIT.load(Ordering::Relaxed) {
-        HVC => psci::system_off::<Hvc>(),
-        SMC => psci::system_off::<Smc>(),
-        _ => Ok(()),
-    };
+    // The calls return only if they failed.
+    match CONDUIT.load(Ordering::Relaxed) {
+        HVC => {
+            let _failed = psci::system_off::<Hvc>();
+            let _failed = psci::system_reset::<Hvc>();
+        }
+        SMC => {
+            let _failed = psci::system_off::<Smc>();
+            let _failed = psci::system_reset::<Smc>();
+        }
+        _ => {}
+    }
     loop {
         asm::wfi();
     }

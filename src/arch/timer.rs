@@ -1,5 +1,6 @@
 //! Time, from the generic timer of the processor.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use aarch64_cpu::asm::barrier;
@@ -9,6 +10,10 @@ use warmbus_boot::measured_access::Ticks;
 use warmbus_pci::time::Clock;
 
 const NANOSECONDS: u64 = 1_000_000_000;
+
+/// The most ticks that any timer has counted, all of which start with the
+/// program.
+static LATEST: AtomicU64 = AtomicU64::new(0);
 
 /// The system counter. It stands still at 0 where its frequency is unknown.
 #[derive(Clone, Copy)]
@@ -51,16 +56,35 @@ pub(crate) fn stamp() -> u64 {
     counter()
 }
 
+/// Reads the counter until two values are close together. On some processors a
+/// single read may return a value from far away (`fsl,erratum-a008585`,
+/// `hisilicon,erratum-161010101`, `allwinner,erratum-unknown1`).
 fn counter() -> u64 {
+    /// Ticks that two reads are apart at most, unless something interrupts them.
+    const CLOSE: u64 = 1 << 8;
+    /// Reads for one value, most of them only where the counter is wrong.
+    const MAX_READS: usize = 8;
     // Without it the counter may be read ahead of what comes before.
     barrier::isb(barrier::SY);
-    CNTVCT_EL0.get()
+    let mut last = CNTVCT_EL0.get();
+    for _ in 1..MAX_READS {
+        let now = CNTVCT_EL0.get();
+        if now.wrapping_sub(last) < CLOSE {
+            return now;
+        }
+        last = now;
+    }
+    last
 }
 
 impl Ticks for Timer {
-    /// Ticks since the start.
+    /// Ticks since the start. A counter that goes back stands still until it is
+    /// where it was.
     fn ticks(&self) -> u64 {
-        counter().wrapping_sub(self.start)
+        let ticks = counter().wrapping_sub(self.start);
+        // Before the start, where the difference is negative.
+        let ticks = if ticks > u64::MAX / 2 { 0 } else { ticks };
+        LATEST.fetch_max(ticks, Ordering::Relaxed).max(ticks)
     }
 
     fn to_nanoseconds(&self, ticks: u64) -> u64 {

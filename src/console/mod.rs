@@ -1,13 +1,13 @@
 //! The console: a serial port that the previous boot stage has set up, or
 //! that of UEFI.
 //!
-//! Line settings are not changed. Without a console all output is discarded.
+//! Line settings are not changed. Without a console all output is discarded, and
+//! from the first abort of a port on.
 
 mod registers;
 mod uefi;
 
 use core::fmt::{self, Write};
-use core::ptr::{self, NonNull};
 
 use spin::Mutex;
 use warmbus_machine::{Console, UartLayout};
@@ -38,28 +38,23 @@ struct Port {
     responds: bool,
 }
 
-// SAFETY: the registers belong to no CPU in particular.
-unsafe impl Send for Port {}
-
 impl Port {
     /// # Safety
     ///
     /// The registers of `console` must be mapped as device memory, and
     /// nothing else may use them.
-    unsafe fn new(console: &Console) -> Option<Self> {
-        let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(
-            console.base.0 as usize,
-        ))?;
+    unsafe fn new(console: &Console) -> Self {
         let layout = console.layout();
         // SAFETY: the registers are those of the console, whose size and
         // alignment the reader of the machine description has checked; the
         // rest is the contract of this function.
-        let registers = unsafe { Registers::new(base, layout, console.access_width) };
-        Some(Self {
+        let registers =
+            unsafe { Registers::new(console.base.0 as usize, layout, console.access_width) };
+        Self {
             layout,
             registers,
             responds: true,
-        })
+        }
     }
 
     fn send(&mut self, byte: u8) {
@@ -86,7 +81,7 @@ pub(crate) fn open(console: &Console, mmu: &mut Mmu) -> Result<(), PagingError> 
     mmu.map_device(console.base.0, console.size.min(0x1000))?;
     // SAFETY: just mapped, and only opened here.
     let port = unsafe { Port::new(console) };
-    *CONSOLE.lock() = port.map_or(Backend::None, Backend::Port);
+    *CONSOLE.lock() = Backend::Port(port);
     Ok(())
 }
 
@@ -104,11 +99,17 @@ pub(crate) fn close() {
 pub(crate) fn print(text: fmt::Arguments<'_>) {
     // A port never fails, and an error of the console has no other console to
     // go to.
-    let _ = match &mut *CONSOLE.lock() {
+    let mut console = CONSOLE.lock();
+    let _ = match &mut *console {
         Backend::None => Ok(()),
         Backend::Port(port) => port.write_fmt(text),
         Backend::Uefi => uefi::write(text),
     };
+    if let Backend::Port(port) = &mut *console
+        && !port.registers.work()
+    {
+        *console = Backend::None;
+    }
 }
 
 /// Unlocks the console for a last message, even if it is in use.

@@ -1,37 +1,23 @@
 //! The registers of a serial port, 1, 2 or 4 bytes wide.
 
-use core::ptr::NonNull;
-
-use safe_mmio::UniqueMmioPointer;
-use safe_mmio::fields::{ReadOnly, WriteOnly};
 use warmbus_machine::{UartLayout, UartRegisters};
+use warmbus_pci::Width;
+
+use crate::arch::serror;
+use crate::mmio;
 
 /// The two registers that are used.
-pub(super) enum Registers {
-    Bytes(Pair<u8>),
-    Halfwords(Pair<u16>),
-    Words(Pair<u32>),
-}
-
-/// Registers that are `T` wide.
-pub(super) struct Pair<T: 'static> {
-    transmit: UniqueMmioPointer<'static, WriteOnly<T>>,
-    status: UniqueMmioPointer<'static, ReadOnly<T>>,
-}
-
-impl<T> Pair<T> {
-    /// # Safety
-    ///
-    /// As [`Registers::new`].
-    unsafe fn new(base: NonNull<u8>, layout: UartLayout) -> Self {
-        // SAFETY: by the contract of this function; the registers differ.
-        unsafe {
-            Self {
-                transmit: UniqueMmioPointer::new(base.add(layout.transmit as usize).cast()),
-                status: UniqueMmioPointer::new(base.add(layout.status as usize).cast()),
-            }
-        }
-    }
+///
+/// A port may be without a clock or power, or belong to somebody else, and answer
+/// an access with an abort. It is not accessed again then, and accepts all there
+/// is to send.
+pub(super) struct Registers {
+    transmit: usize,
+    status: usize,
+    width: Width,
+    /// What the status register has while the port accepts a byte.
+    ready: u32,
+    has_failed: bool,
 }
 
 impl Registers {
@@ -41,32 +27,47 @@ impl Registers {
     ///
     /// Those that `layout` names from `base` on, which is aligned to `width`,
     /// must be mapped as device memory, and nothing else may use them.
-    pub(super) unsafe fn new(base: NonNull<u8>, layout: UartLayout, width: u8) -> Self {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            match width {
-                1 => Self::Bytes(Pair::new(base, layout)),
-                2 => Self::Halfwords(Pair::new(base, layout)),
-                _ => Self::Words(Pair::new(base, layout)),
-            }
+    pub(super) const unsafe fn new(base: usize, layout: UartLayout, width: u8) -> Self {
+        Self {
+            transmit: base + layout.transmit as usize,
+            status: base + layout.status as usize,
+            width: match width {
+                1 => Width::Byte,
+                2 => Width::Word,
+                _ => Width::Dword,
+            },
+            ready: layout.ready,
+            has_failed: false,
         }
+    }
+
+    /// Whether the port works as far as is known, once all accesses are complete.
+    pub(super) fn work(&mut self) -> bool {
+        serror::synchronise();
+        self.has_failed |= serror::take_pending().is_some();
+        !self.has_failed
     }
 }
 
 impl UartRegisters for Registers {
     fn status(&mut self) -> u32 {
-        match self {
-            Self::Bytes(port) => port.status.read().into(),
-            Self::Halfwords(port) => port.status.read().into(),
-            Self::Words(port) => port.status.read(),
+        if self.has_failed {
+            return self.ready;
         }
+        // SAFETY: by the contract of `new`.
+        let status = unsafe { mmio::read_register(self.status, self.width) };
+        status.unwrap_or_else(|| {
+            self.has_failed = true;
+            self.ready
+        })
     }
 
     fn transmit(&mut self, byte: u8) {
-        match self {
-            Self::Bytes(port) => port.transmit.write(byte),
-            Self::Halfwords(port) => port.transmit.write(byte.into()),
-            Self::Words(port) => port.transmit.write(byte.into()),
+        if self.has_failed {
+            return;
         }
+        // SAFETY: by the contract of `new`.
+        let outcome = unsafe { mmio::write_register(self.transmit, self.width, byte.into()) };
+        self.has_failed = outcome.is_none();
     }
 }

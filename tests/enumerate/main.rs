@@ -17,7 +17,6 @@ mod numbering;
 mod planned;
 mod preserved;
 mod preserved_numbers;
-mod together;
 mod vf_places;
 mod vf_policy;
 mod vf_routing;

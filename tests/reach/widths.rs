@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use warmbus_boot::measured_access::MeasuredAccess;
 use warmbus_boot::pipeline::{Pipeline, PipelineFailure};
 use warmbus_pci::{
-    AccessWidths, CamLayout, ConfigAccess, ConfigOffset, ConfigRead, HostBridge, HostBridgeAccess,
-    Mechanism, PhysAddr, Registers, Sbdf, Width,
+    AccessWidths, CamLayout, ConfigAccess, ConfigOffset, HostBridge, HostBridgeAccess, Mechanism,
+    PhysAddr, Registers, Sbdf, Width,
 };
 use warmbus_pcie_sim::{Fabric, devices};
 
@@ -200,29 +200,4 @@ fn a_narrow_write_is_never_made_of_a_wider_one() {
         assert_eq!(write(AccessWidths::Dwords, width), (0, 0, Some(command)));
     }
     assert_eq!(write(AccessWidths::Dwords, Width::Dword), (1, 0, None));
-}
-
-#[test]
-fn cores_that_read_together_share_no_read_that_the_host_does_not_perform() {
-    let fabric = machine();
-    for (widths, shares) in [
-        (AccessWidths::All, true),
-        (AccessWidths::DwordReads, false),
-        (AccessWidths::Dwords, false),
-    ] {
-        let mut access = HostBridgeAccess::new(DwordsOnly::new(&fabric, Narrow::Ones));
-        access.add(&mut ecam(&fabric, widths)).unwrap();
-        let address = |width| {
-            access.direct_address(ConfigRead {
-                function: ENDPOINT,
-                offset: ConfigOffset::wrapping(8),
-                width,
-            })
-        };
-        let dword = PhysAddr(BASE + (4 << 20) + 8);
-        assert_eq!(address(Width::Dword), Some(dword));
-        for width in [Width::Byte, Width::Word] {
-            assert_eq!(address(width).is_some(), shares, "{widths:?} {width:?}");
-        }
-    }
 }

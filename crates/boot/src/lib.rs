@@ -16,7 +16,6 @@ pub mod measured_access;
 pub mod memory;
 pub mod memory_layout;
 pub mod options;
-pub mod parallel;
 pub mod pci_words;
 pub mod phase;
 pub mod pipeline;

@@ -3,7 +3,6 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::num::NonZeroUsize;
 use core::time::Duration;
 
 use log::LevelFilter;
@@ -59,9 +58,6 @@ pub struct Options {
     /// The same for single ports, `warmbus.wait=SBDF=MILLISECONDS`, which are
     /// waited for even while they are empty.
     pub port_waits: Vec<(Sbdf, Duration)>,
-    /// `warmbus.cores=`: cores that capture together, 1 or more; `auto`, which
-    /// is `None`, asks for as many as help.
-    pub cores: Option<NonZeroUsize>,
     /// `warmbus.probe_only`: stop before Linux, even if there is one.
     pub probe_only: bool,
     /// `warmbus.kho=`: `auto`, `off`, `v1`, `v3`, `v4` or `like-v4`; `auto`
@@ -95,7 +91,6 @@ impl Default for Options {
             hotplug_buses: None,
             wait: None,
             port_waits: Vec::new(),
-            cores: None,
             probe_only: false,
             kho: KhoChoice::Auto,
             vfs: VfPolicy::default(),
@@ -176,15 +171,6 @@ impl Options {
                 number.is_some()
             }
             Some(("wait", words)) => self.set_waits(words).is_some(),
-            Some(("cores", "auto")) => {
-                self.cores = None;
-                true
-            }
-            Some(("cores", number)) => {
-                let number = number.parse().ok();
-                self.cores = number.or(self.cores);
-                number.is_some()
-            }
             Some((what @ ("kernel" | "initrd"), place)) => {
                 let module = region(place);
                 let kept = match what {
@@ -283,7 +269,7 @@ mod tests {
     #[test]
     fn every_word_does_what_it_says() {
         let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.wait=5000,0001:00:02.0=60001 warmbus.cores=4 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
+            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.wait=5000,0001:00:02.0=60001 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
         );
         assert_eq!(
             options,
@@ -297,7 +283,6 @@ mod tests {
                 hotplug_buses: Some(8),
                 wait: Some(Duration::from_secs(5)),
                 port_waits: alloc::vec![(Sbdf::new(1, 0, 2, 0), Duration::from_millis(60_001))],
-                cores: NonZeroUsize::new(4),
                 probe_only: true,
                 kho: KhoChoice::Abi(KhoAbi::V3),
                 vfs: VfPolicy {
@@ -330,9 +315,7 @@ mod tests {
             "warmbus.wait=-1",
             "warmbus.wait=5000,",
             "warmbus.wait=port=5",
-            "warmbus.cores",
-            "warmbus.cores=0",
-            "warmbus.cores=all",
+            "warmbus.cores=4",
             "warmbus.probe_only=1",
             "warmbus.kho",
             "warmbus.kho=",

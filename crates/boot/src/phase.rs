@@ -1,6 +1,6 @@
 //! The phases of a boot, and who observes them.
 
-use warmbus_pci::{ConfigAccess, Topology};
+use warmbus_pci::ConfigAccess;
 use warmbus_pcsc::ConfigCache;
 
 /// A phase of a boot.
@@ -78,19 +78,7 @@ pub trait Observer<A: ConfigAccess> {
     fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<A>>) {
         let _ = (phase, config);
     }
-
-    /// The functions of `topology` are captured next: what other cores can
-    /// read for that may be read now.
-    fn read_ahead(&mut self, topology: &Topology, config: &mut ConfigCache<A>) {
-        let _ = (topology, config);
-    }
-
-    /// The capture is over: what was read ahead and not used is of no use any
-    /// more.
-    fn capture_ends(&mut self, config: &mut ConfigCache<A>) {
-        let _ = config;
-    }
 }
 
-/// Nobody observes, and one core does everything.
+/// Nobody observes.
 impl<A: ConfigAccess> Observer<A> for () {}

@@ -9,9 +9,9 @@ use log::info;
 use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
-    Anomaly, AssignPolicy, Assigned, ConfigAccess, HostBridge, LatePort, Sbdf, ScanPolicy,
-    VfPolicy, assign, enable_vfs, enumerate, has_empty_ports, late_ports, probe_vf_routing,
-    verify_assignment,
+    Anomaly, AnomalyKind, AssignPolicy, Assigned, ConfigAccess, HostBridge, LatePort, Sbdf,
+    ScanPolicy, VfPolicy, assign, enable_vfs, enumerate, has_empty_ports, late_ports,
+    probe_vf_routing, verify_assignment,
 };
 use warmbus_pcsc::{ConfigCache, Difference, SelfCheck};
 use warmbus_pcsc_format::MAX_ROUTINGS;
@@ -134,26 +134,17 @@ impl Pipeline {
             topology,
             mut config,
         } = prepared;
-        let (mut topology, vfs) = observe(
-            observer,
-            Phase::Capture,
-            &mut config,
-            |config, observer: &mut O| {
-                // Virtual functions become ready while the others are captured.
-                let (topology, vfs) = enable_vfs(topology, &self.vfs, config, clock);
-                observer.read_ahead(&topology, config);
-                let mut functions: Vec<Sbdf> =
-                    topology.functions().iter().map(|f| f.sbdf).collect();
-                // The order in which values that were read ahead are used.
-                functions.sort_unstable();
-                for function in functions {
-                    config.capture(function);
-                }
-                observer.capture_ends(config);
-                let topology = capture_evicted(topology, config).with_faults(config);
-                (topology, vfs)
-            },
-        );
+        let (mut topology, vfs) = observe(observer, Phase::Capture, &mut config, |config, _| {
+            // Virtual functions become ready while the others are captured.
+            let (topology, vfs) = enable_vfs(topology, &self.vfs, config, clock);
+            let mut functions: Vec<Sbdf> = topology.functions().iter().map(|f| f.sbdf).collect();
+            functions.sort_unstable();
+            for function in functions {
+                config.capture(function);
+            }
+            let topology = capture_evicted(topology, config).with_faults(config);
+            (topology, vfs)
+        });
         let mut sriov_readable_at = None;
         if let Some(vfs) = vfs {
             observe(observer, Phase::VfWait, &mut config, |_, _| vfs.wait(clock));
@@ -174,6 +165,7 @@ impl Pipeline {
             self_check: None,
             sriov_readable_at,
         };
+        captured.exclude_faulty();
         if self.self_check {
             captured.wait_until_sriov_readable(clock);
             let check = observe(
@@ -183,6 +175,7 @@ impl Pipeline {
                 |config, _| config.self_check(),
             );
             captured.self_check = Some(check);
+            captured.exclude_faulty();
         }
         captured
     }
@@ -234,6 +227,24 @@ impl<A: ConfigAccess> Captured<A> {
         })
     }
 
+    /// Has Linux read every function from the hardware of which an access was
+    /// refused: what the cache has of it may be the all ones of that access, or
+    /// lack the effect of a write that was never made.
+    fn exclude_faulty(&mut self) {
+        self.topology.record_faults(&mut self.config);
+        let is_fault = |kind: &AnomalyKind| matches!(kind, AnomalyKind::ExternalAbort { .. });
+        for function in self.topology.functions() {
+            if function.anomalies.iter().any(is_fault) {
+                self.config.exclude(function.sbdf);
+            }
+        }
+        for anomaly in self.topology.anomalies() {
+            if is_fault(&anomaly.kind) {
+                self.config.exclude(anomaly.function);
+            }
+        }
+    }
+
     /// Waits until SR-IOV capabilities may be read.
     pub fn wait_until_sriov_readable(&self, clock: &mut impl Clock) {
         if let Some(at) = self.sriov_readable_at {
@@ -252,6 +263,7 @@ impl<A: ConfigAccess> Captured<A> {
         self.late = observe(observer, Phase::LatePorts, &mut self.config, |config, _| {
             late_ports(topology, config)
         });
+        self.exclude_faulty();
     }
 
     /// Probes the routing IDs that virtual functions would have, for a kernel
@@ -262,6 +274,7 @@ impl<A: ConfigAccess> Captured<A> {
         observe(observer, Phase::VfRouting, &mut self.config, |config, _| {
             probe_vf_routing(topology, MAX_ROUTINGS, config);
         });
+        self.exclude_faulty();
     }
 }
 

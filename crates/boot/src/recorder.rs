@@ -1,12 +1,11 @@
-//! Records what each phase of a boot takes, and has other cores help.
+//! Records what each phase of a boot takes.
 
 use alloc::vec::Vec;
 
-use warmbus_pci::{AccessCounts, ConfigAccess, Topology};
+use warmbus_pci::{AccessCounts, ConfigAccess};
 use warmbus_pcsc::{ConfigCache, Statistics};
 
 use crate::measured_access::{MeasuredAccess, Ticks};
-use crate::parallel::{self, Cores};
 use crate::phase::{Observer, Phase};
 
 /// What one phase took, in ticks.
@@ -31,13 +30,10 @@ pub struct CacheFigures {
     pub cacheable_dwords: u64,
 }
 
-/// An [`Observer`] that measures phases and accesses with a counter `T`, and
-/// has the cores `K` help with the capture.
+/// An [`Observer`] that measures phases and accesses with a counter `T`.
 #[derive(Debug)]
-pub struct Recorder<T, K = ()> {
+pub struct Recorder<T> {
     counter: T,
-    cores: K,
-    requested_cores: Option<usize>,
     /// The phases that have ended, in order.
     pub phases: Vec<PhaseTime>,
     /// Accesses that reached the hardware, those of the comparison with it
@@ -56,14 +52,11 @@ struct Start {
     accesses: AccessCounts,
 }
 
-impl<T: Ticks, K> Recorder<T, K> {
-    /// Nothing was recorded yet. `requested_cores` are to capture, this one
-    /// included; `None` for as many as make it faster.
-    pub fn new(counter: T, cores: K, requested_cores: Option<usize>) -> Self {
+impl<T: Ticks> Recorder<T> {
+    /// Nothing was recorded yet.
+    pub fn new(counter: T) -> Self {
         Self {
             counter,
-            cores,
-            requested_cores,
             phases: Vec::new(),
             accesses: AccessCounts::default(),
             cache: CacheFigures::default(),
@@ -72,11 +65,10 @@ impl<T: Ticks, K> Recorder<T, K> {
     }
 }
 
-impl<A, T, K> Observer<MeasuredAccess<A, T>> for Recorder<T, K>
+impl<A, T> Observer<MeasuredAccess<A, T>> for Recorder<T>
 where
     A: ConfigAccess,
     T: Ticks,
-    K: Cores<A>,
 {
     fn phase_begins(&mut self, _: Phase, config: Option<&ConfigCache<MeasuredAccess<A, T>>>) {
         let access = config.map(ConfigCache::access);
@@ -88,11 +80,11 @@ where
     }
 
     fn phase_ends(&mut self, phase: Phase, config: Option<&ConfigCache<MeasuredAccess<A, T>>>) {
-        let ticks = self.counter.ticks() - self.start.ticks;
+        let ticks = self.counter.ticks().saturating_sub(self.start.ticks);
         let mut config_ticks = 0;
         if let Some(config) = config {
             let access = config.access();
-            config_ticks = access.ticks() - self.start.config_ticks;
+            config_ticks = access.ticks().saturating_sub(self.start.config_ticks);
             if phase == Phase::Verify {
                 self.cache = figures(config);
             }
@@ -105,14 +97,6 @@ where
             ticks,
             config_ticks,
         });
-    }
-
-    fn read_ahead(&mut self, topology: &Topology, config: &mut ConfigCache<MeasuredAccess<A, T>>) {
-        parallel::read_ahead(topology, config, &mut self.cores, self.requested_cores);
-    }
-
-    fn capture_ends(&mut self, config: &mut ConfigCache<MeasuredAccess<A, T>>) {
-        config.access_mut().discard_prefetched();
     }
 }
 

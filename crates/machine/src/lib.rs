@@ -37,7 +37,7 @@ pub use memory::{MachineMemory, Reservation, ReservationKind};
 pub use uart::{UartLayout, UartRegisters};
 pub use uefi::{MemoryMap, map_runtime_services_flat};
 
-use warmbus_fdt::{Cells, DeviceTree};
+use warmbus_fdt::DeviceTree;
 use warmbus_memory::{MemoryRange, RamRegion, RangeSet};
 use warmbus_pci::HostBridge;
 
@@ -81,9 +81,6 @@ pub struct Machine {
     pub early_devices: EarlyDevices,
     /// Processors that are there to be used.
     pub cpus: usize,
-    /// Affinity, as in `MPIDR_EL1`, of those of them that PSCI turns on and
-    /// off; in the order of the tree. Empty with ACPI.
-    pub psci_cpus: Vec<u64>,
     /// Ticks a second of the system counter, where the tree has the number;
     /// trees have it only where `CNTFRQ_EL0` is wrong.
     pub timer_frequency: Option<u32>,
@@ -105,7 +102,7 @@ impl Machine {
         } = MachineMemory::from_device_tree(bytes)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
         let (timer_frequency, model) = basics(&tree)?;
-        let (cpus, psci_cpus) = processors(&tree)?;
+        let cpus = processors(&tree)?;
         Ok(Self {
             source: Source::DeviceTree,
             model,
@@ -118,7 +115,6 @@ impl Machine {
             chosen_probe_only: bridges.chosen_probe_only,
             early_devices: EarlyDevices::from_device_tree(bytes),
             cpus,
-            psci_cpus,
             timer_frequency,
             bootargs: memory::bootargs(&tree)?,
             warnings,
@@ -175,9 +171,9 @@ fn basics(tree: &DeviceTree<'_>) -> Result<(Option<u32>, Option<String>), Machin
     Ok((frequency, model))
 }
 
-/// Number of processors, and the affinity of those that PSCI turns on.
-fn processors(tree: &DeviceTree<'_>) -> Result<(usize, Vec<u64>), MachineError> {
-    let (mut count, mut psci) = (0, Vec::new());
+/// Number of processors.
+fn processors(tree: &DeviceTree<'_>) -> Result<usize, MachineError> {
+    let mut count = 0;
     tree.walk(&mut |node| {
         let Some(parent) = node.parent() else {
             return Ok(ControlFlow::Continue(()));
@@ -193,15 +189,8 @@ fn processors(tree: &DeviceTree<'_>) -> Result<(usize, Vec<u64>), MachineError> 
             || node.name()?.split('@').next() == Some("cpu");
         if is_cpu && node.is_okay()? {
             count += 1;
-            let address_cells = parent.cell_counts()?.address;
-            let affinity = node
-                .property("reg")?
-                .and_then(|reg| Cells::new(reg).number(address_cells));
-            if node.text("enable-method")? == Some("psci") {
-                psci.extend(affinity);
-            }
         }
         Ok(ControlFlow::Break(()))
     })?;
-    Ok((count, psci))
+    Ok(count)
 }

@@ -36,6 +36,17 @@ impl Width {
     }
 }
 
+/// One read of configuration space that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigRead {
+    /// The function.
+    pub function: Sbdf,
+    /// Where in its space, naturally aligned.
+    pub offset: ConfigOffset,
+    /// How many bytes.
+    pub width: Width,
+}
+
 /// The widths of the accesses that a host bridge performs as they are made.
 ///
 /// Every host bridge has to perform all of them (PCIe 7.2.2). Some perform only

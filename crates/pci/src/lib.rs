@@ -126,7 +126,6 @@ mod decode;
 mod enumerate;
 mod host;
 mod lspci;
-mod prefetch;
 mod range;
 pub mod registers;
 mod resources;
@@ -136,7 +135,7 @@ pub mod time;
 mod topology;
 mod verify;
 
-pub use access::{AccessFault, AccessWidths, ConfigAccess, Width};
+pub use access::{AccessFault, AccessWidths, ConfigAccess, ConfigRead, Width};
 pub use address::{ConfigOffset, ParseSbdfError, Sbdf};
 pub use anomaly::{Affects, Anomaly, AnomalyKind, Decoder, Step};
 pub use bus_numbers::{BusNumbers, BusNumbersError};
@@ -147,9 +146,6 @@ pub use counting::{AccessCounts, CountingAccess};
 pub use enumerate::{LatePort, LateState, ScanPolicy, enumerate, has_empty_ports, late_ports};
 pub use host::{BusRange, CamLayout, HostBridge, HostWindow, Mechanism, WindowKind};
 pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace, HexDump};
-pub use prefetch::{
-    ConfigRead, PrefetchedAccess, ReadBatches, ReadResult, group_reads_by_root_port,
-};
 pub use range::PciRange;
 pub use resources::{AssignCounts, AssignPolicy, Assigned, assign};
 pub use sbdf_map::SbdfMap;

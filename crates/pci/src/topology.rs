@@ -376,11 +376,15 @@ impl Topology {
         }
     }
 
-    pub(crate) fn record_faults(&mut self, config: &mut impl ConfigAccess) {
+    /// As [`Self::with_faults`]. Returns how many there were.
+    pub(crate) fn record_faults(&mut self, config: &mut impl ConfigAccess) -> usize {
+        let mut count = 0;
         while let Some(fault) = config.take_fault() {
+            count += 1;
             let offset = fault.offset;
             let kind = AnomalyKind::ExternalAbort { offset };
             self.record(Anomaly::new(fault.function, kind));
         }
+        count
     }
 }

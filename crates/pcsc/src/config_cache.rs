@@ -125,6 +125,13 @@ impl<A: ConfigAccess> ConfigCache<A> {
         }
     }
 
+    /// Caches nothing of `function`, of its virtual functions and of what is
+    /// behind it until it was probed again: what was read of it is not
+    /// reliable.
+    pub fn exclude(&mut self, function: Sbdf) {
+        self.evict(function);
+    }
+
     /// Evicts `function` and what no request reaches without it: its virtual
     /// functions, and every function behind a bridge.
     pub(super) fn evict(&mut self, function: Sbdf) {

@@ -67,3 +67,31 @@ fn linux_starts_where_memory_is_described_that_is_not_there() {
         "abort at image+",
     );
 }
+
+/// Boots the witness on a machine whose tree has the console at an address where
+/// every access ends in an abort, and `memory`. The witness has its own console.
+fn starts_without_a_word(memory: [u32; 4]) {
+    const KERNEL: u64 = 0x4a00_0000;
+    let lab = Lab::new();
+    let described = lab.machine("small").machine_option("dtb-randomness=off");
+    let tree = Tree::of(&with_kernel_at(&lab, described, KERNEL, |_| ()), &lab);
+    tree.set_cells("/pl011@9000000", "reg", &[0x60, 0, 0, 0x1000])
+        .set_cells(MEMORY, "reg", &memory);
+    let machine = entered_with(&lab, TREE, "small")
+        .load(tree.file(), TREE)
+        .load(&lab.file("kernel"), KERNEL);
+    let boot = lab.boot_to_power_off(machine).expect("it powers off");
+    // The registers of the witness, and the tree that it got.
+    assert_eq!(boot.console.len(), 2, "{:#?}", boot.console);
+    assert!(boot.console[1].starts_with("d00dfeed"));
+}
+
+#[test]
+fn linux_starts_where_the_console_answers_with_aborts() {
+    starts_without_a_word([0, 0x4000_0000, 0, 0x4000_0000]);
+}
+
+#[test]
+fn linux_starts_where_the_console_answers_with_aborts_and_the_firmware_breaks() {
+    starts_without_a_word([0, 0x4000_0000, 0, 0x8000_0000]);
+}

@@ -523,6 +523,15 @@ fn a_timer_that_does_not_run() {
 }
 
 #[test]
+fn a_timer_that_goes_back() {
+    let mut broken = Broken::below_a_port(endpoint());
+    broken.simulated.counter_goes_back = true;
+    let ended = broken.boot();
+    ended.found_alike(&[PORT, BROKEN]);
+    ended.with_the_cache();
+}
+
+#[test]
 fn a_device_that_is_pulled_out_and_another_put_in_while_linux_runs() {
     let slot = SlotModel {
         number: 1,

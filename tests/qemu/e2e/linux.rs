@@ -255,10 +255,8 @@ fn a_small_machine_with_a_packed_kernel_is_enough() {
 
 #[test]
 fn a_large_machine_with_four_processors_at_el2_works() {
-    // The firmware has had the other processors for a while: Linux gets them.
     let linux = proven(linux::kernel(), "small", SECTIONS, |machine| {
-        let machine = machine.memory("8G").smp(4).el2();
-        machine.bootargs("warmbus.cores=4")
+        machine.memory("8G").smp(4).el2()
     });
     assert_eq!(linux.summary("Processors"), ["4"]);
 }

@@ -34,27 +34,6 @@ fn it_works_with_four_cores_at_el2() {
 }
 
 #[test]
-fn four_cores_capture_together_what_one_captures_alone() {
-    let alone = booted("fan");
-    for change in [
-        |machine: Machine| machine.smp(4),
-        |machine: Machine| machine.smp(4).el2(),
-    ] {
-        let lab = Lab::new();
-        let machine = change(lab.machine("fan")).bootargs("warmbus.cores=4");
-        let boot = lab.boot(machine).expect("it boots");
-        prove::everything(&boot);
-        assert_eq!(boot.lines_with(&["4 cores made", "reads"]).len(), 1);
-        assert_eq!(boot.lspci, alone.lspci);
-        for path in ["/functions", "/accesses", "/cache"] {
-            let of = |boot: &Boot| boot.report().pointer(path).cloned();
-            assert!(of(&boot).is_some());
-            assert_eq!(of(&boot), of(alone), "{path}");
-        }
-    }
-}
-
-#[test]
 fn it_works_with_512_mib() {
     let boot = proven(|machine| machine.memory("512M"));
     assert_eq!(boot.number("/machine/memory_bytes"), 512 << 20);

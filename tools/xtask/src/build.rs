@@ -11,12 +11,23 @@ use crate::progress::Progress;
 use crate::toolchain::Toolchain;
 use crate::{elf_to_image, paths, process, remap};
 
+/// Keeps a load or store and a 64-bit multiply-accumulate apart: the workaround for
+/// erratum 835769 of Cortex-A53 (Arm EPM-048406). `rustc` hands the name on to LLVM,
+/// which knows it, and warns that it does not know it itself: for every crate, so
+/// it is here, where only the builds of images see it. The outliner makes functions
+/// after LLVM has looked for such pairs, and would make new ones.
+const CORTEX_A53_835769: [&str; 2] = [
+    "-Ctarget-feature=+fix-cortex-a53-835769",
+    "-Cllvm-args=-enable-machine-outliner=never",
+];
+
 /// Builds the firmware with `toolchain` and returns the path of the flat
 /// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it.
 pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
     let step = Progress::begin("building the firmware");
     let mut command = toolchain.cargo("build");
-    let config = remap::config(toolchain.target, &toolchain.prefixes());
+    let prefixes = toolchain.prefixes();
+    let config = remap::config(toolchain.target, &CORTEX_A53_835769, &prefixes);
     // These would replace the flags of the configuration.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         command.env_remove(variable);

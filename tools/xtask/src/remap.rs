@@ -59,19 +59,21 @@ fn cargo_home() -> PathBuf {
     env::var_os("CARGO_HOME").map_or_else(home, |dir| paths::root().join(dir))
 }
 
-/// The argument of `--config` that has cargo pass `prefixes` to the compiler
-/// for `target`, with the flags that are configured already.
+/// The argument of `--config` that has cargo pass `flags` and `prefixes` to the
+/// compiler for `target`, with the flags that are configured already.
 #[must_use]
-pub fn config(target: &str, prefixes: &[Prefix]) -> String {
-    let flags: Vec<String> = prefixes
+pub fn config(target: &str, flags: &[&str], prefixes: &[Prefix]) -> String {
+    let prefixes = prefixes.iter().map(|prefix| {
+        format!(
+            "--remap-path-prefix={}={}",
+            prefix.from.display(),
+            prefix.to
+        )
+    });
+    let flags: Vec<String> = flags
         .iter()
-        .map(|prefix| {
-            format!(
-                "--remap-path-prefix={}={}",
-                prefix.from.display(),
-                prefix.to
-            )
-        })
+        .map(ToString::to_string)
+        .chain(prefixes)
         .collect();
     // Strings of Rust that have no line ends are strings of TOML.
     format!("target.{target}.rustflags={flags:?}")
@@ -138,8 +140,8 @@ mod tests {
             to: "/warmbus".into(),
         };
         assert_eq!(
-            config("some-target", &[prefix]),
-            r#"target.some-target.rustflags=["--remap-path-prefix=/home/a \"b\"/c=/warmbus"]"#
+            config("some-target", &["-Ca=b"], &[prefix]),
+            r#"target.some-target.rustflags=["-Ca=b", "--remap-path-prefix=/home/a \"b\"/c=/warmbus"]"#
         );
     }
 }

@@ -84,7 +84,7 @@ impl<'a> ReportInput<'a> {
 
     /// Adds what `recorder`, which counts with `counter`, has recorded.
     #[must_use]
-    pub fn with_recorded<T: Ticks, K>(self, recorder: &Recorder<T, K>, counter: &T) -> Self {
+    pub fn with_recorded<T: Ticks>(self, recorder: &Recorder<T>, counter: &T) -> Self {
         let (accesses, figures) = (recorder.accesses, recorder.cache);
         let statistics = figures.statistics;
         Self {

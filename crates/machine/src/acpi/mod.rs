@@ -57,7 +57,6 @@ impl Machine {
             cpus: tables.get(*b"APIC").map_or(0, processors),
             // A core that was turned on and off again after UEFI cannot be
             // relied on to start for Linux, so none is asked for help.
-            psci_cpus: Vec::new(),
             timer_frequency: None,
             bootargs: String::new(),
             warnings,

@@ -254,7 +254,6 @@ fn memory_reservations_and_modules_are_all_found() {
         (machine.cpus, machine.timer_frequency),
         (2, Some(24_000_000))
     );
-    assert_eq!(machine.psci_cpus, [0x8_0000_0100]);
     assert_eq!(machine.model.as_deref(), Some("Test SoC"));
     assert_eq!(machine.early_devices.psci, Some(PsciConduit::Smc));
     assert_eq!(machine.bootargs, "console=ttyS0 warmbus.loglevel=debug");

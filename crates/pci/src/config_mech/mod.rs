@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::{
-    AccessFault, AccessWidths, BusRange, ConfigAccess, ConfigOffset, ConfigRead, HostBridge,
-    Mechanism, PhysAddr, Sbdf, Width,
+    AccessFault, AccessWidths, BusRange, ConfigAccess, ConfigOffset, HostBridge, Mechanism,
+    PhysAddr, Sbdf, Width,
 };
 use brcmstb::BrcmStb;
 pub(super) use brcmstb::SIZE as BRCM_STB_SIZE;
@@ -24,8 +24,8 @@ use designware::DesignWare;
 pub(super) use designware::FUNCTION_SIZE;
 use window::Window;
 
-/// Faults that are kept for [`ConfigAccess::take_fault`]; more are dropped,
-/// since the first ones show the cause.
+/// Faults that are kept for [`ConfigAccess::take_fault`], since the first ones
+/// show the cause. Beyond them the first one of each function is kept.
 const MAX_FAULTS: usize = 64;
 
 /// Memory-mapped registers, by physical address.
@@ -140,25 +140,6 @@ impl<R: Registers> HostBridgeAccess<R> {
         Ok(())
     }
 
-    /// The address of a register that one load reads, also while other cores
-    /// read; `None` where the bridge has no window onto its functions, does not
-    /// perform a read of this width, or nothing can be there.
-    pub fn direct_address(&self, read: ConfigRead) -> Option<PhysAddr> {
-        let function = read.function;
-        let host = self.covering(function)?;
-        if read.width < host.widths.narrowest_read() {
-            return None;
-        }
-        let aligned = read.offset.get() & !(read.width.bytes() - 1);
-        match &host.backend {
-            Backend::Window(window) => match window.address(function, aligned) {
-                RegisterLocation::At(address) => Some(address),
-                RegisterLocation::Nowhere | RegisterLocation::Fault => None,
-            },
-            Backend::DesignWare(_) | Backend::BrcmStb(_) => None,
-        }
-    }
-
     fn covering(&self, function: Sbdf) -> Option<&Host> {
         self.hosts.iter().find(|host| host.covers_bus(function))
     }
@@ -172,7 +153,8 @@ impl<R: Registers> HostBridgeAccess<R> {
     }
 
     fn record_fault(&mut self, function: Sbdf, offset: ConfigOffset) {
-        if self.faults.len() < MAX_FAULTS {
+        let is_known = || self.faults.iter().any(|fault| fault.function == function);
+        if self.faults.len() < MAX_FAULTS || !is_known() {
             self.faults.push_back(AccessFault { function, offset });
         }
     }

@@ -30,7 +30,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
     /// at the end.
     pub(super) fn scan_device(&mut self, bus: Bus, device: u8) {
         let function = Sbdf::new(self.segment(), bus.number, device, 0);
-        match self.config.probe(function) {
+        match self.probe(function) {
             Probe::Absent if !bus.is_link || self.timeout_below(bus.parent).is_none() => {
                 self.record_faults();
             }
@@ -86,9 +86,25 @@ impl<S: ConfigSpace> Scan<'_, S> {
         }
     }
 
+    /// Probes `function`, and once more where the machine refused the access: a
+    /// function that the OS would find must not count as absent.
+    fn probe(&mut self, function: Sbdf) -> Probe {
+        let found = self.config.probe(function);
+        let is_refused = found == Probe::Absent && self.record_faults() > 0;
+        if !is_refused {
+            return found;
+        }
+        let found = self.config.probe(function);
+        if found == Probe::Absent {
+            // The same again, which is recorded already.
+            while self.config.take_fault().is_some() {}
+        }
+        found
+    }
+
     /// Adds `function` if it is there. Returns whether it is.
     fn probe_function(&mut self, bus: Bus, function: Sbdf) -> bool {
-        match self.config.probe(function) {
+        match self.probe(function) {
             found @ Probe::Present { .. } => self.add_function(function, bus.parent, found),
             Probe::NotReady => {
                 // Function 0 is ready, and the functions of a device get

@@ -210,8 +210,9 @@ impl<S: ConfigSpace> Scan<'_, S> {
         self.record_anomaly(function, kind);
     }
 
-    fn record_faults(&mut self) {
-        self.topology.record_faults(self.config);
+    /// Records the accesses that the machine refused, and returns how many.
+    fn record_faults(&mut self) -> usize {
+        self.topology.record_faults(self.config)
     }
 
     /// Scans all devices of a bus, then what is below its bridges.

@@ -102,8 +102,14 @@ impl Assigned {
     /// As [`Topology::with_faults`].
     #[must_use]
     pub fn with_faults(mut self, config: &mut impl ConfigAccess) -> Self {
-        self.topology.record_faults(config);
+        self.record_faults(config);
         self
+    }
+
+    /// Adds the accesses that the machine refused since the last call, each as
+    /// an anomaly of the function that it went to.
+    pub fn record_faults(&mut self, config: &mut impl ConfigAccess) {
+        self.topology.record_faults(config);
     }
 }
 

@@ -11,11 +11,18 @@
 //   u8 1 for a write, 6 bytes of 0
 //
 // and ends as the test says in 16 bytes through the FIFO at ANSWERS: u64 value,
-// u64 1 for an external abort.
+// u32 outcome, u32 syndrome. The outcome is 0 for the value, 1 for a synchronous
+// external abort, and 2 for the value and an SError, which has the syndrome on a
+// processor with FEAT_RAS.
+//
+// With SERROR_AT_ENTRY an SError is pending when the image is entered.
 //
 // With NO_FREQUENCY the counter has no frequency, as behind a loader that never set
 // it, until the first SMC: the firmware makes none on one processor, and no Linux
 // starts without.
+//
+// With COUNTER_GOES_BACK the counter of the guest goes back by 0.3 ms at every
+// 32nd of the first 512 accesses.
 //
 // Whatever else comes here is told as a request of log2 0xff, with ESR_EL2,
 // FAR_EL2 and ELR_EL2 in its place, and ends the machine.
@@ -34,6 +41,8 @@
         .equ    SYS_READ, 0x06
         .equ    SYS_EXIT, 0x18
         .equ    READ_AND_WRITE, 3       // fopen's "r+b": waits for no other end
+        .equ    AMO, 1 << 5             // HCR_EL2: the guest's SErrors are virtual
+        .equ    VSE, 1 << 8             // HCR_EL2: one is pending
         .equ    TSC, 1 << 19            // HCR_EL2: SMC comes here
         .equ    WINDOW_GIB, 0x100       // 0x40_0000_0000
 
@@ -41,8 +50,12 @@ start:  mov     x20, x0
         bl      open
         bl      map
 
-        mov     x0, #1 << 31            // HCR_EL2.RW, VM
+        mov     x0, #1 << 31            // HCR_EL2.RW, AMO, VM
+        orr     x0, x0, #AMO
         orr     x0, x0, #1
+#ifdef SERROR_AT_ENTRY
+        orr     x0, x0, #VSE
+#endif
 #ifdef NO_FREQUENCY
         mrs     x1, cntfrq_el0
         adr     x2, frequency
@@ -186,7 +199,29 @@ synchronous:
         cbnz    x0, unexpected
         adr     x1, message
         ldp     x2, x3, [x1]
-        cbnz    x3, abort
+        lsr     x4, x3, #32
+        and     x3, x3, #0xffffffff
+        cmp     x3, #1
+        b.eq    abort
+        cmp     x3, #2
+        b.eq    serror
+5:
+#ifdef COUNTER_GOES_BACK
+        adr     x4, count
+        ldr     x5, [x4]
+        add     x5, x5, #1
+        str     x5, [x4]
+        tst     x5, #31
+        b.ne    6f
+        cmp     x5, #512
+        b.hi    6f
+        mrs     x4, cntvoff_el2
+        mov     x5, #20000
+        add     x4, x4, x5
+        msr     cntvoff_el2, x4
+        isb
+6:
+#endif
         cbnz    x23, 2f
         cmp     x21, #31
         b.eq    2f
@@ -213,6 +248,16 @@ resume: mov     x0, x19
         ldr     x30, [x0, #240]
         ldp     x0, x1, [x0]
         eret
+
+// The guest has an SError of syndrome x4 from here on, until it takes it.
+serror: mrs     x1, hcr_el2
+        orr     x1, x1, #VSE
+        msr     hcr_el2, x1
+        mrs     x1, id_aa64pfr0_el1
+        tst     x1, #0xf << 28          // RAS
+        b.eq    5b
+        msr     s3_4_c5_c2_3, x4        // VSESR_EL2
+        b       5b
 
 smc:    adr     x1, frequency
         ldr     x1, [x1]
@@ -296,6 +341,7 @@ message:
         .fill   4, 8, 0
 frequency:
         .quad   0
+count:  .quad   0
         .balign 8192
 tables: .fill   1024, 8, 0
         .set    image_end, 0x10000

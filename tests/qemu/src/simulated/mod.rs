@@ -40,14 +40,35 @@ pub fn fabric() -> (Fabric, HostId) {
 /// What is done to the fabric before each access.
 pub type Before = Box<dyn FnMut(&mut Fabric) + Send>;
 
+/// Says for each access whether it ends in an `SError`, and with which syndrome.
+/// The access is carried out all the same, but a read returns all ones.
+pub type SErrors = Box<dyn FnMut(&Access) -> Option<u32> + Send>;
+
+/// One access to configuration space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The function.
+    pub function: Sbdf,
+    /// The register.
+    pub offset: ConfigOffset,
+    /// Whether it is a write.
+    pub is_write: bool,
+}
+
 /// A machine with a simulated fabric.
 pub struct Simulated {
     /// What is on it.
     pub fabric: Fabric,
     /// What happens to it.
     pub before: Before,
+    /// Which accesses end in an `SError`.
+    pub serrors: SErrors,
+    /// Whether an `SError` is pending when the firmware is entered.
+    pub serror_at_entry: bool,
     /// Whether the counter of the processor has no frequency.
     pub no_frequency: bool,
+    /// Whether that counter goes back again and again while the firmware runs.
+    pub counter_goes_back: bool,
 }
 
 impl Simulated {
@@ -57,7 +78,10 @@ impl Simulated {
         Self {
             fabric,
             before: Box::new(|_| ()),
+            serrors: Box::new(|_| None),
+            serror_at_entry: false,
             no_frequency: false,
+            counter_goes_back: false,
         }
     }
 
@@ -75,7 +99,14 @@ impl Simulated {
         for fifo in [&requests, &answers] {
             process::output(Command::new("mkfifo").arg(fifo))?;
         }
-        let hypervisor = assemble(lab, [&requests, &answers], self.no_frequency)?;
+        let switches = [
+            (self.no_frequency, "-DNO_FREQUENCY"),
+            (self.counter_goes_back, "-DCOUNTER_GOES_BACK"),
+            (self.serror_at_entry, "-DSERROR_AT_ENTRY"),
+        ];
+        let switches = switches.into_iter().filter(|(on, _)| *on);
+        let switches: Vec<_> = switches.map(|(_, switch)| switch).collect();
+        let hypervisor = assemble(lab, [&requests, &answers], &switches)?;
         let machine = Machine::kernel(&hypervisor)
             .el2()
             .arguments(["-semihosting-config", "enable=on,target=native"])
@@ -94,6 +125,7 @@ impl Simulated {
             answers: open(&answers)?,
             fabric: self.fabric,
             before: self.before,
+            serrors: self.serrors,
         };
         let server: JoinHandle<Result<Fabric>> = thread::spawn(move || server.run());
         let linux = lab.boot_linux_with(machine, intervene);
@@ -105,8 +137,8 @@ impl Simulated {
     }
 }
 
-/// Makes the hypervisor, which uses these two FIFOs.
-fn assemble(lab: &Lab, [requests, answers]: [&Path; 2], no_frequency: bool) -> Result<PathBuf> {
+/// Makes the hypervisor, which uses these two FIFOs, with `switches`.
+fn assemble(lab: &Lab, [requests, answers]: [&Path; 2], switches: &[&str]) -> Result<PathBuf> {
     let source = paths::root().join("tests/qemu/src/simulated/hypervisor.S");
     let (object, image) = (lab.file("hypervisor.o"), lab.file("hypervisor.img"));
     let mut compiler = Command::new("aarch64-linux-gnu-gcc");
@@ -114,7 +146,7 @@ fn assemble(lab: &Lab, [requests, answers]: [&Path; 2], no_frequency: bool) -> R
         .arg(format!("-DGUEST={LOADED:#x}"))
         .arg(format!("-DREQUESTS=\"{}\"", requests.display()))
         .arg(format!("-DANSWERS=\"{}\"", answers.display()))
-        .args(no_frequency.then_some("-DNO_FREQUENCY"))
+        .args(switches)
         .args(["-c", "-o"])
         .args([&object, &source]);
     process::output(&mut compiler)?;
@@ -198,6 +230,7 @@ struct Server {
     answers: File,
     fabric: Fabric,
     before: Before,
+    serrors: SErrors,
 }
 
 impl Server {
@@ -214,18 +247,27 @@ impl Server {
         Ok(self.fabric)
     }
 
-    /// The value, and whether the access ends in an external abort; `None`
-    /// where nothing is.
+    /// The value and the outcome, as `hypervisor.S` has it; `None` where nothing
+    /// is.
     fn answer(&mut self, request: &Request) -> Option<[u64; 2]> {
-        let (function, register, width) = request.target(&self.host)?;
-        let value = if request.is_write {
+        let (function, offset, width) = request.target(&self.host)?;
+        let mut value = if request.is_write {
             let value = request.value as u32;
-            self.fabric.write(function, register, width, value);
+            self.fabric.write(function, offset, width, value);
             0
         } else {
-            self.fabric.read(function, register, width)
+            self.fabric.read(function, offset, width)
         };
-        let is_aborted = self.fabric.take_fault().is_some();
-        Some([value.into(), is_aborted.into()])
+        let mut outcome = u64::from(self.fabric.take_fault().is_some());
+        let access = Access {
+            function,
+            offset,
+            is_write: request.is_write,
+        };
+        if let Some(syndrome) = (self.serrors)(&access) {
+            value = width.ones();
+            outcome = 2 | u64::from(syndrome) << 32;
+        }
+        Some([value.into(), outcome])
     }
 }

@@ -1,0 +1,203 @@
+//! Accesses to configuration space that end in an `SError`, which does not stop at
+//! the instruction that caused it: each is named in the report, and Linux, which
+//! stops with a panic where one is pending, starts.
+
+use std::sync::{Arc, Mutex};
+
+use warmbus_boot::report::console::Outcome;
+use warmbus_pci::PortType;
+use warmbus_pcie_sim::{BarModel, BridgeWindows, ExpressModel, Fabric, FunctionModel, SrIovModel};
+use warmbus_qemu_tests::boot::Lab;
+use warmbus_qemu_tests::consumer;
+use warmbus_qemu_tests::linux::{LinuxBoot, payload};
+use warmbus_qemu_tests::simulated::{self, Access, SErrors, Simulated};
+use xtask::qemu::Machine;
+
+/// A port, the function below it, and those beside them that no test breaks.
+const PORT: &str = "0000:00:01.0";
+const BELOW: &str = "0000:01:00.0";
+const SOUND: [&str; 2] = ["0000:00:1f.0", "0000:02:00.0"];
+/// What implementations without `FEAT_RAS` say: nothing.
+const NO_SYNDROME: u32 = 0;
+
+/// Two ports with a function below each, one of them with virtual functions.
+fn fabric() -> Fabric {
+    let (mut fabric, host) = simulated::fabric();
+    let port = || {
+        let express = ExpressModel::new(PortType::RootPort)
+            .ari_forwarding()
+            .active_reporting();
+        FunctionModel::bridge(0x1234, 0x0004, BridgeWindows::default())
+            .express(express)
+            .link_up()
+    };
+    let function = || {
+        FunctionModel::endpoint(0x1234, 7, 0xff_0000)
+            .express(ExpressModel::new(PortType::Endpoint).flr())
+            .power_management(false, 0)
+            .serial_number(1)
+            .bar(0, BarModel::memory64(0x4000))
+    };
+    let virtual_functions = SrIovModel {
+        total_vfs: 2,
+        ..SrIovModel::default()
+    };
+    let virtual_function = FunctionModel::virtual_function(0xff_0000);
+    let broken = fabric.add_root(host, 1, 0, port());
+    fabric.add_below(
+        broken,
+        0,
+        0,
+        function().sriov(virtual_functions, virtual_function),
+    );
+    let sound = fabric.add_root(host, 0x1f, 0, port());
+    fabric.add_below(sound, 0, 0, function());
+    fabric
+}
+
+/// Boots Linux with these accesses ending in an `SError`.
+fn boot(serrors: SErrors, cpu: &str, at_entry: bool) -> LinuxBoot {
+    let lab = Lab::new();
+    let mut simulated = Simulated::new(fabric());
+    simulated.serrors = serrors;
+    simulated.serror_at_entry = at_entry;
+    let payload = payload(consumer::kernel(), "summary,sections,compare,cache");
+    let machine = |machine: Machine| machine.cpu(cpu);
+    let (linux, _) = simulated
+        .boot(&lab, payload, machine, |_, _, _| Ok(()))
+        .expect("it boots");
+    let console = linux.boot.console.join("\n");
+    assert!(
+        linux.started && linux.done && linux.powered_off,
+        "{console}"
+    );
+    let log = linux.kernel_log();
+    for trouble in ["SError Interrupt", "Kernel panic", "BUG:", "Internal error"] {
+        assert!(!log.contains(trouble), "{console}");
+    }
+    linux
+}
+
+/// The accesses that the firmware makes where nothing goes wrong.
+fn accesses() -> Vec<Access> {
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&all);
+    let none: SErrors = Box::new(move |access| {
+        kept.lock().expect("no panic").push(*access);
+        None
+    });
+    let linux = boot(none, "cortex-a72", false);
+    with_the_cache(&linux);
+    let report = linux.boot.report();
+    let count = |object: &str, key: &str| report[object][key].as_u64().expect("a number");
+    let firmware = count("accesses", "reads") + count("accesses", "writes");
+    let mut all = all.lock().expect("no panic").clone();
+    all.truncate(firmware as usize);
+    all
+}
+
+#[track_caller]
+fn with_the_cache(linux: &LinuxBoot) {
+    assert_eq!(linux.boot.outcome, Some(Outcome::Ok));
+    let line = ["starting linux at", ", with the cache"];
+    assert_eq!(linux.boot.lines_with(&line).len(), 1);
+    let counters = &consumer::counters(linux)[0];
+    assert_eq!(counters["rejected"], 0, "{counters:?}");
+    consumer::told_the_truth(linux, 1);
+}
+
+/// Boots with an `SError` of `syndrome` for the access number `index`, which is
+/// `struck`.
+fn boot_struck(index: usize, struck: Access, syndrome: u32, cpu: &str) -> LinuxBoot {
+    let mut count = 0;
+    let serrors: SErrors = Box::new(move |access| {
+        count += 1;
+        (count == index + 1).then(|| {
+            assert_eq!(*access, struck, "the accesses are the same each time");
+            syndrome
+        })
+    });
+    boot(serrors, cpu, false)
+}
+
+/// Indices of the first, the middle and the last of the accesses for which `is`.
+fn sample(accesses: &[Access], is: impl Fn(&Access) -> bool) -> [usize; 3] {
+    let all: Vec<usize> = (0..accesses.len()).filter(|i| is(&accesses[*i])).collect();
+    [0, all.len() / 2, all.len() - 1].map(|number| all[number])
+}
+
+#[test]
+fn an_serror_of_a_read_or_a_write_is_named_and_linux_starts() {
+    let accesses = accesses();
+    let of = |name, is_write| {
+        let is = move |access: &Access| {
+            access.is_write == is_write && access.function.to_string() == name
+        };
+        sample(&accesses, is)
+    };
+    let struck = [
+        of(PORT, true),
+        of(PORT, false),
+        of(BELOW, true),
+        of(BELOW, false),
+    ];
+    for index in struck.into_iter().flatten() {
+        let struck = accesses[index];
+        let linux = boot_struck(index, struck, NO_SYNDROME, "cortex-a72");
+        let Access {
+            function, offset, ..
+        } = struck;
+        let text = format!("{function}: access to offset {offset} ended in an external abort");
+        let console = &linux.boot.console;
+        let context = format!("access {index}, {struck:?}: {console:#?}");
+        assert!(!linux.boot.lines_with(&[&text]).is_empty(), "{context}");
+        let functions = linux.functions().expect("Linux lists them");
+        for sound in SOUND {
+            assert!(functions.contains_key(sound), "{context}");
+        }
+        for name in [PORT, BELOW] {
+            assert!(functions.contains_key(name), "{context}");
+        }
+        // The bus numbers and windows of the port may not be what they should,
+        // unless it was only probed. Below it, Linux gets the cache of all others.
+        if function.to_string() == PORT && offset.get() == 0 {
+            assert!(linux.boot.lines_with(&["4 functions found"]).len() == 1);
+        } else if function.to_string() == PORT {
+            let refused = linux.boot.lines_with(&["no cache handed over", &text]);
+            assert_eq!(refused.len(), 1, "{context}");
+        } else if index > accesses.len() / 2 {
+            with_the_cache(&linux);
+            assert_eq!(consumer::counters(&linux)[0]["restored"], 3, "{context}");
+        }
+        consumer::told_the_truth(&linux, 1);
+    }
+}
+
+#[test]
+fn a_processor_that_cannot_contain_an_serror_ends_in_a_start_without_pci() {
+    /// `DFSC` of an asynchronous `SError`, with `AET` 0 for uncontainable and 3 for
+    /// recoverable (Arm ARM D24.2.40).
+    const UNCONTAINABLE: u32 = 0x11;
+    const RECOVERABLE: u32 = 3 << 10 | 0x11;
+    let accesses = accesses();
+    let is_read = |access: &Access| !access.is_write && access.function.to_string() == BELOW;
+    let [_, _, index] = sample(&accesses, is_read);
+    let contained = boot_struck(index, accesses[index], RECOVERABLE, "neoverse-n1");
+    with_the_cache(&contained);
+    let uncontained = boot_struck(index, accesses[index], UNCONTAINABLE, "neoverse-n1");
+    let lines = ["SError", "starting again without PCI"];
+    assert_eq!(uncontained.boot.lines_with(&lines).len(), 1);
+    let start = ["starting linux at", ", without the cache"];
+    assert_eq!(uncontained.boot.lines_with(&start).len(), 1);
+}
+
+#[test]
+fn an_serror_that_the_loader_left_is_named_and_no_access_is_blamed_for_it() {
+    for cpu in ["cortex-a72", "neoverse-n1"] {
+        let linux = boot(Box::new(|_| None), cpu, true);
+        let named = ["warning: an SError was pending at entry"];
+        assert_eq!(linux.boot.lines_with(&named).len(), 1);
+        assert!(linux.boot.lines_with(&["external abort"]).is_empty());
+        with_the_cache(&linux);
+    }
+}
