@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use core::error::Error;
 
-use log::info;
+use log::debug;
 use warmbus_boot::hosts::open_hosts;
 use warmbus_boot::loader::{LoadedLinux, Loader};
 use warmbus_boot::measured_access::MeasuredAccess;
@@ -128,7 +128,7 @@ pub(crate) fn run(
     }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();
-    info!(
+    debug!(
         "{} of {} bytes of heap used, {} at most; {tables} of {all_tables} translation tables",
         heap.used, heap.size, heap.peak
     );

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use log::{debug, info, warn};
+use log::{Level, debug, info, log_enabled, warn};
 use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::Captured;
 use warmbus_boot::recorder::Recorder;
@@ -66,8 +66,9 @@ pub(crate) fn print_banner(
     }
 }
 
-/// Prints the tree and the summary, and where it is requested the report and
-/// the dump, each between two lines by which a program finds them.
+/// Prints a few lines or, where they are requested, the tree and the summary;
+/// and where they are requested the report and the dump, each between two lines
+/// by which a program finds them.
 pub(crate) fn print_report(
     captured: &Captured<Hardware>,
     recorder: &Recorder<Timer>,
@@ -94,9 +95,15 @@ pub(crate) fn print_report(
     let report = Report::new(input, &cached);
     let mut console = Console;
     // The console cannot fail: what it cannot print is lost.
-    let _ = report::tree::write(&report, &mut console);
-    println!("");
-    let _ = report::summary::write(&report, &mut console);
+    if options.show.tree {
+        let _ = report::tree::write(&report, &mut console);
+        println!("");
+    }
+    if options.show.summary {
+        let _ = report::summary::write(&report, &mut console);
+    } else if log_enabled!(Level::Info) {
+        let _ = report::summary::write_brief(&report, &mut console);
+    }
     if options.report {
         section(Section::Report, || {
             report::json::write(&report, &mut Console)

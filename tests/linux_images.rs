@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use warmbus_kho::KhoAbi;
+use warmbus_linux::constants::constants;
 use warmbus_linux::decompress::{DecompressError, KernelFormat};
 use warmbus_linux::detect::{detect, page_size};
 use warmbus_linux::image::ImageHeader;
@@ -230,6 +231,14 @@ fn kernels_in_the_folder_are_recognised_by_what_they_are_named() {
             .unwrap();
         let header = ImageHeader::parse(&unpacked).unwrap();
         header.check_file(unpacked.len() as u64).unwrap();
+        // A search through all of the kernel finds nothing that is not found
+        // among its constants.
+        let part = constants(&unpacked).unwrap();
+        assert!(part.len() * 4 < unpacked.len(), "{name}: {}", part.len());
+        for text in [&b"\0kho-v"[..], b"Linux version 7.", b"Linux version 6."] {
+            let count = |bytes| memchr::memmem::find_iter(bytes, text).count();
+            assert_eq!(count(part), count(&unpacked), "{name}");
+        }
         let started = std::time::Instant::now();
         let abi = detect(&unpacked).unwrap();
         println!(

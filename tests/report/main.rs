@@ -175,6 +175,38 @@ fn the_tree_shows_the_hierarchy_in_columns() {
 }
 
 #[test]
+fn the_tree_is_in_the_order_of_the_tree_whatever_that_of_the_numbers_is() {
+    let mut by_number = sample::report();
+    by_number.functions.sort_by_key(|function| function.sbdf);
+    assert_ne!(by_number, sample::report());
+    assert_eq!(tree(&by_number), tree(&sample::report()));
+}
+
+#[test]
+fn in_brief_there_is_how_much_and_what_was_wrong_on_a_few_lines() {
+    let brief = |report: &Report| {
+        let mut text = String::new();
+        report::summary::write_brief(report, &mut text).expect("a string takes it");
+        text
+    };
+    let expected = "\
+functions    9: 5 bridges and 4 others, on 5 buses below 1 host bridge
+cache        690 of 700 cacheable bytes (98.5%)
+self-check   1234 bytes compared with the hardware, 1 difference
+anomalies    0000:05:00.1: capability list leads from 41 back to 40
+             0000:00:03.0: not ready after 1000 ms, excluded
+";
+    let mut report = sample::report();
+    assert_eq!(brief(&report), expected);
+    for _ in 0..500 {
+        report.anomalies.push(report.anomalies[0].clone());
+    }
+    let printed = brief(&report);
+    assert!(printed.lines().count() <= 8, "{printed}");
+    assert!(printed.contains("and 500 more"), "{printed}");
+}
+
+#[test]
 fn the_summary_gives_every_total_and_every_anomaly() {
     let expected = "\
 machine      linux,dummy-virt, EL1, 4 cores, 2 GiB of RAM, timer 62.500 MHz

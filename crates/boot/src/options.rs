@@ -28,6 +28,31 @@ pub enum KhoChoice {
     Abi(KhoAbi),
 }
 
+/// What is printed for people beside the few lines of every boot. A serial
+/// port of 115,200 baud takes a second for 11 KB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Show {
+    /// The hierarchy: host bridges, and a line for each function.
+    pub tree: bool,
+    /// The totals, and the time of each phase.
+    pub summary: bool,
+}
+
+impl Show {
+    /// The words between the commas of `warmbus.show=`.
+    fn parse(words: &str) -> Option<Self> {
+        let mut show = Self::default();
+        for word in words.split(',') {
+            match word {
+                "tree" => show.tree = true,
+                "summary" => show.summary = true,
+                _ => return None,
+            }
+        }
+        Some(show)
+    }
+}
+
 /// What the boot arguments ask for. Every switch is off and every number is
 /// `None` unless its word is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +72,8 @@ pub struct Options {
     pub verify: bool,
     /// `warmbus.report`: print the JSON report on the console.
     pub report: bool,
+    /// `warmbus.show=`: what else is printed for people.
+    pub show: Show,
     /// `warmbus.lspci`: print a dump that `lspci -F` reads.
     pub lspci: bool,
     /// `warmbus.hotplug_buses=`: buses to keep free below a hot-plug port, 0
@@ -87,6 +114,7 @@ impl Default for Options {
             controllers: false,
             verify: false,
             report: false,
+            show: Show::default(),
             lspci: false,
             hotplug_buses: None,
             wait: None,
@@ -170,6 +198,7 @@ impl Options {
                 self.hotplug_buses = number.or(self.hotplug_buses);
                 number.is_some()
             }
+            Some(("show", words)) => Show::parse(words).map(|show| self.show = show).is_some(),
             Some(("wait", words)) => self.set_waits(words).is_some(),
             Some((what @ ("kernel" | "initrd"), place)) => {
                 let module = region(place);
@@ -257,125 +286,4 @@ fn region(text: &str) -> Option<MemoryRange> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_of_others_are_not_looked_at() {
-        let line = "console=ttyAMA0 root=/dev/vda warmbus_x=1 foo.warmbus.preserve nowarmbus.verify warmbus.test=summary";
-        assert_eq!(Options::from_bootargs(line), Options::default());
-    }
-
-    #[test]
-    fn every_word_does_what_it_says() {
-        let options = Options::from_bootargs(
-            "quiet warmbus.loglevel=trace warmbus.preserve\twarmbus.controllers warmbus.verify warmbus.report warmbus.lspci  warmbus.hotplug_buses=8 warmbus.wait=5000,0001:00:02.0=60001 warmbus.probe_only warmbus.kho=v3 warmbus.vfs=all,keep,0001:02:00.0=16 warmbus.kernel=0x10010000000,4096 warmbus.initrd=8192,0x20",
-        );
-        assert_eq!(
-            options,
-            Options {
-                log_level: LevelFilter::Trace,
-                preserve: true,
-                controllers: true,
-                verify: true,
-                report: true,
-                lspci: true,
-                hotplug_buses: Some(8),
-                wait: Some(Duration::from_secs(5)),
-                port_waits: alloc::vec![(Sbdf::new(1, 0, 2, 0), Duration::from_millis(60_001))],
-                probe_only: true,
-                kho: KhoChoice::Abi(KhoAbi::V3),
-                vfs: VfPolicy {
-                    scope: VfScope::All,
-                    listed: alloc::vec![(Sbdf::new(1, 2, 0, 0), 16)],
-                    keep: true,
-                },
-                kernel: Some(MemoryRange::new(PhysAddr(0x100_1000_0000), 4096)),
-                initrd: Some(MemoryRange::new(PhysAddr(8192), 0x20)),
-                names_kernel: true,
-                warnings: Vec::new(),
-            }
-        );
-    }
-
-    #[test]
-    fn words_that_are_not_understood_become_warnings_and_change_nothing() {
-        for word in [
-            "warmbus.",
-            "warmbus.loglevel",
-            "warmbus.loglevel=",
-            "warmbus.loglevel=INFO",
-            "warmbus.loglevel=loud",
-            "warmbus.preserve=1",
-            "warmbus.hotplug_buses",
-            "warmbus.hotplug_buses=256",
-            "warmbus.hotplug_buses=-1",
-            "warmbus.wait",
-            "warmbus.wait=",
-            "warmbus.wait=-1",
-            "warmbus.wait=5000,",
-            "warmbus.wait=port=5",
-            "warmbus.cores=4",
-            "warmbus.probe_only=1",
-            "warmbus.kho",
-            "warmbus.kho=",
-            "warmbus.kho=v2",
-            "warmbus.kho=V4",
-            "warmbus.vfs",
-            "warmbus.vfs=",
-            "warmbus.vfs=some",
-            "warmbus.vfs=all,",
-            "warmbus.vfs=0000:01:00.0",
-            "warmbus.vfs=0000:01:00.0=65536",
-            "warmbus.vfs=01:00=3",
-            "warmbus.kernel",
-            "warmbus.kernel=0x1000",
-            "warmbus.kernel=0x1000,0",
-            "warmbus.kernel=0x1000,4096,1",
-            "warmbus.initrd=,",
-            "warmbus.kernel=ffff,4096",
-            "warmbus.kernel=0xfffffffffffff000,0x1001",
-            "warmbus.unknown",
-        ] {
-            let options = Options::from_bootargs(word);
-            assert_eq!(
-                options.warnings,
-                [format!("the boot argument \"{word}\" is not understood")]
-            );
-            assert_eq!(options.names_kernel, word.starts_with("warmbus.kernel"));
-            let silent = Options {
-                names_kernel: false,
-                warnings: Vec::new(),
-                ..options
-            };
-            assert_eq!(silent, Options::default(), "{word}");
-        }
-    }
-
-    #[test]
-    fn the_last_of_two_words_counts() {
-        let options = Options::from_bootargs("warmbus.loglevel=off warmbus.loglevel=debug");
-        assert_eq!(options.log_level, LevelFilter::Debug);
-    }
-
-    #[test]
-    fn every_choice_of_a_handover_has_its_word() {
-        for (word, choice) in [
-            ("auto", KhoChoice::Auto),
-            ("off", KhoChoice::Off),
-            ("like-v4", KhoChoice::LikeV4),
-            ("v1", KhoChoice::Abi(KhoAbi::V1)),
-            ("v3", KhoChoice::Abi(KhoAbi::V3)),
-            ("v4", KhoChoice::Abi(KhoAbi::V4)),
-        ] {
-            let options = Options::from_bootargs(&format!("warmbus.kho={word}"));
-            assert_eq!((options.kho, options.warnings.len()), (choice, 0));
-        }
-    }
-
-    #[test]
-    fn quoted_words_and_those_for_init_are_not_ours() {
-        let line = "dyndbg=\"file a warmbus.preserve +p\" -- warmbus.verify";
-        assert_eq!(Options::from_bootargs(line), Options::default());
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use log::info;
+use log::debug;
 use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
@@ -106,12 +106,12 @@ impl Pipeline {
         let topology = observe(observer, Phase::Enumerate, &mut config, |config, _| {
             enumerate(hosts, &self.scan, config, clock)
         });
-        info!("{} functions found", topology.functions().len());
+        debug!("{} functions found", topology.functions().len());
         let topology = observe(observer, Phase::Assign, &mut config, |config, _| {
             assign(topology, &self.assign, config)
         });
         let assigned = topology.counts();
-        info!(
+        debug!(
             "{} BARs have an address, {} do not fit",
             assigned.assigned, assigned.disabled
         );

@@ -2,13 +2,17 @@
 //! the extension of the format, from the bytes of its image.
 //!
 //! The kernel compares the handover tree with one string literal. The literal
-//! is in the decompressed image once, between two NULs.
+//! is in the decompressed image once, between two NULs, and among the constants
+//! of the kernel. An image whose constants are not found, or without the literal
+//! among them, is searched as a whole.
 
 use alloc::string::{String, ToString};
 
 use warmbus_kho::KhoAbi;
 use warmbus_memory::PageSize;
 use warmbus_memory::search::Finder;
+
+use crate::constants::constants;
 
 /// The start of the literal that names the version of the ABI.
 const ABI_MARKER: &[u8] = b"\0kho-v";
@@ -21,7 +25,7 @@ const MAX_ABI: usize = 256;
 const EXTENSION_MARKER: &[u8] = b"\0warmbus,version\0";
 
 /// The start of the banner; the release follows, then a space.
-const BANNER: &[u8] = b"Linux version ";
+pub(crate) const BANNER: &[u8] = b"Linux version ";
 
 /// Bytes of the longest release: the size of the field of `uname`.
 const MAX_RELEASE: usize = 65;
@@ -62,6 +66,15 @@ pub fn detect_like_v4(image: &[u8]) -> Result<Option<(KhoAbi, Option<String>)>, 
 
 /// The string between two NULs that names the version.
 fn abi_string(image: &[u8]) -> Result<Option<&[u8]>, DetectError> {
+    match constants(image).map(abi_string_in) {
+        Some(Ok(Some(found))) => Ok(Some(found)),
+        // Also for an error: its offset is one in the whole image.
+        _ => abi_string_in(image),
+    }
+}
+
+/// As [`abi_string`], from all bytes of `image`.
+fn abi_string_in(image: &[u8]) -> Result<Option<&[u8]>, DetectError> {
     let mut only: Option<&[u8]> = None;
     for at in Finder::new(ABI_MARKER).find_in(image) {
         let tail = &image[at + 1..];
@@ -95,7 +108,7 @@ fn abi_string(image: &[u8]) -> Result<Option<&[u8]>, DetectError> {
 #[must_use]
 pub fn supports_pcsc_extension(image: &[u8]) -> bool {
     Finder::new(EXTENSION_MARKER)
-        .find_in(image)
+        .find_in(constants(image).unwrap_or(image))
         .next()
         .is_some()
 }
@@ -104,17 +117,21 @@ pub fn supports_pcsc_extension(image: &[u8]) -> bool {
 /// its banner; `None` where there is no banner.
 #[must_use]
 pub fn release(image: &[u8]) -> Option<&str> {
+    let image = constants(image).unwrap_or(image);
     let finder = Finder::new(BANNER);
     let mut banners = finder.find_in(image);
-    banners.find_map(|at| {
-        let tail = &image[at + BANNER.len()..];
-        let tail = &tail[..tail.len().min(MAX_RELEASE)];
-        let end = memchr::memchr2(b' ', 0, tail)?;
-        let text = core::str::from_utf8(&tail[..end]).ok()?;
-        let is_release = text.starts_with(|letter: char| letter.is_ascii_digit())
-            && text.bytes().all(|byte| byte.is_ascii_graphic());
-        is_release.then_some(text)
-    })
+    banners.find_map(|at| release_at(image, at))
+}
+
+/// The release in the banner that starts at `offset`, if one does.
+pub(crate) fn release_at(image: &[u8], offset: usize) -> Option<&str> {
+    let tail = image.get(offset..)?.strip_prefix(BANNER)?;
+    let tail = &tail[..tail.len().min(MAX_RELEASE)];
+    let end = memchr::memchr2(b' ', 0, tail)?;
+    let text = core::str::from_utf8(&tail[..end]).ok()?;
+    let is_release = text.starts_with(|letter: char| letter.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_release.then_some(text)
 }
 
 /// The page size that a handover for this kernel is laid out with.

@@ -8,6 +8,7 @@ extern crate alloc;
 pub mod chosen;
 pub mod combined_initrd;
 pub mod command_line;
+pub mod constants;
 pub mod decompress;
 pub mod detect;
 pub mod image;

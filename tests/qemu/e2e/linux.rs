@@ -56,6 +56,24 @@ pub(crate) fn subtree_arrived(linux: &LinuxBoot) {
     }
 }
 
+/// Bytes that the firmware may print before Linux where nothing more is asked
+/// for: 87 ms on a serial port of 115,200 baud.
+const SHORT_CONSOLE: usize = 1000;
+
+/// The firmware printed little before Linux, and what a user needs of it.
+fn console_is_short(linux: &LinuxBoot) {
+    let lines = &linux.boot.console;
+    let starts = |line: &String| line.starts_with("warmbus: starting Linux");
+    let end = lines.iter().position(starts).expect("Linux is started");
+    // Each line ends with CR and LF; the result is kept apart.
+    let printed = lines[..=end].iter().map(|line| line.len() + 2);
+    let bytes: usize = printed.sum::<usize>() + "warmbus: result: ok\r\n".len();
+    assert!(bytes <= SHORT_CONSOLE, "{bytes} bytes: {lines:#?}");
+    for word in ["functions ", "cache ", "anomalies ", "handover ", "PCI "] {
+        firmware_said(linux, word);
+    }
+}
+
 /// Nothing in the log of Linux is about what it did not like.
 pub(crate) fn log_is_clean(linux: &LinuxBoot) {
     for complaint in [
@@ -224,9 +242,9 @@ macro_rules! on {
 
             #[test]
             fn linux_finds_what_was_handed_over_and_all_of_it_is_true() {
-                proven(linux::kernel(), stringify!($topology), $steps, |machine| {
-                    machine
-                });
+                let kernel = linux::kernel();
+                let linux = proven(kernel, stringify!($topology), $steps, |machine| machine);
+                console_is_short(&linux);
             }
 
             #[test]

@@ -263,6 +263,7 @@ impl Options {
             .cpu(&self.cpu(payload.as_ref())?)
             .memory(&self.memory)
             .smp(self.smp)
+            .bootargs("warmbus.show=tree,summary")
             .arguments(self.extra.iter().cloned());
         if self.el2 {
             machine = machine.el2();

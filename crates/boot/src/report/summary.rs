@@ -7,7 +7,7 @@ use core::fmt::{self, Display, Write};
 
 use super::tree::plain;
 use super::units::{bytes, count, milliseconds, percent};
-use super::{Function, Phase, Report};
+use super::{Function, Phase, Report, SelfCheck};
 
 /// Columns of the name that each line starts with.
 const LABEL: usize = 13;
@@ -19,19 +19,12 @@ const LABEL: usize = 13;
 /// When `to` fails.
 pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
     write_machine(report, to)?;
-    write_functions(&report.functions, report.host_bridges.len(), to)?;
+    write_count(&report.functions, report.host_bridges.len(), to)?;
+    write_bars(&report.functions, to)?;
     write_costs(report, to)?;
     write_phases(report, to)?;
     if let Some(check) = &report.self_check {
-        line(
-            to,
-            "self-check",
-            format_args!(
-                "{} bytes compared with the hardware, {}",
-                check.bytes,
-                count(check.differences.len(), "difference", "differences")
-            ),
-        )?;
+        write_check(check, to)?;
         for difference in &check.differences {
             line(
                 to,
@@ -43,8 +36,26 @@ pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
             )?;
         }
     }
-    write_anomalies(report, to)?;
+    write_anomalies(report, usize::MAX, to)?;
     line(to, "result", format_args!("{}", plain(&report.result)))
+}
+
+/// Anomalies that [`write_brief`] prints in full.
+const BRIEF_ANOMALIES: usize = 2;
+
+/// Prints how many functions there are, how much of them is cached, and what
+/// was wrong, in a few lines whatever there is.
+///
+/// # Errors
+///
+/// When `to` fails.
+pub fn write_brief(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    write_count(&report.functions, report.host_bridges.len(), to)?;
+    write_cached(report, to)?;
+    if let Some(check) = &report.self_check {
+        write_check(check, to)?;
+    }
+    write_anomalies(report, BRIEF_ANOMALIES, to)
 }
 
 fn line(to: &mut dyn Write, label: &str, text: impl Display) -> fmt::Result {
@@ -69,7 +80,20 @@ fn write_machine(report: &Report, to: &mut dyn Write) -> fmt::Result {
     )
 }
 
-fn write_functions(functions: &[Function], hosts: usize, to: &mut dyn Write) -> fmt::Result {
+fn write_check(check: &SelfCheck, to: &mut dyn Write) -> fmt::Result {
+    line(
+        to,
+        "self-check",
+        format_args!(
+            "{} bytes compared with the hardware, {}",
+            check.bytes,
+            count(check.differences.len(), "difference", "differences")
+        ),
+    )
+}
+
+/// How many functions there are, and of which kind.
+fn write_count(functions: &[Function], hosts: usize, to: &mut dyn Write) -> fmt::Result {
     let bridges = functions.iter().filter(|f| f.bridge.is_some()).count();
     let buses: BTreeSet<_> = functions
         .iter()
@@ -95,7 +119,10 @@ fn write_functions(functions: &[Function], hosts: usize, to: &mut dyn Write) -> 
             count(buses.len(), "bus", "buses"),
             count(hosts, "host bridge", "host bridges"),
         ),
-    )?;
+    )
+}
+
+fn write_bars(functions: &[Function], to: &mut dyn Write) -> fmt::Result {
     let bars = || functions.iter().flat_map(|function| &function.bars);
     let assigned = || bars().filter(|bar| bar.address.is_some());
     let in_all = assigned()
@@ -127,19 +154,7 @@ fn write_costs(report: &Report, to: &mut dyn Write) -> fmt::Result {
             accesses.most_reads_of_one_dword,
         ),
     )?;
-    let sum = |of: fn(&Function) -> u16| -> u64 {
-        report.functions.iter().map(|f| u64::from(of(f))).sum()
-    };
-    let cacheable = sum(|function| function.cacheable_bytes);
-    let cached = sum(|function| function.cached_bytes);
-    line(
-        to,
-        "cache",
-        format_args!(
-            "{cached} of {cacheable} cacheable bytes ({})",
-            percent(cached, cacheable),
-        ),
-    )?;
+    write_cached(report, to)?;
     let cache = &report.cache;
     line(
         to,
@@ -158,6 +173,23 @@ fn write_costs(report: &Report, to: &mut dyn Write) -> fmt::Result {
             bytes(machine.image_bytes),
             bytes(machine.heap_peak_bytes),
             machine.bytes_per_function,
+        ),
+    )
+}
+
+/// How many of the cacheable bytes are cached.
+fn write_cached(report: &Report, to: &mut dyn Write) -> fmt::Result {
+    let sum = |of: fn(&Function) -> u16| -> u64 {
+        report.functions.iter().map(|f| u64::from(of(f))).sum()
+    };
+    let cacheable = sum(|function| function.cacheable_bytes);
+    let cached = sum(|function| function.cached_bytes);
+    line(
+        to,
+        "cache",
+        format_args!(
+            "{cached} of {cacheable} cacheable bytes ({})",
+            percent(cached, cacheable),
         ),
     )
 }
@@ -192,7 +224,8 @@ fn write_phases(report: &Report, to: &mut dyn Write) -> fmt::Result {
     line(to, label, row("total", nanoseconds, ticks, config))
 }
 
-fn write_anomalies(report: &Report, to: &mut dyn Write) -> fmt::Result {
+/// At most `most` anomalies, a line each, and how many more there are.
+fn write_anomalies(report: &Report, most: usize, to: &mut dyn Write) -> fmt::Result {
     let of_functions = report.functions.iter().flat_map(|function| {
         function
             .anomalies
@@ -200,13 +233,22 @@ fn write_anomalies(report: &Report, to: &mut dyn Write) -> fmt::Result {
             .map(|text| (Some(function.sbdf), text))
     });
     let others = report.anomalies.iter().map(|a| (a.sbdf, &a.text));
+    let all = of_functions.chain(others);
+    let more = all.clone().count().saturating_sub(most);
     let mut label = "anomalies";
-    for (sbdf, text) in of_functions.chain(others) {
+    for (sbdf, text) in all.take(most) {
         match sbdf {
             Some(sbdf) => line(to, label, format_args!("{sbdf}: {}", plain(text)))?,
             None => line(to, label, format_args!("{}", plain(text)))?,
         }
         label = "";
+    }
+    if more > 0 {
+        return line(
+            to,
+            label,
+            format_args!("and {more} more (warmbus.show=summary)"),
+        );
     }
     if label.is_empty() {
         Ok(())

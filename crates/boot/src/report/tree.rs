@@ -30,10 +30,8 @@ pub fn write(report: &Report, to: &mut dyn Write) -> fmt::Result {
             to.write_char('\n')?;
         }
         write_host(host, to)?;
-        for (position, function) in report.functions.iter().enumerate() {
-            if function.host_bridge as usize == index && has_line(function) {
-                write_function(&places, position, function, to)?;
-            }
+        for position in places.below_host(index) {
+            write_function(&places, position, &report.functions[position], to)?;
         }
     }
     Ok(())
@@ -48,8 +46,10 @@ fn has_line(function: &Function) -> bool {
 /// Where each function stands in the tree, by its position in the report.
 struct Places {
     parents: Vec<Option<usize>>,
-    /// The last function directly below each.
-    last_children: Vec<Option<usize>>,
+    /// The functions directly below each.
+    children: Vec<Vec<usize>>,
+    /// The functions directly below each host bridge.
+    roots: Vec<Vec<usize>>,
     /// Whether no other function with the same parent follows.
     last: Vec<bool>,
 }
@@ -57,8 +57,8 @@ struct Places {
 impl Places {
     fn new(report: &Report) -> Self {
         let functions = &report.functions;
-        let mut last_children = vec![None; functions.len()];
-        let mut last_roots = vec![None; report.host_bridges.len()];
+        let mut children = vec![Vec::new(); functions.len()];
+        let mut roots = vec![Vec::new(); report.host_bridges.len()];
         let mut last = vec![true; functions.len()];
         let mut parents = Vec::with_capacity(functions.len());
         let mut before = BTreeMap::new();
@@ -69,24 +69,35 @@ impl Places {
                 .parent
                 .and_then(|parent| before.get(&(function.host_bridge, parent)).copied());
             before.insert((function.host_bridge, function.sbdf), position);
-            if !has_line(function) {
-                parents.push(parent);
-                continue;
-            }
-            let sibling = match parent {
-                Some(parent) => last_children.get_mut(parent),
-                None => last_roots.get_mut(function.host_bridge as usize),
-            };
-            if let Some(before) = sibling.and_then(|sibling| sibling.replace(position)) {
-                last[before] = false;
-            }
             parents.push(parent);
+            let siblings = match parent {
+                Some(parent) => children.get_mut(parent),
+                None => roots.get_mut(function.host_bridge as usize),
+            };
+            if let Some(siblings) = siblings.filter(|_| has_line(function)) {
+                if let Some(&before) = siblings.last() {
+                    last[before] = false;
+                }
+                siblings.push(position);
+            }
         }
         Self {
             parents,
-            last_children,
+            children,
+            roots,
             last,
         }
+    }
+
+    /// The functions below a host bridge, each followed by all below it.
+    fn below_host(&self, host: usize) -> Vec<usize> {
+        let mut order = Vec::new();
+        let mut next: Vec<_> = self.roots[host].iter().rev().copied().collect();
+        while let Some(position) = next.pop() {
+            order.push(position);
+            next.extend(self.children[position].iter().rev());
+        }
+        order
     }
 
     /// The branches left of what is below `position`.
@@ -193,9 +204,10 @@ fn write_function(
         write!(to, " ! {anomalies}")?;
     }
     to.write_char('\n')?;
-    let below = match places.last_children[position] {
-        Some(_) => "|  ",
-        None => "   ",
+    let below = if places.children[position].is_empty() {
+        "   "
+    } else {
+        "|  "
     };
     write_cells(&format!("{resources_at}{below}"), &resources(function), to)
 }
