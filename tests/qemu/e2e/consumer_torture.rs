@@ -332,19 +332,6 @@ fn latency_tolerance_of_a_port_after_hot_plug() {
 }
 
 #[test]
-fn a_device_that_is_exchanged_for_one_of_the_same_model_before_anybody_looks() {
-    same_end(
-        HOT_PLUG,
-        "wait,rescan,functions:2,compare,resets,rescan,compare",
-        2,
-        |fabric, _| {
-            pull(fabric);
-            plug(fabric);
-        },
-    );
-}
-
-#[test]
 fn containment_that_takes_the_link_down_and_lets_it_up_again() {
     fn contains() -> FunctionModel {
         port().containment()
