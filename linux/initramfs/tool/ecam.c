@@ -50,18 +50,26 @@ static volatile uint8_t *map(uint32_t bus, uint32_t devfn)
 	return mapped;
 }
 
+/* The registers of a function by its name, as the hardware has them. */
+volatile uint8_t *configuration_space(const char *function)
+{
+	uint32_t bus, device, number;
+
+	if (sscanf(function, "0000:%x:%x.%x", &bus, &device, &number) != 3)
+		fail(function);
+	return map(bus, device << 3 | number);
+}
+
 /* Compares one function, and returns how many of its dwords differ. */
 static uint32_t compare_function(const char *name, uint32_t *compared)
 {
-	uint32_t bus, device, function, at, differ = 0;
+	uint32_t at, differ = 0;
 	volatile uint32_t *hardware;
 	char path[320];
 	struct stat about;
 	int file;
 
-	if (sscanf(name, "0000:%x:%x.%x", &bus, &device, &function) != 3)
-		fail(name);
-	hardware = (volatile uint32_t *)map(bus, device << 3 | function);
+	hardware = (volatile uint32_t *)configuration_space(name);
 	snprintf(path, sizeof(path), DEVICES "/%s/config", name);
 	file = open(path, O_RDONLY);
 	if (file < 0 || fstat(file, &about))

@@ -20,6 +20,7 @@ static const struct {
 	{ "kexec", "IMAGE INITRD COMMAND-LINE", 3, start_kernel },
 	{ "virt-mgmt", "DEVICE CONTROLLER ACTION RESOURCE NUMBER", 5, virtualize },
 	{ "vm", "FUNCTION whole|needed", 2, virtual_machine },
+	{ "backdoor", "FUNCTION", 1, backdoor_reset },
 };
 
 void fail(const char *what)

@@ -15,11 +15,13 @@ _Noreturn void fail(const char *what);
 uint32_t number(const char *text);
 
 int compare(char **arguments);
+volatile uint8_t *configuration_space(const char *function);
 int live_load(char **arguments);
 int live_save(char **arguments);
 int mark(char **arguments);
 int start_kernel(char **arguments);
 int virtualize(char **arguments);
 int virtual_machine(char **arguments);
+int backdoor_reset(char **arguments);
 
 #endif

@@ -216,3 +216,36 @@ int virtual_machine(char **arguments)
 	printf("warmbus: linux: a virtual machine had %s\n", arguments[0]);
 	return 0;
 }
+
+/*
+ * A guest makes its function reset itself through a register of a BAR, which
+ * neither VFIO nor the PCI core sees, and uses it again. VFIO notices by what
+ * Command and the BARs read, and restores the BARs.
+ */
+int backdoor_reset(char **arguments)
+{
+	volatile uint8_t *hardware = configuration_space(arguments[0]);
+	volatile uint32_t *bars = (volatile uint32_t *)(hardware + PCI_BASE_ADDRESS_0);
+	uint32_t before[6], bar, restored = 1;
+	struct machine vm;
+
+	open_function(&vm, arguments[0]);
+	realize(&vm, 0);
+	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	for (bar = 0; bar < 6; bar++)
+		before[bar] = bars[bar];
+
+	*(volatile uint16_t *)(hardware + PCI_COMMAND) = 0;
+	for (bar = 0; bar < 6; bar++)
+		bars[bar] = 0;
+
+	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	for (bar = 0; bar < 6; bar++)
+		restored &= bars[bar] == before[bar];
+	printf("warmbus: linux: after a reset of its own %s has BAR 0 %#x, %s\n",
+	       arguments[0], bars[0], restored ? "as before" : "LOST");
+	close(vm.device);
+	close(vm.group);
+	close(vm.container);
+	return !restored;
+}

@@ -3,6 +3,7 @@
 //! itself.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use warmbus_boot::report::console::Outcome;
@@ -188,5 +189,94 @@ fn firmware_and_linux_together_make_few_accesses() {
         let both = measured.firmware.total() + measured.warm.total();
         let share = percent(both, measured.stock.total());
         assert!(share <= most, "{topology}: {share:.1} % of {measured:?}");
+    }
+}
+
+#[test]
+fn unit_tests_of_the_series_pass() {
+    let lab = Lab::new();
+    let mut payload = payload(consumer::kernel(), "log");
+    payload.bootargs += " kunit.enable=1";
+    let linux = lab
+        .boot_linux(lab.machine("small").payload(payload))
+        .expect("it boots");
+    ended_well(&linux);
+    let log = linux.kernel_log();
+    // Of each case of the patches the kernel says that it passed.
+    let mut cases = 0;
+    for patch in fs::read_dir(paths::root().join("linux/patches")).unwrap() {
+        let patch = fs::read_to_string(patch.unwrap().path()).unwrap();
+        for line in patch.lines() {
+            let Some(case) = line.strip_prefix("+\tKUNIT_CASE(") else {
+                continue;
+            };
+            let case = case.trim_end_matches("),");
+            let passed = |line: &str| line.contains("    ok ") && line.ends_with(case);
+            assert!(log.lines().any(passed), "{case}: {log}");
+            cases += 1;
+        }
+    }
+    assert!(cases >= 16 && !log.contains("not ok "), "{log}");
+}
+
+/// KiB of memory that a Linux has which does `cache`.
+fn memory(topology: &str, mode: &str, firmware: &str) -> [u64; 2] {
+    let lab = Lab::new();
+    let mut payload = payload(consumer::kernel(), "cache");
+    payload.bootargs.extend([" pcsc=", mode]);
+    let machine = lab.machine(topology).bootargs(firmware).payload(payload);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    ended_well(&linux);
+    let counters = &consumer::counters(&linux)[0];
+    ["MemTotal", "Slab"].map(|name| counters[name])
+}
+
+#[test]
+fn what_is_not_used_is_freed_and_a_function_takes_little() {
+    let [small, _] = memory("small", "off", "");
+    let [fan, slab] = memory("fan", "off", "");
+    let [without, _] = memory("fan", "off", "warmbus.kho=off");
+    let [_, used] = memory("fan", "on", "");
+    println!("MemTotal {small}, {fan} KiB, {without} without a handover; slab {slab}, {used}");
+    // Blocks of 65 functions take no more than those of 9: Kexec HandOver keeps
+    // the same few pages of its own, whatever is handed over.
+    assert_eq!(small, fan);
+    assert!(without - fan <= 16);
+    let each = used.saturating_sub(slab) * 1024 / 65;
+    assert!(each <= 10 << 10, "{each} bytes of each function");
+}
+
+/// What the set-up of all functions of `fan` takes, in microseconds of 500
+/// instructions each.
+fn set_up(kernel: &Path, words: &str) -> f64 {
+    let lab = Lab::new();
+    let mut payload = payload(kernel, "log");
+    payload.bootargs.extend([" initcall_debug ", words]);
+    let machine = lab
+        .machine("fan")
+        .arguments(["-icount", "shift=1,sleep=off"])
+        .payload(payload);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    ended_well(&linux);
+    let log = linux.kernel_log().lines();
+    let mut done = log.filter_map(|line| {
+        line.split_once("initcall gen_pci_driver_init")?
+            .1
+            .split_once("after ")
+    });
+    let (_, time) = done.next().expect("the host bridge was probed");
+    time.split(' ')
+        .next()
+        .and_then(|time| time.parse().ok())
+        .expect("a time")
+}
+
+#[test]
+fn setting_functions_up_takes_few_more_instructions() {
+    let stock = set_up(linux::kernel(), "");
+    for (words, most) in [("pcsc=on", 1.08), ("pcsc=off", 1.01)] {
+        let ours = set_up(consumer::kernel(), words);
+        println!("{words}: {ours} us, stock {stock} us");
+        assert!(ours <= stock * most, "{words}: {ours} us, stock {stock} us");
     }
 }

@@ -4,6 +4,7 @@
 //! booted three times, with what was handed over in use, free, and compared: Linux
 //! tells the same, and comes to the same end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +15,12 @@ use warmbus_qemu_tests::linux::{LinuxBoot, Moment, payload};
 use warmbus_qemu_tests::simulated::{self, Simulated};
 use warmbus_qemu_tests::{consumer, linux};
 
+/// The functions as Linux names them, the port and what is below.
+const PORT: &str = "0000:00:01.0";
+const FIRST: &str = "0000:01:00.0";
+
+/// Slot Status in the PCI Express capability of the port, which is the first.
+const SLOT_STATUS: Range<usize> = 0x5a..0x5c;
 const COMMAND: u16 = 0x04;
 const BAR: u16 = 0x10;
 const BUSES: u16 = 0x18;
@@ -58,10 +65,25 @@ const RESET: [(u16, Width, u32); 3] = [
     (BAR + 4, Width::Dword, 0),
 ];
 
-fn boot(mode: &str, second: FunctionModel, steps: &str, disturb: Disturb) -> LinuxBoot {
+/// The machine: what its functions are.
+#[derive(Clone, Copy)]
+struct Functions {
+    port: fn() -> FunctionModel,
+    first: fn() -> FunctionModel,
+    second: fn() -> FunctionModel,
+}
+
+const ORDINARY: Functions = Functions {
+    port,
+    first: endpoint,
+    second: endpoint,
+};
+
+fn boot(mode: &str, functions: Functions, steps: &str, disturb: Disturb) -> LinuxBoot {
     let (mut fabric, host) = simulated::fabric();
-    let above = fabric.add_root(host, 1, 0, port());
-    fabric.add_below(above, 0, 0, endpoint().multi_function().named(NAMES[1]));
+    let above = fabric.add_root(host, 1, 0, (functions.port)());
+    let [first, second] = [functions.first, functions.second].map(|model| model());
+    fabric.add_below(above, 0, 0, first.multi_function().named(NAMES[1]));
     fabric.add_below(above, 0, 1, second.multi_function().named(NAMES[2]));
     let mut simulated = Simulated::new(fabric);
     let stage = Arc::new(AtomicUsize::new(0));
@@ -100,21 +122,24 @@ fn boot(mode: &str, second: FunctionModel, steps: &str, disturb: Disturb) -> Lin
 
 /// What Linux tells of its functions.
 fn told(linux: &LinuxBoot) -> Vec<(String, linux::Function)> {
-    let functions = linux.functions().expect("Linux lists them");
+    let mut functions = linux.functions().expect("Linux lists them");
+    // What pciehp has not polled yet is a matter of time.
+    functions.get_mut(PORT).expect("the port is there").config[SLOT_STATUS].fill(0);
     functions.into_iter().collect()
 }
 
 /// Linux tells and does the same in each mode, and nothing that it would serve
 /// differs. `compared` is how often the steps compare it with the hardware.
-fn same_end(second: fn() -> FunctionModel, steps: &str, compared: usize, disturb: Disturb) {
+/// Returns what Linux did with what was handed over in use.
+fn same_end(functions: Functions, steps: &str, compared: usize, disturb: Disturb) -> LinuxBoot {
     let steps = format!("cache,{steps},sections,cache");
-    let off = boot("off", second(), &steps, disturb);
+    let off = boot("off", functions, &steps, disturb);
     consumer::told_the_truth(&off, compared);
-    for mode in ["on", "verify"] {
-        let linux = boot(mode, second(), &steps, disturb);
+    let [on, _] = ["on", "verify"].map(|mode| {
+        let linux = boot(mode, functions, &steps, disturb);
         consumer::told_the_truth(&linux, compared);
         assert_eq!(told(&linux), told(&off), "{mode}");
-        for what in ["reset ", "found again "] {
+        for what in ["reset ", "found again ", "functions "] {
             assert_eq!(
                 consumer::said(&linux, what),
                 consumer::said(&off, what),
@@ -126,13 +151,15 @@ fn same_end(second: fn() -> FunctionModel, steps: &str, compared: usize, disturb
         assert!(first["restored"] >= 3 && first["hits"] > 50, "{first:?}");
         assert_eq!(last["differences"], 0, "{:?}", consumer::log(&linux));
         assert!(mode == "on" || last["verified"] > 50, "{last:?}");
-    }
+        linux
+    });
+    on
 }
 
 #[test]
 fn a_function_that_resets_itself() {
     same_end(
-        endpoint,
+        ORDINARY,
         "compare,wait,compare,resets,compare,bus_resets,compare",
         4,
         |fabric, _| poke(fabric, "first", &RESET),
@@ -142,7 +169,7 @@ fn a_function_that_resets_itself() {
 #[test]
 fn a_link_that_goes_down_under_two_functions() {
     same_end(
-        endpoint,
+        ORDINARY,
         "wait,compare,bus_resets,compare,rescan,compare",
         3,
         |fabric, _| {
@@ -155,7 +182,7 @@ fn a_link_that_goes_down_under_two_functions() {
 #[test]
 fn a_root_port_that_its_host_bridge_resets() {
     same_end(
-        endpoint,
+        ORDINARY,
         "wait,bus_resets,rescan,compare,rescan:ports,compare",
         2,
         |fabric, _| {
@@ -174,7 +201,7 @@ fn a_root_port_that_its_host_bridge_resets() {
 #[test]
 fn another_device_after_a_reset() {
     same_end(
-        endpoint,
+        ORDINARY,
         "wait,resets,compare,rescan,compare",
         2,
         |fabric, _| {
@@ -198,14 +225,18 @@ fn intx_disable_and_isolation_that_do_not_stick() {
             .interrupt_pin(1)
             .writable(COMMAND, Width::Word, 0x0147)
     }
-    same_end(disobeys, "compare,resets,compare", 2, |_, _| ());
+    let functions = Functions {
+        second: disobeys,
+        ..ORDINARY
+    };
+    same_end(functions, "compare,resets,compare", 2, |_, _| ());
 }
 
 #[test]
 fn a_write_to_a_register_that_nobody_knows() {
     // It changes the class, as some devices do, and BAR 2 is written afterwards.
     same_end(
-        endpoint,
+        ORDINARY,
         "write:0000:01:00.0@240@1,write:0000:01:00.0@24@0,wait,compare,resets,compare",
         2,
         |fabric, _| poke(fabric, "first", &[(0x08, Width::Dword, 0x0200_0001)]),
@@ -215,7 +246,7 @@ fn a_write_to_a_register_that_nobody_knows() {
 #[test]
 fn functions_that_reset_themselves_again_and_again() {
     same_end(
-        endpoint,
+        ORDINARY,
         "wait,resets,compare,wait,resets,compare",
         2,
         |fabric, number| {
@@ -223,6 +254,159 @@ fn functions_that_reset_themselves_again_and_again() {
             if number > 1 {
                 poke(fabric, "second", &RESET);
             }
+        },
+    );
+}
+
+/// A port with a slot in which devices are exchanged while Linux runs, and that
+/// counts messages about latencies as errors unless they are enabled in it.
+fn slot() -> FunctionModel {
+    let slot = SlotModel {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+    let express = ExpressModel::new(PortType::RootPort)
+        .active_reporting()
+        .slot(slot);
+    FunctionModel::bridge(0x1234, 4, BridgeWindows::default())
+        .express(express)
+        .latency_tolerance()
+        .link_up()
+        .named("port")
+}
+
+fn patient_endpoint() -> FunctionModel {
+    endpoint().latency_tolerance()
+}
+
+const HOT_PLUG: Functions = Functions {
+    port: slot,
+    first: patient_endpoint,
+    second: patient_endpoint,
+};
+
+/// Device Control 2 in the PCI Express capability, which is the first of each
+/// function here, and LTR Mechanism Enable.
+const DEVICE_CONTROL_2: u16 = 0x40 + 0x28;
+const LTR: u32 = 0x400;
+
+/// The link goes down, and the hardware clears LTR in the port (PCIe 7.5.3.16).
+fn pull(fabric: &mut Fabric) {
+    let node = fabric.find("port").expect("it has such a name");
+    let control = fabric.peek(node, DEVICE_CONTROL_2, Width::Word);
+    poke(
+        fabric,
+        "port",
+        &[(DEVICE_CONTROL_2, Width::Word, control & !LTR)],
+    );
+    fabric.drop_link(node);
+}
+
+/// A device of the same model is plugged in; it has one function.
+fn plug(fabric: &mut Fabric) {
+    let [port, first] = ["port", "first"].map(|name| fabric.find(name).expect("its name"));
+    fabric.plug_in(port, first, patient_endpoint().named("first"));
+}
+
+fn latencies_are_reported(linux: &LinuxBoot) {
+    let functions = linux.functions().expect("Linux lists them");
+    for name in [PORT, FIRST] {
+        let control = &functions[name].config[usize::from(DEVICE_CONTROL_2)..][..2];
+        assert_ne!(control[1] & (LTR >> 8) as u8, 0, "{name}: {control:x?}");
+    }
+}
+
+#[test]
+fn latency_tolerance_of_a_port_after_hot_plug() {
+    let on = same_end(
+        HOT_PLUG,
+        "wait,functions:1,compare,wait,functions:2,compare,resets,compare",
+        3,
+        |fabric, number| match number {
+            1 => pull(fabric),
+            _ => plug(fabric),
+        },
+    );
+    latencies_are_reported(&on);
+}
+
+#[test]
+fn containment_that_takes_the_link_down_and_lets_it_up_again() {
+    fn contains() -> FunctionModel {
+        port().containment()
+    }
+    let functions = Functions {
+        port: contains,
+        ..ORDINARY
+    };
+    // DPC Control: triggered by software; DPC Status: what is set is cleared.
+    let steps = format!(
+        "write:{PORT}@262@1,write:{PORT}@262@65,write:{PORT}@264@1,compare,resets,compare,rescan,\
+         compare"
+    );
+    same_end(functions, &steps, 3, |_, _| ());
+}
+
+#[test]
+fn what_root_writes_to_registers_of_a_port_resets_what_is_below() {
+    // Link Disable, Secondary Bus Reset, and another number of the secondary bus.
+    for (register, on, off) in [(0x50, 0x10, 0), (0x3e, 0x40, 0), (0x19, 7, 1)] {
+        let steps = format!(
+            "compare,write:{PORT}@{register}@{on},write:{PORT}@{register}@{off},compare,resets,\
+             compare,bus_resets,compare,rescan,compare"
+        );
+        same_end(ORDINARY, &steps, 5, |_, _| ());
+    }
+}
+
+#[test]
+fn what_root_writes_to_registers_of_a_function_resets_it() {
+    // D3hot and D0; Initiate Function Level Reset; a BAR; Cache Line Size.
+    let steps = format!(
+        "compare,write:{FIRST}@128@3,write:{FIRST}@128@0,compare,write:{FIRST}@73@128,compare,\
+         write:{FIRST}@19@119,compare,write:{FIRST}@12@8,compare,resets,compare,rescan,compare"
+    );
+    same_end(ORDINARY, &steps, 7, |_, _| ());
+}
+
+#[test]
+fn a_bar_that_root_resizes() {
+    fn resizable() -> FunctionModel {
+        FunctionModel::endpoint(0x1234, 7, 0xff_0000)
+            .express(ExpressModel::new(PortType::Endpoint).flr())
+            .bar(0, BarModel::memory64(0x10_0000))
+            .resizable(&[(0, 0xf, 1)])
+    }
+    let functions = Functions {
+        first: resizable,
+        ..ORDINARY
+    };
+    // Linux itself resizes nothing where it keeps what it was handed over: root
+    // writes BAR Size, and Linux is left with the BAR as it was.
+    let steps = format!(
+        "compare,write:{FIRST}@265@0,compare,resets,compare,write:{FIRST}@265@3,compare,rescan,\
+         compare"
+    );
+    same_end(functions, &steps, 5, |_, _| ());
+}
+
+#[test]
+fn firmware_of_a_device_that_changes_what_it_is_capable_of() {
+    // An update, of which a driver knows: it resets the device afterwards.
+    same_end(
+        ORDINARY,
+        "compare,wait,resets,compare,rescan,compare",
+        3,
+        |fabric, _| {
+            let node = fabric.find("first").expect("it has such a name");
+            let updated = FunctionModel::endpoint(0x1234, 7, 0xff_0000)
+                .revision(2)
+                .express(ExpressModel::new(PortType::Endpoint).flr())
+                .msix(9, 0x2000, 0x3000)
+                .bar(0, BarModel::memory64(0x4000))
+                .multi_function();
+            fabric.replace(node, updated);
         },
     );
 }

@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
-use warmbus_cli::trace::counts;
+use warmbus_cli::trace::{Access, counts};
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
+use xtask::qemu::Machine;
 
 use crate::consumer::{ended_well, everything_was_restored, percent};
 
@@ -101,4 +102,80 @@ fn of_functions_nothing_served_is_stale() {
 #[test]
 fn of_virtual_functions_nothing_served_is_stale() {
     nothing_served_is_stale("sriov", VIRTUAL, 8);
+}
+
+/// Boots `topology` behind an SMMU in each mode. What the test init says after
+/// `word` is `expected`, and what Linux would have served never differs.
+fn alike_in_each_mode(
+    machine: impl Fn(&Lab) -> Machine,
+    steps: &str,
+    word: &str,
+    expected: &[&str],
+) {
+    for mode in ["off", "on", "verify"] {
+        let lab = Lab::new();
+        let mut payload = payload(consumer::kernel(), &format!("{steps},compare,cache"));
+        payload.bootargs.extend([" pcsc=", mode]);
+        let machine = machine(&lab)
+            .machine_option("iommu=smmuv3")
+            .smp(4)
+            .payload(payload);
+        let linux = lab.boot_linux(machine).expect("it boots");
+        ended_well(&linux);
+        assert_eq!(consumer::said(&linux, word), expected, "{mode}");
+        consumer::told_the_truth(&linux, 1);
+        let counters = consumer::counters(&linux);
+        let last = counters.last().expect("there are counters");
+        assert_eq!(last["differences"], 0, "{:?}", consumer::log(&linux));
+        assert!(mode != "verify" || last["verified"] > 50, "{last:?}");
+    }
+}
+
+#[test]
+fn a_function_that_its_guest_lets_reset_itself_is_restored() {
+    alike_in_each_mode(
+        |lab| lab.machine("small"),
+        "backdoor:0000:03:00.0",
+        "after a reset of its own ",
+        &["0000:03:00.0 has BAR 0 0x10200004, as before"],
+    );
+}
+
+#[test]
+fn a_virtual_function_uses_the_interrupts_that_it_was_given_later() {
+    // More than the interrupt and the queues of one that are the share of each.
+    const CONTROLLER: &str = "nvme,serial=v,bus=above,subsys=all,sriov_max_vfs=2,max_ioqpairs=20,\
+                              msix_qsize=12,sriov_vq_flexible=16,sriov_vi_flexible=8";
+    let machine = |lab: &Lab| {
+        lab.machine("small").arguments([
+            "-device",
+            "pcie-root-port,id=above,chassis=9,slot=9",
+            "-device",
+            "nvme-subsys,id=all,nqn=all",
+            "-device",
+            CONTROLLER,
+        ])
+    };
+    alike_in_each_mode(machine, "vectors:4", "vectors of ", &["0000:07:00.1: 4"]);
+}
+
+#[test]
+fn each_read_of_a_vendor_id_comes_to_the_hardware() {
+    let lab = Lab::new();
+    let steps = "mark:1,identify:0000:03:00.0,mark:2,cache";
+    let machine = lab
+        .machine("small")
+        .payload(payload(consumer::kernel(), steps))
+        .trace();
+    let linux = lab.boot_linux(machine).expect("it boots");
+    ended_well(&linux);
+    let accesses = linux.accesses();
+    let asked = consumer::between(&accesses, 1, 2).iter();
+    let of_the_id = |size| {
+        let same = |access: &&Access| {
+            (access.bus, access.devfn, access.offset, access.size) == (3, 0, 0, size)
+        };
+        asked.clone().filter(same).count()
+    };
+    assert_eq!([of_the_id(2), of_the_id(1)], [100; 2]);
 }

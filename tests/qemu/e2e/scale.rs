@@ -176,6 +176,7 @@ fn linux_restores_each_function_in_fewer_instructions_than_a_node_of_its_tree_ta
         let (functions, [unflatten, restore]) = restore(&controllers(count), symbols);
         assert!(restore / functions < unflatten / nodes);
         let each = restore / functions;
+        assert!(each <= 3_550, "{each} instructions for each function");
         let first = *first.get_or_insert(each);
         assert!(is_within_a_fifth(each, first), "{each} after {first}");
     }

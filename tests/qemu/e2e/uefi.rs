@@ -6,7 +6,7 @@ use warmbus_boot::report::console::{Outcome, Section};
 use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
-use warmbus_qemu_tests::pci;
+use warmbus_qemu_tests::{consumer, pci};
 use xtask::qemu::Machine;
 
 use super::linux as proofs;
@@ -73,6 +73,46 @@ fn linux_receives_the_cache_and_all_of_it_is_true() {
     buses_are_kept(&linux);
     proofs::cache_is_true(&linux);
     proofs::log_is_clean(&linux);
+}
+
+/// Addresses of memory BARs, by function and offset: of the report, and in what
+/// Linux shows of configuration space.
+fn addresses(linux: &LinuxBoot) -> [Vec<(String, u64)>; 2] {
+    let functions = linux.functions().expect("Linux lists them");
+    let mut both = [Vec::new(), Vec::new()];
+    for function in pci::of_report(&linux.boot.report()) {
+        let name = function.name();
+        for (&index, region) in &function.regions {
+            let Some(address) = region.address.filter(|_| !region.io) else {
+                continue;
+            };
+            let at = usize::from(function.register(index));
+            let bytes = functions[&name].config[at..at + 4].try_into();
+            let low = u32::from_le_bytes(bytes.expect("four bytes")) & !0xf;
+            both[0].push((name.clone(), address & 0xffff_fff0));
+            both[1].push((name.clone(), low.into()));
+        }
+    }
+    both
+}
+
+#[test]
+fn a_kernel_that_uses_the_cache_keeps_the_addresses_that_it_was_handed() {
+    let lab = Lab::new();
+    let steps = format!("cache,compare,{}", proofs::SECTIONS);
+    let linux = lab
+        .boot_linux(machine(&lab, consumer::kernel(), &steps))
+        .expect("it boots");
+    acpi_and_uefi_work(&linux);
+    consumer::told_the_truth(&linux, 1);
+    let counters = &consumer::counters(&linux)[0];
+    assert!(
+        counters["restored"] > 10 && counters["hits"] > 300,
+        "{counters:?}"
+    );
+    let [handed, kept] = addresses(&linux);
+    assert!(handed.len() > 5);
+    assert_eq!(kept, handed);
 }
 
 #[test]

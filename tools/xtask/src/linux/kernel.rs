@@ -21,6 +21,10 @@ const RECIPE: &str = "1";
 const LIMIT: Duration = Duration::from_hours(4);
 /// What our patches add to the configuration.
 const CONSUMER: &str = "CONFIG_PCI_PCSC";
+/// Their unit tests, which run with `kunit.enable=1` on the command line.
+const UNIT_TESTS: &str = "CONFIG_KUNIT=y\nCONFIG_PCI_KUNIT_TEST=y\n\
+                          # CONFIG_KUNIT_DEBUGFS is not set\n\
+                          # CONFIG_KUNIT_DEFAULT_ENABLED is not set\n";
 
 /// The size of the kernel's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,9 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     let prefixes = prefixes(options);
     let series = (!prefixes.is_empty()).then(|| Series::read(prefixes));
     let series = series.transpose()?;
-    let consumer = options.consumer.then(|| format!("{CONSUMER}=y\n"));
+    let consumer = options
+        .consumer
+        .then(|| format!("{CONSUMER}=y\n{UNIT_TESTS}"));
     let wanted = format!(
         "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}",
         options.page_size.kib(),

@@ -74,15 +74,6 @@ fn touched(patch: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What must be in the source, and in which file, for a patch to have a sense:
-/// a line `Needs: NAME FILE` ahead of its changes.
-fn needs(patch: &str) -> Option<(&str, &str)> {
-    let ahead = patch.lines().take_while(|line| !line.starts_with("--- a/"));
-    ahead
-        .filter_map(|line| line.strip_prefix("Needs: "))
-        .find_map(|needs| needs.split_once(' '))
-}
-
 /// A kernel source, with what is needed to take patches off again.
 pub(super) struct Patched<'a> {
     /// The source.
@@ -121,15 +112,7 @@ impl<'a> Patched<'a> {
         for name in &after {
             copy(&self.originals.join(name), &made.path().join(name))?;
         }
-        for (file, text) in series.iter().flat_map(|series| &series.patches) {
-            if let Some((name, place)) = needs(text) {
-                let source = fs::read_to_string(made.path().join(place)).unwrap_or_default();
-                if !source.contains(name) {
-                    let file = file.file_name().unwrap_or_default().to_string_lossy();
-                    eprintln!("skipped, as this Linux has no {name}: {file}");
-                    continue;
-                }
-            }
+        for (file, _) in series.iter().flat_map(|series| &series.patches) {
             let mut command = programs::command("patch");
             command
                 .args(["--strip=1", "--batch", "--forward", "--silent"])
@@ -300,16 +283,6 @@ mod tests {
         assert_eq!(time(), past);
         place.set(&[CHANGE, MORE]).unwrap();
         assert!(time() > past);
-    }
-
-    #[test]
-    fn a_patch_without_what_it_needs_is_left_out() {
-        let place = Place::new();
-        let needing = |name: &str| format!("Needs: {name} one\n{CHANGE}");
-        place.set(&[&needing("b"), ADD]).unwrap();
-        place.is("a\nB\n", Some("x\n"));
-        place.set(&[&needing("z"), ADD]).unwrap();
-        place.is("a\nb\n", Some("x\n"));
     }
 
     #[test]
