@@ -27,7 +27,6 @@ fn every_word_does_what_it_says() {
             hotplug_buses: Some(8),
             wait: Some(Duration::from_secs(5)),
             port_waits: alloc::vec![(Sbdf::new(1, 0, 2, 0), Duration::from_millis(60_001))],
-            cores: NonZeroUsize::new(4),
             probe_only: true,
             kho: KhoChoice::Abi(KhoAbi::V3),
             vfs: VfPolicy {
