@@ -1,7 +1,8 @@
 //! The library of the host command `warmbus`: it decodes captures, compares
-//! them, and replays recorded accesses through the cache.
+//! them, replays recorded accesses through the cache, and checks kernels.
 #![forbid(unsafe_code)]
 
+pub mod check_kernel;
 pub mod diff;
 pub mod hierarchy;
 pub mod input;
@@ -13,8 +14,8 @@ pub mod trace;
 /// The result of a command, beside its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No damage and no difference.
+    /// No damage and no difference; the kernel gets the cache.
     Good,
-    /// Damage or differences. Ends the program with status 1.
+    /// Damage or differences; the kernel gets nothing. Ends the program with status 1.
     Bad,
 }

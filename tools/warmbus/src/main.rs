@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use warmbus_cli::input::{Capture, Place};
-use warmbus_cli::{Verdict, diff, inspect, lspci, replay};
+use warmbus_cli::{Verdict, check_kernel, diff, inspect, lspci, replay};
 use warmbus_pci::Sbdf;
 
-/// Decodes, compares and replays captured PCI configuration space.
+/// Decodes, compares and replays captured PCI configuration space, and checks
+/// kernels.
 ///
 /// CAPTURE is one of: a report (`--report`), a dump as lspci -xxxx writes it
 /// (`--lspci`), a log of the console with either of them, or memory with a
@@ -24,6 +25,7 @@ Exit status: 0 no damage and no difference, 1 damage or differences, 2 usage
 error or unreadable file.
 
 Examples:
+  warmbus check-kernel /boot/vmlinuz
   warmbus inspect report.json
   warmbus inspect memory.bin --base 0x7e000000 --function 01:00.0
   warmbus lspci console.log | lspci -F /dev/stdin -tv
@@ -37,6 +39,32 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show what a kernel would be handed over, and why not
+    #[command(after_help = "\
+IMAGE is an Image, with gzip or zstd or neither, an EFI zboot file with one of
+them, a unified kernel image, or vmlinux.
+
+Exit status: 0 the cache is handed over, 1 nothing is handed over, or the
+firmware does not unpack the file; 2 usage error, unreadable or damaged file, or
+no arm64 kernel.
+
+Examples:
+  warmbus check-kernel /boot/vmlinuz-7.3.4
+  warmbus check-kernel Image --from /boot/vmlinuz-7.1.13
+  warmbus check-kernel linux.efi --acpi --json")]
+    CheckKernel {
+        /// The kernel
+        image: PathBuf,
+        /// The running kernel, from which kexec would start the other one
+        #[arg(long, value_name = "IMAGE")]
+        from: Option<PathBuf>,
+        /// Take the exit status from a machine with ACPI, not a device tree
+        #[arg(long)]
+        acpi: bool,
+        /// Write JSON, schema warmbus-check-kernel/1
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the tree, or one function with its registers
     #[command(after_help = "\
 Examples:
@@ -167,6 +195,12 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<Verdict> {
     let (text, verdict) = match task {
+        Task::CheckKernel {
+            image,
+            from,
+            acpi,
+            json,
+        } => check_kernel::run(&image, from.as_deref(), acpi, json)?,
         Task::Inspect {
             capture,
             place,

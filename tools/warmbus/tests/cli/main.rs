@@ -4,6 +4,7 @@
 
 mod calls;
 mod compare;
+mod kernels;
 mod machine;
 mod memory;
 mod names;
