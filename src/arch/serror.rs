@@ -20,7 +20,7 @@ const PENDING: u64 = 1 << 8;
 const ROUTE_TO_EL2: u64 = 1 << 5;
 /// Set beside the syndrome in what `serror_take` returns.
 const TAKEN: u64 = 1 << 63;
-/// How many are taken in a row. A source that signals another one each time
+/// How many are taken one after another. A source that signals another one each time
 /// cannot be silenced here.
 const MAX_IN_A_ROW: usize = 8;
 
