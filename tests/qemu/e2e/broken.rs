@@ -104,7 +104,7 @@ impl Broken {
         let ended = self.simulated.boot(
             &lab,
             payload,
-            |machine| machine.bootargs(words),
+            |machine| machine.bootargs("warmbus.show=summary").bootargs(words),
             |moment, _, _| {
                 if let Moment::Waiting(number) = moment {
                     waiting(number);

@@ -40,7 +40,7 @@ fn an_ecam_window_with_nothing_behind_it_and_empty_slots_end_in_linux_with_the_c
     let machine = machine()
         .device_tree(tree.file())
         .load(&lab.file("kernel"), KERNEL_AT)
-        .bootargs("warmbus.verify");
+        .bootargs("warmbus.verify warmbus.show=tree,summary");
     let boot = lab.boot(machine).expect("it boots");
 
     assert_eq!(boot.outcome, Some(Outcome::Ok));

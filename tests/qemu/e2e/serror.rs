@@ -161,7 +161,7 @@ fn an_serror_of_a_read_or_a_write_is_named_and_linux_starts() {
         // The bus numbers and windows of the port may not be what they should,
         // unless it was only probed. Below it, Linux gets the cache of all others.
         if function.to_string() == PORT && offset.get() == 0 {
-            assert!(linux.boot.lines_with(&["4 functions found"]).len() == 1);
+            assert!(linux.boot.lines_with(&["functions    4: "]).len() == 1);
         } else if function.to_string() == PORT {
             let refused = linux.boot.lines_with(&["no cache handed over", &text]);
             assert_eq!(refused.len(), 1, "{context}");
