@@ -2,9 +2,6 @@
 //!
 //! With `WARMBUS_TREES` naming a folder, every `*.dtb` in it is tried as well.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use proptest::prelude::*;
 use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, NodeEdit, edit};
 use warmbus_linux::payload::{Module, Payload, PayloadError};
@@ -55,30 +52,13 @@ const AWKWARD: &str = r#"
 };
 "#;
 
-fn run_dtc(arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("dtc")
-        .arg("-q")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("dtc (package device-tree-compiler) is needed for this test");
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    assert!(output.status.success(), "dtc {arguments:?} failed");
-    output.stdout
-}
-
 fn compile(source: &str) -> Vec<u8> {
-    run_dtc(&["-I", "dts", "-O", "dtb"], source.as_bytes())
+    warmbus_tests::dtc(&["-I", "dts", "-O", "dtb"], source.as_bytes())
 }
 
 /// The sorted source of a tree, line by line.
 fn lines(tree: &[u8]) -> Vec<String> {
-    let text = run_dtc(&["-s", "-I", "dtb", "-O", "dts"], tree);
+    let text = warmbus_tests::dtc(&["-s", "-I", "dtb", "-O", "dts"], tree);
     let text = String::from_utf8(text).unwrap();
     text.lines().map(|line| line.trim().to_string()).collect()
 }
@@ -279,7 +259,7 @@ fn older_trees_and_trees_with_slack_are_taken() {
         &["-I", "dts", "-O", "dtb", "-S", "65536"],
         &["-I", "dts", "-O", "dtb", "-R", "8", "-b", "3"],
     ] {
-        let tree = run_dtc(arguments, AWKWARD.as_bytes());
+        let tree = warmbus_tests::dtc(arguments, AWKWARD.as_bytes());
         let edited = edit(&tree, &EVERYTHING).unwrap();
         let (gone, new) = difference(&tree, &edited);
         assert_eq!((gone.len(), new.len()), (3, 6));

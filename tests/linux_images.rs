@@ -1,8 +1,6 @@
 //! Packed and unpacked kernels. With `WARMBUS_KERNELS` naming a folder, every
 //! kernel in it is tried as well.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -13,6 +11,7 @@ use warmbus_linux::detect::{detect, page_size};
 use warmbus_linux::image::ImageHeader;
 use warmbus_memory::PageSize;
 use warmbus_pcie_sim::proptest_config;
+use warmbus_tests::filtered;
 
 /// A kernel image of a few MiB that compresses somewhat.
 fn image() -> Vec<u8> {
@@ -34,27 +33,11 @@ fn image() -> Vec<u8> {
     image
 }
 
-/// What gzip makes of `bytes`.
-fn gzip(arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("gzip")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("gzip is needed for this test");
-    let mut stdin = child.stdin.take().unwrap();
-    let input = bytes.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    output.stdout
-}
-
 #[test]
 fn what_gzip_packs_comes_out_whole() {
     let image = image();
     for level in ["-1", "-9"] {
-        let file = gzip(&[level, "-c"], &image);
+        let file = filtered("gzip", &[level, "-c"], &image);
         let packed = KernelFormat::detect(&file).unwrap();
         assert!(matches!(packed, KernelFormat::Gzip(_)));
         assert_eq!(packed.decompress(64 << 20).unwrap(), image);
@@ -71,7 +54,7 @@ fn what_gzip_packs_comes_out_whole() {
 #[test]
 fn too_little_room_is_told_and_not_overrun() {
     let image = image();
-    let file = gzip(&["-c"], &image);
+    let file = filtered("gzip", &["-c"], &image);
     let packed = KernelFormat::detect(&file).unwrap();
     let limit = image.len() - 1;
     assert_eq!(
@@ -95,7 +78,7 @@ fn too_little_room_is_told_and_not_overrun() {
 #[test]
 fn optional_fields_of_the_gzip_header_are_skipped() {
     let image = image();
-    let plain = gzip(&["-c"], &image);
+    let plain = filtered("gzip", &["-c"], &image);
     let mut file = plain[..10].to_vec();
     file[3] = 2 | 4 | 8 | 16;
     file.extend_from_slice(&[3, 0, 1, 2, 3]);
@@ -117,7 +100,7 @@ fn optional_fields_of_the_gzip_header_are_skipped() {
 #[test]
 fn damage_is_named() {
     let image = image();
-    let file = gzip(&["-c"], &image);
+    let file = filtered("gzip", &["-c"], &image);
     let end = file.len();
     let damaged = |at: usize| {
         let mut file = file.clone();
@@ -156,7 +139,7 @@ fn zboot(name: &[u8], payload: &[u8]) -> Vec<u8> {
 #[test]
 fn an_efi_zboot_file_is_taken_apart_if_it_is_gzip() {
     let image = image();
-    let file = zboot(b"gzip", &gzip(&["-c"], &image));
+    let file = zboot(b"gzip", &filtered("gzip", &["-c"], &image));
     assert_eq!(
         KernelFormat::detect(&file)
             .unwrap()
@@ -189,7 +172,7 @@ proptest! {
         static SMALL: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
             let mut image = image();
             image.truncate(0x1_0000);
-            let file = zboot(b"gzip", &gzip(&["-c"], &image));
+            let file = zboot(b"gzip", &filtered("gzip", &["-c"], &image));
             (image, file)
         });
         let (image, mut file) = (&SMALL.0, SMALL.1.clone());

@@ -545,13 +545,8 @@ fn routing_is_probed_for_a_kernel_that_reads_it() {
 /// Two hot-plug ports, one of them empty, and a port that is none.
 fn hot_plug_ports() -> Fabric {
     let (mut fabric, host) = topologies::empty();
-    let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
-        power_controller: false,
-    };
     let express = ExpressModel::new(PortType::RootPort)
-        .slot(slot)
+        .slot(SlotModel::HOT_PLUG)
         .active_reporting();
     let port = || FunctionModel::bridge(0x1234, 4, BridgeWindows::default()).express(express);
     let full = fabric.add_root(host, 1, 0, port().link_up());
@@ -642,15 +637,10 @@ fn a_device_that_comes_after_the_scan_has_linux_assign_again() {
     let not_ready = devices::nvme().ready_at(LATE + SECOND);
     boot(not_ready, late(), LATE, "kho-v4").assert_without_cache("is not ready");
     // The link trains.
-    let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
-        power_controller: false,
-    };
     let trains = port(express()).link_up_at(3 * SECOND);
     boot(devices::nvme(), trains, 0, "kho-v4").assert_without_cache("0000:01:00.0");
     // Nothing came.
-    for empty in [port(express()), port(express().slot(slot))] {
+    for empty in [port(express()), port(express().slot(SlotModel::HOT_PLUG))] {
         let booted = boot(devices::nvme(), empty, LATE, "kho-v4");
         booted.assert_handed_over("kho-v4");
         assert!(booted.is_probe_only());

@@ -227,11 +227,7 @@ fn enhanced_allocation_is_constant_unless_an_entry_is_writable() {
     assert_classes(model, 0xf4, "cccc cccs cccc", "63 entries");
 }
 
-const SLOT: SlotModel = SlotModel {
-    number: 1,
-    hot_plug: true,
-    power_controller: false,
-};
+const SLOT: SlotModel = SlotModel::HOT_PLUG;
 
 #[test]
 fn pci_express_has_the_registers_of_its_version_and_type() {

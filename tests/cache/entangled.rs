@@ -13,9 +13,8 @@ use crate::twin::{sixteen_vfs, virtual_function};
 pub(crate) fn entangled() -> Fabric {
     let (mut fabric, host) = topologies::empty();
     let express = ExpressModel::new(PortType::RootPort).slot(SlotModel {
-        number: 1,
-        hot_plug: true,
         power_controller: true,
+        ..SlotModel::HOT_PLUG
     });
     let portal = FunctionModel::bridge(0x1234, 4, BridgeWindows::default())
         .express(express.ari_forwarding())

@@ -1,7 +1,7 @@
 //! What a handover says of a function must be true of the function itself.
 
 use warmbus_boot::pipeline::Pipeline;
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::unassigned::unassigned_below;
 use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Width, WindowKind};
 use warmbus_pcie_sim::{Fabric, FunctionModel, SrIovModel, devices, topologies};
 use warmbus_pcsc_format::HandoverRecords;
@@ -80,7 +80,7 @@ fn gap(fabric: Fabric, change: impl Fn(&mut HostBridge)) -> Option<String> {
     hosts.iter_mut().for_each(change);
     let mut clock = fabric.clock();
     let captured = Pipeline::default().run(&hosts, fabric, &mut clock, &mut ());
-    first_unassigned(&captured.topology).map(|gap| gap.to_string())
+    unassigned_below(&captured.topology, 0).map(|gap| gap.to_string())
 }
 
 #[test]

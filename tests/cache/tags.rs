@@ -54,9 +54,8 @@ const VF_RESIZABLE_BAR: u16 = 0x24;
 /// A port with all that can depend on its link and on its messages.
 fn port() -> FunctionModel {
     let express = ExpressModel::new(PortType::RootPort).slot(SlotModel {
-        number: 1,
-        hot_plug: true,
         power_controller: true,
+        ..SlotModel::HOT_PLUG
     });
     FunctionModel::bridge(0x1b36, 0xc, BridgeWindows::default())
         .bar(0, BarModel::memory32(0x1000))

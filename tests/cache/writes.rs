@@ -178,12 +178,7 @@ fn enable_bits_are_known_where_the_function_must_have_them() {
 #[test]
 fn enable_bits_are_not_known_where_the_function_need_not_have_them() {
     // No ARI forwarding, no RRS visibility, no VFs, and none of the bits.
-    let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
-        power_controller: false,
-    };
-    let express = ExpressModel::new(PortType::RootPort).slot(slot);
+    let express = ExpressModel::new(PortType::RootPort).slot(SlotModel::HOT_PLUG);
     let port = FunctionModel::bridge(0x1234, 4, BridgeWindows::default())
         .express(express.without_rrs_visibility());
     let none = SrIovModel {

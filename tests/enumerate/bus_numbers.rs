@@ -1,7 +1,7 @@
 //! The one rule for bus numbers, where numbers are assigned and where they are
 //! kept: a Primary Bus Number of 0 is accepted, as Linux accepts it.
 
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::unassigned::unassigned_below;
 use warmbus_pci::{AnomalyKind, BusRange, Width, verify_assignment};
 use warmbus_pcie_sim::{BarModel, Fabric, devices};
 use warmbus_pcsc_format::HandoverRecords;
@@ -45,7 +45,7 @@ fn what_is_below_a_bridge_with_a_hardwired_primary_number_is_found_and_can_be_ke
     assert_eq!(machine.addresses(), functions);
     let anomaly = AnomalyKind::ZeroPrimaryBus { bus: 1 };
     assert_eq!(machine.function(at(1, 0, 0)).anomalies, [anomaly]);
-    assert_eq!(first_unassigned(&machine.topology), None);
+    assert_eq!(unassigned_below(&machine.topology, 0), None);
 }
 
 #[test]

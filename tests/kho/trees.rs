@@ -1,8 +1,5 @@
 //! The trees of a handover, decoded by the device tree compiler.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use warmbus_kho::KhoAbi;
 use warmbus_memory::PageSize;
 
@@ -34,31 +31,13 @@ fn numbers_are_little_endian_in_the_handover_and_big_endian_in_the_boot_tree() {
     assert_eq!(properties["linux,kho-fdt"], cells);
 }
 
-/// Runs dtc on source text, or back on a blob.
-fn run_dtc(arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("dtc")
-        .args(["-q"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("dtc (package device-tree-compiler) is needed for this test");
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    assert!(output.status.success());
-    output.stdout
-}
-
 fn dtc(source: &str) -> Vec<u8> {
-    run_dtc(&["-I", "dts", "-O", "dtb"], source.as_bytes())
+    warmbus_tests::dtc(&["-I", "dts", "-O", "dtb"], source.as_bytes())
 }
 
 fn decompile(tree: &[u8]) -> String {
     // dtc 1.7 prints the strings of a list apart, older ones as one with zeros.
-    let text = String::from_utf8(run_dtc(&["-I", "dtb", "-O", "dts"], tree)).unwrap();
+    let text = String::from_utf8(warmbus_tests::dtc(&["-I", "dtb", "-O", "dts"], tree)).unwrap();
     text.replace("\\0", "\", \"")
 }
 

@@ -1,7 +1,7 @@
 //! Window registers of bridges: what is probed, written, closed, and reported
 //! where a register does not hold what was written.
 
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::unassigned::unassigned_below;
 use warmbus_pci::{Sbdf, Width};
 use warmbus_pcie_sim::{BarModel, BridgeWindows, Fabric, FunctionModel};
 
@@ -112,7 +112,7 @@ fn a_hardwired_memory_window_is_reported_with_both_values() {
         assert_eq!(machine.reported(PORT), std::slice::from_ref(&expected));
         // The BAR below is not where the bridge forwards to: nothing may take
         // this assignment as it is.
-        let gap = first_unassigned(&machine.topology).expect("a gap");
+        let gap = unassigned_below(&machine.topology, 0).expect("a gap");
         assert_eq!((gap.function, gap.reason.to_string()), (PORT, expected));
         let checked = machine.checked();
         assert!(
@@ -147,7 +147,7 @@ fn a_hardwired_prefetchable_window_is_reported_and_not_used() {
         assert!(is_inside(&LOW, address, MIB), "{address:#x}");
         let memory = machine.bridge(PORT).memory.expect("open");
         assert!(memory.base() <= address && address + MIB - 1 <= memory.limit());
-        assert!(first_unassigned(&machine.topology).is_some());
+        assert!(unassigned_below(&machine.topology, 0).is_some());
     }
 }
 
@@ -165,7 +165,7 @@ fn an_upper_half_that_does_not_hold_its_value_is_reported_with_all_four_values()
             "upper half of the prefetchable window does not stick: wrote 00000080 and 00000080, read {base:08x} and {limit:08x}"
         );
         assert_eq!(machine.reported(PORT), [expected]);
-        assert!(first_unassigned(&machine.topology).is_some());
+        assert!(unassigned_below(&machine.topology, 0).is_some());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What keeps an operating system from using the assignment as it is, rule by
 //! rule: each broken once, with neighbors that are no gap.
 
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::unassigned::unassigned_below;
 use warmbus_pci::{BusRange, HostWindow, Sbdf, Width};
 use warmbus_pcie_sim::{
     BarModel, Fabric, FunctionModel, SrIovModel, memory32_window, memory64_window,
@@ -16,7 +16,7 @@ const F: Sbdf = Sbdf::new(0, 0, 1, 0);
 
 /// Where the first gap is, and what it is.
 fn gap(machine: &Machine) -> Option<(Sbdf, String)> {
-    first_unassigned(&machine.topology).map(|gap| (gap.function, gap.reason.to_string()))
+    unassigned_below(&machine.topology, 0).map(|gap| (gap.function, gap.reason.to_string()))
 }
 
 fn with_windows(windows: &[HostWindow], model: FunctionModel) -> Machine {

@@ -185,9 +185,8 @@ fn port(kind: PortType, windows: BridgeWindows) -> FunctionModel {
 /// A root port with a hot-plug capable slot, nothing plugged in.
 fn hot_plug_port() -> FunctionModel {
     let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
         power_controller: true,
+        ..SlotModel::HOT_PLUG
     };
     let express = ExpressModel::new(PortType::RootPort)
         .slot(slot)

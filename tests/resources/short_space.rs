@@ -1,7 +1,7 @@
 //! Host bridges with little space, or with windows at unusual places: each BAR
 //! that has a place is placed.
 
-use warmbus_boot::unassigned::first_unassigned;
+use warmbus_boot::unassigned::unassigned_below;
 use warmbus_pci::HostWindow;
 use warmbus_pcie_sim::{
     BarModel, BridgeWindows, Fabric, FunctionModel, memory32_window, memory64_window,
@@ -35,7 +35,7 @@ fn all_placed(machine: &mut Machine) {
     machine.assert_consistent();
     assert_eq!(machine.all_reported(), [""; 0]);
     assert_eq!(machine.outcome.disabled, 0);
-    assert_eq!(first_unassigned(&machine.topology), None);
+    assert_eq!(unassigned_below(&machine.topology, 0), None);
 }
 
 #[test]

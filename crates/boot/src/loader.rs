@@ -228,7 +228,7 @@ impl<M: BootMemory> Loader<'_, M> {
     }
 
     /// What the kernel says of itself, as far as it matters: each of these
-    /// is a search through all of it.
+    /// is a search.
     fn kernel_facts(&self, facts: &Facts, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
         let image = self.memory.bytes(kernel)?;
         let found = match facts.requested {

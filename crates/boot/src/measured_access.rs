@@ -5,7 +5,7 @@ use warmbus_pci::{
     AccessCounts, AccessFault, ConfigAccess, ConfigOffset, CountingAccess, Sbdf, Width,
 };
 
-/// A counter that measures how long something takes, in its own unit.
+/// A counter that measures the time of something, in its own unit.
 pub trait Ticks: Clone {
     /// Ticks since some fixed moment; it may stand still. Where the counter goes
     /// back, what is measured takes no time.

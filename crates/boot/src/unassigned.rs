@@ -90,9 +90,10 @@ impl fmt::Display for UnassignedReason {
     }
 }
 
-/// The first function of `topology` whose bus numbers or addresses are not
-/// complete, or not known to be: `None` where the OS may be asked to keep all
-/// of them.
+/// What is not complete, or not known to be, of bus numbers and addresses below
+/// the host bridge at `index` of `topology`: of several such things the first one
+/// that [affects bus numbers](UnassignedReason::affects_bus_numbers), or else the
+/// first one. `None` where the OS may be asked to keep all of them.
 ///
 /// What Linux could not assign either does not count: an I/O BAR, an expansion
 /// ROM or a VF BAR for which there was no place, a memory BAR for which the host
@@ -102,18 +103,7 @@ impl fmt::Display for UnassignedReason {
 /// Meant for a topology after [`assign`](warmbus_pci::assign) in which
 /// [`verify_assignment`](warmbus_pci::verify_assignment()) found nothing.
 #[must_use]
-pub fn first_unassigned(topology: &Topology) -> Option<Unassigned> {
-    if let Some(&function) = topology.excluded().first() {
-        let reason = UnassignedReason::Excluded;
-        return Some(Unassigned { function, reason });
-    }
-    (0..topology.functions().len()).find_map(|index| unassigned_at(topology, index))
-}
-
-/// What is not complete below the host bridge at `index` of `topology`: of
-/// several such things the first one that [affects bus
-/// numbers](UnassignedReason::affects_bus_numbers), or else the first one.
-pub(crate) fn unassigned_below(topology: &Topology, index: usize) -> Option<Unassigned> {
+pub fn unassigned_below(topology: &Topology, index: usize) -> Option<Unassigned> {
     let (host, _) = topology.hosts().get(index)?;
     let is_below = |function: &&Sbdf| {
         let buses = host.buses.first..=host.buses.last;

@@ -34,12 +34,16 @@ const MAX_RELEASE: usize = 65;
 ///
 /// `None` means that the kernel has no Kexec HandOver.
 pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
-    match abi_string(image)? {
-        None => Ok(None),
-        Some(b"kho-v1") => Ok(Some(KhoAbi::V1)),
-        Some(b"kho-v3") => Ok(Some(KhoAbi::V3)),
-        Some(b"kho-v4") => Ok(Some(KhoAbi::V4)),
-        Some(other) => Err(DetectError::Unknown { found: text(other) }),
+    abi_string(image)?.map(known).transpose()
+}
+
+/// The version that has this name.
+fn known(name: &[u8]) -> Result<KhoAbi, DetectError> {
+    match name {
+        b"kho-v1" => Ok(KhoAbi::V1),
+        b"kho-v3" => Ok(KhoAbi::V3),
+        b"kho-v4" => Ok(KhoAbi::V4),
+        other => Err(DetectError::Unknown { found: text(other) }),
     }
 }
 
@@ -49,19 +53,11 @@ pub fn detect(image: &[u8]) -> Result<Option<KhoAbi>, DetectError> {
 ///
 /// A name with anything but visible ASCII characters stays unknown.
 pub fn detect_like_v4(image: &[u8]) -> Result<Option<(KhoAbi, Option<String>)>, DetectError> {
-    let known = match detect(image) {
-        Err(DetectError::Unknown { .. }) => None,
-        known => Some(known?),
+    let like = |name: &[u8]| match known(name) {
+        Err(_) if name.iter().all(u8::is_ascii_graphic) => Ok((KhoAbi::V4, Some(text(name)))),
+        abi => abi.map(|abi| (abi, None)),
     };
-    match (known, abi_string(image)?) {
-        (None, Some(name)) if name.iter().all(u8::is_ascii_graphic) => {
-            Ok(Some((KhoAbi::V4, Some(text(name)))))
-        }
-        (None, name) => Err(DetectError::Unknown {
-            found: text(name.unwrap_or_default()),
-        }),
-        (Some(known), _) => Ok(known.map(|abi| (abi, None))),
-    }
+    abi_string(image)?.map(like).transpose()
 }
 
 /// The string between two NULs that names the version.

@@ -99,7 +99,7 @@ impl Machine {
             nodes: memory_nodes,
             reservations,
             mut warnings,
-        } = MachineMemory::from_device_tree(bytes)?;
+        } = MachineMemory::of(&tree)?;
         let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
         let (timer_frequency, model) = basics(&tree)?;
         let cpus = processors(&tree)?;

@@ -533,17 +533,14 @@ fn a_timer_that_goes_back() {
 
 #[test]
 fn a_device_that_is_pulled_out_and_another_put_in_while_linux_runs() {
-    let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
-        power_controller: false,
-    };
     let mut broken = Broken::on(|fabric, host| {
         let port = fabric.add_root(
             host,
             1,
             0,
-            empty_port(express().slot(slot)).link_up().named("port"),
+            empty_port(express().slot(SlotModel::HOT_PLUG))
+                .link_up()
+                .named("port"),
         );
         fabric.add_below(port, 0, 0, endpoint().named("first"));
     });

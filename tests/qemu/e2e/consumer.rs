@@ -247,7 +247,7 @@ fn what_is_not_used_is_freed_and_a_function_takes_little() {
     assert!(each <= 12 << 10, "{each} bytes of each function");
 }
 
-/// What the set-up of all functions of `fan` takes, in microseconds of 500
+/// The time of the set-up of all functions of `fan`, in microseconds of 500
 /// instructions each.
 fn set_up(kernel: &Path, words: &str) -> f64 {
     let lab = Lab::new();

@@ -261,14 +261,9 @@ fn functions_that_reset_themselves_again_and_again() {
 /// A port with a slot in which devices are exchanged while Linux runs, and that
 /// counts messages about latencies as errors unless they are enabled in it.
 fn slot() -> FunctionModel {
-    let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
-        power_controller: false,
-    };
     let express = ExpressModel::new(PortType::RootPort)
         .active_reporting()
-        .slot(slot);
+        .slot(SlotModel::HOT_PLUG);
     FunctionModel::bridge(0x1234, 4, BridgeWindows::default())
         .express(express)
         .latency_tolerance()

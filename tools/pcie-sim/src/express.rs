@@ -18,6 +18,13 @@ pub struct SlotModel {
 }
 
 impl SlotModel {
+    /// Slot 1: hot-plug capable, without a power controller.
+    pub const HOT_PLUG: Self = Self {
+        number: 1,
+        hot_plug: true,
+        power_controller: false,
+    };
+
     fn capabilities(self) -> u32 {
         u32::from(self.number & 0x1fff) << 19
             | u32::from(self.hot_plug) << 6

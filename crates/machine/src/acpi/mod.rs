@@ -55,8 +55,6 @@ impl Machine {
                 psci: tables.get(*b"FACP").and_then(conduit),
             },
             cpus: tables.get(*b"APIC").map_or(0, processors),
-            // A core that was turned on and off again after UEFI cannot be
-            // relied on to start for Linux, so none is asked for help.
             timer_frequency: None,
             bootargs: String::new(),
             warnings,

@@ -175,13 +175,8 @@ fn a_port_loses_ltr_enable_with_its_link() {
 
 #[test]
 fn a_dropped_link_tells_its_slot() {
-    let slot = SlotModel {
-        number: 1,
-        hot_plug: true,
-        power_controller: false,
-    };
     let express = ExpressModel::new(PortType::RootPort)
-        .slot(slot)
+        .slot(SlotModel::HOT_PLUG)
         .active_reporting();
     let mut bench = Bench::new();
     let model = port(express).link_up().link_drops_at(SECOND);

@@ -4,8 +4,7 @@
 //! checked as well.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -92,18 +91,7 @@ fn elf(machine: u8, image: &[u8]) -> Vec<u8> {
 
 /// What gzip makes of `bytes`.
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("gzip")
-        .arg("-c")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("gzip is needed for this test");
-    let mut stdin = child.stdin.take().unwrap();
-    let input = bytes.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    output.stdout
+    warmbus_tests::filtered("gzip", &["-c"], bytes)
 }
 
 /// What `zstd -19` of Debian 12 (1.5.4) made of [`kernel`].
