@@ -52,7 +52,7 @@ fn what_gzip_packs_comes_out_whole() {
 }
 
 #[test]
-fn too_little_room_is_told_and_not_overrun() {
+fn too_little_room_is_reported_and_not_overrun() {
     let image = image();
     let file = filtered("gzip", &["-c"], &image);
     let packed = KernelFormat::detect(&file).unwrap();

@@ -17,7 +17,7 @@ fn machines() -> [Fabric; 3] {
 }
 
 #[test]
-fn masks_foretell_what_the_hardware_returns_after_a_write_of_ones() {
+fn masks_predict_what_the_hardware_returns_after_a_write_of_ones() {
     for fabric in machines() {
         let (mut config, topology) = captured(fabric);
         let gathered = HandoverRecords::new(&config, &topology);

@@ -47,7 +47,7 @@ fn ari_forwarding_stays_off_above_a_device_without_ari() {
 }
 
 #[test]
-fn a_function_list_that_does_not_lead_on_is_told_and_left() {
+fn a_function_list_that_does_not_lead_on_is_reported_and_left() {
     for next in [0x00, 0x01, 0x03, 0x08, 0x20] {
         let (mut fabric, host) = machine(0, 255);
         let port = fabric.add_root(host, 1, 0, root_port().link_up());

@@ -188,7 +188,7 @@ fn what_is_below_a_bridge_whose_numbers_do_not_hold_is_left_alone() {
 }
 
 #[test]
-fn a_bridge_whose_memory_windows_are_not_those_of_the_topology_is_told() {
+fn a_bridge_whose_memory_windows_are_not_those_of_the_topology_is_reported() {
     for offset in [0x1c, 0x20, 0x24, 0x28, 0x2c, 0x30] {
         for value in [0, 0xffff_ffff, 0x1234_5678, 0x0000_fff0, 0xfff0_0000] {
             let model = devices::upstream_port().hardwired(offset, Width::Dword, value);
@@ -378,7 +378,7 @@ fn multi_function_devices_may_have_holes() {
 }
 
 #[test]
-fn buses_that_run_out_are_told() {
+fn buses_that_run_out_are_reported() {
     for last in 0..8 {
         let (mut fabric, host) = machine(0, last);
         for device in 0..6 {

@@ -180,7 +180,7 @@ fn the_handover_says_under_which_conditions_a_vf_holds() {
     let machine = boot(fabric, &policy, false);
     let gathered = HandoverRecords::new(&machine.config, &machine.topology);
     let blocks = gathered.blocks();
-    // The port forwards ARI, so that the device was told.
+    // The port forwards ARI, so that the device knows its number.
     let record = |num_vfs, captured| RoutingRecord {
         first: num_vfs,
         last: num_vfs,
@@ -194,13 +194,13 @@ fn the_handover_says_under_which_conditions_a_vf_holds() {
     assert_eq!(of(sbdf).virtual_function, None);
     for (number, vf) in (1..).zip(machine.vfs()) {
         assert_eq!(of(vf).routing, [record(5, true)]);
-        let told = of(vf).virtual_function.unwrap();
+        let found = of(vf).virtual_function.unwrap();
         assert_eq!(
-            (told.physical, told.number, told.disabled),
+            (found.physical, found.number, found.disabled),
             (sbdf.routing_id(), number, true)
         );
         let fixed = [(0x00, 4), (0x0c, 0x20), (0x30, 4)];
-        assert_eq!(told.synthesised, fixed);
+        assert_eq!(found.synthesised, fixed);
     }
 }
 
@@ -258,7 +258,7 @@ fn vfs_that_were_enabled_are_captured_although_all_is_assigned_anew() {
 }
 
 #[test]
-fn vfs_without_a_place_are_left_out_and_told() {
+fn vfs_without_a_place_are_excluded_and_reported() {
     let layouts: [(u16, VfLayout); 5] = [
         (65535, |_, _| (1, 1)),
         (65535, |_, _| (0xffff, 0xffff)),
@@ -270,11 +270,11 @@ fn vfs_without_a_place_are_left_out_and_told() {
         let (fabric, sbdf) = physical(total, layout, a_vf());
         let machine = boot(fabric, &ALL, false);
         assert_eq!(machine.vfs(), []);
-        let told = &machine.function(sbdf).anomalies;
+        let found = &machine.function(sbdf).anomalies;
         assert!(
-            told.iter()
+            found.iter()
                 .any(|text| text.to_string().contains("VFs are excluded")),
-            "{told:?}"
+            "{found:?}"
         );
         assert_eq!(
             machine
@@ -308,16 +308,16 @@ fn vfs_in_the_place_of_another_function_are_left_out() {
         machine.vfs(),
         [2, 3, 4, 5].map(|n| Sbdf::from_devfn(0, 1, n))
     );
-    let told = &machine.function(at(1, 0, 0)).anomalies;
+    let found = &machine.function(at(1, 0, 0)).anomalies;
     assert!(
-        told.iter()
+        found.iter()
             .any(|text| text.to_string().contains("there is another function")),
-        "{told:?}"
+        "{found:?}"
     );
 }
 
 #[test]
-fn vfs_that_never_answer_are_given_up_and_told_once() {
+fn vfs_that_never_answer_are_given_up_and_reported_once() {
     let silent = a_vf().fault(Fault::Hole {
         from: 0,
         to: 0x1000,
@@ -325,18 +325,18 @@ fn vfs_that_never_answer_are_given_up_and_told_once() {
     let (fabric, sbdf) = physical(40, |_, _| (1, 1), silent);
     let machine = boot(fabric, &ALL, false);
     assert_eq!(machine.vfs(), []);
-    let told = &machine.function(sbdf).anomalies;
-    assert_eq!(told.len(), 1, "{told:?}");
+    let found = &machine.function(sbdf).anomalies;
+    assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        told[0]
+        found[0]
             .to_string()
             .starts_with("40 of 40 VFs do not answer"),
-        "{told:?}"
+        "{found:?}"
     );
 }
 
 #[test]
-fn vfs_of_what_is_no_physical_function_are_told() {
+fn vfs_of_what_is_no_physical_function_are_reported() {
     let (fabric, _) = physical(8, |_, _| (1, 1), a_vf());
     let policy = VfPolicy {
         listed: vec![(at(0, 1, 0), 3)],

@@ -178,6 +178,6 @@ pub(crate) fn report(topology: &Topology, config: &ConfigCache<Fabric>, complain
         .functions
         .iter()
         .map(|function| function.anomalies.len());
-    let told = read.anomalies.len() + of_functions.sum::<usize>();
-    assert_eq!(told, complaints.len());
+    let reported = read.anomalies.len() + of_functions.sum::<usize>();
+    assert_eq!(reported, complaints.len());
 }

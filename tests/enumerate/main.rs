@@ -90,7 +90,7 @@ impl Machine {
         functions.find(|f| f.sbdf == sbdf).expect("not found")
     }
 
-    /// Everything that was told to be wrong.
+    /// Everything that was reported to be wrong.
     fn complaints(&self) -> Vec<String> {
         let anomalies = self.topology.anomalies().iter().map(ToString::to_string);
         let functions = self.topology.functions().iter();

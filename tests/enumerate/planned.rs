@@ -15,7 +15,7 @@ proptest! {
         prop_assert_eq!(machine.topology.functions().len(), functions);
         machine.assert_sound();
         // There are 16 windows of 4 KiB in 64 KiB of I/O: more bridges than
-        // that cannot all have one, and it is told for each BAR.
+        // that cannot all have one, and each BAR is reported.
         let complaints = machine.complaints();
         prop_assert!(complaints.iter().all(|c| c.contains("(io, ")), "{:?}", complaints);
         prop_assert_eq!(complaints.len(), machine.outcome.disabled);

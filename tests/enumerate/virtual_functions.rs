@@ -70,7 +70,7 @@ fn buses_are_reserved_so_that_every_vf_can_be_reached() {
 }
 
 #[test]
-fn vfs_that_do_not_fit_are_told() {
+fn vfs_that_do_not_fit_are_reported() {
     let machine = with_vfs(65534, |_, _| (0x100, 1), 255);
     assert!(!machine.complaints().is_empty());
     // All ones, and yet an answer.

@@ -101,7 +101,7 @@ fn where_one_device_would_answer_for_all_only_the_first_is_asked() {
 }
 
 #[test]
-fn a_refused_access_reads_as_ones_and_is_told_once() {
+fn a_refused_access_reads_as_ones_and_is_reported_once() {
     let mut reach = HostBridgeAccess::new(Echo {
         written: Vec::new(),
         refused: Some(0x4010_0008),

@@ -69,7 +69,7 @@ fn scratch(name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A topology with what the header alone tells of a function: enough to write
+/// A topology with what the header alone says about a function: enough to write
 /// it out, nothing to fill in.
 fn bare(function: Sbdf, bytes: &[u8]) -> Function {
     let dword = |at: usize| {

@@ -217,7 +217,7 @@ proptest! {
             .functions
             .iter()
             .filter(|function| (function.host_bridge as usize) < report.host_bridges.len())
-            // Thousands of VFs have no lines unless there is something to tell.
+            // Thousands of VFs have no lines unless there is something to report.
             .filter(|function| {
                 function.virtual_function.is_none() || !function.anomalies.is_empty()
             });

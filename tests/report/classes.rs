@@ -35,7 +35,7 @@ fn names_of_lspci(last_base: u8) -> Vec<(u16, String)> {
         .collect()
 }
 
-/// The words of a name that tell something.
+/// The words of a name that mean something.
 fn words(name: &str) -> Vec<String> {
     name.split(|c: char| !c.is_alphanumeric())
         .map(str::to_lowercase)

@@ -81,7 +81,7 @@ impl FunctionCache {
         Some(self.extended_capability(extended::SR_IOV)? + at)
     }
 
-    /// Takes note of `value`, read at `offset`, if it tells where VFs are.
+    /// Takes note of `value`, read at `offset`, if it says where VFs are.
     pub(super) fn learn_routing(&mut self, offset: u16, value: u32) {
         if self.sr_iov_register(sr_iov::VF_OFFSET) != Some(offset) {
             return;

@@ -88,7 +88,7 @@ static uint32_t compare_function(const char *name, uint32_t *compared)
 		*compared += 1;
 		if (told != read) {
 			differ++;
-			printf("warmbus: linux: differs: %s %#x: Linux tells %#010x, hardware %#010x\n",
+			printf("warmbus: linux: differs: %s %#x: Linux reads %#010x, hardware %#010x\n",
 			       name, at, told, read);
 		}
 	}
@@ -97,7 +97,7 @@ static uint32_t compare_function(const char *name, uint32_t *compared)
 	return differ;
 }
 
-/* Compares what Linux tells of all functions with what the hardware tells. */
+/* Compares what Linux reads of all functions with what the hardware returns. */
 int compare(char **arguments)
 {
 	uint32_t functions = 0, dwords = 0, differ = 0;

@@ -41,7 +41,7 @@ fn every_kernel_of_the_folder_finds_what_was_handed_over() {
     let kernels = folder();
     assert!(!kernels.is_empty(), "there are kernels in the directory");
     for (file, facts) in kernels {
-        let pages = facts.page_size.expect("an Image tells its page size");
+        let pages = facts.page_size.expect("an Image says its page size");
         println!("Linux {}, {pages} pages, {:?}:", facts.version, facts.kho);
         // A scratch area of a kernel with 64K pages is 512 MiB. It takes its time
         // to use all memory.

@@ -18,7 +18,7 @@ fn with_tree(change: impl FnOnce(&Tree)) -> Boot {
 }
 
 /// The console has at least one line with all of `words`.
-fn told(boot: &Boot, words: &[&str]) {
+fn reports(boot: &Boot, words: &[&str]) {
     assert!(
         !boot.lines_with(words).is_empty(),
         "no line with {words:?} in\n{}\n{:?}",
@@ -32,7 +32,7 @@ fn a_host_bridge_of_another_kind_is_not_touched() {
     let boot = with_tree(|tree| {
         tree.set_string(HOST_BRIDGE, "compatible", "example,other-host-bridge");
     });
-    told(&boot, &["no", "host bridge"]);
+    reports(&boot, &["no", "host bridge"]);
     assert_eq!(boot.accesses(), []);
 }
 
@@ -45,7 +45,7 @@ fn buses_beyond_the_ecam_window_are_never_accessed() {
         (reg[2], reg[3]) = (0, 2 << 20);
         tree.set_cells(HOST_BRIDGE, "reg", &reg);
     });
-    told(&boot, &["window has room for buses 00-01 of 00-ff"]);
+    reports(&boot, &["window has room for buses 00-01 of 00-ff"]);
     assert!(boot.accesses().iter().all(|access| access.bus < 2));
 }
 
@@ -66,7 +66,7 @@ fn two_host_bridges_on_one_ecam_window_are_told_apart() {
             tree.set_cells(twin, property, &tree.cells(HOST_BRIDGE, property));
         }
     });
-    told(&boot, &["overlap", "/pcie@"]);
+    reports(&boot, &["overlap", "/pcie@"]);
     // One of them was used, and whatever was done was done once.
     let names = |functions: Vec<pci::Function>| -> Vec<_> {
         let one = |function: pci::Function| function.name()[5..].to_owned();
@@ -115,7 +115,7 @@ fn what_does_not_fit_is_left_disabled_and_named() {
         }
     }
     assert!(left > 0, "something did not fit");
-    told(&boot, &["0x"]);
+    reports(&boot, &["0x"]);
 }
 
 /// Where the boot loader that is not there puts things: image, device tree and
@@ -171,14 +171,14 @@ fn a_device_tree_that_is_cut_off_ends_the_boot_and_touches_nothing() {
 }
 
 #[test]
-fn a_device_tree_without_memory_is_told_and_pci_is_not_touched() {
+fn a_device_tree_without_memory_is_reported_and_pci_is_not_touched() {
     let lab = Lab::new();
     let tree = tree_of(&lab);
     tree.remove_node("/memory@40000000");
     let machine = entered_with(&lab, TREE, "small").load(tree.file(), TREE);
     let boot = lab.boot(machine).expect("it ends");
     assert!(matches!(boot.outcome, Some(Outcome::Failed(_))));
-    told(&boot, &["no memory"]);
+    reports(&boot, &["no memory"]);
     assert_eq!(boot.accesses(), []);
 }
 

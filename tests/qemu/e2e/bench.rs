@@ -17,8 +17,8 @@ fn a_quick_run_counts_what_is_written_down() {
         .current_dir(paths::root())
         .output()
         .expect("cargo starts");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
 
     let now = Results::load(&lab.file("bench.json")).expect("it wrote results");
     let [small] = &now.topologies[..] else {

@@ -1,6 +1,6 @@
 //! Hardware that breaks the rules, below the real firmware and a real Linux:
 //! each ends in a correct report and a started Linux. The witness is Linux: what
-//! it finds, and whether what it tells is what the hardware tells past it.
+//! it finds, and whether what it serves is what the hardware returns past it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,7 +95,7 @@ impl Broken {
     }
 
     /// Boots to the end, with something done each time that Linux waits, of which
-    /// it is told the number.
+    /// it learns the number.
     fn boot_with(self, steps: &str, mut waiting: impl FnMut(usize)) -> Ended {
         let lab = Lab::new();
         let mut payload = payload(consumer::kernel(), steps);
@@ -204,14 +204,14 @@ impl Ended {
     fn reports(&self, complaint: &str) {
         let complaints = self.complaints();
         assert!(
-            complaints.iter().any(|told| told.starts_with(complaint)),
+            complaints.iter().any(|anomaly| anomaly.starts_with(complaint)),
             "{complaints:#?}"
         );
         assert!(!self.linux.boot.lines_with(&[complaint]).is_empty());
     }
 
-    /// The cache is in use, and nothing that Linux tells is other than what the
-    /// hardware tells.
+    /// The cache is in use, and nothing that Linux reports is other than what the
+    /// hardware returns.
     #[track_caller]
     fn with_the_cache(&self) {
         assert_eq!(self.linux.boot.outcome, Some(Outcome::Ok));
@@ -225,7 +225,7 @@ impl Ended {
             counters["restored"] >= 3 && counters["rejected"] == 0,
             "{counters:?}"
         );
-        consumer::told_the_truth(&self.linux, 1);
+        consumer::matches_hardware(&self.linux, 1);
     }
 
     /// Linux was started as without the firmware, and the one line that says why
@@ -346,7 +346,7 @@ fn a_function_that_vanishes() {
             ended.with_the_cache();
         } else {
             ended.without_cache("0000:01:00.0: there is a function that was excluded");
-            consumer::told_the_truth(&ended.linux, 1);
+            consumer::matches_hardware(&ended.linux, 1);
         }
     }
 }
@@ -547,11 +547,11 @@ fn a_device_that_is_pulled_out_and_another_put_in_while_linux_runs() {
     // No interrupt comes from the fabric.
     broken.linux = "pciehp.pciehp_poll_mode=1 pciehp.pciehp_poll_time=1";
     let (port, first) = (broken.node("port"), broken.node("first"));
-    let told = Arc::new(AtomicUsize::new(0));
-    let waits = Arc::clone(&told);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let waits = Arc::clone(&begun);
     let steps = "summary,wait,functions:3,wait,functions:4,compare,cache,sections";
     let ended = broken
-        .before(move |fabric| match told.swap(0, Ordering::Relaxed) {
+        .before(move |fabric| match begun.swap(0, Ordering::Relaxed) {
             1 => fabric.drop_link(port),
             2 => {
                 let second = FunctionModel::endpoint(0x4321, 9, 0xff_0000)

@@ -1,5 +1,5 @@
 //! Linux with our patches: how much of its reads still comes to the hardware,
-//! by QEMU's trace, and whether what it tells instead is true, by the hardware
+//! by QEMU's trace, and whether what it serves instead is true, by the hardware
 //! itself.
 
 use std::fs;
@@ -16,7 +16,7 @@ use xtask::paths;
 /// What a boot does that is counted. What it compares stands between marks.
 const COUNTED: &str = "summary,mark:1,compare,mark:2,cache";
 
-/// Linux did all it was told to, and the firmware before it, if there was one.
+/// Linux did all it was asked to, and the firmware before it, if there was one.
 pub(crate) fn ended_well(linux: &LinuxBoot) {
     let console = linux.boot.console.join("\n");
     assert!(linux.done && linux.powered_off, "{console}");
@@ -80,7 +80,7 @@ fn measure(topology: &str) -> Measured {
     let ours = lab.boot_linux(machine.trace()).expect("it boots");
     ended_well(&ours);
     everything_was_restored(&ours);
-    consumer::told_the_truth(&ours, 1);
+    consumer::matches_hardware(&ours, 1);
 
     let all = counts(&ours.boot.accesses());
     let own = counts(&ours.accesses());
@@ -133,7 +133,7 @@ fn documented(topology: &str) -> [u64; 3] {
     cells[..3].try_into().expect("three counts")
 }
 
-/// The page tells what QEMU counts, to within the reads of links and slots that
+/// The page says what QEMU counts, to within the reads of links and slots that
 /// are asked for until they are ready.
 fn page_is_true(topology: &str) {
     let measured = measured(topology);

@@ -34,7 +34,7 @@ fn a_kernel_that_is_started_by_another_reads_the_hardware() {
     let machine = lab.machine("switch").payload(with_itself(&lab, steps));
     let linux = lab.boot_linux(machine).expect("it boots");
     ended_well(&linux);
-    consumer::told_the_truth(&linux, 2);
+    consumer::matches_hardware(&linux, 2);
     let functions = linux.boot.report()["functions"].as_array().map(Vec::len);
     let chain = consumer::counters(&linux);
     assert_eq!(chain.len(), 3);
@@ -53,6 +53,6 @@ fn a_crash_kernel_uses_nothing() {
     let machine = lab.machine("small").payload(payload);
     let linux = lab.boot_linux(machine).expect("it boots");
     ended_well(&linux);
-    consumer::told_the_truth(&linux, 1);
+    consumer::matches_hardware(&linux, 1);
     assert_eq!(consumer::counters(&linux)[0]["restored"], 0);
 }

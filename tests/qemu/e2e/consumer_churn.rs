@@ -132,7 +132,7 @@ fn small(mode: &str) -> LinuxBoot {
     did(&linux, "reset subordinate ", 4);
     did(&linux, "io /dev/nvme", 4);
     all_came_back(&linux, 2);
-    consumer::told_the_truth(&linux, 6);
+    consumer::matches_hardware(&linux, 6);
     linux
 }
 
@@ -155,7 +155,7 @@ fn switch_verifies() {
         Ok(())
     });
     all_came_back(&linux, 2);
-    consumer::told_the_truth(&linux, 3);
+    consumer::matches_hardware(&linux, 3);
     nothing_differs(&linux, 500);
 }
 
@@ -184,6 +184,6 @@ fn sriov_verifies() {
     did(&linux, "nvme drives ", 4 * (3 + 2));
     did(&linux, "reset flr ", 4 * (3 + 1));
     all_came_back(&linux, 1);
-    consumer::told_the_truth(&linux, 3);
+    consumer::matches_hardware(&linux, 3);
     nothing_differs(&linux, 400);
 }

@@ -73,7 +73,7 @@ fn subtree(lab: &Lab, running: &mut Running, linux: &LinuxBoot) -> Result<Subtre
         .console
         .iter()
         .find_map(|line| line.strip_prefix("pcsc "))
-        .context("the firmware tells of the subtree")?;
+        .context("the firmware reports the subtree")?;
     let mut words = line.split_whitespace();
     let size = words.next().context("a size")?.parse()?;
     let address = words.nth(2).context("an address")?;
@@ -99,12 +99,12 @@ fn damage(lab: &Lab, socket: &Path, running: &mut Running, linux: &LinuxBoot) ->
     };
     let report = linux.boot.report();
     let ecam = report["host_bridges"][0]["ecam_base"].as_u64();
-    let ecam = ecam.context("the report tells the ECAM window")?;
+    let ecam = ecam.context("the report has the ECAM window")?;
     let starting = linux.boot.console.iter().rev();
     let kernel = starting
         .filter_map(|line| line.strip_prefix("warmbus: starting Linux at "))
         .find_map(|rest| rest.split([',', ' ']).next())
-        .context("the firmware tells where it starts Linux")?;
+        .context("the firmware says where it starts Linux")?;
     let entry = hex(kernel)? + ENTRY as u64;
 
     let mut debugger = Debugger::stop(socket)?;
@@ -163,7 +163,7 @@ fn nothing_that_is_damaged_or_exchanged_is_served() {
     ended_well(&linux);
     // One function is gone; two are others.
     assert_eq!(linux.summary("PCI functions"), ["8", "8"]);
-    consumer::told_the_truth(&linux, 2);
+    consumer::matches_hardware(&linux, 2);
 
     let log = consumer::log(&linux);
     let chain = consumer::counters(&linux);
@@ -174,7 +174,7 @@ fn nothing_that_is_damaged_or_exchanged_is_served() {
     for name in ["00:00.0", "00:04.0", "00:05.0", "01:00.0"] {
         let name = format!("0000:{name}: ");
         let lines = log.iter().filter(|line| line.starts_with(&name)).count();
-        assert_eq!(lines, 1, "one line tells of {name}: {log:?}");
+        assert_eq!(lines, 1, "one line names {name}: {log:?}");
     }
     // The next kernel gets nothing.
     assert_eq!(chain[1]["restored"], 0, "{log:?}");

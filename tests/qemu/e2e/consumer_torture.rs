@@ -2,7 +2,7 @@
 //! link goes down, another one takes its place, and a write does what no
 //! specification says. The fabric is simulated, so that it can. Each machine is
 //! booted three times, with what was handed over in use, free, and compared: Linux
-//! tells the same, and comes to the same end.
+//! reports the same, and comes to the same end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -87,8 +87,8 @@ fn boot(mode: &str, functions: Functions, steps: &str, disturb: Disturb) -> Linu
     fabric.add_below(above, 0, 1, second.multi_function().named(NAMES[2]));
     let mut simulated = Simulated::new(fabric);
     let stage = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&stage);
-    simulated.before = Box::new(move |fabric| match told.swap(0, Ordering::Relaxed) {
+    let begun = Arc::clone(&stage);
+    simulated.before = Box::new(move |fabric| match begun.swap(0, Ordering::Relaxed) {
         0 => {}
         number => disturb(fabric, number),
     });
@@ -120,25 +120,25 @@ fn boot(mode: &str, functions: Functions, steps: &str, disturb: Disturb) -> Linu
     linux
 }
 
-/// What Linux tells of its functions.
-fn told(linux: &LinuxBoot) -> Vec<(String, linux::Function)> {
+/// What Linux reports of its functions.
+fn functions_of(linux: &LinuxBoot) -> Vec<(String, linux::Function)> {
     let mut functions = linux.functions().expect("Linux lists them");
     // What pciehp has not polled yet is a matter of time.
     functions.get_mut(PORT).expect("the port is there").config[SLOT_STATUS].fill(0);
     functions.into_iter().collect()
 }
 
-/// Linux tells and does the same in each mode, and nothing that it would serve
+/// Linux reports and does the same in each mode, and nothing that it would serve
 /// differs. `compared` is how often the steps compare it with the hardware.
 /// Returns what Linux did with what was handed over in use.
 fn same_end(functions: Functions, steps: &str, compared: usize, disturb: Disturb) -> LinuxBoot {
     let steps = format!("cache,{steps},sections,cache");
     let off = boot("off", functions, &steps, disturb);
-    consumer::told_the_truth(&off, compared);
+    consumer::matches_hardware(&off, compared);
     let [on, _] = ["on", "verify"].map(|mode| {
         let linux = boot(mode, functions, &steps, disturb);
-        consumer::told_the_truth(&linux, compared);
-        assert_eq!(told(&linux), told(&off), "{mode}");
+        consumer::matches_hardware(&linux, compared);
+        assert_eq!(functions_of(&linux), functions_of(&off), "{mode}");
         for what in ["reset ", "found again ", "functions "] {
             assert_eq!(
                 consumer::said(&linux, what),

@@ -55,7 +55,7 @@ fn most_reads_are_served(topology: &str, steps: &str, functions: u64, least: [f6
     let ours = start_machines(topology, consumer::kernel(), &steps, "");
     assert_eq!([stock.functions, ours.functions], [functions; 2]);
     everything_was_restored(&ours.linux);
-    consumer::told_the_truth(&ours.linux, 1);
+    consumer::matches_hardware(&ours.linux, 1);
     for (at, least) in least.into_iter().enumerate() {
         let [stock, ours] = [stock.reads[at], ours.reads[at]];
         let served = 100.0 - percent(ours, stock);
@@ -123,7 +123,7 @@ fn alike_in_each_mode(
         let linux = lab.boot_linux(machine).expect("it boots");
         ended_well(&linux);
         assert_eq!(consumer::said(&linux, word), expected, "{mode}");
-        consumer::told_the_truth(&linux, 1);
+        consumer::matches_hardware(&linux, 1);
         let counters = consumer::counters(&linux);
         let last = counters.last().expect("there are counters");
         assert_eq!(last["differences"], 0, "{:?}", consumer::log(&linux));

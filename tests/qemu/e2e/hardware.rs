@@ -44,8 +44,8 @@ fn an_ecam_window_with_nothing_behind_it_and_empty_slots_end_in_linux_with_the_c
     let boot = lab.boot(machine).expect("it boots");
 
     assert_eq!(boot.outcome, Some(Outcome::Ok));
-    let told = boot.lines_with(&["0001:00:", "ended in an external abort"]);
-    assert_eq!(told.len(), 32, "one for each device number");
+    let lines = boot.lines_with(&["0001:00:", "ended in an external abort"]);
+    assert_eq!(lines.len(), 32, "one for each device number");
     let names = |functions: Vec<pci::Function>| -> Vec<_> {
         functions.iter().map(pci::Function::name).collect()
     };

@@ -165,7 +165,7 @@ fn a_cache_that_a_kernel_hands_on_is_replaced_by_a_new_one() {
     });
     let linux = lab.boot_linux(machine).expect("it boots");
     assert_lives_on(&linux);
-    consumer::told_the_truth(&linux, 1);
+    consumer::matches_hardware(&linux, 1);
     let starts = linux
         .boot
         .lines_with(&["starting linux at", "with the cache"]);

@@ -1,4 +1,4 @@
-//! What Linux received, told by Linux itself and by QEMU while it ran.
+//! What Linux received, as Linux itself reports it and by QEMU while it ran.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use warmbus_qemu_tests::pci;
 use xtask::process;
 use xtask::qemu::{Machine, Payload};
 
-/// Everything that Linux can tell, at rest after all memory was used once.
+/// Everything that Linux can report, at rest after all memory was used once.
 pub(crate) const ALL: &str = "summary,pressure,summary,sections,wait";
 /// The same without using all memory.
 pub(crate) const SECTIONS: &str = "summary,sections,wait";

@@ -60,7 +60,7 @@ fn it_works_on_other_processors() {
 }
 
 #[test]
-fn a_machine_without_pci_is_told_and_touched_nowhere() {
+fn a_machine_without_pci_is_reported_and_touched_nowhere() {
     let lab = Lab::new();
     let machine = lab.machine("small");
     let tree = Tree::of(&machine, &lab);

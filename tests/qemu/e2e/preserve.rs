@@ -32,15 +32,15 @@ fn a_boot_argument_keeps_it_from_writing() {
 
 #[test]
 fn a_word_in_chosen_keeps_it_from_writing() {
-    told_by("/chosen");
+    asked_by("/chosen");
 }
 
 #[test]
 fn a_word_at_the_host_bridge_keeps_it_from_writing() {
-    told_by(HOST_BRIDGE);
+    asked_by(HOST_BRIDGE);
 }
 
-fn told_by(node: &str) {
+fn asked_by(node: &str) {
     let lab = Lab::new();
     let machine = lab.machine("switch");
     let tree = Tree::of(&machine, &lab);

@@ -54,8 +54,8 @@ fn every_command_works_as_it_is_printed() {
     symlink(paths::root().join("qemu-run.sh"), lab.file("qemu-run.sh")).unwrap();
     for command in commands.into_iter().filter(|command| *command != THIS) {
         let output = follow(command, lab.path());
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command}: {told}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {error}");
         assert!(!output.stdout.is_empty(), "{command} shows something");
     }
 }

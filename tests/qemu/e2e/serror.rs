@@ -103,7 +103,7 @@ fn with_the_cache(linux: &LinuxBoot) {
     assert_eq!(linux.boot.lines_with(&line).len(), 1);
     let counters = &consumer::counters(linux)[0];
     assert_eq!(counters["rejected"], 0, "{counters:?}");
-    consumer::told_the_truth(linux, 1);
+    consumer::matches_hardware(linux, 1);
 }
 
 /// Boots with an `SError` of `syndrome` for the access number `index`, which is
@@ -169,7 +169,7 @@ fn an_serror_of_a_read_or_a_write_is_named_and_linux_starts() {
             with_the_cache(&linux);
             assert_eq!(consumer::counters(&linux)[0]["restored"], 3, "{context}");
         }
-        consumer::told_the_truth(&linux, 1);
+        consumer::matches_hardware(&linux, 1);
     }
 }
 

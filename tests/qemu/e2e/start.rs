@@ -1,4 +1,4 @@
-//! Starting a kernel, with one that tells how it was entered and what it was
+//! Starting a kernel, with one that prints how it was entered and what it was
 //! given: `tests/fixtures/kernels/witness.S`.
 
 use std::fs;
@@ -102,7 +102,7 @@ pub(crate) fn additions(lab: &Lab, tree: &Path, changed: &[u8]) -> Vec<String> {
 
 /// Boots, and says whether the cache was handed over and what was said to
 /// Linux beside its command line.
-fn told(change_kernel: impl FnOnce(&mut Vec<u8>), words: &str) -> (Boot, Vec<String>) {
+fn start(change_kernel: impl FnOnce(&mut Vec<u8>), words: &str) -> (Boot, Vec<String>) {
     let lab = Lab::new();
     let machine = with_kernel(&lab, small(&lab).bootargs(words), change_kernel);
     // What asks for sections comes along with the boot and is no difference.
@@ -153,7 +153,7 @@ fn a_kernel_is_entered_as_the_boot_protocol_asks_at_either_exception_level() {
 
 #[test]
 fn a_handover_adds_its_properties_to_the_tree_and_nothing_else() {
-    let (boot, mut added) = told(|_| (), "");
+    let (boot, mut added) = start(|_| (), "");
     assert_eq!(boot.outcome, Some(Outcome::Ok));
     added.sort();
     let names: Vec<_> = added
@@ -169,7 +169,7 @@ fn a_handover_adds_its_properties_to_the_tree_and_nothing_else() {
 
 #[test]
 fn without_a_handover_a_kernel_gets_the_tree_of_its_loader() {
-    let (boot, added) = told(|_| (), "warmbus.kho=off");
+    let (boot, added) = start(|_| (), "warmbus.kho=off");
     assert_plain(&boot, &added, "warmbus.kho=off");
 }
 
@@ -184,9 +184,9 @@ fn claim(kernel: &mut [u8], version: [u8; 6]) {
 
 #[test]
 fn a_kernel_that_wants_no_handover_or_an_unknown_one_is_started_without_one() {
-    let (boot, added) = told(|kernel| claim(kernel, *b"KHO-v4"), "");
+    let (boot, added) = start(|kernel| claim(kernel, *b"KHO-v4"), "");
     assert_plain(&boot, &added, "no Kexec HandOver");
-    let (boot, added) = told(|kernel| claim(kernel, *b"kho-v9"), "");
+    let (boot, added) = start(|kernel| claim(kernel, *b"kho-v9"), "");
     assert_plain(&boot, &added, "'kho-v9'");
 }
 
@@ -203,7 +203,7 @@ fn a_handover_that_memory_has_no_place_for_is_left_out() {
 
 #[test]
 fn an_assignment_with_gaps_is_not_handed_over_to_a_kernel_that_would_renumber() {
-    let (boot, added) = told(|_| (), "warmbus.preserve");
+    let (boot, added) = start(|_| (), "warmbus.preserve");
     assert_plain(&boot, &added, "0000:00:01.0");
 }
 

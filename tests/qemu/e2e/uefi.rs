@@ -19,7 +19,7 @@ fn machine(lab: &Lab, kernel: &Path, steps: &str) -> Machine {
         .trace()
 }
 
-/// Linux was told about the machine by ACPI and about memory by UEFI, and can
+/// Linux learned the machine from ACPI and memory from UEFI, and can
 /// call UEFI.
 fn acpi_and_uefi_work(linux: &LinuxBoot) {
     let log = linux.kernel_log();
@@ -104,7 +104,7 @@ fn a_kernel_that_uses_the_cache_keeps_the_addresses_that_it_was_handed() {
         .boot_linux(machine(&lab, consumer::kernel(), &steps))
         .expect("it boots");
     acpi_and_uefi_work(&linux);
-    consumer::told_the_truth(&linux, 1);
+    consumer::matches_hardware(&linux, 1);
     let counters = &consumer::counters(&linux)[0];
     assert!(
         counters["restored"] > 10 && counters["hits"] > 300,

@@ -57,9 +57,9 @@ pub fn log(linux: &LinuxBoot) -> Vec<&str> {
     said(linux, "log ")
 }
 
-/// Linux told each time the step `compare` asked, `times` times, what the
-/// hardware told past it.
-pub fn told_the_truth(linux: &LinuxBoot, times: usize) {
+/// Linux said each time the step `compare` asked, `times` times, what the
+/// hardware said past it.
+pub fn matches_hardware(linux: &LinuxBoot, times: usize) {
     assert_eq!(said(linux, "differs:"), Vec::<&str>::new());
     let compared = said(linux, "compared ");
     assert_eq!(compared.len(), times, "{compared:?}");

@@ -82,7 +82,7 @@ impl Debugger {
 
     fn order(&mut self, packet: &str) -> Result<()> {
         let mut answer = self.ask(packet)?;
-        // That the guest stopped is told without being asked as well.
+        // That the guest stopped is reported without being asked as well.
         while answer.starts_with('T') {
             answer = self.answer()?;
         }
@@ -131,7 +131,7 @@ impl Debugger {
     }
 }
 
-/// Places of registers among all that the stub tells, 16 digits each.
+/// Places of registers among all that the stub sends, 16 digits each.
 const LINK_REGISTER: usize = 30;
 const PROGRAM_COUNTER: usize = 32;
 

@@ -2,7 +2,7 @@
 //! and QEMU about it, has to say.
 #![expect(
     clippy::missing_panics_doc,
-    reason = "to panic is how these tell a test that it failed"
+    reason = "a panic is how these report to a test that it failed"
 )]
 
 pub mod boot;

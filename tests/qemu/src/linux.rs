@@ -82,7 +82,7 @@ pub struct LinuxBoot {
     pub boot: Boot,
     /// Whether the firmware said that it starts Linux.
     pub started: bool,
-    /// Whether the test init did all it was told to.
+    /// Whether the test init did all it was asked to.
     pub done: bool,
     /// Whether Linux powered the machine off, or came to its end on one that
     /// cannot be.

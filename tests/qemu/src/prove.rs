@@ -73,7 +73,7 @@ fn compare(boot: &Boot, sized: bool) {
     }
 }
 
-/// `written` tells the address that QEMU saw written to the BAR last: where a
+/// `written` gives the address that QEMU saw written to the BAR last: where a
 /// BAR is not decoded `query-pci` gives no address.
 fn same_region(our: &Region, their: &Region, what: &str, written: impl FnOnce() -> Option<u64>) {
     let kind = |region: &Region| (region.io, region.wide, region.prefetchable);

@@ -1,6 +1,6 @@
 //! The map of `kho-v3` and `kho-v4`: a radix tree of whole pages.
 //!
-//! An entry is one key: a bit that tells the order, and below it the address
+//! An entry is one key: a bit that gives the order, and below it the address
 //! in blocks of that order. The lowest bits of the key select a bit in a leaf
 //! page, the others, in groups, the slots of the table pages above it.
 

@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         for bit in set_bits(page) {
             let key = path.checked_mul(1 << leaf).map(|path| path | bit);
             let top = key.and_then(u64::checked_ilog2);
-            // The highest bit of a key tells the order.
+            // The highest bit of a key gives the order.
             let order = top.and_then(|top| (64 - self.shift).checked_sub(top));
             let (Some(key), Some(top), Some(order)) = (key, top, order) else {
                 return Err(MapFault::Entry(PhysAddr(at)));

@@ -87,7 +87,7 @@ impl<A: ConfigAccess> ConfigCache<A> {
     }
 
     /// Slot Control (PCIe 7.5.3.10). A command takes its time, and no access
-    /// tells its end, so that the register is not kept any more.
+    /// says that it ended, so that the register is not kept any more.
     pub(super) fn control_slot(&mut self, write: Write, below: SubordinateBuses) {
         let Some(block) = self.blocks.get_mut(write.function) else {
             return;

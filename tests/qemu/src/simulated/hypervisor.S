@@ -4,7 +4,7 @@
 // QEMU starts it at EL2 as it starts a kernel. It maps all physical addresses to
 // themselves but for the gibibyte that the ECAM window of QEMU's virt machine is
 // in, and goes on at EL1 in the image at GUEST, with the same device tree. Each
-// access to the window is told to the test, over the semihosting of QEMU, in 32
+// access to the window is reported to the test, over the semihosting of QEMU, in 32
 // bytes through the FIFO at REQUESTS:
 //
 //   u64 address, u64 value, u64 ticks of CNTVCT_EL0, u8 log2 of the bytes,
@@ -24,7 +24,7 @@
 // With COUNTER_GOES_BACK the counter of the guest goes back by 0.3 ms at every
 // 32nd of the first 512 accesses.
 //
-// Whatever else comes here is told as a request of log2 0xff, with ESR_EL2,
+// Whatever else comes here is reported as a request of log2 0xff, with ESR_EL2,
 // FAR_EL2 and ELR_EL2 in its place, and ends the machine.
 
         b       start
@@ -173,7 +173,7 @@ synchronous:
         b.eq    smc
         cmp     x1, #0x24               // a data abort of a lower level
         b.ne    unexpected
-        tbz     x20, #24, unexpected    // one register, and told which
+        tbz     x20, #24, unexpected    // one register, and reported which
         ubfx    x21, x20, #16, #5       // SRT
         ubfx    x22, x20, #22, #2       // SAS
         ubfx    x23, x20, #6, #1        // WnR
@@ -185,7 +185,7 @@ synchronous:
         ldr     x2, [x19, x21, lsl #3]  // register 31 is saved as 0
         mrs     x3, cntvct_el0
         orr     x4, x22, x23, lsl #8
-        bl      tell
+        bl      report
 
         adr     x1, block
         adr     x2, handles
@@ -296,7 +296,7 @@ abort:  mrs     x1, spsr_el2
         b       resume
 
 // Sends x1 to x4.
-tell:   adr     x5, message
+report: adr     x5, message
         stp     x1, x2, [x5]
         stp     x3, x4, [x5, #16]
         adr     x1, block
@@ -315,7 +315,7 @@ unexpected:
         mrs     x2, far_el2
         mrs     x3, elr_el2
         mov     x4, #0xff
-        bl      tell
+        bl      report
 exit:   adr     x1, block
         ldr     x2, =0x20026            // ADP_Stopped_ApplicationExit
         stp     x2, xzr, [x1]

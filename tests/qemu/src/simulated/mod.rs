@@ -3,7 +3,7 @@
 //! firmware and a real Linux above it.
 //!
 //! A small hypervisor, `hypervisor.S`, is started by QEMU in place of the
-//! firmware. It starts the firmware at EL1 and tells every access to the ECAM
+//! firmware. It starts the firmware at EL1 and reports every access to the ECAM
 //! window to a thread of the test, which carries it out on the fabric.
 
 use std::fs::{File, OpenOptions};
@@ -170,7 +170,7 @@ fn reserve_hypervisor(tree: &Tree) {
         .set_cells(&node, "no-map", &[]);
 }
 
-/// What the hypervisor tells of one access.
+/// What the hypervisor reports of one access.
 struct Request {
     address: u64,
     value: u64,
@@ -234,7 +234,7 @@ struct Server {
 }
 
 impl Server {
-    /// Serves the hypervisor until the end is told.
+    /// Serves the hypervisor until the end is reported.
     fn run(mut self) -> Result<Fabric> {
         while let Some(request) = Request::read(&mut self.requests)? {
             let clock = self.fabric.clock();

@@ -72,6 +72,11 @@ impl Cell {
         paths::images().join(self.to_string())
     }
 
+    /// The name of the directory of what it builds.
+    pub(super) fn target(&self) -> String {
+        format!("{}-{}", self.release, self.rust.name())
+    }
+
     fn user(&self) -> (&'static str, String) {
         if self.is_root {
             ("root", "/root".into())
@@ -148,7 +153,7 @@ impl Cell {
     /// of crates.
     fn mounts(&self, host: &Host, system: &System) -> Result<Vec<(PathBuf, String)>> {
         let (_, home) = self.user();
-        let target = host.shared(&format!("{}-{}", self.release, self.rust.name()))?;
+        let target = host.shared(&self.target())?;
         root::copy(&host.clone, &system.file(PLACE))?;
         let mut mounts = vec![
             (host.shared("registry")?, format!("{home}/.cargo/registry")),

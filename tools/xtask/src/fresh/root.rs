@@ -88,6 +88,11 @@ impl Host {
         Ok(directory)
     }
 
+    /// Removes a directory that systems shared.
+    pub(super) fn forget(&self, name: &str) -> Result<()> {
+        remove(&self.shared(name)?)
+    }
+
     /// A copy of the fresh system of `release`, which is installed if there is
     /// none.
     pub(super) fn system(&self, release: Release) -> Result<System> {
