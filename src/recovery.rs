@@ -39,7 +39,7 @@ unsafe impl Sync for Cell {}
 unsafe extern "C" {
     /// See `entry.rs`, which has it next to what it clears.
     static retained: Cell;
-    /// Tells the first instructions that it is the second start.
+    /// Says to the first instructions that it is the second start.
     static boot_state: UnsafeCell<u32>;
 }
 

@@ -272,7 +272,8 @@ fn vfs_without_a_place_are_excluded_and_reported() {
         assert_eq!(machine.vfs(), []);
         let found = &machine.function(sbdf).anomalies;
         assert!(
-            found.iter()
+            found
+                .iter()
                 .any(|text| text.to_string().contains("VFs are excluded")),
             "{found:?}"
         );
@@ -287,7 +288,7 @@ fn vfs_without_a_place_are_excluded_and_reported() {
 }
 
 #[test]
-fn vfs_in_the_place_of_another_function_are_left_out() {
+fn vfs_in_the_place_of_another_function_are_excluded() {
     let (mut fabric, host) = machine(0, 8);
     let port = fabric.add_root(host, 1, 0, root_port().link_up());
     for number in 0..2 {
@@ -310,7 +311,8 @@ fn vfs_in_the_place_of_another_function_are_left_out() {
     );
     let found = &machine.function(at(1, 0, 0)).anomalies;
     assert!(
-        found.iter()
+        found
+            .iter()
             .any(|text| text.to_string().contains("there is another function")),
         "{found:?}"
     );

@@ -126,7 +126,7 @@ fn lspci_finds_the_capabilities_although_the_status_register_is_not_cached() {
 }
 
 #[test]
-fn lspci_finds_the_capabilities_of_a_function_that_was_left_out_of_the_cache() {
+fn lspci_finds_the_capabilities_of_a_function_that_is_not_in_the_cache() {
     check_that_lspci_finds_its_way("left-out", |_| None);
 }
 

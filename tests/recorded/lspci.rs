@@ -137,7 +137,7 @@ pub(crate) fn differences(
     lines
 }
 
-/// The IDs that `lspci` gives this name. Two where it does not tell them apart.
+/// The IDs that `lspci` gives this name. Two where it does not distinguish them.
 pub(crate) fn ids_of(listed: &Listed) -> Vec<u16> {
     let unnamed = listed
         .name

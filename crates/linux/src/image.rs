@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_tells_size_page_size_and_freedom_of_placement() {
+    fn a_header_has_size_page_size_and_freedom_of_placement() {
         let header = ImageHeader::parse(&linux_7_3_64k()).unwrap();
         assert_eq!(header.image_size, 0x8f_0000);
         assert_eq!(header.text_offset, 0);

@@ -31,7 +31,7 @@ pub struct Placement<'a> {
     pub arena: PhysAddr,
     /// The scratch areas, at least one.
     pub scratch: &'a [MemoryRange],
-    /// A number that tells this handover from earlier ones in the same memory.
+    /// A number that no earlier handover in the same memory has.
     pub generation: u64,
 }
 

@@ -104,8 +104,8 @@ fn read_ids<A: ConfigAccess>(access: &mut A, function: Sbdf) -> u32 {
     )
 }
 
-/// Whether `function` answers now: tells a register full of ones from a read
-/// that nobody completed. A virtual function has no IDs, but the class code of
+/// Whether `function` answers now: distinguishes a register full of ones from
+/// a read that nobody completed. A virtual function has no IDs, but the class code of
 /// its physical function (PCIe 9.3.4.1), which is never all ones.
 fn answers<A: ConfigAccess>(access: &mut A, function: Sbdf, is_virtual: bool) -> bool {
     if is_virtual {

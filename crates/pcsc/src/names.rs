@@ -142,8 +142,8 @@ impl RegisterMap {
     }
 
     /// The registers that `len` bytes from `offset` on touch, in words:
-    /// `Express Link Control, Link Status`. Bytes without a name are told by
-    /// their place.
+    /// `Express Link Control, Link Status`. Bytes without a name are found by
+    /// their offset.
     #[must_use]
     pub fn describe(&self, offset: u16, len: u16) -> String {
         let mut text = String::new();

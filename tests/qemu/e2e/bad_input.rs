@@ -50,7 +50,7 @@ fn buses_beyond_the_ecam_window_are_never_accessed() {
 }
 
 #[test]
-fn two_host_bridges_on_one_ecam_window_are_told_apart() {
+fn two_host_bridges_on_one_ecam_window_are_distinguished() {
     let boot = with_tree(|tree| {
         let twin = "/pcie@20000000";
         tree.add_node(twin);

@@ -204,7 +204,9 @@ impl Ended {
     fn reports(&self, complaint: &str) {
         let complaints = self.complaints();
         assert!(
-            complaints.iter().any(|anomaly| anomaly.starts_with(complaint)),
+            complaints
+                .iter()
+                .any(|anomaly| anomaly.starts_with(complaint)),
             "{complaints:#?}"
         );
         assert!(!self.linux.boot.lines_with(&[complaint]).is_empty());

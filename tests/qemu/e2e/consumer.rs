@@ -154,7 +154,7 @@ macro_rules! on {
             use super::*;
 
             #[test]
-            fn few_reads_of_linux_come_to_the_hardware_and_what_it_tells_is_true() {
+            fn few_reads_of_linux_come_to_the_hardware_and_what_it_serves_is_true() {
                 let measured = measured(stringify!($topology));
                 let share = percent(measured.warm.reads, measured.stock.reads);
                 assert!(share <= $most, "{share:.1} % of {measured:?}");
@@ -170,7 +170,7 @@ macro_rules! on {
             }
 
             #[test]
-            fn the_page_tells_the_reads_that_qemu_counts() {
+            fn the_page_has_the_reads_that_qemu_counts() {
                 page_is_true(stringify!($topology));
             }
         }

@@ -142,7 +142,7 @@ fn small_verifies() {
 }
 
 #[test]
-fn small_tells_the_truth() {
+fn small_serves_what_the_hardware_returns() {
     let linux = small("on");
     everything_was_restored(&linux);
 }

@@ -191,7 +191,7 @@ fn a_kernel_that_wants_no_handover_or_an_unknown_one_is_started_without_one() {
 }
 
 #[test]
-fn a_handover_that_memory_has_no_place_for_is_left_out() {
+fn a_handover_that_memory_has_no_place_for_is_not_made() {
     // 64 KiB pages want 512 MiB of scratch in one piece.
     let big_pages = |kernel: &mut Vec<u8>| kernel[24] = 0xe;
     let lab = Lab::new();

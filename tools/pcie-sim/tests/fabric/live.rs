@@ -174,7 +174,7 @@ fn a_port_loses_ltr_enable_with_its_link() {
 }
 
 #[test]
-fn a_dropped_link_tells_its_slot() {
+fn a_dropped_link_changes_its_slot() {
     let express = ExpressModel::new(PortType::RootPort)
         .slot(SlotModel::HOT_PLUG)
         .active_reporting();

@@ -85,7 +85,7 @@ fn command_bits_exist_only_for_what_the_function_has() {
 }
 
 #[test]
-fn status_tells_of_the_capability_list_and_clears_by_ones() {
+fn status_has_the_capability_list_and_clears_by_ones() {
     let mut bench = Bench::with_function(endpoint(1));
     assert_eq!(bench.r16(F, 6), 0x0010);
     let node = bench.fabric.nodes().next().unwrap();
