@@ -33,7 +33,7 @@ fn beside(broken: FunctionModel) -> Machine {
 }
 
 #[test]
-fn capability_lists_that_lead_astray_end() {
+fn capability_lists_with_invalid_pointers_end() {
     let model = || endpoint(7).power_management(false, 0).serial_number(1);
     for next in [0x40, 0x7c, 0x7d, 0x04, 0x3c, 0xff, 0xfc, 0x80, 0x41] {
         beside(model().link_capability(0x7c, next));

@@ -61,7 +61,7 @@ fn a_machine_that_was_set_up_is_found_as_it_is() {
 
 /// A loader that numbered its buses another way.
 #[test]
-fn numbers_that_a_loader_left_lead_nobody_astray() {
+fn numbers_that_a_loader_left_are_not_trusted() {
     for fabric in [
         topologies::small(),
         topologies::switch(),
