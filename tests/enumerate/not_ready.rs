@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use warmbus_pci::{BusRange, Sbdf, ScanPolicy};
-use warmbus_pcie_sim::{Fabric, HostId, MILLISECOND, devices};
+use warmbus_pci::{BusRange, Readiness, Sbdf, ScanPolicy};
+use warmbus_pcie_sim::{Fabric, HostId, MILLISECOND, Outcome, devices};
 
 use crate::{at, boot, boot_with, endpoint, machine, root_port};
 
@@ -91,5 +91,89 @@ fn a_late_switch_that_needs_more_numbers_than_were_kept_is_numbered_again() {
         let bridge = machine.function(at(0, 1, 0)).bridge.expect("a port");
         assert_eq!((bridge.secondary, bridge.subordinate), (1, 4));
         assert_eq!(machine.function(at(5, 0, 0)).device_id, 7);
+    }
+}
+
+#[test]
+fn each_function_has_the_time_at_which_it_was_found_and_how_often_it_was_looked_for() {
+    let (mut fabric, host) = machine(0, 255);
+    let mut ports = Vec::new();
+    for (device, ready) in [(1, 0), (2, 40), (3, 700)] {
+        let port = fabric.add_root(host, device, 0, root_port().link_up());
+        let model = endpoint(7).ready_at(ready * MILLISECOND);
+        let node = fabric.add_below(port, 0, 0, model);
+        ports.push((device, ready, node));
+    }
+    let machine = boot(fabric);
+    for (device, ready, node) in ports {
+        let port = machine.function(at(0, device, 0));
+        assert_eq!(port.readiness, Readiness::default());
+        let bus = port.bridge.expect("a port").secondary;
+        let found = machine.function(at(bus, 0, 0)).readiness;
+        // Each look in vain is one that the device answered with RRS.
+        let entries = machine.fabric().log().entries().iter();
+        let in_vain = entries
+            .filter(|access| access.node == Some(node) && access.outcome == Outcome::NotReady)
+            .count();
+        assert_eq!(found.retries as usize, in_vain, "{ready} ms");
+        assert_eq!(found.after.is_some(), ready > 0);
+        let after = found.after.unwrap_or_default();
+        let ready = Duration::from_millis(ready);
+        assert!(after >= ready && after < ready + LONGEST_WAIT, "{after:?}");
+    }
+}
+
+/// The longest wait between two looks, and what accesses take.
+const LONGEST_WAIT: Duration = Duration::from_millis(105);
+
+#[test]
+fn a_link_that_comes_up_late_is_part_of_the_time_of_what_is_below() {
+    let (mut fabric, host) = machine(0, 255);
+    let port = fabric.add_root(host, 1, 0, root_port().link_up_at(300 * MILLISECOND));
+    fabric.add_below(port, 0, 0, endpoint(7));
+    let machine = boot(fabric);
+    let found = machine.function(at(1, 0, 0)).readiness;
+    let after = found.after.expect("it was waited for");
+    let link = Duration::from_millis(300);
+    assert!(after >= link && after < link + LONGEST_WAIT, "{after:?}");
+    assert!(found.retries > 1);
+}
+
+#[test]
+fn what_was_waited_for_is_known_after_buses_are_numbered_again() {
+    let (mut fabric, host) = machine(0, 255);
+    let port = fabric.add_root(host, 2, 0, root_port().link_up());
+    fabric.add_below(port, 0, 0, endpoint(7));
+    add_slow_switch(&mut fabric, host, 1);
+    let policy = ScanPolicy {
+        not_ready_spare_buses: 1,
+        ..ScanPolicy::default()
+    };
+    let machine = boot_with(fabric, &policy, |_| {});
+    let slow: Vec<_> = machine
+        .topology
+        .functions()
+        .iter()
+        .filter(|function| function.readiness.retries > 0)
+        .map(|function| (function.sbdf, function.readiness.after.expect("a time")))
+        .collect();
+    // The switch with all that is below it.
+    let addresses: Vec<_> = slow.iter().map(|one| one.0).collect();
+    assert_eq!(
+        addresses,
+        [
+            at(1, 0, 0),
+            at(2, 0, 0),
+            at(2, 1, 0),
+            at(3, 0, 0),
+            at(4, 0, 0)
+        ]
+    );
+    for (sbdf, after) in slow {
+        let ready = Duration::from_millis(300);
+        assert!(
+            after >= ready && after < ready + LONGEST_WAIT,
+            "{sbdf} {after:?}"
+        );
     }
 }

@@ -120,6 +120,8 @@ prop_compose! {
             virtual_function: parent.filter(|_| multi_function).map(|physical| VirtualFunction {
                 physical, number: numbers[0],
             }),
+            retries: class_code,
+            ready_nanoseconds: multi_function.then_some(class_code.into()),
             capabilities: capabilities
                 .iter()
                 .map(|&(id, offset)| Capability { id, offset })

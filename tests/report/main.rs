@@ -306,3 +306,22 @@ fn lspci_draws_the_hierarchy_that_enumeration_found() {
     assert!(missing.is_empty(), "{missing:#?}\n{nvme}");
     assert!(nvme.starts_with("03:00.0 0108: 1b36:0010 (prog-if 02"));
 }
+
+#[test]
+fn the_format_page_names_every_phase() {
+    let page = include_str!("../../docs/report-format.md");
+    let phases = include_str!("../../crates/boot/src/phase.rs");
+    let arms = phases.lines().filter_map(|line| line.split_once(" => \""));
+    let names: Vec<_> = arms
+        .map(|(_, name)| name.trim_end_matches("\",").to_owned())
+        .collect();
+    assert!(names.contains(&"late-ports".to_owned()), "{names:?}");
+    let (_, table) = page
+        .split_once("| `name` | phase |\n|---|---|\n")
+        .expect("the table");
+    let rows = table.lines().map_while(|row| row.strip_prefix("| `"));
+    let rows: Vec<_> = rows
+        .filter_map(|row| Some(row.split_once('`')?.0.to_owned()))
+        .collect();
+    assert_eq!(rows, names);
+}

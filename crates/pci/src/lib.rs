@@ -143,7 +143,9 @@ pub use capabilities::{CapabilityLists, FoundLists, read_capability_lists};
 pub use config_mech::{HostBridgeAccess, HostBridgeError, Registers};
 pub use config_space::{ConfigSpace, PlainConfig, Probe};
 pub use counting::{AccessCounts, CountingAccess};
-pub use enumerate::{LatePort, LateState, ScanPolicy, enumerate, has_empty_ports, late_ports};
+pub use enumerate::{
+    LatePort, LateState, Readiness, ScanPolicy, enumerate, has_empty_ports, late_ports,
+};
 pub use host::{BusRange, CamLayout, HostBridge, HostWindow, Mechanism, WindowKind};
 pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace, HexDump};
 pub use range::PciRange;

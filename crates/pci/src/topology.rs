@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::registers::header_type;
 use super::{
     Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, PciRange, PhysAddr,
-    Sbdf,
+    Readiness, Sbdf,
 };
 
 /// A capability in the first 256 bytes.
@@ -239,6 +239,8 @@ pub struct Function {
     /// Which VF of which function it is, if it is a virtual one. Its IDs are
     /// the Vendor ID and the VF Device ID of that function.
     pub virtual_function: Option<VirtualInfo>,
+    /// How long it, or a bridge above it, was waited for.
+    pub readiness: Readiness,
     /// What is not as it should be.
     pub anomalies: Vec<AnomalyKind>,
 }
@@ -275,6 +277,7 @@ impl Function {
             bridge: (layout == 1).then(BridgeInfo::default),
             sriov: None,
             virtual_function: None,
+            readiness: Readiness::default(),
             anomalies: Vec::new(),
         }
     }

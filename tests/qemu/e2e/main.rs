@@ -20,6 +20,7 @@ mod errata;
 mod hardware;
 mod host_bridges;
 mod kexec_target;
+mod late;
 mod linux;
 mod machines;
 mod preserve;

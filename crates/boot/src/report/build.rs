@@ -240,6 +240,11 @@ fn describe(
                 number: vf.number,
             })
         }),
+        retries: function.readiness.retries,
+        ready_nanoseconds: function
+            .readiness
+            .after
+            .map(|after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
         capabilities: function
             .capabilities
             .iter()

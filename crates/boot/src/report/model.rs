@@ -140,6 +140,13 @@ pub struct Function {
     /// Which VF of which function it is; null for others.
     #[serde(default)]
     pub virtual_function: Option<VirtualFunction>,
+    /// How often it was looked for again.
+    #[serde(default)]
+    pub retries: u32,
+    /// Nanoseconds from the start of the enumeration to the retry that found it;
+    /// null where it was found at once.
+    #[serde(default)]
+    pub ready_nanoseconds: Option<u64>,
     /// Capabilities in list order.
     pub capabilities: Vec<Capability>,
     /// Extended capabilities in list order.

@@ -22,7 +22,8 @@ use core::time::Duration;
 use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
 use crate::time::Clock;
 pub use late::{LatePort, LateState, has_empty_ports, late_ports};
-use not_ready::PendingDevice;
+pub use not_ready::Readiness;
+use not_ready::{PendingDevice, Waits};
 
 /// What enumeration may decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
         not_ready: policy.not_ready_spare_buses,
     };
     let mut spare = vec![generous; hosts.len()];
+    let mut waits = Waits::default();
     let mut again = 0;
     loop {
         let mut scan = Scan {
@@ -85,7 +87,8 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
         };
         scan.scan_hosts(hosts);
         scan.retry_pending(start, clock);
-        let (topology, may_free_numbers) = scan.finish();
+        let (mut topology, may_free_numbers) = scan.finish();
+        waits.merge(&mut topology);
         // What exists comes before what may come: with fewer spare numbers
         // there may be one for it.
         let mut is_final = true;
