@@ -9,6 +9,7 @@ mod captured_vfs;
 mod checker;
 mod handover;
 mod hostile;
+mod late;
 mod late_vfs;
 mod links;
 mod machines;

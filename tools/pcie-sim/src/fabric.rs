@@ -252,6 +252,13 @@ impl Fabric {
         self.nodes[port.0].model.slot_changed();
     }
 
+    /// Puts a card into the slot of `port`, now, whose link does not come up.
+    pub fn insert_without_link(&mut self, port: NodeId) {
+        let model = &mut self.nodes[port.0].model;
+        (model.link.present, model.link.up_from) = (true, u64::MAX);
+        model.slot_changed();
+    }
+
     /// Takes away what goes wrong with reads of a function.
     pub fn repair(&mut self, node: NodeId) {
         self.nodes[node.0].model.faults.clear();

@@ -47,26 +47,36 @@ impl fmt::Display for LateState {
     }
 }
 
+/// The ports of `topology` with nothing below them: their indices and the bus
+/// that each of them leads to. A port whose device was given up is no such
+/// port: it was waited for already.
+fn empty_ports(topology: &Topology) -> Vec<(usize, u16, u8)> {
+    let functions = topology.functions();
+    let parents: BTreeSet<usize> = functions.iter().filter_map(|one| one.parent).collect();
+    let ports = functions
+        .iter()
+        .enumerate()
+        .filter_map(|(index, function)| {
+            let is_port = matches!(
+                function.port_type,
+                Some(PortType::RootPort | PortType::DownstreamPort)
+            );
+            let bridge = function.bridge.filter(|bridge| bridge.secondary != 0)?;
+            let (segment, bus) = (function.sbdf.segment(), bridge.secondary);
+            let is_below = |one: &Sbdf| (one.segment(), one.bus()) == (segment, bus);
+            let is_empty = !parents.contains(&index) && !topology.excluded().iter().any(is_below);
+            (is_port && is_empty).then_some((index, segment, bus))
+        });
+    ports.collect()
+}
+
 /// The ports of `topology` that were empty and have a device now, or may have
 /// one soon. Nothing is written, and no device becomes part of the topology:
 /// it has neither bus numbers nor addresses.
 pub fn late_ports<S: ConfigSpace>(topology: &Topology, config: &mut S) -> Vec<LatePort> {
-    let functions = topology.functions();
-    let parents: BTreeSet<usize> = functions.iter().filter_map(|one| one.parent).collect();
     let mut late = Vec::new();
-    for (index, function) in functions.iter().enumerate() {
-        let Some(bridge) = function.bridge.filter(|bridge| bridge.secondary != 0) else {
-            continue;
-        };
-        let bus = (function.sbdf.segment(), bridge.secondary);
-        let is_excluded = |one: &Sbdf| (one.segment(), one.bus()) == bus;
-        let is_port = matches!(
-            function.port_type,
-            Some(PortType::RootPort | PortType::DownstreamPort)
-        );
-        if !is_port || parents.contains(&index) || topology.excluded().iter().any(is_excluded) {
-            continue;
-        }
+    for (index, segment, bus) in empty_ports(topology) {
+        let function = &topology.functions()[index];
         let policy = ScanPolicy::default();
         let hosts = Vec::new();
         let mut scan = Scan {
@@ -81,7 +91,7 @@ pub fn late_ports<S: ConfigSpace>(topology: &Topology, config: &mut S) -> Vec<La
             preserve: true,
         };
         let link = scan.read_link(0);
-        let device = Sbdf::new(bus.0, bus.1, 0, 0);
+        let device = Sbdf::new(segment, bus, 0, 0);
         let state = match link {
             Link::Down => None,
             Link::Training => Some(LateState::Training),
@@ -103,13 +113,5 @@ pub fn late_ports<S: ConfigSpace>(topology: &Topology, config: &mut S) -> Vec<La
 /// Whether `topology` has a port that [`late_ports`] looks at.
 #[must_use]
 pub fn has_empty_ports(topology: &Topology) -> bool {
-    let functions = topology.functions();
-    let parents: BTreeSet<usize> = functions.iter().filter_map(|one| one.parent).collect();
-    functions.iter().enumerate().any(|(index, function)| {
-        let is_port = matches!(
-            function.port_type,
-            Some(PortType::RootPort | PortType::DownstreamPort)
-        );
-        is_port && function.bridge.is_some() && !parents.contains(&index)
-    })
+    !empty_ports(topology).is_empty()
 }
