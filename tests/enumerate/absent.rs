@@ -25,6 +25,22 @@ fn nothing_below_a_link_that_is_down_is_touched() {
 }
 
 #[test]
+fn a_device_number_without_a_device_costs_one_read() {
+    let (mut fabric, host) = machine(0, 255);
+    fabric.add_root(host, 1, 0, endpoint(7));
+    let machine = boot(fabric);
+    let mut absent: Vec<_> = machine
+        .fabric()
+        .log()
+        .ended(Outcome::NoFunction)
+        .map(|access| access.function)
+        .collect();
+    assert_eq!(absent.len(), 31, "the other device numbers of the bus");
+    absent.dedup();
+    assert_eq!(absent.len(), 31, "each once");
+}
+
+#[test]
 fn an_empty_hot_plug_slot_gets_the_spare_buses_of_the_policy() {
     for spare_buses in [0, 1, 5] {
         let (mut fabric, host) = topologies::empty();

@@ -177,3 +177,61 @@ fn what_was_waited_for_is_known_after_buses_are_numbered_again() {
         );
     }
 }
+
+/// The policy with a timeout of its own for the port at device number `device`.
+fn patient_with(device: u8, milliseconds: u64) -> ScanPolicy {
+    ScanPolicy {
+        port_timeouts: vec![(at(0, device, 0), Duration::from_millis(milliseconds))],
+        ..ScanPolicy::default()
+    }
+}
+
+#[test]
+fn a_link_that_is_down_is_waited_for_below_a_port_of_the_policy_only() {
+    let (mut fabric, host) = machine(0, 255);
+    for device in [1, 2] {
+        let port = root_port().link_starts_late(300 * MILLISECOND);
+        let port = fabric.add_root(host, device, 0, port);
+        fabric.add_below(port, 0, 0, endpoint(7));
+    }
+    let machine = boot_with(fabric, &patient_with(1, 2_000), |_| {});
+    assert_eq!(machine.addresses().len(), 3, "{:?}", machine.addresses());
+    assert_eq!(machine.function(at(1, 0, 0)).device_id, 7);
+    assert!(machine.fabric().clock().time() < 500 * MILLISECOND);
+}
+
+#[test]
+fn each_device_is_given_up_after_the_timeout_of_its_own_port() {
+    let (mut fabric, host) = machine(0, 255);
+    for (device, ready) in [(1, 3_000 * MILLISECOND), (2, u64::MAX), (3, u64::MAX)] {
+        let port = fabric.add_root(host, device, 0, root_port().link_up());
+        fabric.add_below(port, 0, 0, endpoint(7).ready_at(ready));
+    }
+    let mut policy = patient_with(1, 4_000);
+    policy
+        .port_timeouts
+        .push((at(0, 2, 0), Duration::from_millis(50)));
+    let machine = boot_with(fabric, &policy, |_| {});
+    let found = machine.topology.functions().iter();
+    assert_eq!(found.filter(|function| function.device_id == 7).count(), 1);
+    let complaints = machine.complaints();
+    for time in ["not ready after 50 ms", "not ready after 1000 ms"] {
+        let of_it = complaints.iter().filter(|one| one.contains(time));
+        assert_eq!(of_it.count(), 1, "{complaints:?}");
+    }
+    assert_eq!(complaints.len(), 2);
+}
+
+#[test]
+fn a_link_that_stops_training_without_coming_up_is_given_up_at_once() {
+    let (mut fabric, host) = machine(0, 255);
+    let port = root_port()
+        .link_up_at(100 * MILLISECOND)
+        .link_drops_at(50 * MILLISECOND);
+    let port = fabric.add_root(host, 1, 0, port);
+    fabric.add_below(port, 0, 0, endpoint(7));
+    let machine = boot(fabric);
+    assert_eq!(machine.complaints(), [""; 0]);
+    let time = machine.fabric().clock().time();
+    assert!((100..500).contains(&(time / MILLISECOND)), "{time}");
+}
