@@ -14,6 +14,7 @@ mod bridge;
 mod device;
 mod late;
 mod not_ready;
+mod slot;
 
 use alloc::vec;
 use alloc::vec::Vec;
