@@ -23,7 +23,7 @@ use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::{HostNode, Machine};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
 use warmbus_pci::{
-    BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width,
+    BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width, WindowKind,
 };
 use warmbus_pcie_sim::{
     BarModel, BridgeWindows, ExpressModel, Fabric, FunctionModel, SECOND, SlotModel, devices,
@@ -646,6 +646,35 @@ fn a_device_that_comes_after_the_scan_has_linux_assign_again() {
         booted.assert_handed_over("kho-v4");
         assert!(booted.is_probe_only());
     }
+}
+
+#[test]
+fn linux_assigns_io_addresses_beyond_64_kib() {
+    let boot = |change_host: fn(&mut HostBridge)| {
+        let (mut fabric, host) = topologies::empty();
+        let port = fabric.add_root(host, 1, 0, devices::root_port(1).link_up());
+        let device = FunctionModel::endpoint(0x1234, 7, 0x02_0000).bar(0, BarModel::io(0x20));
+        fabric.add_below(port, 0, 0, device);
+        let mut boot = Boot::new(fabric, &["kho-v4"]);
+        boot.change_host = change_host;
+        let booted = boot.run();
+        assert_eq!(booted.assert_handed_over("kho-v4").len(), 3);
+        assert!(booted.is_probe_only());
+        booted.cell_of(HOST, "linux,pci-probe-only")
+    };
+    assert_eq!(boot(|_| {}), None);
+    // Bridges of 16 bits do not decode these, and Linux may place the BAR.
+    let high: fn(&mut HostBridge) = |host| {
+        let mut windows = host.windows.iter_mut();
+        let io = windows.find(|window| window.kind == WindowKind::Io);
+        io.expect("there is one").pci_address = 0x1_0000;
+    };
+    assert_eq!(boot(high), Some(0));
+    // Nobody can place it without a window.
+    assert_eq!(
+        boot(|host| host.windows.retain(|window| window.kind != WindowKind::Io)),
+        None
+    );
 }
 
 #[test]

@@ -330,3 +330,19 @@ fn what_qemu_asks_for_and_does_not_fit_is_named() {
                 which has 0x200000";
     assert_eq!(linux.boot.lines_with(&[line]).len(), 1);
 }
+
+#[test]
+fn a_disk_is_not_hidden_by_the_bus_of_an_expander() {
+    // The tree gives all buses to the first root complex, and bus 3 answers for the
+    // other one.
+    let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0\n\
+                   -device nvme,serial=a,bus=r0\n\
+                   -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
+                   -device nvme,serial=b,bus=r1\n\
+                   -device pxb-pcie,id=px,bus_nr=3,bus=pcie.0,addr=4.0\n\
+                   -device pcie-root-port,id=r2,chassis=3,slot=3,bus=px\n\
+                   -device nvme,serial=c,bus=r2\n";
+    let linux = Case::new(devices).compare();
+    let drivers = linux.summary("PCI drivers");
+    assert!(drivers[0].contains("nvme x 2"), "{drivers:?}");
+}
