@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod previous_boot;
 pub mod recorder;
 pub mod report;
+pub mod reserve;
 pub mod start_policy;
 pub mod unassigned;
 mod unplaceable;

@@ -25,6 +25,7 @@ mod linux;
 mod machines;
 mod preserve;
 mod readme;
+mod resizable;
 mod scale;
 mod serror;
 mod start;
