@@ -163,11 +163,17 @@ fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
     let machine = Machine::from_acpi(&tables_in, rsdp, &tables_in.0)?;
     let hosts = machine.host_bridges()?.iter();
     let hosts: Vec<MemoryRange> = hosts.flat_map(HostBridge::regions).collect();
+    let initrd = payload.initrd.as_ref().map(|initrd| initrd.range);
+    let modules: Vec<_> = [Some(payload.kernel.unpacked()), initrd]
+        .into_iter()
+        .flatten()
+        .collect();
     // SAFETY: the MMU is turned on when UEFI was left.
     unsafe {
         Mmu::would_map(
             &Image::running(),
             &mapped_pages(&machine.mappable_memory(), PAGE_SIZE),
+            &modules,
             &hosts,
         )
     }?;
@@ -185,7 +191,7 @@ fn describe(system_table: PhysAddr, payload: &Payload) -> Result<Handoff, Why> {
         },
         command_line: payload.command_line.clone(),
         kernel: payload.kernel.unpacked(),
-        initrd: payload.initrd.as_ref().map(|initrd| initrd.range),
+        initrd,
     })
 }
 

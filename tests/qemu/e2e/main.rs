@@ -23,6 +23,7 @@ mod kexec_target;
 mod late;
 mod linux;
 mod machines;
+mod memory;
 mod preserve;
 mod readme;
 mod resizable;
