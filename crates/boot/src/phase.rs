@@ -65,8 +65,7 @@ impl Phase {
     }
 }
 
-/// Observes the phases of a boot, and may help with the capture. What is not
-/// implemented does nothing.
+/// Observes the phases of a boot. What is not implemented does nothing.
 pub trait Observer<A: ConfigAccess> {
     /// `phase` begins; `config` is there where it accesses configuration
     /// space.

@@ -19,6 +19,7 @@ mod early_memory;
 mod errata;
 mod hardware;
 mod host_bridges;
+mod hostile;
 mod kexec_target;
 mod late;
 mod linux;

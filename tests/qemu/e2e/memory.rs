@@ -8,7 +8,7 @@ use warmbus_qemu_tests::boot::{Boot, Lab};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::payload;
 use warmbus_qemu_tests::tree::Tree;
-use xtask::qemu::Machine;
+use xtask::qemu::{self, Machine};
 
 use crate::bad_input::{TREE, entered_with};
 use crate::start::testimony;
@@ -92,10 +92,9 @@ fn memory_in_more_pieces_than_there_are_tables_for_is_used_in_part() {
         .collect();
     tree.set_cells(MEMORY, "reg", &cells);
     let mut machine = with_tree(&lab, &tree).memory("4G");
-    // Where that tree has them.
     for (file, module) in [
-        (Some(linux.kernel), 0x5000_0000),
-        (linux.initrd, 0x5400_0000),
+        (Some(linux.kernel), qemu::KERNEL_AT),
+        (linux.initrd, qemu::INITRD_AT),
     ] {
         machine = machine.load(&file.expect("there are both"), module);
     }

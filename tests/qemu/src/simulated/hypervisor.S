@@ -24,9 +24,13 @@
 // With COUNTER_GOES_BACK the counter of the guest goes back by 0.3 ms at every
 // 32nd of the first 512 accesses.
 //
+// With HOSTILE the image is entered in the worst state that the boot protocol allows,
+// and configuration space is not taken away: hostile.S.
+//
 // Whatever else comes here is reported as a request of log2 0xff, with ESR_EL2,
 // FAR_EL2 and ELR_EL2 in its place, and ends the machine.
 
+image_start:
         b       start
         .long   0
         .quad   0                       // text_offset
@@ -47,12 +51,17 @@
         .equ    WINDOW_GIB, 0x100       // 0x40_0000_0000
 
 start:  mov     x20, x0
+#ifdef HOSTILE
+        bl      poison
+#else
         bl      open
+#endif
         bl      map
 
-        mov     x0, #1 << 31            // HCR_EL2.RW, AMO, VM
+        mov     x0, #1 << 31            // HCR_EL2.RW, AMO, VM, and
         orr     x0, x0, #AMO
         orr     x0, x0, #1
+        orr     x0, x0, #3 << 40        // APK, API: pointer authentication
 #ifdef SERROR_AT_ENTRY
         orr     x0, x0, #VSE
 #endif
@@ -76,6 +85,9 @@ start:  mov     x20, x0
         mov     x0, #0xf                // the interrupt controller is, too
         msr     s3_4_c12_c9_5, x0       // ICC_SRE_EL2
         isb
+#ifdef HOSTILE
+        b       enter
+#endif
         ldr     x0, =0x30d00800
         msr     sctlr_el1, x0
         adr     x0, vectors
@@ -117,8 +129,10 @@ map:    adr     x0, tables
         mov     x1, xzr
         mov     x2, #0x7fd
 1:      orr     x3, x2, x1, lsl #30
+#ifndef HOSTILE
         cmp     x1, #WINDOW_GIB
         csel    x3, xzr, x3, eq
+#endif
         str     x3, [x0, x1, lsl #3]
         add     x1, x1, #1
         cmp     x1, #1024
@@ -171,6 +185,14 @@ synchronous:
         lsr     x1, x20, #26
         cmp     x1, #0x17               // an SMC, which is made again
         b.eq    smc
+#ifdef HOSTILE
+        cmp     x1, #0x07               // a floating-point instruction
+        b.eq    floating_point
+        cmp     x1, #0x19               // of SVE
+        b.eq    floating_point
+        cmp     x1, #0x1d               // of SME
+        b.eq    floating_point
+#endif
         cmp     x1, #0x24               // a data abort of a lower level
         b.ne    unexpected
         tbz     x20, #24, unexpected    // one register, and reported which
@@ -295,6 +317,9 @@ abort:  mrs     x1, spsr_el2
         msr     spsr_el2, x2
         b       resume
 
+#ifdef HOSTILE
+#include "hostile.S"
+#else
 // Sends x1 to x4.
 report: adr     x5, message
         stp     x1, x2, [x5]
@@ -309,6 +334,7 @@ report: adr     x5, message
         hlt     #0xf000
         cbnz    x0, exit
         ret
+#endif
 
 unexpected:
         mrs     x1, esr_el2
@@ -325,6 +351,10 @@ exit:   adr     x1, block
         b       4b
 
         .ltorg
+#ifndef REQUESTS
+#define REQUESTS ""
+#define ANSWERS ""
+#endif
 requests:
         .asciz  REQUESTS
 requests_end:
@@ -344,4 +374,5 @@ frequency:
 count:  .quad   0
         .balign 8192
 tables: .fill   1024, 8, 0
-        .set    image_end, 0x10000
+        .equ    IMAGE_SIZE, 0x10000
+        .set    image_end, IMAGE_SIZE

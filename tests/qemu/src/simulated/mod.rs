@@ -6,9 +6,11 @@
 //! firmware. It starts the firmware at EL1 and reports every access to the ECAM
 //! window to a thread of the test, which carries it out on the fabric.
 
+pub mod hostile;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
@@ -105,8 +107,10 @@ impl Simulated {
             (self.serror_at_entry, "-DSERROR_AT_ENTRY"),
         ];
         let switches = switches.into_iter().filter(|(on, _)| *on);
-        let switches: Vec<_> = switches.map(|(_, switch)| switch).collect();
-        let hypervisor = assemble(lab, [&requests, &answers], &switches)?;
+        let mut definitions: Vec<_> = switches.map(|(_, switch)| switch.to_owned()).collect();
+        definitions.push(format!("-DREQUESTS=\"{}\"", requests.display()));
+        definitions.push(format!("-DANSWERS=\"{}\"", answers.display()));
+        let hypervisor = assemble(lab, &definitions)?;
         let machine = Machine::kernel(&hypervisor)
             .el2()
             .arguments(["-semihosting-config", "enable=on,target=native"])
@@ -137,16 +141,14 @@ impl Simulated {
     }
 }
 
-/// Makes the hypervisor, which uses these two FIFOs, with `switches`.
-fn assemble(lab: &Lab, [requests, answers]: [&Path; 2], switches: &[&str]) -> Result<PathBuf> {
+/// Makes the hypervisor with `definitions`.
+fn assemble(lab: &Lab, definitions: &[String]) -> Result<PathBuf> {
     let source = paths::root().join("tests/qemu/src/simulated/hypervisor.S");
     let (object, image) = (lab.file("hypervisor.o"), lab.file("hypervisor.img"));
     let mut compiler = Command::new("aarch64-linux-gnu-gcc");
     compiler
         .arg(format!("-DGUEST={LOADED:#x}"))
-        .arg(format!("-DREQUESTS=\"{}\"", requests.display()))
-        .arg(format!("-DANSWERS=\"{}\"", answers.display()))
-        .args(switches)
+        .args(definitions)
         .args(["-c", "-o"])
         .args([&object, &source]);
     process::output(&mut compiler)?;

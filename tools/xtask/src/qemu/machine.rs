@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use warmbus_boot::report::console::Section;
 
 use crate::topology::Topology;
-use payload::{INITRD_AT, KERNEL_AT};
-
-pub use payload::Payload;
+pub use payload::{INITRD_AT, KERNEL_AT, Payload};
 
 /// How the guest is loaded and started.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,5 +5,5 @@ pub mod roms;
 mod running;
 mod uefi;
 
-pub use machine::{Machine, Payload};
+pub use machine::{INITRD_AT, KERNEL_AT, Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};

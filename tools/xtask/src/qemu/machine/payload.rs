@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 /// Where the payload's kernel is placed: above the firmware, which QEMU puts
 /// 2 MiB from the start of memory, and the device tree, which it puts 128 MiB
 /// from there, in machines from 512 MiB of memory on.
-pub(super) const KERNEL_AT: u64 = 0x5000_0000;
+pub const KERNEL_AT: u64 = 0x5000_0000;
 /// Where its initrd is placed, which leaves 64 MiB for the kernel, and with
 /// 512 MiB of memory 192 MiB for the initrd.
-pub(super) const INITRD_AT: u64 = 0x5400_0000;
+pub const INITRD_AT: u64 = 0x5400_0000;
 
 /// The kernel that the firmware starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
