@@ -2,16 +2,23 @@
 //! the instruction that caused it: each is named in the report, and Linux, which
 //! stops with a panic where one is pending, starts.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use warmbus_boot::measured_access::MeasuredAccess;
+use warmbus_boot::phase::{Observer, Phase};
+use warmbus_boot::pipeline::Pipeline;
 use warmbus_boot::report::console::Outcome;
 use warmbus_pci::PortType;
 use warmbus_pcie_sim::{BarModel, BridgeWindows, ExpressModel, Fabric, FunctionModel, SrIovModel};
+use warmbus_pcsc::ConfigCache;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{LinuxBoot, payload};
 use warmbus_qemu_tests::simulated::{self, Access, SErrors, Simulated};
 use xtask::qemu::Machine;
+use xtask::test;
 
 /// A port, the function below it, and those beside them that no test breaks.
 const PORT: &str = "0000:00:01.0";
@@ -168,6 +175,98 @@ fn an_serror_of_a_read_or_a_write_is_named_and_linux_starts() {
         } else if index > accesses.len() / 2 {
             with_the_cache(&linux);
             assert_eq!(consumer::counters(&linux)[0]["restored"], 3, "{context}");
+        }
+        consumer::matches_hardware(&linux, 1);
+    }
+}
+
+/// Counts the accesses to configuration space before each phase of the pipeline.
+#[derive(Default)]
+struct Phases(Vec<(Phase, usize)>);
+
+impl Observer<MeasuredAccess<Fabric, ()>> for Phases {
+    fn phase_begins(
+        &mut self,
+        phase: Phase,
+        config: Option<&ConfigCache<MeasuredAccess<Fabric, ()>>>,
+    ) {
+        let counts = config.map(|config| config.access().counts());
+        let count = counts.map_or(0, |counts| counts.reads + counts.writes);
+        self.0.push((phase, count as usize));
+    }
+}
+
+/// The phases with the first access of each and the one behind its last, of `all`
+/// accesses: those of the pipeline, as it is on the host, and what comes behind it.
+fn phases(all: usize) -> Vec<(String, Range<usize>)> {
+    let fabric = fabric();
+    let hosts = fabric.host_bridges();
+    let mut clock = fabric.clock();
+    let access = MeasuredAccess::new(fabric, ());
+    let mut phases = Phases::default();
+    let captured = Pipeline::default().run(&hosts, access, &mut clock, &mut phases);
+    let counts = captured.config.access().counts();
+    let end = (counts.reads + counts.writes) as usize;
+    let ends = phases.0.iter().skip(1).map(|(_, begin)| *begin);
+    let mut ranges: Vec<_> = phases
+        .0
+        .iter()
+        .zip(ends.chain([end]))
+        .map(|((phase, begin), end)| (phase.name().to_owned(), *begin..end))
+        .collect();
+    ranges.push(("after the pipeline".into(), end..all));
+    ranges
+}
+
+#[test]
+fn an_serror_of_the_first_a_middle_and_the_last_access_of_each_phase_is_named() {
+    let accesses = accesses();
+    let mut struck = BTreeMap::new();
+    for (phase, range) in phases(accesses.len()) {
+        for is_write in [false, true] {
+            let of_kind = range.clone().filter(|i| accesses[*i].is_write == is_write);
+            let all: Vec<usize> = of_kind.collect();
+            let places = match all.len() {
+                0 => continue,
+                count if test::is_long() => vec![0, count / 2, count - 1],
+                count => vec![count / 2],
+            };
+            for place in places {
+                struck.insert(
+                    all[place],
+                    format!("{phase}, access {place} of {}", all.len()),
+                );
+            }
+        }
+    }
+    assert!(struck.len() >= 6, "{struck:?}");
+    for (index, place) in struck {
+        let access = accesses[index];
+        let linux = boot_struck(index, access, NO_SYNDROME, "cortex-a72");
+        let (function, offset) = (access.function, access.offset);
+        let console = linux.boot.console.join("\n");
+        let context = format!("{place}, {index}, {access:?}: {console}");
+        let name = function.to_string();
+        // A probe of a function that is not there, or of one that answers when it is
+        // probed once more, is no anomaly.
+        let text = format!("{function}: access to offset {offset} ended in an external abort");
+        let is_named = !linux.boot.lines_with(&[&text]).is_empty();
+        let is_there = [PORT, BELOW]
+            .into_iter()
+            .chain(SOUND)
+            .any(|one| one == name);
+        assert!(is_named || !is_there, "{context}");
+        // Linux finds each function.
+        let functions = linux.functions().expect("Linux lists them");
+        for name in [PORT, BELOW].into_iter().chain(SOUND) {
+            assert!(functions.contains_key(name), "{context}");
+        }
+        // All that depends on the function is not handed over, and no more.
+        let is_bridge = name == PORT || name == SOUND[0];
+        let counters = &consumer::counters(&linux)[0];
+        assert_eq!(counters["rejected"], 0, "{context}");
+        if !is_bridge {
+            assert!(counters["restored"] >= 3, "{context}");
         }
         consumer::matches_hardware(&linux, 1);
     }
