@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use warmbus_cli::trace;
-use warmbus_qemu_tests::boot::{Lab, booted};
+use warmbus_qemu_tests::boot::{Lab, booted, image};
 use xtask::bench::contender::Contender;
+use xtask::bench::instructions::Instructions;
 use xtask::bench::results::Results;
 use xtask::{paths, topology};
 
@@ -77,4 +78,16 @@ fn what_is_written_down_is_whole() {
     assert_eq!(sizes, [8, 64, 512, 2048].map(Some));
     assert!(!kept.virtual_machines.is_empty());
     assert!(!kept.versions.warmbus.ends_with('+'), "of a commit");
+}
+
+#[test]
+fn no_phase_of_the_firmware_takes_more_instructions_than_are_written_down() {
+    let kept = Instructions::published().expect("they are written down");
+    let now = Instructions::measure(image()).expect("it boots");
+    assert_eq!(now.rises(&kept), Vec::<String>::new());
+    for (topology, phases) in &kept.topologies {
+        let phases = phases.keys().collect::<Vec<_>>();
+        let of_now = now.topologies[topology].keys().collect::<Vec<_>>();
+        assert_eq!(phases, of_now, "`cargo xtask bench --instructions` is due");
+    }
 }

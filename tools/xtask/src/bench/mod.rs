@@ -6,6 +6,7 @@ pub mod board_reports;
 mod boots;
 mod canvas;
 pub mod contender;
+pub mod instructions;
 mod markdown;
 pub mod measure;
 mod plan;
@@ -23,11 +24,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::progress::Progress;
-use crate::{UsageError, paths};
+use crate::{UsageError, build, paths, setup};
 
 use board_reports::Board;
 use boots::{Recording, Tools};
 use contender::{Boot, Contender};
+use instructions::Instructions;
 use measure::Measure;
 use plan::{Plan, Task};
 use results::{Case, Results, Row, SCHEMA};
@@ -40,6 +42,10 @@ const JSON: &str = "bench.json";
 
 /// What to measure and where to write it.
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 #[command(after_help = "\
 Examples:
   cargo xtask bench
@@ -82,6 +88,11 @@ pub struct Options {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     report: Vec<PathBuf>,
 
+    /// Count the instructions of the firmware only, and replace those in
+    /// bench/results/instructions.json
+    #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output"])]
+    instructions: bool,
+
     /// Boot nothing: generate pages and plots from the published results
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report"])]
     render: bool,
@@ -117,6 +128,9 @@ pub fn run(options: &Options) -> Result<()> {
             .directory()
             .context("no directory for the results")?;
         return write(&results, &directory, options.output.is_none());
+    }
+    if options.instructions {
+        return count_instructions();
     }
     let plan = Plan::of(options)?;
     let boards = options
@@ -172,6 +186,31 @@ pub fn run(options: &Options) -> Result<()> {
         began.elapsed().as_secs()
     );
     Ok(())
+}
+
+/// Counts the instructions of the firmware, prints what rose, and keeps them.
+fn count_instructions() -> Result<()> {
+    let toolchain = setup::ensure(setup::Purpose::Test)?;
+    let image = build::firmware(&toolchain)?;
+    let step = Progress::begin("counting the instructions of the firmware");
+    let now = Instructions::measure(&image)?;
+    step.end("counted the instructions of the firmware");
+    for (topology, phases) in &now.topologies {
+        for (phase, taken) in phases {
+            println!("{topology:6} {phase:16} {taken:>12}");
+        }
+        println!(
+            "{topology:6} {:16} {:>12}",
+            "all",
+            phases.values().sum::<u64>()
+        );
+    }
+    if let Ok(before) = Instructions::published() {
+        now.rises(&before)
+            .iter()
+            .for_each(|rise| println!("more: {rise}"));
+    }
+    now.publish()
 }
 
 /// The number of boots that are complete.
