@@ -28,8 +28,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-pub use acpi::AcpiError;
 pub use acpi::mcfg_quirks::{McfgId, McfgQuirk};
+pub use acpi::{AcpiError, UefiRootBridge};
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
 pub use host_nodes::HostNode;

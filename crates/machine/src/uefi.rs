@@ -96,6 +96,14 @@ impl<'a> MemoryMap<'a> {
             .map(|descriptor| descriptor.range)
     }
 
+    /// The memory that is allocated now: UEFI gives none of it to anybody else
+    /// until boot services end.
+    pub(crate) fn allocated(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+        self.descriptors()
+            .filter(|descriptor| descriptor.kind != CONVENTIONAL)
+            .map(|descriptor| descriptor.range)
+    }
+
     /// Whether all of `range` is memory of some kind, which boot services have
     /// mapped.
     #[must_use]
