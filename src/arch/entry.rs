@@ -14,11 +14,9 @@
 //! an arm64 Image has room for that), on entry: MMU and caches are on, `x0` is
 //! the image handle and `x1` the system table. On exit, to
 //! [`start_in_uefi`](crate::uefi::start_in_uefi): the image is relocated, and
-//! all else is as UEFI wants it. When that has left boot services it calls
-//! [`leave_uefi`], which makes the rest as it is on the other way.
+//! all else is as UEFI wants it.
 
 use core::arch::global_asm;
-use core::ffi::c_void;
 
 global_asm!(
     r#"
@@ -120,34 +118,6 @@ pe_entry:
     bl      {start_in_uefi}
     ldp     x29, x30, [sp], #48
     ret
-
-// Stack and translation of UEFI are not used again after this. From the
-// clean-up on all is in registers.
-.global leave_uefi
-leave_uefi:
-    msr     daifset, #0xf
-    mov     x19, x0
-    bl      clean_image
-    mov     x11, #0x1005    // SCTLR_ELx.{{M, C, I}}
-    mrs     x10, CurrentEL
-    cmp     x10, #(2 << 2)
-    b.eq    3f
-    mrs     x9, sctlr_el1
-    bic     x9, x9, x11
-    msr     sctlr_el1, x9
-    b       4f
-3:  mrs     x9, sctlr_el2
-    bic     x9, x9, x11
-    msr     sctlr_el2, x9
-4:  isb
-    ic      iallu
-    dsb     sy
-    isb
-    // What was speculatively fetched in between is clean, and is the same.
-    adrp    x21, {start_after_uefi}
-    add     x21, x21, :lo12:{start_after_uefi}
-    mov     x20, xzr
-    b       run_alone
 
 // Writes the image to memory and drops it from the caches. Uses x0 to x4.
 clean_image:
@@ -286,14 +256,4 @@ retained:
 "#,
     start = sym crate::start::start,
     start_in_uefi = sym crate::uefi::start_in_uefi,
-    start_after_uefi = sym crate::start::start_after_uefi,
 );
-
-unsafe extern "C" {
-    /// Goes on in [`start_after_uefi`](crate::start::start_after_uefi) with
-    /// `handoff`, a [`Handoff`](crate::uefi::Handoff), with the MMU off and on the image's own stack. Does not
-    /// return.
-    ///
-    /// To be called once, after boot services were left.
-    pub(crate) fn leave_uefi(handoff: *mut c_void) -> !;
-}

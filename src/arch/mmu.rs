@@ -14,7 +14,6 @@ use aarch64_cpu::registers::{
     TTBR0_EL2,
 };
 use tock_registers::interfaces::{Readable, Writeable};
-use warmbus_memory::MemoryRange;
 use warmbus_paging::{Memory, PAGE_SIZE, PageTables, PagingError, Regime, Table};
 
 use crate::image::Image;
@@ -73,33 +72,6 @@ impl Mmu {
         // of this function nothing outside the image was written.
         unsafe { enable(regime, output_size, tables.root(), image) };
         Some(Self { tables })
-    }
-
-    /// Whether the tables are enough for the image, `memory` and the windows
-    /// of `ecam`. Another one's MMU may be on.
-    ///
-    /// # Safety
-    ///
-    /// To be called before [`Mmu::turn_on`].
-    pub(crate) unsafe fn would_map(
-        image: &Image,
-        memory: &[MemoryRange],
-        ecam: &[MemoryRange],
-    ) -> Result<(), PagingError> {
-        // SAFETY: by the contract of this function there is no other reference.
-        let pool = unsafe { &mut *POOL.0.get() };
-        let pool_address = core::ptr::from_ref(&*pool).addr() as u64;
-        let tables = PageTables::new(pool, pool_address, regime(), address_size().1);
-        let result = tables.and_then(|mut tables| {
-            map_image(&mut tables, image)?;
-            let memory = memory.iter().map(|region| (region, Memory::Data));
-            let ecam = ecam.iter().map(|region| (region, Memory::ConfigSpace));
-            memory
-                .chain(ecam)
-                .try_for_each(|(region, kind)| tables.map(region.start.0, region.size, kind))
-        });
-        pool[0] = Table::EMPTY;
-        result
     }
 
     /// Maps normal memory for reading and writing.

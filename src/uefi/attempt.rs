@@ -35,8 +35,7 @@ impl Attempt {
     /// Begins. Where the variable cannot be set, a crash would come again with
     /// each boot: then there is no attempt.
     pub(super) fn begin() -> Result<Self, Why> {
-        let attributes =
-            VariableAttributes::NON_VOLATILE | VariableAttributes::BOOTSERVICE_ACCESS;
+        let attributes = VariableAttributes::NON_VOLATILE | VariableAttributes::BOOTSERVICE_ACCESS;
         runtime::set_variable(ATTEMPT, &VENDOR, attributes, &[1])
             .map_err(|error| format!("the variable {ATTEMPT} cannot be set: {}", error.status()))?;
         Ok(Self)

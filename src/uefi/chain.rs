@@ -99,7 +99,8 @@ pub(super) fn start(next: &str, options: &str) -> Result<Status, Why> {
     };
     let image = boot::load_image(boot::image_handle(), source)
         .map_err(|error| failed("load", error.status()))?;
-    let line = CString16::try_from(options).map_err(|_| "the load options of next= are no UCS-2")?;
+    let line =
+        CString16::try_from(options).map_err(|_| "the load options of next= are no UCS-2")?;
     if !options.is_empty() {
         let mut loaded = boot::open_protocol_exclusive::<LoadedImage>(image)?;
         // SAFETY: the line lives until the program comes back.

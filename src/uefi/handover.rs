@@ -22,10 +22,10 @@ use warmbus_memory::{MemoryRange, NotMemory, PhysMemory};
 
 use super::Why;
 use super::attempt::Attempt;
+use super::chain;
 use super::pages::Pages;
 use super::root_bridges::RootBridges;
 use super::tables::{self, DeviceTreeTable};
-use super::chain;
 use crate::arch::timer::{Timer, stamp};
 use crate::console::{self, println};
 use crate::image::Image;
@@ -188,13 +188,8 @@ impl Resident {
             captured,
             recorder,
         } = survey;
-        let report = report_output::report(
-            captured,
-            recorder,
-            machine,
-            &Image::running(),
-            self.timer,
-        );
+        let report =
+            report_output::report(captured, recorder, machine, &Image::running(), self.timer);
         report_output::print(&report, captured, &self.options);
         if let Some(path) = &self.report_file {
             let mut text = String::new();

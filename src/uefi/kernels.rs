@@ -6,9 +6,7 @@ use alloc::string::ToString;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use uefi::boot::{
-    self, EventType, OpenProtocolAttributes, OpenProtocolParams, SearchType, Tpl,
-};
+use uefi::boot::{self, EventType, OpenProtocolAttributes, OpenProtocolParams, SearchType, Tpl};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Event, Guid, Handle, Identify, guid};
 use warmbus_linux::decompress::KernelFormat;

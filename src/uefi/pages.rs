@@ -31,8 +31,9 @@ impl Pages {
 
     fn new(place: AllocateType, kind: MemoryType, size: u64) -> Result<Self, Why> {
         let count = usize::try_from(size.div_ceil(PAGE))?;
-        let start = boot::allocate_pages(place, kind, count)
-            .map_err(|error| format!("there is no memory for {size:#x} bytes: {}", error.status()))?;
+        let start = boot::allocate_pages(place, kind, count).map_err(|error| {
+            format!("there is no memory for {size:#x} bytes: {}", error.status())
+        })?;
         let start = PhysAddr(start.addr().get() as u64);
         Ok(Self {
             range: MemoryRange::new(start, size),

@@ -8,9 +8,7 @@ use core::ptr;
 
 use uefi::boot::{self, OpenProtocolAttributes, OpenProtocolParams};
 use uefi::proto::unsafe_protocol;
-use uefi_raw::protocol::pci::root_bridge::{
-    PciRootBridgeIoProtocol, PciRootBridgeIoProtocolWidth,
-};
+use uefi_raw::protocol::pci::root_bridge::{PciRootBridgeIoProtocol, PciRootBridgeIoProtocolWidth};
 use warmbus_machine::UefiRootBridge;
 use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
 
@@ -65,7 +63,10 @@ impl RootBridges {
 
     /// What the machine description needs of them.
     pub(super) fn descriptions(&self) -> Vec<UefiRootBridge> {
-        self.bridges.iter().map(|bridge| bridge.description).collect()
+        self.bridges
+            .iter()
+            .map(|bridge| bridge.description)
+            .collect()
     }
 
     fn of(&self, function: Sbdf) -> Option<&RootBridge> {

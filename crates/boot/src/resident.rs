@@ -96,14 +96,11 @@ impl ResidentPlan {
             previous: &PreviousBoot::default(),
         };
         let functions = captured.config.blocks().count();
-        let plan = facts
-            .request()
-            .map_err(ResidentError::from)
-            .and_then(|page_size| {
-                let needs = request.handover_needs(options.kho, functions, page_size);
-                let needs = needs.map_err(LayoutRequestError::from);
-                Ok(needs.and_then(|needs| request.plan(Some(needs))))
-            })?;
+        let page_size = facts.request()?;
+        let plan = request
+            .handover_needs(options.kho, functions, page_size)
+            .map_err(LayoutRequestError::from)
+            .and_then(|needs| request.plan(Some(needs)));
         let (plan, space) = match plan {
             Ok(plan) => (Some(plan), Ok(())),
             Err(error) => (None, Err(error)),

@@ -35,7 +35,7 @@ pub use error::MachineError;
 pub use host_nodes::HostNode;
 pub use memory::{MachineMemory, Reservation, ReservationKind};
 pub use uart::{UartLayout, UartRegisters};
-pub use uefi::{MemoryMap, map_runtime_services_flat};
+pub use uefi::MemoryMap;
 
 use warmbus_fdt::DeviceTree;
 use warmbus_memory::{MemoryRange, RamRegion, RangeSet};

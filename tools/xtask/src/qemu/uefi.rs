@@ -12,8 +12,9 @@ use crate::{UsageError, setup};
 const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
-/// which is created: the content of an EFI system partition. The file with the
-/// command line has that of the payload and `parameters`.
+/// which is created: the content of an EFI system partition. The options have
+/// `parameters` and, where there is a kernel, have it started by its EFI stub,
+/// with the command line of the payload and `parameters`.
 fn write_volume(
     volume: &Path,
     image: &Path,
@@ -27,18 +28,19 @@ fn write_volume(
         copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
     };
     copy(image, PROGRAM)?;
-    let mut line = Vec::new();
+    let mut options = vec![parameters];
     if let Some(payload) = payload {
         copy(&payload.kernel, "warmbus/Image")?;
+        options.push("next=\\warmbus\\Image --");
         if let Some(initrd) = &payload.initrd {
             copy(initrd, "warmbus/initrd")?;
+            options.push("initrd=\\warmbus\\initrd");
         }
-        line.push(payload.bootargs.as_str());
+        options.extend([payload.bootargs.as_str(), parameters]);
     }
-    line.push(parameters);
-    let file = volume.join("warmbus/cmdline.txt");
+    let file = volume.join("warmbus/options.txt");
     fs::create_dir_all(volume.join("warmbus"))
-        .and_then(|()| fs::write(&file, line.join(" ") + "\n"))
+        .and_then(|()| fs::write(&file, options.join(" ") + "\n"))
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_volume_has_the_program_the_kernel_and_one_command_line() {
+    fn a_volume_has_the_program_the_kernel_and_the_options() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let file = directory.path().join(name);
@@ -116,7 +118,10 @@ mod tests {
             (PROGRAM, "p"),
             ("warmbus/Image", "k"),
             ("warmbus/initrd", "i"),
-            ("warmbus/cmdline.txt", "a b c\n"),
+            (
+                "warmbus/options.txt",
+                "c next=\\warmbus\\Image -- initrd=\\warmbus\\initrd a b c\n",
+            ),
         ] {
             assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), text);
         }
