@@ -36,7 +36,9 @@ fn write_volume(
             copy(initrd, "warmbus/initrd")?;
             options.push("initrd=\\warmbus\\initrd");
         }
-        options.extend([payload.bootargs.as_str(), parameters]);
+        // However silent Linux is, its EFI stub prints the line that the start
+        // of Linux is seen by.
+        options.extend([payload.bootargs.as_str(), "efi=debug", parameters]);
     }
     let file = volume.join("warmbus/options.txt");
     fs::create_dir_all(volume.join("warmbus"))
@@ -120,7 +122,7 @@ mod tests {
             ("warmbus/initrd", "i"),
             (
                 "warmbus/options.txt",
-                "c next=\\warmbus\\Image -- initrd=\\warmbus\\initrd a b c\n",
+                "c next=\\warmbus\\Image -- initrd=\\warmbus\\initrd a b efi=debug c\n",
             ),
         ] {
             assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), text);
