@@ -23,10 +23,11 @@ use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::{HostNode, Machine};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
 use warmbus_pci::{
-    BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width,
+    BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width, WindowKind,
 };
 use warmbus_pcie_sim::{
-    BridgeWindows, ExpressModel, Fabric, FunctionModel, SECOND, SlotModel, devices, topologies,
+    BarModel, BridgeWindows, ExpressModel, Fabric, FunctionModel, SECOND, SlotModel, devices,
+    topologies,
 };
 use warmbus_pcsc::ConfigCache;
 
@@ -644,6 +645,63 @@ fn a_device_that_comes_after_the_scan_has_linux_assign_again() {
         let booted = boot(devices::nvme(), empty, LATE, "kho-v4");
         booted.assert_handed_over("kho-v4");
         assert!(booted.is_probe_only());
+    }
+}
+
+#[test]
+fn linux_assigns_io_addresses_beyond_64_kib() {
+    let boot = |change_host: fn(&mut HostBridge)| {
+        let (mut fabric, host) = topologies::empty();
+        let port = fabric.add_root(host, 1, 0, devices::root_port(1).link_up());
+        let device = FunctionModel::endpoint(0x1234, 7, 0x02_0000).bar(0, BarModel::io(0x20));
+        fabric.add_below(port, 0, 0, device);
+        let mut boot = Boot::new(fabric, &["kho-v4"]);
+        boot.change_host = change_host;
+        let booted = boot.run();
+        assert_eq!(booted.assert_handed_over("kho-v4").len(), 3);
+        assert!(booted.is_probe_only());
+        booted.cell_of(HOST, "linux,pci-probe-only")
+    };
+    assert_eq!(boot(|_| {}), None);
+    // Bridges of 16 bits do not decode these, and Linux may place the BAR.
+    let high: fn(&mut HostBridge) = |host| {
+        let mut windows = host.windows.iter_mut();
+        let io = windows.find(|window| window.kind == WindowKind::Io);
+        io.expect("there is one").pci_address = 0x1_0000;
+    };
+    assert_eq!(boot(high), Some(0));
+    // Nobody can place it without a window.
+    assert_eq!(
+        boot(|host| host.windows.retain(|window| window.kind != WindowKind::Io)),
+        None
+    );
+}
+
+#[test]
+fn linux_assigns_bars_where_one_may_be_resized() {
+    let boot = |sizes: &[(u8, u32, u8)]| {
+        let (mut fabric, host) = topologies::empty();
+        let port = fabric.add_root(host, 1, 0, devices::root_port(1).link_up());
+        let gpu = FunctionModel::endpoint(0x1234, 7, 0x03_0000)
+            .express(ExpressModel::new(PortType::Endpoint))
+            .bar(0, BarModel::memory64(256 * MIB).prefetchable())
+            .resizable(sizes);
+        fabric.add_below(port, 0, 0, gpu);
+        Boot::new(fabric, &["kho-v4"]).run()
+    };
+    // 256 MiB now, and 16 GiB.
+    let booted = boot(&[(0, 1 << 8 | 1 << 14, 8)]);
+    assert_eq!(booted.assert_handed_over("kho-v4").len(), 3);
+    assert!(booted.is_probe_only());
+    assert_eq!(booted.cell_of(HOST, "linux,pci-probe-only"), Some(0));
+    let line = "0000:01:00.0: BAR 0 may be made larger";
+    let said = &booted.linux.description;
+    assert!(said.contains(line), "{said}");
+    // It has its largest size, or no window of the host bridge has a larger one.
+    for sizes in [(0, 1 << 8, 8), (0, 1 << 8 | 1 << 20, 8)] {
+        let booted = boot(&[sizes]);
+        booted.assert_handed_over("kho-v4");
+        assert_eq!(booted.cell_of(HOST, "linux,pci-probe-only"), None);
     }
 }
 

@@ -14,12 +14,16 @@ use aarch64_cpu::registers::{
     TTBR0_EL2,
 };
 use tock_registers::interfaces::{Readable, Writeable};
-use warmbus_paging::{Memory, PAGE_SIZE, PageTables, PagingError, Regime, Table};
+use warmbus_memory::{MemoryRange, RangeSet};
+use warmbus_paging::{Memory, PAGE_SIZE, PageTables, PagingError, Regime, Table, Unmapped};
 
 use crate::image::Image;
 
 /// Translation tables: 512 KiB, enough for some sixty separate ranges.
 const TABLES: usize = 128;
+/// Tables that memory does not get: a console that is found after it, in the
+/// additions of a board, needs three.
+const SPARE_TABLES: usize = 4;
 
 /// `SCTLR_ELx.{M, SA, C, I, WXN}`: MMU, stack alignment check, caches, and
 /// writable means not executable.
@@ -74,9 +78,16 @@ impl Mmu {
         Some(Self { tables })
     }
 
-    /// Maps normal memory for reading and writing.
-    pub(crate) fn map_memory(&mut self, base: u64, size: u64) -> Result<(), PagingError> {
-        self.map(base, size, Memory::Data)
+    /// Maps as much of `memory` as can be mapped, for reading and writing, ranges
+    /// with any of `needed` first. Returns the rest.
+    pub(crate) fn map_all_memory(
+        &mut self,
+        memory: &RangeSet,
+        needed: &[MemoryRange],
+    ) -> Vec<Unmapped> {
+        let unmapped = self.tables.map_all_memory(memory, needed, SPARE_TABLES);
+        publish_entries();
+        unmapped
     }
 
     /// Maps device registers.
@@ -116,12 +127,16 @@ impl Mmu {
 
     fn map(&mut self, base: u64, size: u64, memory: Memory) -> Result<(), PagingError> {
         let result = self.tables.map(base, size, memory);
-        // Entries only ever become valid, so the table walker must see the
-        // writes, but there is nothing to invalidate.
-        barrier::dsb(barrier::ISHST);
-        barrier::isb(barrier::SY);
+        publish_entries();
         result
     }
+}
+
+/// Has the table walker see new entries. They only ever become valid, so there is
+/// nothing to invalidate.
+fn publish_entries() {
+    barrier::dsb(barrier::ISHST);
+    barrier::isb(barrier::SY);
 }
 
 /// The size of physical addresses, as the registers have it and in bits.

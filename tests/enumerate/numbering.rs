@@ -1,7 +1,10 @@
 //! Which bus numbers bridges get, and what is reported about them.
 
-use warmbus_pci::{BusRange, ScanPolicy};
-use warmbus_pcie_sim::{Fabric, Fault, FunctionModel, devices};
+use warmbus_pci::{BusRange, PortType, ScanPolicy, enumerate};
+use warmbus_pcie_sim::{
+    BridgeWindows, ExpressModel, Fabric, Fault, FunctionModel, SlotModel, devices,
+};
+use warmbus_pcsc::ConfigCache;
 
 use crate::{Machine, at, boot, boot_with, endpoint, machine, root_port};
 
@@ -151,4 +154,37 @@ fn every_access_that_aborts_is_reported_however_many_there_are() {
         let first = function.anomalies.first().map(ToString::to_string);
         assert_eq!(first.as_deref(), Some(text));
     }
+}
+
+#[test]
+fn spare_numbers_keep_clear_of_the_bus_of_another_root_complex() {
+    // Bus 3 answers for a root complex that no description names.
+    let mut fabric = Fabric::new();
+    let foreign = BusRange { first: 3, last: 3 };
+    let foreign = fabric.add_host(Fabric::host_bridge(0, foreign));
+    fabric.add_root(foreign, 0, 0, root_port());
+    let all = BusRange {
+        first: 0,
+        last: 255,
+    };
+    let host = fabric.add_host(Fabric::host_bridge(0, all));
+    let express = ExpressModel::new(PortType::RootPort)
+        .slot(SlotModel::HOT_PLUG)
+        .active_reporting();
+    for device in 1..3 {
+        let port = FunctionModel::bridge(0x1234, 4, BridgeWindows::default())
+            .express(express)
+            .link_up();
+        let port = fabric.add_root(host, device, 0, port);
+        fabric.add_below(port, 0, 0, endpoint(7));
+    }
+    let mut clock = fabric.clock();
+    let hosts = &fabric.host_bridges()[1..];
+    let mut config = ConfigCache::new(fabric);
+    let topology = enumerate(hosts, &ScanPolicy::default(), &mut config, &mut clock);
+    let addresses: Vec<_> = topology.functions().iter().map(|one| one.sbdf).collect();
+    assert_eq!(
+        addresses,
+        [at(0, 1, 0), at(0, 2, 0), at(1, 0, 0), at(2, 0, 0)]
+    );
 }

@@ -14,6 +14,8 @@ mod gaps;
 mod host_windows;
 mod preserved;
 mod priorities;
+mod reserve;
+mod resizable;
 mod short_space;
 mod verify;
 mod verify_addresses;

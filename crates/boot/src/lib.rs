@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod previous_boot;
 pub mod recorder;
 pub mod report;
+pub mod reserve;
 pub mod resident;
 pub mod start_policy;
 pub mod unassigned;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use log::debug;
+use log::{debug, warn};
 use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_pci::time::Clock;
 use warmbus_pci::{
@@ -19,6 +19,7 @@ use warmbus_pcsc_format::MAX_ROUTINGS;
 use crate::capture::{capture_evicted, capture_vfs};
 use crate::options::Options;
 use crate::phase::{Observer, Phase};
+use crate::reserve::unmet_wishes;
 
 /// What the pipeline is to do.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +111,9 @@ impl Pipeline {
         let topology = observe(observer, Phase::Assign, &mut config, |config, _| {
             assign(topology, &self.assign, config)
         });
+        for wish in unmet_wishes(&topology) {
+            warn!("{wish}");
+        }
         let assigned = topology.counts();
         debug!(
             "{} BARs have an address, {} do not fit",

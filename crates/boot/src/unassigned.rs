@@ -4,7 +4,7 @@ use core::fmt;
 
 use warmbus_pci::registers::header_type;
 use warmbus_pci::{
-    AnomalyKind, BarKind, Function, HostBridge, LateState, Sbdf, Topology, WindowKind,
+    AnomalyKind, BarKind, Function, HostBridge, LateState, ResizableBar, Sbdf, Topology, WindowKind,
 };
 
 use crate::unplaceable;
@@ -34,6 +34,9 @@ pub enum UnassignedReason {
     CardBus,
     /// A BAR without an address, by its resource index.
     Bar(u8),
+    /// A BAR that may be made larger, by its resource index: Linux does that for
+    /// a driver only where it assigns BARs.
+    Resizable(u8),
     /// A bridge without a bus below it.
     BusNumbers,
     /// A bridge whose memory window is closed.
@@ -57,7 +60,7 @@ impl UnassignedReason {
     #[must_use]
     pub const fn affects_bus_numbers(self) -> bool {
         match self {
-            Self::Bar(_) | Self::MemoryWindow => false,
+            Self::Bar(_) | Self::Resizable(_) | Self::MemoryWindow => false,
             Self::Anomaly(kind) => {
                 let affects = kind.affects();
                 affects.presence || affects.buses || affects.access
@@ -78,6 +81,12 @@ impl fmt::Display for UnassignedReason {
             Self::Excluded => f.write_str("there is a function that was excluded"),
             Self::CardBus => f.write_str("what a CardBus bridge needs is not assigned"),
             Self::Bar(index) => write!(f, "BAR {index} has no address"),
+            Self::Resizable(index) => {
+                write!(
+                    f,
+                    "BAR {index} may be made larger, which its driver asks Linux for"
+                )
+            }
             Self::BusNumbers => f.write_str("the bridge has no bus number"),
             Self::MemoryWindow => f.write_str("the bridge has no memory window"),
             Self::Late(state) => state.fmt(f),
@@ -181,6 +190,9 @@ fn address_reason(function: &Function, host: &HostBridge) -> Option<UnassignedRe
     if let Some(bar) = missing.next() {
         return Some(UnassignedReason::Bar(bar.index));
     }
+    if let Some(bar) = function.resizable.filter(|bar| may_be_resized(host, bar)) {
+        return Some(UnassignedReason::Resizable(bar.index));
+    }
     let bridge = function.bridge?;
     // Linux 6.18 gives a bridge whose memory window it finds closed all memory
     // of the host bridge, if it is to keep what it finds.
@@ -190,6 +202,12 @@ fn address_reason(function: &Function, host: &HostBridge) -> Option<UnassignedRe
     let mut anomalies = function.anomalies.iter();
     let found = anomalies.find(|anomaly| unsettles_bridge(anomaly));
     found.copied().map(UnassignedReason::Anomaly)
+}
+
+/// Whether a window of `host` has the bytes that `bar` would take next.
+fn may_be_resized(host: &HostBridge, bar: &ResizableBar) -> bool {
+    let mut windows = host.windows.iter();
+    windows.any(|window| window.kind != WindowKind::Io && window.size >= bar.next_size)
 }
 
 /// Whether an anomaly of a bridge makes its bus numbers or windows doubtful. A

@@ -172,25 +172,54 @@ fn earlycon(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
     Ok(memory.filter(|memory| !is_memory(memory)).map(|_| console))
 }
 
-/// The only serial port of a tree that is supported and may be used. Of
-/// several ports nothing says which one is the console.
+/// The only serial port of a tree that is supported and may be used; of several
+/// ports the one whose number the command line has, as Linux counts them.
 ///
 /// Virtual machine monitors write no `stdout-path`.
 fn only_port(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
+    let line = tree.root_child_property("chosen", "bootargs")?;
+    let numbered = numbered_port(line.and_then(text).unwrap_or_default());
     let mut only = None;
     let mut count = 0;
+    let mut wanted = None;
+    let mut before = 0;
     tree.walk(&mut |node| {
         // What is below a device that is not there is not there either.
         if !node.is_okay()? {
             return Ok(ControlFlow::Break(()));
         }
         if let Some(console) = port(node)? {
+            if let Some((kind, number)) = numbered
+                && console.kind == kind
+            {
+                if before == number {
+                    wanted = Some(console.clone());
+                }
+                before += 1;
+            }
             count += 1;
             only = Some(console);
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(only.filter(|_| count == 1))
+    Ok(if count > 1 { wanted } else { only })
+}
+
+/// The kind and the number of the first port that a `console=` of `line` names
+/// by the name that Linux gives it. Without aliases, Linux counts the ports of a
+/// driver in the order of the tree.
+fn numbered_port(line: &str) -> Option<(ConsoleKind, u32)> {
+    let words = line.split_whitespace().take_while(|&word| word != "--");
+    let mut names = words.filter_map(|word| word.strip_prefix("console="));
+    names.find_map(|name| {
+        let name = name.split(',').next().unwrap_or_default();
+        let (kind, number) = if let Some(number) = name.strip_prefix("ttyS") {
+            (ConsoleKind::Ns16550, number)
+        } else {
+            (ConsoleKind::Pl011, name.strip_prefix("ttyAMA")?)
+        };
+        Some((kind, number.parse().ok()?))
+    })
 }
 
 /// The rest of `path` below `node`; `None` where it goes through another node.

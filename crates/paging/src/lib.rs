@@ -10,9 +10,14 @@
 
 extern crate alloc;
 
+mod all_memory;
+mod error;
 pub mod size_class;
 #[cfg(test)]
 mod tests;
+
+pub use all_memory::Unmapped;
+pub use error::PagingError;
 
 /// Bytes of a page, the smallest piece that can be mapped.
 pub const PAGE_SIZE: u64 = 4096;
@@ -103,39 +108,6 @@ impl Memory {
     }
 }
 
-/// Why something could not be mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PagingError {
-    /// The range ends above the addresses of the processor.
-    #[error(
-        "{size:#x} bytes at {first:#x} are beyond the {address_bits} address bits of this processor"
-    )]
-    OutOfReach {
-        /// First address of the range.
-        first: u64,
-        /// Bytes of the range.
-        size: u64,
-        /// Physical address bits of the processor.
-        address_bits: u8,
-    },
-    /// A page of the range is already mapped as something else.
-    #[error("{address:#x} cannot be mapped as {wanted:?}: it is already something else")]
-    Conflict {
-        /// First address of the page or block that is already mapped.
-        address: u64,
-        /// What the range was to be mapped as.
-        wanted: Memory,
-    },
-    /// No table is left.
-    #[error("all {tables} translation tables are used up at {address:#x}")]
-    OutOfTables {
-        /// The address that could not be mapped.
-        address: u64,
-        /// Tables in the pool.
-        tables: usize,
-    },
-}
-
 /// A reserved entry: invalid to the hardware, and never filled in.
 const GUARD: u64 = 1 << 62;
 const VALID: u64 = 1;
@@ -153,6 +125,8 @@ pub struct PageTables<'pool> {
     pools: [Pool<'pool>; 2],
     /// Tables in use: all of the first pool before any of the second.
     used: usize,
+    /// Tables that are not used for the time being.
+    spare: usize,
     regime: Regime,
     address_bits: u8,
 }
@@ -200,6 +174,7 @@ impl<'pool> PageTables<'pool> {
         Ok(Self {
             pools: [first, second],
             used: 1,
+            spare: 0,
             regime,
             address_bits: address_bits.min(48),
         })
@@ -228,6 +203,16 @@ impl<'pool> PageTables<'pool> {
     #[must_use]
     pub const fn usage(&self) -> (usize, usize) {
         (self.used, self.len())
+    }
+
+    /// Bits of the addresses that can be mapped.
+    #[must_use]
+    pub const fn address_bits(&self) -> u8 {
+        self.address_bits
+    }
+
+    const fn set_spare_tables(&mut self, tables: usize) {
+        self.spare = tables;
     }
 
     const fn len(&self) -> usize {
@@ -318,7 +303,7 @@ impl<'pool> PageTables<'pool> {
                 let below = self.table_at(entry & ADDRESS);
                 self.fill_table(below, level + 1, start, end, fill)?;
             } else if entry != 0 {
-                check_filled(entry, entry_first, fill)?;
+                check_filled(entry, (entry_first, span), fill)?;
             } else if leaf_fits {
                 self.table(table).0[index] = self.leaf(entry_first, level, fill);
             } else {
@@ -348,7 +333,7 @@ impl<'pool> PageTables<'pool> {
 
     fn allocate_table(&mut self, address: u64) -> Result<usize, PagingError> {
         let tables = self.len();
-        if self.used == tables {
+        if self.used + self.spare >= tables {
             return Err(PagingError::OutOfTables { address, tables });
         }
         *self.table(self.used) = Table::EMPTY;
@@ -358,7 +343,7 @@ impl<'pool> PageTables<'pool> {
 }
 
 /// Refuses an entry that is already filled in with something else.
-fn check_filled(entry: u64, address: u64, fill: Fill) -> Result<(), PagingError> {
+fn check_filled(entry: u64, (address, size): (u64, u64), fill: Fill) -> Result<(), PagingError> {
     let Fill::Map(wanted) = fill else {
         // A guard over mapped memory would not guard.
         return if entry & VALID == 0 {
@@ -366,6 +351,7 @@ fn check_filled(entry: u64, address: u64, fill: Fill) -> Result<(), PagingError>
         } else {
             Err(PagingError::Conflict {
                 address,
+                size,
                 wanted: Memory::Data,
             })
         };
@@ -379,6 +365,10 @@ fn check_filled(entry: u64, address: u64, fill: Fill) -> Result<(), PagingError>
     if same {
         Ok(())
     } else {
-        Err(PagingError::Conflict { address, wanted })
+        Err(PagingError::Conflict {
+            address,
+            size,
+            wanted,
+        })
     }
 }

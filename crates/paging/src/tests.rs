@@ -134,7 +134,8 @@ fn a_device_over_memory_is_a_conflict_that_names_the_address() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "0x40000000 cannot be mapped as ConfigSpace: it is already something else"
+        "0x40000000 bytes at 0x40000000 cannot be mapped as ConfigSpace: \
+         they are mapped as something else"
     );
     assert!(paging.guard(0x4010_0000, 0x1000).is_err());
 }

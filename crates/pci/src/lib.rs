@@ -128,6 +128,7 @@ mod host;
 mod lspci;
 mod range;
 pub mod registers;
+mod reserve;
 mod resources;
 mod sbdf_map;
 mod sriov;
@@ -149,7 +150,8 @@ pub use enumerate::{
 pub use host::{BusRange, CamLayout, HostBridge, HostWindow, Mechanism, WindowKind};
 pub use lspci::{DumpError, DumpProblem, DumpedConfigSpace, HexDump};
 pub use range::PciRange;
-pub use resources::{AssignCounts, AssignPolicy, Assigned, assign};
+pub use reserve::Reserve;
+pub use resources::{AssignCounts, AssignPolicy, Assigned, ResizableBar, assign};
 pub use sbdf_map::SbdfMap;
 pub use sriov::{
     EnabledVfs, FoundVfs, VfIdentity, VfPolicy, VfRouting, VfScope, enable_vfs, probe_vf_routing,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::registers::header_type;
 use super::{
     Anomaly, AnomalyKind, BusRange, CapabilityLists, ConfigAccess, HostBridge, PciRange, PhysAddr,
-    Readiness, Sbdf,
+    Readiness, Reserve, ResizableBar, Sbdf,
 };
 
 /// A capability in the first 256 bytes.
@@ -164,6 +164,8 @@ pub struct BridgeInfo {
     pub hot_plug: bool,
     /// Whether ARI forwarding is enabled.
     pub ari_forwarding: bool,
+    /// What it asks to be reserved below it.
+    pub reserve: Reserve,
 }
 
 /// The SR-IOV capability of a physical function.
@@ -234,6 +236,8 @@ pub struct Function {
     pub bars: Vec<Bar>,
     /// Bus numbers and windows of a bridge.
     pub bridge: Option<BridgeInfo>,
+    /// The first BAR that may be made larger, if there is one.
+    pub resizable: Option<ResizableBar>,
     /// SR-IOV, if it is a physical function.
     pub sriov: Option<SrIovInfo>,
     /// Which VF of which function it is, if it is a virtual one. Its IDs are
@@ -275,6 +279,7 @@ impl Function {
             extended_capabilities: lists.extended_capabilities.clone(),
             bars: Vec::new(),
             bridge: (layout == 1).then(BridgeInfo::default),
+            resizable: None,
             sriov: None,
             virtual_function: None,
             readiness: Readiness::default(),

@@ -296,3 +296,53 @@ fn the_last_of_three_bars_for_two_places_is_lost_as_with_linux() {
     let lines = linux.boot.lines_with(&["does not fit"]);
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
+
+#[test]
+fn a_port_gets_what_qemu_asks_to_be_reserved() {
+    let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0,bus-reserve=4,\
+                   mem-reserve=64M,pref64-reserve=32G,io-reserve=8K\n\
+                   -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
+                   -device nvme,serial=b,bus=r1\n";
+    let linux = Case::new(devices).compare();
+    keeps(&linux);
+    // Resources 7 to 9 of the header are those of a bridge; sysfs has them from 13
+    // on, after those of virtual functions.
+    let functions = linux.functions().expect("Linux lists its functions");
+    let port = &functions["0000:00:02.0"];
+    let sizes = [13, 14, 15].map(|window: usize| {
+        let [start, end, _] = port.resources[window];
+        end - start + 1
+    });
+    assert_eq!(sizes, [8 << 10, 64 << 20, 32 << 30]);
+    let [secondary, subordinate] = [0x19, 0x1a].map(|at: usize| port.config[at]);
+    assert_eq!(subordinate - secondary, 4);
+    assert_eq!(linux.boot.lines_with(&["QEMU asks"]), [""; 0]);
+}
+
+#[test]
+fn what_qemu_asks_for_and_does_not_fit_is_named() {
+    let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0,mem-reserve=2G\n\
+                   -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
+                   -device nvme,serial=b,bus=r1\n";
+    let linux = Case::new(devices).compare();
+    keeps(&linux);
+    let line = "0000:00:02.0: QEMU asks for 0x80000000 bytes of memory below this bridge, \
+                which has 0x200000";
+    assert_eq!(linux.boot.lines_with(&[line]).len(), 1);
+}
+
+#[test]
+fn a_disk_is_not_hidden_by_the_bus_of_an_expander() {
+    // The tree gives all buses to the first root complex, and bus 3 answers for the
+    // other one.
+    let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0\n\
+                   -device nvme,serial=a,bus=r0\n\
+                   -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
+                   -device nvme,serial=b,bus=r1\n\
+                   -device pxb-pcie,id=px,bus_nr=3,bus=pcie.0,addr=4.0\n\
+                   -device pcie-root-port,id=r2,chassis=3,slot=3,bus=px\n\
+                   -device nvme,serial=c,bus=r2\n";
+    let linux = Case::new(devices).compare();
+    let drivers = linux.summary("PCI drivers");
+    assert!(drivers[0].contains("nvme x 2"), "{drivers:?}");
+}

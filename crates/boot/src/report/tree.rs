@@ -68,7 +68,10 @@ impl Places {
             let parent = function
                 .parent
                 .and_then(|parent| before.get(&(function.host_bridge, parent)).copied());
-            before.insert((function.host_bridge, function.sbdf), position);
+            // What has no line has nothing below it.
+            if has_line(function) {
+                before.insert((function.host_bridge, function.sbdf), position);
+            }
             parents.push(parent);
             let siblings = match parent {
                 Some(parent) => children.get_mut(parent),

@@ -132,6 +132,26 @@ fn psci_that_is_disabled_is_not_called() {
 }
 
 #[test]
+fn the_second_of_two_host_bridges_with_one_segment_is_excluded() {
+    let used = |tree: &[u8]| {
+        let machine = machine(tree);
+        let hosts = machine.hosts.into_iter();
+        let hosts = hosts.filter(|host| host.segment == 9);
+        hosts.map(|host| host.name).collect::<Vec<_>>()
+    };
+    assert_eq!(used(MIXED), ["/pcie@4200000000"]);
+    // Disabled or not supported, the first one still has its segment.
+    let first = b"pcie@4200000000\0";
+    let node = MIXED.windows(first.len()).position(|here| here == first);
+    let (before, from_node) = MIXED.split_at(node.expect("the node is there"));
+    let name = b"pci-host-ecam-generic\0";
+    let at = from_node.windows(name.len()).position(|here| here == name);
+    let mut tree = MIXED.to_vec();
+    tree[before.len() + at.expect("it has a name")] = b'x';
+    assert_eq!(used(&tree), [""; 0]);
+}
+
+#[test]
 fn nodes_of_one_path_are_all_excluded() {
     let tree = replaced(MIXED, b"pcie@4200000000\0", b"pcie@4000000000\0");
     let machine = machine(&tree);

@@ -7,6 +7,7 @@ mod damage;
 mod host_bridges;
 mod memory;
 mod mixed_hosts;
+mod monitors;
 
 use super::*;
 use alloc::format;

@@ -55,7 +55,7 @@ impl<S: ConfigSpace> Scan<'_, S> {
         self.record_faults();
     }
 
-    fn express(&self, port: Sbdf) -> Option<u16> {
+    pub(super) fn express(&self, port: Sbdf) -> Option<u16> {
         self.config.capability(port, capability::EXPRESS)
     }
 
@@ -66,28 +66,6 @@ impl<S: ConfigSpace> Scan<'_, S> {
             self.topology.functions[index].port_type,
             Some(PortType::RootPort | PortType::DownstreamPort | PortType::PciToPcieBridge)
         )
-    }
-
-    /// Records whether the slot below a port is hot-plug capable.
-    fn read_slot(&mut self, index: usize) {
-        let port = self.topology.functions[index].sbdf;
-        if let Some(capabilities) = self.slot_capabilities(port) {
-            let hot_plug = capabilities & express::HOT_PLUG_CAPABLE != 0;
-            if let Some(bridge) = &mut self.topology.functions[index].bridge {
-                bridge.hot_plug = hot_plug;
-            }
-        }
-    }
-
-    /// Slot Capabilities, where the port has a slot.
-    fn slot_capabilities(&mut self, port: Sbdf) -> Option<u32> {
-        let lists = self.config.lists(port)?;
-        let base = lists.capability(capability::EXPRESS)?;
-        if !lists.has_slot {
-            return None;
-        }
-        let capabilities = self.dword(port, base + express::SLOT_CAPABILITIES);
-        (capabilities != u32::MAX).then_some(capabilities)
     }
 
     /// Reads the state of the link below a port and records it.
@@ -145,13 +123,6 @@ impl<S: ConfigSpace> Scan<'_, S> {
         } else {
             Link::Unknown
         }
-    }
-
-    /// Presence Detect State of the slot below a port.
-    fn is_occupied(&mut self, port: Sbdf, base: u16) -> bool {
-        // The dword is read for Slot Control beside it, too.
-        let slot = self.dword(port, base + express::SLOT_CONTROL);
-        (slot >> 16) as u16 & express::PRESENCE_DETECT != 0
     }
 
     /// Lets a root port show functions that are not ready, instead of
@@ -353,8 +324,11 @@ impl<S: ConfigSpace> Scan<'_, S> {
             let spare = self.spare[self.host];
             let wanted = u16::from(if has_pending {
                 spare.not_ready
-            } else if bridge.hot_plug {
-                spare.hot_plug
+            } else if spare.hot_plug > 0 {
+                let hot_plug = if bridge.hot_plug { spare.hot_plug } else { 0 };
+                let below = used.saturating_sub(u16::from(bridge.secondary)) as u8;
+                let reserve = bridge.reserve.buses.unwrap_or(0);
+                hot_plug.max(reserve.saturating_sub(below))
             } else {
                 0
             });

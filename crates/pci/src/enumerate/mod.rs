@@ -14,12 +14,13 @@ mod bridge;
 mod device;
 mod late;
 mod not_ready;
+mod slot;
 
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, Sbdf, Topology};
+use super::{Anomaly, AnomalyKind, BusRange, ConfigSpace, HostBridge, PortType, Sbdf, Topology};
 use crate::time::Clock;
 pub use late::{LatePort, LateState, has_empty_ports, late_ports};
 pub use not_ready::Readiness;
@@ -94,7 +95,9 @@ pub fn enumerate<S: ConfigSpace, C: Clock>(
         let mut is_final = true;
         again += 1;
         for (host, spare) in spare.iter_mut().enumerate() {
-            if again <= MAX_AGAIN && may_free_numbers[host] && lacks_bus_numbers(&topology, host) {
+            let is_wrong =
+                lacks_bus_numbers(&topology, host) || takes_foreign_buses(&topology, host);
+            if again <= MAX_AGAIN && may_free_numbers[host] && is_wrong {
                 is_final = false;
                 *spare = SpareBuses {
                     hot_plug: 0,
@@ -125,6 +128,26 @@ fn lacks_bus_numbers(topology: &Topology, host: usize) -> bool {
             matches!(
                 anomaly,
                 AnomalyKind::NoBusNumberLeft { .. } | AnomalyKind::VfsBeyondLastBus { .. }
+            )
+        })
+}
+
+/// Whether a bridge below `host` was assigned a number that answers for another
+/// root complex: below it there is what can only be on a root bus (PCIe 7.5.3.2).
+/// Fewer spare numbers may keep clear of it. QEMU does so with `pxb-pcie`, whose
+/// bus number its device tree gives to the first host bridge.
+fn takes_foreign_buses(topology: &Topology, host: usize) -> bool {
+    let functions = topology.functions.iter().filter(|f| f.host == host);
+    functions
+        .filter(|function| function.parent.is_some())
+        .any(|function| {
+            matches!(
+                function.port_type,
+                Some(
+                    PortType::RootPort
+                        | PortType::RootComplexIntegratedEndpoint
+                        | PortType::RootComplexEventCollector
+                )
             )
         })
 }

@@ -306,14 +306,14 @@ impl<'a> HostAssignment<'a> {
     /// importance: a window for each bridge, since what is below may change,
     /// then space for what is plugged in.
     fn wishes(&self, topology: &Topology, policy: &AssignPolicy, kinds: &[Kind]) -> Vec<Vec<Wish>> {
-        let wishes = |kind: Kind, size: u64, of: &dyn Fn(&BridgeInfo) -> bool| {
+        let wishes = |kind: Kind, of: &dyn Fn(&BridgeInfo) -> Option<u64>| {
             let bridges = self.tree.bridges.iter().enumerate();
-            let bridges = bridges
-                .filter(|&(_, &index)| topology.functions[index].bridge.as_ref().is_some_and(of));
-            let wishes = bridges.map(|(bridge, _)| Wish {
-                window: number_of_window(bridge, kind, kinds),
-                size,
-                align: 1,
+            let wishes = bridges.filter_map(|(bridge, &index)| {
+                Some(Wish {
+                    window: number_of_window(bridge, kind, kinds),
+                    size: topology.functions[index].bridge.as_ref().and_then(of)?,
+                    align: 1,
+                })
             });
             wishes.collect::<Vec<Wish>>()
         };
@@ -324,8 +324,19 @@ impl<'a> HostAssignment<'a> {
                 Kind::Memory => (MEMORY_GRANULE, policy.hot_plug_memory),
                 Kind::Prefetchable => (MEMORY_GRANULE, policy.hot_plug_prefetchable),
             };
-            all.push(wishes(kind, granule, &|_| true));
-            all.push(wishes(kind, padding, &|bridge| bridge.hot_plug));
+            let reserve = |bridge: &BridgeInfo| match kind {
+                Kind::Io => bridge.reserve.io,
+                Kind::Memory => bridge.reserve.memory,
+                Kind::Prefetchable => bridge.reserve.prefetchable,
+            };
+            all.push(wishes(kind, &|_| Some(granule)));
+            all.push(wishes(kind, &|bridge| {
+                let is_wanted = bridge.hot_plug && reserve(bridge) != Some(0);
+                is_wanted.then_some(padding)
+            }));
+            all.push(wishes(kind, &|bridge| {
+                reserve(bridge).filter(|&size| size > 0)
+            }));
         }
         // Memory below 4 GiB is short where there is some beyond.
         let has_high = self.apertures.has_memory(Places::ALL_HIGH);

@@ -28,6 +28,7 @@ mod host;
 mod packing;
 mod probe;
 mod program;
+mod resizable;
 mod ways;
 
 use alloc::vec::Vec;
@@ -37,6 +38,7 @@ use super::decode::{read_bars, read_windows};
 use super::{Anomaly, AnomalyKind, ConfigAccess, ConfigOffset, ConfigSpace, Step, Topology, Width};
 use host::HostAssignment;
 use probe::{ProbedResources, ResourceProbe};
+pub use resizable::ResizableBar;
 
 /// What assignment may decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,9 @@ pub fn assign<S: ConfigSpace>(
     let probed: Vec<ProbedResources> = (0..topology.functions.len())
         .map(|index| probe_function(&mut topology, index, config))
         .collect();
+    for function in &mut topology.functions {
+        function.resizable = resizable::first_resizable(function.sbdf, config);
+    }
     for host in 0..topology.hosts.len() {
         if topology.hosts[host].0.preserve_config {
             read_found(&mut topology, host, config);
