@@ -39,7 +39,7 @@ _start:
 pe_header:
     .ascii  "PE\0\0"
     .short  0xaa64          // machine: ARM64
-    .short  2               // sections
+    .short  3               // sections
     .long   0, 0, 0
     .short  sections - optional_header
     .short  0x206           // executable, without line numbers and symbols
@@ -54,7 +54,9 @@ optional_header:
     .quad   0               // image base
     .long   0x1000          // alignment of sections in memory
     .long   0x200           // and in the file
-    .short  0, 0, 0, 0, 0, 0
+    .short  0, 0            // version of the operating system
+    .short  {major}, {minor}
+    .short  0, 0            // version of the subsystem
     .long   0
     .long   __pe_image_size
     .long   __pe_code       // bytes of headers
@@ -70,6 +72,10 @@ sections:
     .long   __pe_code_size, __pe_code, __pe_code_size, __pe_code
     .long   0, 0, 0
     .long   0x60000020      // code: execute, read
+    .ascii  ".sbat\0\0\0"
+    .long   __pe_sbat_size, __pe_sbat, __pe_sbat_file_size, __pe_sbat
+    .long   0, 0, 0
+    .long   0x40000040      // data: read
     .ascii  ".data\0\0\0"
     .long   __pe_data_size, __pe_data, __pe_data_file_size, __pe_data
     .long   0, 0, 0
@@ -254,6 +260,33 @@ boot_state:
 retained:
     .skip   256
 "#,
+    major = const number(env!("CARGO_PKG_VERSION_MAJOR")),
+    minor = const number(env!("CARGO_PKG_VERSION_MINOR")),
     start = sym crate::start::start,
     start_in_uefi = sym crate::uefi::start_in_uefi,
 );
+
+/// The number that `text` is.
+const fn number(text: &str) -> u16 {
+    match u16::from_str_radix(text, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("a version has numbers"),
+    }
+}
+
+/// What shim revokes versions by (its SBAT.md): a line for the format and one for
+/// this program, each with component, generation, vendor, name, version and page.
+const REVOCATION: &str = concat!(
+    "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n",
+    "warmbus,1,Warmbus,warmbus,",
+    env!("CARGO_PKG_VERSION"),
+    ",docs/uefi.md\n"
+);
+
+#[used]
+#[unsafe(link_section = ".sbat")]
+static SBAT: [u8; REVOCATION.len()] = {
+    let mut bytes = [0; REVOCATION.len()];
+    bytes.copy_from_slice(REVOCATION.as_bytes());
+    bytes
+};

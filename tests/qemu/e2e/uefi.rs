@@ -7,7 +7,7 @@ use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
 use warmbus_qemu_tests::{consumer, pci};
-use xtask::qemu::{Machine, Running};
+use xtask::qemu::{Machine, Running, UefiStart};
 
 use super::linux as proofs;
 
@@ -97,23 +97,100 @@ fn addresses(linux: &LinuxBoot) -> [Vec<(String, u64)>; 2] {
     both
 }
 
-#[test]
-fn a_kernel_that_uses_the_cache_keeps_the_addresses_that_it_was_handed() {
-    let lab = Lab::new();
-    let steps = format!("cache,compare,{}", proofs::SECTIONS);
-    let linux = lab
-        .boot_linux(machine(&lab, consumer::kernel(), &steps))
-        .expect("it boots");
-    acpi_and_uefi_work(&linux);
-    consumer::matches_hardware(&linux, 1);
-    let counters = &consumer::counters(&linux)[0];
+/// A kernel that reads the cache took it, and was handed the truth.
+fn the_cache_is_used(linux: &LinuxBoot) {
+    acpi_and_uefi_work(linux);
+    consumer::matches_hardware(linux, 1);
+    let counters = &consumer::counters(linux)[0];
     assert!(
         counters["restored"] > 10 && counters["hits"] > 200,
         "{counters:?}"
     );
-    let [handed, kept] = addresses(&linux);
+    let [handed, kept] = addresses(linux);
     assert!(handed.len() > 5);
     assert_eq!(kept, handed);
+}
+
+/// The steps of a Linux that reads the cache.
+fn steps() -> String {
+    format!("cache,compare,{}", proofs::SECTIONS)
+}
+
+#[test]
+fn a_kernel_that_uses_the_cache_keeps_the_addresses_that_it_was_handed() {
+    let lab = Lab::new();
+    let machine = machine(&lab, consumer::kernel(), &steps());
+    let linux = lab.boot_linux(machine).expect("it boots");
+    the_cache_is_used(&linux);
+    buses_are_kept(&linux);
+}
+
+#[test]
+fn as_a_driver_it_hands_over_to_the_kernel_that_the_shell_starts() {
+    let lab = Lab::new();
+    let machine = machine(&lab, consumer::kernel(), &steps()).uefi_start(UefiStart::Driver);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    the_cache_is_used(&linux);
+    buses_are_kept(&linux);
+}
+
+/// Devices that UEFI has drivers for, which it stops when Linux takes over.
+const DRIVEN: [&str; 7] = [
+    "pcie-root-port,id=storage,chassis=1,slot=1",
+    "nvme,bus=storage,serial=warmbus",
+    "virtio-net-pci,romfile=",
+    "virtio-gpu-pci,romfile=",
+    "qemu-xhci,id=usb",
+    "usb-kbd,bus=usb.0",
+    "virtio-rng-pci",
+];
+
+#[test]
+fn nothing_is_stale_where_drivers_of_uefi_have_used_the_devices() {
+    let lab = Lab::new();
+    let devices = DRIVEN.iter().flat_map(|device| ["-device", device]);
+    let machine = Machine::uefi(image(), &lab.file("uefi"))
+        .payload(payload(consumer::kernel(), &steps()))
+        .arguments(devices)
+        .trace();
+    let linux = lab.boot_linux(machine).expect("it boots");
+    proofs::subtree_arrived(&linux);
+    proofs::cache_is_true(&linux);
+    consumer::matches_hardware(&linux, 1);
+    // UEFI has set Command of some of them, and has cleared it again since.
+    let accesses = linux.boot.accesses();
+    let commands = accesses
+        .iter()
+        .filter(|access| access.kind == trace::Kind::Write && access.offset == 4);
+    assert!(commands.count() > 5);
+}
+
+/// What Linux says of memory, firmware and tables, without the times and what a
+/// handover adds.
+fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
+    let lines = linux.kernel_log().lines();
+    let lines = lines.filter_map(|line| Some(line.split_once("] ")?.1));
+    let topics = [
+        "efi: ", "ACPI: ", "Memory: ", "psci: ", "SMBIOS", "pci_bus ", "pci ",
+    ];
+    let lines = lines.filter(|line| topics.iter().any(|topic| line.starts_with(topic)));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn linux_finds_the_machine_that_it_finds_without_us() {
+    let boot = |start| {
+        let lab = Lab::new();
+        let machine = machine(&lab, linux::kernel(), proofs::SECTIONS).uefi_start(start);
+        lab.boot_linux(machine).expect("it boots")
+    };
+    let with = boot(UefiStart::Driver);
+    let without = boot(UefiStart::Without);
+    proofs::ended_well(&with);
+    assert!(without.started && without.done && without.powered_off);
+    assert!(!without.kernel_log().contains("KHO: found"));
+    assert_eq!(machine_lines(&with), machine_lines(&without));
+    assert_eq!(with.functions().unwrap(), without.functions().unwrap());
 }
 
 /// Waits for a line of text with all of `words`.

@@ -6,44 +6,87 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Payload;
+use crate::build::UEFI_DRIVER;
 use crate::{UsageError, setup};
 
 /// The default path of a program on a removable volume (UEFI 3.5.1.1).
 const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
+/// What the shell of UEFI runs, which starts where there is no such program.
+const SCRIPT: &str = "startup.nsh";
+
+/// How Warmbus is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UefiStart {
+    /// By the boot manager, as an application that starts the kernel.
+    Application,
+    /// By the shell, as a driver. The shell starts the kernel then.
+    Driver,
+    /// Not at all: the shell starts the kernel.
+    Without,
+}
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
-/// which is created: the content of an EFI system partition. The options have
-/// `parameters` and, where there is a kernel, have it started by its EFI stub,
+/// which is created: the content of an EFI system partition. The options of
+/// Warmbus are `parameters`; where there is a kernel its EFI stub starts it,
 /// with the command line of the payload and `parameters`.
 fn write_volume(
     volume: &Path,
-    image: &Path,
+    (image, how): (&Path, UefiStart),
     payload: Option<&Payload>,
     parameters: &str,
 ) -> Result<()> {
-    let copy = |from: &Path, name: &str| {
+    let made = |name: &str| -> Result<PathBuf> {
         let to = volume.join(name);
         let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-        let copied = made.and_then(|()| fs::copy(from, &to));
+        made.with_context(|| format!("cannot make the directory of {}", to.display()))?;
+        Ok(to)
+    };
+    let copy = |from: &Path, name: &str| -> Result<()> {
+        let to = made(name)?;
+        let copied = fs::copy(from, &to).map(drop);
         copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
     };
-    copy(image, PROGRAM)?;
-    let mut options = vec![parameters];
+    let write = |name: &str, text: &str| -> Result<()> {
+        let to = made(name)?;
+        fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
+    };
+    let mut kernel = Vec::new();
     if let Some(payload) = payload {
-        copy(&payload.kernel, "warmbus/Image")?;
-        options.push("next=\\warmbus\\Image --");
+        copy(&payload.kernel, "warmbus/linux.efi")?;
         if let Some(initrd) = &payload.initrd {
             copy(initrd, "warmbus/initrd")?;
-            options.push("initrd=\\warmbus\\initrd");
+            kernel.push("initrd=\\warmbus\\initrd");
         }
         // However silent Linux is, its EFI stub prints the line that the start
         // of Linux is seen by.
-        options.extend([payload.bootargs.as_str(), "efi=debug", parameters]);
+        kernel.extend([payload.bootargs.as_str(), "efi=debug", parameters]);
     }
-    let file = volume.join("warmbus/options.txt");
-    fs::create_dir_all(volume.join("warmbus"))
-        .and_then(|()| fs::write(&file, options.join(" ") + "\n"))
-        .with_context(|| format!("cannot write {}", file.display()))
+    let kernel = kernel.join(" ");
+    let driver = format!("warmbus/{UEFI_DRIVER}");
+    let script = |load: &str| format!("fs0:\r\n{load}\\warmbus\\linux.efi {kernel}\r\n");
+    match how {
+        UefiStart::Application => {
+            let next = if payload.is_some() {
+                " next=\\warmbus\\linux.efi -- "
+            } else {
+                ""
+            };
+            copy(image, PROGRAM)?;
+            write(
+                "warmbus/options.txt",
+                &format!("{parameters}{next}{kernel}\n"),
+            )
+        }
+        UefiStart::Driver => {
+            copy(&image.with_file_name(UEFI_DRIVER), &driver)?;
+            write("warmbus/options.txt", &format!("{parameters}\n"))?;
+            write(
+                SCRIPT,
+                &script(&format!("load \\warmbus\\{UEFI_DRIVER}\r\n")),
+            )
+        }
+        UefiStart::Without => write(SCRIPT, &script("")),
+    }
 }
 
 fn volume(directory: &Path) -> PathBuf {
@@ -57,7 +100,7 @@ fn variables(directory: &Path) -> PathBuf {
 /// Makes the directory with the volume and a flash that remembers nothing.
 pub(super) fn prepare(
     directory: &Path,
-    image: &Path,
+    start: (&Path, UefiStart),
     payload: Option<&Payload>,
     parameters: &str,
 ) -> Result<()> {
@@ -67,7 +110,7 @@ pub(super) fn prepare(
     let [_, empty] = setup::edk2_flash().ok_or_else(missing)?;
     let file = variables(directory);
     fs::copy(&empty, &file).with_context(|| format!("cannot write {}", file.display()))?;
-    write_volume(&volume(directory), image, payload, parameters)
+    write_volume(&volume(directory), start, payload, parameters)
 }
 
 /// The arguments for QEMU. The volume is on a disk that is not on PCI, so that
@@ -115,17 +158,34 @@ mod tests {
             bootargs: "a b".into(),
         };
         let volume = directory.path().join("v");
-        write_volume(&volume, &file("p"), Some(&payload), "c").unwrap();
+        let image = file("p");
+        let application = (&*image, UefiStart::Application);
+        write_volume(&volume, application, Some(&payload), "c").unwrap();
         for (name, text) in [
             (PROGRAM, "p"),
-            ("warmbus/Image", "k"),
+            ("warmbus/linux.efi", "k"),
             ("warmbus/initrd", "i"),
             (
                 "warmbus/options.txt",
-                "c next=\\warmbus\\Image -- initrd=\\warmbus\\initrd a b efi=debug c\n",
+                "c next=\\warmbus\\linux.efi -- initrd=\\warmbus\\initrd a b efi=debug c\n",
             ),
         ] {
             assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), text);
         }
+
+        let volume = directory.path().join("d");
+        file(UEFI_DRIVER);
+        write_volume(&volume, (&image, UefiStart::Driver), Some(&payload), "c").unwrap();
+        for (name, text) in [
+            ("warmbus/options.txt", "c\n"),
+            (
+                SCRIPT,
+                "fs0:\r\nload \\warmbus\\warmbus-driver-aa64.efi\r\n\\warmbus\\linux.efi \
+                 initrd=\\warmbus\\initrd a b efi=debug c\r\n",
+            ),
+        ] {
+            assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), text);
+        }
+        assert!(!volume.join(PROGRAM).exists());
     }
 }
