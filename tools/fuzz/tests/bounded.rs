@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::time::Duration;
 
 use warmbus_fuzz::mutate::{Series, mutate};
 use warmbus_fuzz::{TARGETS, Target, sound_handover};
@@ -62,9 +63,30 @@ fn recorded() -> Vec<Vec<u8>> {
     spaces.into_iter().collect()
 }
 
-/// Gives `input` to `target`, and says what it was where that panics.
+/// The processor time that one input may take.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// The processor time of this thread, which others on the machine do not add to.
+fn processor_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat");
+    let text = text.expect("Linux counts the time of threads");
+    let nanoseconds = text
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("the first number is that time"))
+}
+
+/// Gives `input` to `target`, and says what it was where that panics or takes too
+/// long.
 fn give(name: &str, target: Target, input: &[u8]) {
-    let done = panic::catch_unwind(AssertUnwindSafe(|| target(input)));
+    let done = panic::catch_unwind(AssertUnwindSafe(|| {
+        let start = processor_time();
+        target(input);
+        let time = processor_time().saturating_sub(start);
+        // What is simulated, captured or written takes its time.
+        assert!(name != "tree" || time < LIMIT, "{time:?}");
+    }));
     if let Err(cause) = done {
         let file = std::env::temp_dir().join(format!("warmbus-fuzz-{name}"));
         // The input is what matters, and where it cannot be kept the panic is.

@@ -26,6 +26,12 @@ pub const CONSUMER: &str = "WARMBUS_CONSUMER";
 pub const KERNELS: &str = "WARMBUS_KERNELS";
 /// The variable that enables the largest machines in tests of many functions.
 pub const LONG: &str = "WARMBUS_LONG";
+/// The variables with the folder of the compiled device trees of Linux, and with
+/// its source.
+const TREES: &str = "WARMBUS_TREES";
+const SOURCE: &str = "WARMBUS_LINUX_SOURCE";
+/// Mutations of each kind of input in the long test of that name.
+const MUTATIONS: u32 = 100_000;
 /// The variables with the seed and the number of random cases
 /// (`tools/pcie-sim/src/proptest_config.rs`).
 const SEED: &str = "WARMBUS_SEED";
@@ -46,6 +52,8 @@ Examples:
   cargo xtask test --kernels ~/images
   cargo xtask test --long scale
   cargo xtask test --long fresh-debian-13
+  cargo xtask test --long trees
+  cargo xtask test --long mutations
   cargo xtask test --seed random --iterations 10000 transparent
   cargo xtask test switch")]
 pub struct Options {
@@ -147,6 +155,9 @@ pub fn run(options: &Options) -> Result<bool> {
         .is_some_and(|name| name.starts_with(fresh::NAME))
     {
         return session.fresh(options.long);
+    }
+    if options.long && matches!(options.name.as_deref(), Some("trees" | "mutations")) {
+        return session.trees(options);
     }
     println!("random cases: seed {}", options.seed);
     let toolchain = setup::ensure(if options.host {
@@ -295,6 +306,35 @@ impl Session {
             arguments.push("--include-ignored");
         }
         self.tests(&mut command, &arguments)
+    }
+
+    /// The device trees of all boards that Linux has: how each is read, or what
+    /// becomes of damaged ones, and of damaged tables.
+    fn trees(&mut self, options: &Options) -> Result<bool> {
+        let trees = linux::trees()?;
+        let mut command = cargo("test");
+        command.env(TREES, &trees.folder).env(SOURCE, &trees.source);
+        if self.name.take().as_deref() == Some("trees") {
+            command.args(["--package", "warmbus-tests", "--test", "trees"]);
+            self.tests(&mut command, &["--include-ignored", "--nocapture"])?;
+            return self.end();
+        }
+        let count = options.iterations.unwrap_or(MUTATIONS);
+        println!("random cases: seed {}, {count} of each kind", options.seed);
+        command
+            .env(SEED, options.seed.to_string())
+            .env(ITERATIONS, count.to_string())
+            .env("PROPTEST_CASES", count.to_string());
+        command.args(["--package", "warmbus-fuzz", "--test", "bounded"]);
+        self.tests(&mut command, &["any_device_tree"])?;
+        let mut tables = cargo("test");
+        tables.env("PROPTEST_CASES", count.to_string()).args([
+            "--package",
+            "warmbus-machine",
+            "--lib",
+        ]);
+        self.tests(&mut tables, &["acpi_damage"])?;
+        self.end()
     }
 
     /// The commands of the README on fresh systems.

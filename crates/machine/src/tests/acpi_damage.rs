@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
 use std::vec;
 
 use super::acpi::Tables;
@@ -47,6 +47,17 @@ fn apply(damage: &Damage, table: &mut Vec<u8>) {
     }
 }
 
+/// The processor time of this thread, which others on the machine do not add to.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat");
+    let text = text.expect("Linux counts the time of threads");
+    let nanoseconds = text
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("the first number is that time"))
+}
+
 std::thread_local! {
     static SETS: Vec<Vec<Vec<u8>>> = machines().into_iter().map(|set| set.tables).collect();
 }
@@ -69,9 +80,9 @@ proptest::proptest! {
                 *table = super::acpi::sealed(core::mem::take(table));
             }
         }
-        let start = Instant::now();
+        let start = processor_time();
         let machine = tables.machine_at(rsdp);
-        proptest::prop_assert!(start.elapsed() < Duration::from_secs(1));
+        proptest::prop_assert!(processor_time().saturating_sub(start) < Duration::from_secs(1));
         let Ok(machine) = machine else { return Ok(()) };
         let mut used = vec![];
         for host in &machine.hosts {

@@ -10,6 +10,7 @@ mod initramfs;
 mod kernel;
 mod patches;
 mod source;
+mod trees;
 
 use std::fmt::Write;
 use std::fs;
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::{paths, setup};
 
 pub use kernel::PageSize;
+pub use trees::Trees;
 
 /// The default version.
 pub const VERSION: &str = "7.3";
@@ -139,6 +141,13 @@ pub fn image(options: &Options) -> Result<PathBuf> {
 pub fn initramfs() -> Result<PathBuf> {
     setup::ensure_for_linux()?;
     Store::locked(initramfs::file)
+}
+
+/// The device trees of all arm64 boards in the source of Linux; compiled where they
+/// are not there yet.
+pub fn trees() -> Result<Trees> {
+    setup::ensure_for_linux()?;
+    Store::locked(trees::compiled)
 }
 
 /// An archive with `files`, each by its path below the root, that Linux unpacks
