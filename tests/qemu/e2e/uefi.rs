@@ -7,9 +7,12 @@ use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
 use warmbus_qemu_tests::{consumer, pci};
-use xtask::qemu::{Machine, Running, UefiStart};
+use xtask::qemu::{LOAD_DRIVER, Machine, Running, UefiStart};
 
 use super::linux as proofs;
+
+/// Warmbus is a driver, and the shell starts the kernel.
+const AS_DRIVER: UefiStart = UefiStart::Shell(&[LOAD_DRIVER]);
 
 /// A machine with UEFI, the firmware image and `kernel` on its volume.
 fn machine(lab: &Lab, kernel: &Path, steps: &str) -> Machine {
@@ -128,7 +131,7 @@ fn a_kernel_that_uses_the_cache_keeps_the_addresses_that_it_was_handed() {
 #[test]
 fn as_a_driver_it_hands_over_to_the_kernel_that_the_shell_starts() {
     let lab = Lab::new();
-    let machine = machine(&lab, consumer::kernel(), &steps()).uefi_start(UefiStart::Driver);
+    let machine = machine(&lab, consumer::kernel(), &steps()).uefi_start(AS_DRIVER);
     let linux = lab.boot_linux(machine).expect("it boots");
     the_cache_is_used(&linux);
     buses_are_kept(&linux);
@@ -185,11 +188,11 @@ fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
 fn linux_finds_the_machine_that_it_finds_without_us() {
     let lab = Lab::new();
     let with = machine(&lab, linux::kernel(), proofs::SECTIONS);
-    let with = lab.boot_linux(with.uefi_start(UefiStart::Driver));
+    let with = lab.boot_linux(with.uefi_start(AS_DRIVER));
     let with = with.expect("it boots");
     let lab = Lab::new();
     let without = machine(&lab, linux::kernel(), proofs::SECTIONS);
-    let without = lab.follow_alone(without.uefi_start(UefiStart::Without));
+    let without = lab.follow_alone(without.uefi_start(UefiStart::Shell(&[])));
     let without = without.expect("it boots");
     proofs::ended_well(&with);
     assert!(without.started && without.done && without.powered_off);
@@ -206,6 +209,88 @@ fn linux_finds_the_machine_that_it_finds_without_us() {
         headers.collect::<Vec<_>>()
     };
     assert_eq!(functions(&with), functions(&without));
+}
+
+/// Warmbus does nothing, says why in `words`, and Linux starts as without it.
+fn nothing_is_handed_over(lines: &'static [&'static str], words: &[&str]) {
+    let lab = Lab::new();
+    let machine = machine(&lab, linux::kernel(), proofs::SECTIONS);
+    let linux = lab.follow_alone(machine.uefi_start(UefiStart::Shell(lines)));
+    let linux = linux.expect("it boots");
+    assert!(linux.started && linux.done && linux.powered_off);
+    assert!(!linux.kernel_log().contains("KHO: found"));
+    let console = linux.boot.console.join("\n");
+    let said = |line: &&str| words.iter().all(|word| line.contains(word));
+    assert_eq!(
+        console.lines().filter(said).count(),
+        1,
+        "{words:?} in {console}"
+    );
+}
+
+/// Sets a variable of Warmbus, as an attempt does that does not come back.
+const UNFINISHED: &str =
+    "setvar WarmbusAttempt -guid 8e5a6f0c-1c55-4d6b-9d0f-5b2f4d0a7c31 -bs -nv =01";
+/// Sets the one that an operator sets.
+const DISABLED: &str =
+    "setvar WarmbusDisable -guid 8e5a6f0c-1c55-4d6b-9d0f-5b2f4d0a7c31 -bs -nv =01";
+
+#[test]
+fn the_boot_after_one_that_did_not_come_back_goes_past_warmbus_once() {
+    nothing_is_handed_over(
+        &[UNFINISHED, LOAD_DRIVER],
+        &["the last attempt did not come back"],
+    );
+    // The variable is gone then.
+    let lab = Lab::new();
+    let start = UefiStart::Shell(&[UNFINISHED, LOAD_DRIVER, LOAD_DRIVER]);
+    let linux = lab.boot_linux(machine(&lab, linux::kernel(), proofs::SECTIONS).uefi_start(start));
+    proofs::subtree_arrived(&linux.expect("it boots"));
+}
+
+#[test]
+fn an_operator_can_switch_it_off() {
+    nothing_is_handed_over(
+        &[DISABLED, LOAD_DRIVER],
+        &["switched off", "WarmbusDisable-8e5a6f0c"],
+    );
+}
+
+#[test]
+fn a_second_one_does_nothing_beside_the_first() {
+    let lab = Lab::new();
+    let start = UefiStart::Shell(&[LOAD_DRIVER, LOAD_DRIVER]);
+    let linux = lab.boot_linux(machine(&lab, linux::kernel(), proofs::SECTIONS).uefi_start(start));
+    let linux = linux.expect("it boots");
+    proofs::subtree_arrived(&linux);
+    let said = |line: &&String| line.contains("another Warmbus is resident");
+    assert_eq!(linux.boot.console.iter().filter(said).count(), 1);
+    let found = |line: &&String| line.contains("found Linux");
+    assert_eq!(linux.boot.console.iter().filter(found).count(), 1);
+}
+
+/// Bytes of memory that Linux has, in MiB.
+fn memory(linux: &LinuxBoot) -> String {
+    linux.summary("Memory")[0].to_owned()
+}
+
+#[test]
+fn a_kernel_that_gets_nothing_loses_no_memory() {
+    let lab = Lab::new();
+    let machine_with = |lab: &Lab| machine(lab, linux::kernel(), proofs::SECTIONS);
+    let refused = lab.boot_linux(
+        machine_with(&lab)
+            .bootargs("warmbus.kho=off")
+            .uefi_start(AS_DRIVER),
+    );
+    let refused = refused.expect("it boots");
+    proofs::ended_well(&refused);
+    let console = refused.boot.console.join("\n");
+    let line = "no cache handed over: switched off by warmbus.kho=off; Linux boots without it";
+    assert!(console.contains(line), "{console}");
+    let lab = Lab::new();
+    let without = lab.follow_alone(machine_with(&lab).uefi_start(UefiStart::Shell(&[])));
+    assert_eq!(memory(&refused), memory(&without.expect("it boots")));
 }
 
 /// Waits for a line of text with all of `words`.

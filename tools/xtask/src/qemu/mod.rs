@@ -7,4 +7,4 @@ mod uefi;
 
 pub use machine::{Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};
-pub use uefi::UefiStart;
+pub use uefi::{LOAD_DRIVER, UefiStart};

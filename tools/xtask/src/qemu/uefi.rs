@@ -14,15 +14,17 @@ const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
 /// What the shell of UEFI runs, which starts where there is no such program.
 const SCRIPT: &str = "startup.nsh";
 
+/// Has the shell load Warmbus as a driver, and start no other one.
+pub const LOAD_DRIVER: &str = "load -nc \\warmbus\\warmbus-driver-aa64.efi";
+
 /// How Warmbus is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UefiStart {
     /// By the boot manager, as an application that starts the kernel.
     Application,
-    /// By the shell, as a driver. The shell starts the kernel then.
-    Driver,
-    /// Not at all: the shell starts the kernel.
-    Without,
+    /// By what the shell does before it starts the kernel, these lines, of which
+    /// [`LOAD_DRIVER`] may be one.
+    Shell(&'static [&'static str]),
 }
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
@@ -62,8 +64,6 @@ fn write_volume(
         kernel.extend([payload.bootargs.as_str(), "efi=debug", parameters]);
     }
     let kernel = kernel.join(" ");
-    let driver = format!("warmbus/{UEFI_DRIVER}");
-    let script = |load: &str| format!("fs0:\r\n{load}\\warmbus\\linux.efi {kernel}\r\n");
     match how {
         UefiStart::Application => {
             let next = if payload.is_some() {
@@ -77,15 +77,16 @@ fn write_volume(
                 &format!("{parameters}{next}{kernel}\n"),
             )
         }
-        UefiStart::Driver => {
-            copy(&image.with_file_name(UEFI_DRIVER), &driver)?;
+        UefiStart::Shell(lines) => {
+            let driver = image.with_file_name(UEFI_DRIVER);
+            copy(&driver, &format!("warmbus/{UEFI_DRIVER}"))?;
             write("warmbus/options.txt", &format!("{parameters}\n"))?;
-            write(
-                SCRIPT,
-                &script(&format!("load \\warmbus\\{UEFI_DRIVER}\r\n")),
-            )
+            let kernel = format!("\\warmbus\\linux.efi {kernel}");
+            let lines = ["fs0:"].iter().chain(lines).copied();
+            let lines = lines.chain([kernel.as_str()]);
+            let lines: Vec<_> = lines.map(|line| format!("{line}\r\n")).collect();
+            write(SCRIPT, &lines.concat())
         }
-        UefiStart::Without => write(SCRIPT, &script("")),
     }
 }
 
@@ -175,12 +176,18 @@ mod tests {
 
         let volume = directory.path().join("d");
         file(UEFI_DRIVER);
-        write_volume(&volume, (&image, UefiStart::Driver), Some(&payload), "c").unwrap();
+        write_volume(
+            &volume,
+            (&image, UefiStart::Shell(&[LOAD_DRIVER])),
+            Some(&payload),
+            "c",
+        )
+        .unwrap();
         for (name, text) in [
             ("warmbus/options.txt", "c\n"),
             (
                 SCRIPT,
-                "fs0:\r\nload \\warmbus\\warmbus-driver-aa64.efi\r\n\\warmbus\\linux.efi \
+                "fs0:\r\nload -nc \\warmbus\\warmbus-driver-aa64.efi\r\n\\warmbus\\linux.efi \
                  initrd=\\warmbus\\initrd a b efi=debug c\r\n",
             ),
         ] {
