@@ -124,7 +124,8 @@ pub(crate) fn run(
     });
 
     if let Ok(captured) = &captured {
-        report_output::print_report(captured, &recorder, machine, options, image, timer);
+        let report = report_output::report(captured, &recorder, machine, image, timer);
+        report_output::print(&report, captured, options);
     }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();

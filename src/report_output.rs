@@ -3,6 +3,7 @@
 use core::fmt;
 
 use log::{Level, debug, info, log_enabled, warn};
+use warmbus_boot::measured_access::MeasuredAccess;
 use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::Captured;
 use warmbus_boot::recorder::Recorder;
@@ -10,10 +11,10 @@ use warmbus_boot::report::console::Section;
 use warmbus_boot::report::{self, Report, ReportInput};
 use warmbus_machine::Machine;
 use warmbus_machine::board_overlay::FdtWithBoardOverlay;
+use warmbus_pci::ConfigAccess;
 
 use crate::arch::mmu;
 use crate::arch::timer::Timer;
-use crate::boot::Hardware;
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::mem::heap;
@@ -66,17 +67,14 @@ pub(crate) fn print_banner(
     }
 }
 
-/// Prints a few lines or, where they are requested, the tree and the summary;
-/// and where they are requested the report and the dump, each between two lines
-/// by which a program finds them.
-pub(crate) fn print_report(
-    captured: &Captured<Hardware>,
+/// What a boot has found.
+pub(crate) fn report<A: ConfigAccess>(
+    captured: &Captured<MeasuredAccess<A, Timer>>,
     recorder: &Recorder<Timer>,
     machine: &Machine,
-    options: &Options,
     image: &Image,
     timer: Timer,
-) {
+) -> Report {
     let input = ReportInput {
         machine: report::Machine {
             model: machine.model.clone(),
@@ -92,21 +90,32 @@ pub(crate) fn print_report(
         ..ReportInput::new(captured).with_recorded(recorder, &timer)
     };
     let cached = |function| report::cached_bytes(&captured.config, function);
-    let report = Report::new(input, &cached);
+    Report::new(input, &cached)
+}
+
+/// Prints a few lines or, where they are requested, the tree and the summary;
+/// and where they are requested the report and the dump, each between two lines
+/// by which a program finds them.
+pub(crate) fn print<A: ConfigAccess>(
+    report: &Report,
+    captured: &Captured<MeasuredAccess<A, Timer>>,
+    options: &Options,
+) {
+    let cached = |function| report::cached_bytes(&captured.config, function);
     let mut console = Console;
     // The console cannot fail: what it cannot print is lost.
     if options.show.tree {
-        let _ = report::tree::write(&report, &mut console);
+        let _ = report::tree::write(report, &mut console);
         println!("");
     }
     if options.show.summary {
-        let _ = report::summary::write(&report, &mut console);
+        let _ = report::summary::write(report, &mut console);
     } else if log_enabled!(Level::Info) {
-        let _ = report::summary::write_brief(&report, &mut console);
+        let _ = report::summary::write_brief(report, &mut console);
     }
     if options.report {
         section(Section::Report, || {
-            report::json::write(&report, &mut Console)
+            report::json::write(report, &mut Console)
         });
     }
     if options.lspci {

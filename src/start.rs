@@ -1,7 +1,5 @@
-//! From the first Rust code to a description of the machine: by a device tree,
-//! or by UEFI and ACPI.
+//! From the first Rust code to a description of the machine, by a device tree.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use log::{LevelFilter, warn};
@@ -9,7 +7,6 @@ use warmbus_boot::fdt_additions::{self, named_modules};
 use warmbus_boot::options::Options;
 use warmbus_boot::start_policy::{preserves_config, recovers};
 use warmbus_linux::payload::Payload;
-use warmbus_machine::board_overlay::FdtWithBoardOverlay;
 use warmbus_machine::{EarlyDevices, Machine, MachineMemory};
 
 use crate::arch::mmu::Mmu;
@@ -21,7 +18,6 @@ use crate::boot_fdt::BootTree;
 use crate::console;
 use crate::image::Image;
 use crate::mem::{self, Loaded, heap};
-use crate::uefi::Handoff;
 use crate::{logger, recovery};
 
 /// Called by the first instructions, with the address of the device tree and
@@ -46,20 +42,6 @@ pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
         boot_from_device_tree(timer, &image, &tree, mmu, (failure, serror)),
         &image,
     )
-}
-
-/// Called when UEFI was left, with the MMU off.
-pub(crate) extern "C" fn start_after_uefi(handoff: *mut Handoff) -> ! {
-    let timer = Timer::start();
-    let image = Image::running();
-    // SAFETY: this runs once, and the image is all that was written since the
-    // MMU is off.
-    let mmu = unsafe { Mmu::turn_on(&image, 0, 0) };
-    // SAFETY: it was made for this call.
-    let handoff = unsafe { Box::from_raw(handoff) };
-    let Some(mmu) = mmu else { psci::off() };
-    let serror = serror_at_entry();
-    finish(boot_from_uefi(timer, &image, &handoff, mmu, serror), &image)
 }
 
 /// Takes an `SError` that an access before this program has caused, so that no
@@ -145,46 +127,6 @@ fn boot_from_device_tree(
         memory,
         mmu,
         failure,
-    )
-}
-
-/// A boot that UEFI and ACPI describe. There is no second start: UEFI, which
-/// would have to load everything again, is gone.
-fn boot_from_uefi(
-    timer: Timer,
-    image: &Image,
-    handoff: &Handoff,
-    mut mmu: Mmu,
-    serror: Option<Syndrome>,
-) -> Result<BootResult, BootError> {
-    let early_devices = &handoff.machine.early_devices;
-    psci::set_conduit(early_devices.psci);
-    open_console(early_devices, &mut mmu);
-    let options = Options::from_bootargs(&handoff.command_line);
-    logger::start(timer, options.log_level);
-    warn_of_serror_at_entry(serror);
-    let tree = handoff.state.device_tree();
-    let tree = tree.map_err(|error| alloc::format!("no device tree can be made: {error}"))?;
-    let inputs = BootInputs {
-        machine: &handoff.machine,
-        options: &options,
-        completed: &FdtWithBoardOverlay::default(),
-        tree: &tree,
-    };
-    let loaded = Loaded {
-        description: None,
-        modules: &[],
-        handover: None,
-    };
-    let memory = mem::map_all(&handoff.machine.memory(), image, loaded, &mut mmu, false);
-    run(
-        timer,
-        image,
-        &inputs,
-        Ok(handoff.payload()),
-        memory,
-        mmu,
-        None,
     )
 }
 

@@ -14,11 +14,9 @@
 //! an arm64 Image has room for that), on entry: MMU and caches are on, `x0` is
 //! the image handle and `x1` the system table. On exit, to
 //! [`start_in_uefi`](crate::uefi::start_in_uefi): the image is relocated, and
-//! all else is as UEFI wants it. When that has left boot services it calls
-//! [`leave_uefi`], which makes the rest as it is on the other way.
+//! all else is as UEFI wants it.
 
 use core::arch::global_asm;
-use core::ffi::c_void;
 
 global_asm!(
     r#"
@@ -41,7 +39,7 @@ _start:
 pe_header:
     .ascii  "PE\0\0"
     .short  0xaa64          // machine: ARM64
-    .short  2               // sections
+    .short  3               // sections
     .long   0, 0, 0
     .short  sections - optional_header
     .short  0x206           // executable, without line numbers and symbols
@@ -56,7 +54,9 @@ optional_header:
     .quad   0               // image base
     .long   0x1000          // alignment of sections in memory
     .long   0x200           // and in the file
-    .short  0, 0, 0, 0, 0, 0
+    .short  0, 0            // version of the operating system
+    .short  {major}, {minor}
+    .short  0, 0            // version of the subsystem
     .long   0
     .long   __pe_image_size
     .long   __pe_code       // bytes of headers
@@ -72,6 +72,10 @@ sections:
     .long   __pe_code_size, __pe_code, __pe_code_size, __pe_code
     .long   0, 0, 0
     .long   0x60000020      // code: execute, read
+    .ascii  ".sbat\0\0\0"
+    .long   __pe_sbat_size, __pe_sbat, __pe_sbat_file_size, __pe_sbat
+    .long   0, 0, 0
+    .long   0x40000040      // data: read
     .ascii  ".data\0\0\0"
     .long   __pe_data_size, __pe_data, __pe_data_file_size, __pe_data
     .long   0, 0, 0
@@ -120,34 +124,6 @@ pe_entry:
     bl      {start_in_uefi}
     ldp     x29, x30, [sp], #48
     ret
-
-// Stack and translation of UEFI are not used again after this. From the
-// clean-up on all is in registers.
-.global leave_uefi
-leave_uefi:
-    msr     daifset, #0xf
-    mov     x19, x0
-    bl      clean_image
-    mov     x11, #0x1005    // SCTLR_ELx.{{M, C, I}}
-    mrs     x10, CurrentEL
-    cmp     x10, #(2 << 2)
-    b.eq    3f
-    mrs     x9, sctlr_el1
-    bic     x9, x9, x11
-    msr     sctlr_el1, x9
-    b       4f
-3:  mrs     x9, sctlr_el2
-    bic     x9, x9, x11
-    msr     sctlr_el2, x9
-4:  isb
-    ic      iallu
-    dsb     sy
-    isb
-    // What was speculatively fetched in between is clean, and is the same.
-    adrp    x21, {start_after_uefi}
-    add     x21, x21, :lo12:{start_after_uefi}
-    mov     x20, xzr
-    b       run_alone
 
 // Writes the image to memory and drops it from the caches. Uses x0 to x4.
 clean_image:
@@ -284,16 +260,33 @@ boot_state:
 retained:
     .skip   256
 "#,
+    major = const number(env!("CARGO_PKG_VERSION_MAJOR")),
+    minor = const number(env!("CARGO_PKG_VERSION_MINOR")),
     start = sym crate::start::start,
     start_in_uefi = sym crate::uefi::start_in_uefi,
-    start_after_uefi = sym crate::start::start_after_uefi,
 );
 
-unsafe extern "C" {
-    /// Goes on in [`start_after_uefi`](crate::start::start_after_uefi) with
-    /// `handoff`, a [`Handoff`](crate::uefi::Handoff), with the MMU off and on the image's own stack. Does not
-    /// return.
-    ///
-    /// To be called once, after boot services were left.
-    pub(crate) fn leave_uefi(handoff: *mut c_void) -> !;
+/// The number that `text` is.
+const fn number(text: &str) -> u16 {
+    match u16::from_str_radix(text, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("a version has numbers"),
+    }
 }
+
+/// What shim revokes versions by (its SBAT.md): a line for the format and one for
+/// this program, each with component, generation, vendor, name, version and page.
+const REVOCATION: &str = concat!(
+    "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n",
+    "warmbus,1,Warmbus,warmbus,",
+    env!("CARGO_PKG_VERSION"),
+    ",docs/uefi.md\n"
+);
+
+#[used]
+#[unsafe(link_section = ".sbat")]
+static SBAT: [u8; REVOCATION.len()] = {
+    let mut bytes = [0; REVOCATION.len()];
+    bytes.copy_from_slice(REVOCATION.as_bytes());
+    bytes
+};

@@ -78,36 +78,6 @@ impl Mmu {
         Some(Self { tables })
     }
 
-    /// Whether the tables are enough for the image, the parts of `memory` that are
-    /// `needed` and the windows of `ecam`. Another one's MMU may be on.
-    ///
-    /// # Safety
-    ///
-    /// To be called before [`Mmu::turn_on`].
-    pub(crate) unsafe fn would_map(
-        image: &Image,
-        memory: &RangeSet,
-        needed: &[MemoryRange],
-        ecam: &[MemoryRange],
-    ) -> Result<(), PagingError> {
-        // SAFETY: by the contract of this function there is no other reference.
-        let pool = unsafe { &mut *POOL.0.get() };
-        let pool_address = core::ptr::from_ref(&*pool).addr() as u64;
-        let tables = PageTables::new(pool, pool_address, regime(), address_size().1);
-        let result = tables.and_then(|mut tables| {
-            map_image(&mut tables, image)?;
-            let unmapped = tables.map_all_memory(memory, needed, SPARE_TABLES);
-            let is_needed = |one: &&Unmapped| needed.iter().any(|some| some.overlaps(one.range));
-            if let Some(missing) = unmapped.iter().find(is_needed) {
-                return Err(missing.error);
-            }
-            ecam.iter()
-                .try_for_each(|window| tables.map(window.start.0, window.size, Memory::ConfigSpace))
-        });
-        pool[0] = Table::EMPTY;
-        result
-    }
-
     /// Maps as much of `memory` as can be mapped, for reading and writing, ranges
     /// with any of `needed` first. Returns the rest.
     pub(crate) fn map_all_memory(

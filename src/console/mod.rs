@@ -90,11 +90,6 @@ pub(crate) fn open_uefi() {
     *CONSOLE.lock() = Backend::Uefi;
 }
 
-/// Discards all output from now on.
-pub(crate) fn close() {
-    *CONSOLE.lock() = Backend::None;
-}
-
 /// Writes to the console.
 pub(crate) fn print(text: fmt::Arguments<'_>) {
     // A port never fails, and an error of the console has no other console to

@@ -1,10 +1,10 @@
-//! Configuration tables: those that are read, and those that the EFI stub of
-//! Linux would have left for Linux.
+//! Configuration tables of UEFI: where those of ACPI are, and the one that
+//! Linux finds a handover by.
 
-use core::ptr::{self, NonNull};
+use core::ffi::c_void;
+use core::ptr;
 
 use uefi::boot;
-use uefi::proto::rng::Rng;
 use uefi::table::cfg::ConfigTableEntry;
 use uefi::{Guid, guid};
 use uefi_raw::table::boot::MemoryType;
@@ -12,59 +12,56 @@ use warmbus_memory::PhysAddr;
 
 use super::Why;
 
-/// `LINUX_EFI_MEMRESERVE_TABLE_GUID`: a list of memory that stays reserved
-/// from one kernel to the next.
-static MEMORY_RESERVATIONS: Guid = guid!("888eb0c6-8ede-4ff5-a8f0-9aee5cb977c2");
-/// `LINUX_EFI_RANDOM_SEED_TABLE_GUID`: a number of bytes, and random bytes.
-static RANDOM_SEED: Guid = guid!("1ce1e5bc-7ceb-42f2-81e5-8aadf180f57b");
-const SEED_SIZE: usize = 32;
+/// `EFI_DTB_TABLE_GUID`: a device tree.
+static DEVICE_TREE: Guid = guid!("b1b621d5-f19c-41a5-830b-d9152c69aae0");
 
-/// Where the RSDP of ACPI 2.0 or later is.
-pub(super) fn rsdp() -> Option<PhysAddr> {
+fn find(guid: &Guid) -> Option<PhysAddr> {
     uefi::system::with_config_table(|entries| {
-        let entry = entries
-            .iter()
-            .find(|entry| entry.guid == ConfigTableEntry::ACPI2_GUID);
+        let entry = entries.iter().find(|entry| entry.guid == *guid);
         entry.map(|entry| PhysAddr(entry.address.addr() as u64))
     })
 }
 
-/// Installs the table for memory reservations, with nothing in it: a size and
-/// a count of entries (32 bits each) and the address of the next table.
-/// Without it a kernel cannot pass on to the next one which memory the interrupt
-/// controller goes on writing to.
-pub(super) fn install_memory_reservations() -> Result<(), Why> {
-    install(&MEMORY_RESERVATIONS, &[0; 16])
+/// Where the RSDP of ACPI 2.0 or later is.
+pub(super) fn rsdp() -> Option<PhysAddr> {
+    find(&ConfigTableEntry::ACPI2_GUID)
 }
 
-/// Installs a seed for Linux' random numbers, where UEFI has some.
-pub(super) fn install_random_seed() {
-    let Some(seed) = random::<SEED_SIZE>() else {
-        return;
-    };
-    let mut table = [0; 4 + SEED_SIZE];
-    table[..4].copy_from_slice(&(SEED_SIZE as u32).to_le_bytes());
-    table[4..].copy_from_slice(&seed);
-    // Without it Linux starts with less.
-    let _ = install(&RANDOM_SEED, &table);
+/// A device tree that somebody else has installed.
+pub(super) fn other_device_tree() -> Option<PhysAddr> {
+    find(&DEVICE_TREE)
 }
 
-/// Random bytes, where UEFI has some.
-pub(super) fn random<const N: usize>() -> Option<[u8; N]> {
-    let handle = boot::get_handle_for_protocol::<Rng>().ok()?;
-    let mut source = boot::open_protocol_exclusive::<Rng>(handle).ok()?;
-    let mut bytes = [0; N];
-    source.get_rng(None, &mut bytes).ok()?;
-    Some(bytes)
+/// The device tree of Warmbus, which is removed with this value.
+pub(super) struct DeviceTreeTable {
+    tree: ptr::NonNull<u8>,
 }
 
-/// Copies `table` to memory that stays and names it in the list of tables.
-fn install(guid: &'static Guid, table: &[u8]) -> Result<(), Why> {
-    // Linux keeps this type of memory as it is.
-    let place: NonNull<u8> = boot::allocate_pool(MemoryType::ACPI_RECLAIM, table.len())?;
-    // SAFETY: as many bytes were just allocated.
-    unsafe { ptr::copy_nonoverlapping(table.as_ptr(), place.as_ptr(), table.len()) };
-    // SAFETY: the memory is never given back, and holds what the GUID says.
-    unsafe { boot::install_configuration_table(guid, place.as_ptr().cast()) }?;
-    Ok(())
+impl DeviceTreeTable {
+    /// Installs a copy of `tree`.
+    pub(super) fn install(tree: &[u8]) -> Result<Self, Why> {
+        // The type that UEFI recommends for tables that are read once.
+        let copy = boot::allocate_pool(MemoryType::ACPI_RECLAIM, tree.len())?;
+        let table = Self { tree: copy };
+        // SAFETY: as many bytes were just allocated.
+        unsafe { ptr::copy_nonoverlapping(tree.as_ptr(), copy.as_ptr(), tree.len()) };
+        // SAFETY: it is a device tree, and stays until the table is removed.
+        unsafe { boot::install_configuration_table(&DEVICE_TREE, copy.as_ptr().cast()) }?;
+        Ok(table)
+    }
+}
+
+impl Drop for DeviceTreeTable {
+    fn drop(&mut self) {
+        let own = self.tree.as_ptr().cast::<c_void>();
+        if find(&DEVICE_TREE).is_some_and(|tree| tree.0 == own.addr() as u64) {
+            // SAFETY: NULL removes the table. Where that fails the tree has to
+            // stay.
+            if unsafe { boot::install_configuration_table(&DEVICE_TREE, ptr::null()) }.is_err() {
+                return;
+            }
+        }
+        // SAFETY: nothing names it any more.
+        let _ = unsafe { boot::free_pool(self.tree) };
+    }
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use warmbus_kho::KhoAbi;
-use warmbus_linux::detect::DetectError;
+use warmbus_linux::detect::{self, DetectError};
 use warmbus_machine::Source;
 use warmbus_memory::PageSize;
 
@@ -137,6 +137,35 @@ pub enum Refusal {
     Renumbered(HostFacts),
     /// Linux resets every function that was captured.
     NothingUsable,
+}
+
+impl KernelFacts {
+    /// What the kernel in `image` says of itself, as far as it matters: each of
+    /// these is a search.
+    #[must_use]
+    pub fn of(facts: &Facts, image: &[u8]) -> Self {
+        let found = match facts.requested {
+            KhoChoice::Auto => detect::detect(image).map(|abi| abi.map(|abi| (abi, None))),
+            KhoChoice::LikeV4 => detect::detect_like_v4(image),
+            KhoChoice::Off => Ok(None),
+            KhoChoice::Abi(abi) => Ok(Some((abi, None))),
+        };
+        let (abi, abi_name) = match found {
+            Ok(Some((abi, name))) => (Ok(Some(abi)), name),
+            Ok(None) => (Ok(None), None),
+            Err(error) => (Err(error), None),
+        };
+        let has_kho = matches!(abi, Ok(Some(_)));
+        Self {
+            keeps_scratch_with_uefi: facts.source == Source::Acpi
+                && detect::keeps_scratch_with_uefi(image),
+            reads_vf_routing: has_kho
+                && facts.may_probe_vfs
+                && detect::supports_pcsc_extension(image),
+            abi,
+            abi_name,
+        }
+    }
 }
 
 impl Facts {

@@ -14,7 +14,7 @@ use warmbus_linux::image::{HEADER_SIZE, ImageError, ImageHeader};
 use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
 use warmbus_linux::pci_parameters::PciParameters;
-use warmbus_machine::{Machine, Source};
+use warmbus_machine::Machine;
 use warmbus_memory::{MemoryRange, NotMemory};
 use warmbus_pci::time::Clock;
 use warmbus_pci::{ConfigAccess, VfScope};
@@ -23,7 +23,7 @@ use crate::decide::{Decision, Facts, KernelFacts, Refusal, decide};
 use crate::handover::{BuiltHandover, HandoverError, survey_facts};
 use crate::memory::BootMemory;
 use crate::memory_layout::{LayoutRequest, LayoutRequestError};
-use crate::options::{KhoChoice, Options};
+use crate::options::Options;
 use crate::pci_words::word_for_linux;
 use crate::phase::{Observer, Phase};
 use crate::pipeline::Captured;
@@ -113,7 +113,8 @@ impl<M: BootMemory> Loader<'_, M> {
         let (mut plan, space) = run(observer, Phase::Plan, || self.plan(&header, &facts))?;
         let kernel = run(observer, Phase::Unpack, || self.unpack(&plan))?;
         let kernel_facts = run(observer, Phase::Detect, || {
-            self.kernel_facts(&facts, kernel)
+            let image = self.memory.bytes(kernel)?;
+            Ok::<_, LoadError>(KernelFacts::of(&facts, image))
         })?;
         // Unpacking takes so long that a slow device may have come meanwhile.
         if let Some(captured) = captured.as_deref_mut() {
@@ -225,33 +226,6 @@ impl<M: BootMemory> Loader<'_, M> {
         self.payload
             .command_line(Some(self.kernel))
             .map_or_else(PciParameters::default, PciParameters::from_command_line)
-    }
-
-    /// What the kernel says of itself, as far as it matters: each of these
-    /// is a search.
-    fn kernel_facts(&self, facts: &Facts, kernel: MemoryRange) -> Result<KernelFacts, LoadError> {
-        let image = self.memory.bytes(kernel)?;
-        let found = match facts.requested {
-            KhoChoice::Auto => detect::detect(image).map(|abi| abi.map(|abi| (abi, None))),
-            KhoChoice::LikeV4 => detect::detect_like_v4(image),
-            KhoChoice::Off => Ok(None),
-            KhoChoice::Abi(abi) => Ok(Some((abi, None))),
-        };
-        let (abi, abi_name) = match found {
-            Ok(Some((abi, name))) => (Ok(Some(abi)), name),
-            Ok(None) => (Ok(None), None),
-            Err(error) => (Err(error), None),
-        };
-        let has_kho = matches!(abi, Ok(Some(_)));
-        Ok(KernelFacts {
-            keeps_scratch_with_uefi: facts.source == Source::Acpi
-                && detect::keeps_scratch_with_uefi(image),
-            reads_vf_routing: has_kho
-                && facts.may_probe_vfs
-                && detect::supports_pcsc_extension(image),
-            abi,
-            abi_name,
-        })
     }
 
     /// Finds a place for everything, with the handover if there is one for

@@ -28,14 +28,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-pub use acpi::AcpiError;
 pub use acpi::mcfg_quirks::{McfgId, McfgQuirk};
+pub use acpi::{AcpiError, UefiRootBridge};
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
 pub use error::MachineError;
 pub use host_nodes::HostNode;
 pub use memory::{MachineMemory, Reservation, ReservationKind};
 pub use uart::{UartLayout, UartRegisters};
-pub use uefi::{MemoryMap, map_runtime_services_flat};
+pub use uefi::MemoryMap;
 
 use warmbus_fdt::DeviceTree;
 use warmbus_memory::{MemoryRange, RamRegion, RangeSet};

@@ -24,11 +24,9 @@ const MAPPED_IO: u32 = 11;
 const MAPPED_IO_PORTS: u32 = 12;
 const UNACCEPTED: u32 = 15;
 
-/// Attributes: can be cached with write-back, is meant for a special purpose,
-/// is used by runtime services.
+/// Attributes: can be cached with write-back, is meant for a special purpose.
 const WRITE_BACK: u64 = 1 << 3;
 const SPECIFIC_PURPOSE: u64 = 1 << 18;
-const RUNTIME: u64 = 1 << 63;
 
 /// A memory map in memory, as `GetMemoryMap` wrote it.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +94,14 @@ impl<'a> MemoryMap<'a> {
             .map(|descriptor| descriptor.range)
     }
 
+    /// The memory that is allocated now: UEFI gives none of it to anybody else
+    /// until boot services end.
+    pub(crate) fn allocated(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+        self.descriptors()
+            .filter(|descriptor| descriptor.kind != CONVENTIONAL)
+            .map(|descriptor| descriptor.range)
+    }
+
     /// Whether all of `range` is memory of some kind, which boot services have
     /// mapped.
     #[must_use]
@@ -106,21 +112,6 @@ impl<'a> MemoryMap<'a> {
             .filter(|descriptor| is_memory(descriptor.kind))
             .map(|descriptor| descriptor.range);
         memory.collect::<RangeSet>().contains_range(range)
-    }
-}
-
-/// Sets the virtual address of every descriptor of runtime services in `map` to
-/// the physical one. An operating system maps runtime services at the virtual
-/// addresses of the map, and before `SetVirtualAddressMap` they only work at
-/// their physical ones.
-pub fn map_runtime_services_flat(map: &mut [u8], descriptor_size: usize) {
-    if descriptor_size < DESCRIPTOR_SIZE {
-        return;
-    }
-    for raw in map.chunks_exact_mut(descriptor_size) {
-        if le_u64(raw, 32).is_some_and(|attributes| attributes & RUNTIME != 0) {
-            raw.copy_within(8..16, 16);
-        }
     }
 }
 

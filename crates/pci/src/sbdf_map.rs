@@ -106,6 +106,13 @@ impl<T> SbdfMap<T> {
         self.slots[index].value.take().map(|value| *value)
     }
 
+    /// All values, to change, in no order.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots
+            .iter_mut()
+            .filter_map(|slot| slot.value.as_deref_mut())
+    }
+
     /// The functions in a range of addresses and their values, in order.
     pub fn range(&self, functions: impl RangeBounds<Sbdf>) -> impl Iterator<Item = (Sbdf, &T)> {
         let indices = self.indices.range(functions);

@@ -113,6 +113,11 @@ pub(super) struct ByteRule {
 }
 
 impl ByteRule {
+    /// Whether no write changes the byte, neither to it nor to another register.
+    pub(super) fn is_constant(self) -> bool {
+        self.class == ByteClass::Static && self.tag == InvalidatedBy::None
+    }
+
     /// A byte that nothing names.
     pub(super) const UNKNOWN: Self = Self::of(ByteClass::Unknown);
 

@@ -132,6 +132,16 @@ impl<A: ConfigAccess> ConfigCache<A> {
         self.evict(function);
     }
 
+    /// Keeps what nothing but a reset or an exchange of a function can change,
+    /// and drops all that software could write meanwhile, or that depends on
+    /// such a register: what is handed over long before it is read stays true
+    /// then, also where a driver uses the function in between.
+    pub fn retain_constants(&mut self) {
+        for block in self.blocks.values_mut() {
+            self.statistics.invalidations += block.drop_where(|rule| !rule.is_constant());
+        }
+    }
+
     /// Evicts `function` and what no request reaches without it: its virtual
     /// functions, and every function behind a bridge.
     pub(super) fn evict(&mut self, function: Sbdf) {

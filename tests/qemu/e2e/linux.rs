@@ -126,7 +126,7 @@ pub(crate) fn cache_is_true(linux: &LinuxBoot) {
     }
     assert_eq!(differences, Vec::<String>::new());
     let (before, after) = (count(&linux.blocks), count(&replay.blocks));
-    assert!(before > 64 * functions.len(), "{before} bytes");
+    assert!(before > 40 * functions.len(), "{before} bytes");
     assert!(2 * after > before, "{after} of {before} bytes");
     println!(
         "{} functions, {before} bytes handed over, {} of them written by Linux, 0 of the others differ; \

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use warmbus_boot::report::console::{Event, Section};
+use warmbus_boot::report::console::{Event, STARTING, Section};
 use warmbus_cli::trace::{self, Access};
 use xtask::qemu::{Machine, Payload, Running};
 use xtask::{linux, run, test};
@@ -228,8 +228,11 @@ impl LinuxBoot {
         let own: u64 = counts.iter().map(|what| self.boot.number(what)).sum();
         let own = usize::try_from(own).expect("the counts are small");
         let mut accesses = self.boot.accesses();
-        let end = self.boot.log.accesses_before("warmbus: starting Linux");
-        let linux = accesses.split_off(end.expect("Linux was started"));
+        let before = |line| self.boot.log.accesses_before(line);
+        let start = STARTING.into_iter().find_map(before);
+        let linux = accesses.split_off(start.expect("Linux was started"));
+        // With UEFI its drivers and the EFI stub come in between.
+        accesses.truncate(before("warmbus: result: ok").expect("Warmbus ran"));
         let own = accesses.split_off(accesses.len().saturating_sub(own));
         let last = trace::counts(&own);
         assert_eq!(

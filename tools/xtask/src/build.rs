@@ -21,8 +21,15 @@ const CORTEX_A53_835769: [&str; 2] = [
     "-Cllvm-args=-enable-machine-outliner=never",
 ];
 
+/// The files for UEFI, beside the image. systemd-boot loads drivers of this
+/// name.
+pub const UEFI_APPLICATION: &str = "warmbus.efi";
+/// See [`UEFI_APPLICATION`].
+pub const UEFI_DRIVER: &str = "warmbus-driver-aa64.efi";
+
 /// Builds the firmware with `toolchain` and returns the path of the flat
-/// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it.
+/// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it, and
+/// the two files for UEFI, which are the same bytes but for one number.
 pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
     let step = Progress::begin("building the firmware");
     let mut command = toolchain.cargo("build");
@@ -53,8 +60,15 @@ pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
     let images = paths::images();
     fs::create_dir_all(&images)?;
     let image = images.join("warmbus.img");
-    for (file, bytes) in [(&image, &flat.bytes), (&images.join("warmbus.elf"), &elf)] {
-        fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    let driver = elf_to_image::uefi_driver(&flat.bytes)?;
+    for (name, bytes) in [
+        ("warmbus.img", &flat.bytes),
+        ("warmbus.elf", &elf),
+        (UEFI_APPLICATION, &flat.bytes),
+        (UEFI_DRIVER, &driver),
+    ] {
+        let file = images.join(name);
+        fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
     }
     step.end(&format!(
         "{}: {} bytes ({} of memory), built with {toolchain}\nSHA-256 {}",

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use object::LittleEndian as Le;
 use object::elf::{EM_AARCH64, FileHeader64, PT_LOAD};
+use object::pe::{IMAGE_SUBSYSTEM_EFI_APPLICATION, IMAGE_SUBSYSTEM_EFI_BOOT_SERVICE_DRIVER};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 /// The largest image, in bytes.
@@ -79,6 +80,26 @@ pub fn convert(elf: &[u8]) -> Result<Flat> {
         bytes,
         memory: promised,
     })
+}
+
+/// The UEFI application in `image`, a PE file, as a driver: one that UEFI keeps.
+pub fn uefi_driver(image: &[u8]) -> Result<Vec<u8>> {
+    const APPLICATION: [u8; 2] = IMAGE_SUBSYSTEM_EFI_APPLICATION.to_le_bytes();
+    const DRIVER: [u8; 2] = IMAGE_SUBSYSTEM_EFI_BOOT_SERVICE_DRIVER.to_le_bytes();
+    // Of the field in the optional header, which follows signature and file
+    // header (Microsoft PE Format).
+    const SUBSYSTEM: usize = 4 + 20 + 68;
+
+    let header = image
+        .get(0x3c..0x40)
+        .context("the image has no PE header")?;
+    let header = u32::from_le_bytes(header.try_into()?) as usize;
+    let mut driver = image.to_vec();
+    let at = header + SUBSYSTEM..header + SUBSYSTEM + 2;
+    let subsystem = driver.get_mut(at).context("the PE header is cut off")?;
+    ensure!(subsystem == APPLICATION, "the image is no UEFI application");
+    subsystem.copy_from_slice(&DRIVER);
+    Ok(driver)
 }
 
 #[cfg(test)]

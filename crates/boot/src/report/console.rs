@@ -3,8 +3,8 @@
 //! Lines for people surround sections for programs. A section is between a line
 //! `-----BEGIN WARMBUS <NAME>-----` and a line `-----END WARMBUS <NAME>-----`.
 //! The firmware prints its result as `warmbus: result: ok` or `warmbus: result:
-//! error: <reason>`, and its last line as `warmbus: starting Linux ...`. The
-//! Linux of the tests starts its own lines with `warmbus: linux: `.
+//! error: <reason>`, and its last line as `warmbus: starting Linux ...` where it
+//! starts Linux by itself. The Linux of the tests starts its own lines with `warmbus: linux: `.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -143,7 +143,7 @@ pub enum Event {
     Complete(Section, String),
     /// The line with the result of the firmware.
     Result(Outcome),
-    /// The last line of the firmware, before it enters Linux.
+    /// The last line before the first instruction of Linux.
     Starting(String),
     /// The Linux of the tests waits for a line of input.
     Waiting,
@@ -229,12 +229,19 @@ fn begins(line: &str) -> Option<Section> {
         .find(|section| line == section.begin())
 }
 
+/// What the last line before the first instruction of Linux starts with: that of
+/// Warmbus where it starts Linux, and that of the EFI stub of Linux, which starts
+/// it on a machine with UEFI.
+pub const STARTING: [&str; 2] = ["warmbus: starting Linux", "EFI stub: Exiting boot services"];
+
 /// Classifies a line outside of sections.
 fn classify(line: &str) -> Event {
     match line {
         "warmbus: linux: waiting for a line" => Event::Waiting,
         "warmbus: linux: done" => Event::Done,
-        _ if line.starts_with("warmbus: starting Linux") => Event::Starting(line.to_owned()),
+        _ if STARTING.iter().any(|start| line.starts_with(start)) => {
+            Event::Starting(line.to_owned())
+        }
         _ => result(line).map_or_else(|| Event::Text(line.to_owned()), Event::Result),
     }
 }

@@ -1,16 +1,17 @@
 //! Host bridges from the MCFG (PCI Firmware Specification 3.3, 4.1.2).
 //!
 //! The MCFG has where the configuration space of a bus would be; that there is
-//! something behind it is in the DSDT and the SSDTs. As in Linux, the buses of
-//! each host bridge device that is present are looked up in the MCFG, and what
-//! no device uses is not accessed: it may be without clocks or power.
+//! something behind it is in the DSDT and the SSDTs, or in the protocols of
+//! UEFI. As in Linux, the buses of each host bridge that is present are looked
+//! up in the MCFG, and what none uses is not accessed: it may be without clocks
+//! or power.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::mcfg_quirks::{McfgId, McfgQuirk};
-use super::roots::{Excluded, RootBridge, RootBuses, root_bridges};
+use super::roots::{Excluded, RootBridge, RootBuses};
 use super::tables::{HEADER_SIZE, Tables};
 use crate::bridges::{Bridges, MAX_HOSTS, check_neighbours, check_ranges};
 use warmbus_memory::MemoryRange;
@@ -48,10 +49,11 @@ impl Entry {
     }
 }
 
-/// The host bridges of the DSDT and the SSDTs that have ECAM in the MCFG, by
-/// segment and bus.
+/// The host bridges of `roots` that have ECAM in the MCFG, by segment and bus.
+/// Those of `excluded` are known not to be usable.
 pub(super) fn bridges(
     tables: &Tables<'_>,
+    (roots, mut excluded): (Vec<RootBridge>, Vec<Excluded>),
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Bridges {
@@ -64,8 +66,6 @@ pub(super) fn bridges(
         .chunks_exact(ENTRY_SIZE)
         .filter_map(Entry::parse)
         .collect();
-    let mut excluded = Vec::new();
-    let roots = root_bridges(tables, &mut excluded);
     for (index, root) in roots.iter().enumerate() {
         let accepted = host_bridge(
             root,

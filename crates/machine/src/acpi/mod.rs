@@ -2,8 +2,8 @@
 //!
 //! The tables that are read: MCFG (host bridges), SPCR (console), FADT (how
 //! PSCI is called), MADT (processors) and SRAT (NUMA nodes). Which host bridges
-//! there are and which buses they have is in the AML tables, as far as it is
-//! constant there. The windows of host bridges are computed by AML code and
+//! there are and which buses they have UEFI says while boot services run; later
+//! it is in the AML tables, as far as it is constant there. The windows of host bridges are computed by AML code and
 //! stay unknown; nothing is assigned on such a machine.
 
 mod aml;
@@ -13,15 +13,19 @@ pub(super) mod mcfg_quirks;
 mod roots;
 mod structures;
 mod tables;
+mod uefi_roots;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use tables::AcpiError;
+pub use uefi_roots::UefiRootBridge;
 
 use super::early_devices::{EarlyDevices, PsciConduit};
+use super::memory::{Reservation, ReservationKind};
 use super::uefi::MemoryMap;
 use super::{Machine, Source};
+use roots::{Excluded, RootBridge};
 use structures::structures;
 use tables::{HEADER_SIZE, Tables};
 use warmbus_memory::bytes::{le_u16, le_u32, le_u64};
@@ -37,9 +41,37 @@ impl Machine {
         rsdp: PhysAddr,
         map: &MemoryMap<'_>,
     ) -> Result<Self, AcpiError> {
+        Self::from_tables(memory, rsdp, map, roots::root_bridges)
+    }
+
+    /// The same while boot services run: the host bridges are those that UEFI
+    /// has a protocol for, `roots`, and no AML is read. All memory that is
+    /// allocated counts as reserved.
+    pub fn from_uefi(
+        memory: &dyn PhysMemory,
+        rsdp: PhysAddr,
+        map: &MemoryMap<'_>,
+        roots: &[UefiRootBridge],
+    ) -> Result<Self, AcpiError> {
+        let mut machine =
+            Self::from_tables(memory, rsdp, map, |_| uefi_roots::root_bridges(roots))?;
+        let reserved = map.allocated().map(|range| Reservation {
+            range,
+            kind: ReservationKind::Firmware,
+        });
+        machine.reservations = reserved.collect();
+        Ok(machine)
+    }
+
+    fn from_tables(
+        memory: &dyn PhysMemory,
+        rsdp: PhysAddr,
+        map: &MemoryMap<'_>,
+        roots: impl FnOnce(&Tables<'_>) -> (Vec<RootBridge>, Vec<Excluded>),
+    ) -> Result<Self, AcpiError> {
         let mut warnings = Vec::new();
         let tables = Tables::find(memory, rsdp, &mut warnings)?;
-        let bridges = mcfg::bridges(&tables, &map.ram(), &mut warnings);
+        let bridges = mcfg::bridges(&tables, roots(&tables), &map.ram(), &mut warnings);
         let mut machine = Self {
             source: Source::Acpi,
             model: Some(tables.oem.clone()).filter(|name| !name.is_empty()),

@@ -50,10 +50,10 @@ pub(super) struct Excluded {
     pub(super) reason: String,
 }
 
-/// The host bridges that are present, in the order of their buses. A device
-/// whose segment, bus or presence is computed by AML is added to `excluded`.
-pub(super) fn root_bridges(tables: &Tables<'_>, excluded: &mut Vec<Excluded>) -> Vec<RootBridge> {
-    let mut roots = Vec::new();
+/// The host bridges that are present, in the order of their buses, and those
+/// that cannot be used: their segment, bus or presence is computed by AML.
+pub(super) fn root_bridges(tables: &Tables<'_>) -> (Vec<RootBridge>, Vec<Excluded>) {
+    let (mut roots, mut excluded) = (Vec::new(), Vec::new());
     for signature in [*b"DSDT", *b"SSDT"] {
         for table in tables.all(signature) {
             devices(&table[HEADER_SIZE..], &mut |device| {
@@ -67,7 +67,7 @@ pub(super) fn root_bridges(tables: &Tables<'_>, excluded: &mut Vec<Excluded>) ->
         }
     }
     roots.sort_by_key(|root| (root.segment, root.buses.first()));
-    roots
+    (roots, excluded)
 }
 
 fn is_host_bridge(device: &Device<'_>) -> bool {

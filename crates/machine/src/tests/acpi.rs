@@ -266,17 +266,6 @@ fn a_memory_map_that_makes_no_sense_is_no_memory() {
 }
 
 #[test]
-fn runtime_services_are_mapped_where_they_are_and_nothing_else_is_changed() {
-    let mut map = memory_map(&[(5, 0x1000, 0x1000), (7, 0x2000, 0x1000)]);
-    map[32..40].copy_from_slice(&(1_u64 << 63 | 8).to_le_bytes());
-    let before = map.clone();
-    crate::map_runtime_services_flat(&mut map, 48);
-    assert_eq!(map[16..24], 0x1000_u64.to_le_bytes());
-    map[16..24].fill(0);
-    assert_eq!(map, before);
-}
-
-#[test]
 fn a_damaged_table_costs_what_it_describes_and_a_sentence_says_so() {
     for (signature, gone) in [
         (

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use warmbus_boot::report::console::Section;
 
+use super::uefi::UefiStart;
 use crate::topology::Topology;
 pub use payload::{INITRD_AT, KERNEL_AT, Payload};
 
@@ -19,7 +20,11 @@ enum Start {
     Bios(PathBuf),
     /// UEFI is in flash, and starts `image` from a volume that is made in
     /// `directory`.
-    Uefi { image: PathBuf, directory: PathBuf },
+    Uefi {
+        image: PathBuf,
+        how: UefiStart,
+        directory: PathBuf,
+    },
     /// What the loader devices placed in memory; the first processor starts
     /// there.
     Loaders,
@@ -94,8 +99,18 @@ impl Machine {
     pub fn uefi(image: &Path, directory: &Path) -> Self {
         Self::new(Start::Uefi {
             image: image.into(),
+            how: UefiStart::Application,
             directory: directory.into(),
         })
+    }
+
+    /// Has UEFI start Warmbus in another way.
+    #[must_use]
+    pub fn uefi_start(mut self, start: UefiStart) -> Self {
+        if let Start::Uefi { how, .. } = &mut self.start {
+            *how = start;
+        }
+        self
     }
 
     /// A machine without a boot loader: the first processor starts at

@@ -7,3 +7,4 @@ mod uefi;
 
 pub use machine::{INITRD_AT, KERNEL_AT, Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};
+pub use uefi::{LOAD_DRIVER, UefiStart};

@@ -6,40 +6,88 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Payload;
+use crate::build::UEFI_DRIVER;
 use crate::{UsageError, setup};
 
 /// The default path of a program on a removable volume (UEFI 3.5.1.1).
 const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
+/// What the shell of UEFI runs, which starts where there is no such program.
+const SCRIPT: &str = "startup.nsh";
+
+/// Has the shell load Warmbus as a driver, and start no other one.
+pub const LOAD_DRIVER: &str = "load -nc \\warmbus\\warmbus-driver-aa64.efi";
+
+/// How Warmbus is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UefiStart {
+    /// By the boot manager, as an application that starts the kernel.
+    Application,
+    /// By what the shell does before it starts the kernel, these lines, of which
+    /// [`LOAD_DRIVER`] may be one.
+    Shell(&'static [&'static str]),
+}
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
-/// which is created: the content of an EFI system partition. The file with the
-/// command line has that of the payload and `parameters`.
+/// which is created: the content of an EFI system partition. The options of
+/// Warmbus are `parameters`; where there is a kernel its EFI stub starts it,
+/// with the command line of the payload and `parameters`.
 fn write_volume(
     volume: &Path,
-    image: &Path,
+    (image, how): (&Path, UefiStart),
     payload: Option<&Payload>,
     parameters: &str,
 ) -> Result<()> {
-    let copy = |from: &Path, name: &str| {
+    let made = |name: &str| -> Result<PathBuf> {
         let to = volume.join(name);
         let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-        let copied = made.and_then(|()| fs::copy(from, &to));
+        made.with_context(|| format!("cannot make the directory of {}", to.display()))?;
+        Ok(to)
+    };
+    let copy = |from: &Path, name: &str| -> Result<()> {
+        let to = made(name)?;
+        let copied = fs::copy(from, &to).map(drop);
         copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
     };
-    copy(image, PROGRAM)?;
-    let mut line = Vec::new();
+    let write = |name: &str, text: &str| -> Result<()> {
+        let to = made(name)?;
+        fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
+    };
+    let mut kernel = Vec::new();
     if let Some(payload) = payload {
-        copy(&payload.kernel, "warmbus/Image")?;
+        copy(&payload.kernel, "warmbus/linux.efi")?;
         if let Some(initrd) = &payload.initrd {
             copy(initrd, "warmbus/initrd")?;
+            kernel.push("initrd=\\warmbus\\initrd");
         }
-        line.push(payload.bootargs.as_str());
+        // However silent Linux is, its EFI stub prints the line that the start
+        // of Linux is seen by.
+        kernel.extend([payload.bootargs.as_str(), "efi=debug", parameters]);
     }
-    line.push(parameters);
-    let file = volume.join("warmbus/cmdline.txt");
-    fs::create_dir_all(volume.join("warmbus"))
-        .and_then(|()| fs::write(&file, line.join(" ") + "\n"))
-        .with_context(|| format!("cannot write {}", file.display()))
+    let kernel = kernel.join(" ");
+    match how {
+        UefiStart::Application => {
+            let next = if payload.is_some() {
+                " next=\\warmbus\\linux.efi -- "
+            } else {
+                ""
+            };
+            copy(image, PROGRAM)?;
+            write(
+                "warmbus/options.txt",
+                &format!("{parameters}{next}{kernel}\n"),
+            )
+        }
+        UefiStart::Shell(lines) => {
+            let driver = image.with_file_name(UEFI_DRIVER);
+            copy(&driver, &format!("warmbus/{UEFI_DRIVER}"))?;
+            write("warmbus/options.txt", &format!("{parameters}\n"))?;
+            let kernel = format!("\\warmbus\\linux.efi {kernel}");
+            let lines = ["fs0:"].iter().chain(lines).copied();
+            let lines = lines.chain([kernel.as_str()]);
+            let lines: Vec<_> = lines.map(|line| format!("{line}\r\n")).collect();
+            write(SCRIPT, &lines.concat())
+        }
+    }
 }
 
 fn volume(directory: &Path) -> PathBuf {
@@ -53,7 +101,7 @@ fn variables(directory: &Path) -> PathBuf {
 /// Makes the directory with the volume and a flash that remembers nothing.
 pub(super) fn prepare(
     directory: &Path,
-    image: &Path,
+    start: (&Path, UefiStart),
     payload: Option<&Payload>,
     parameters: &str,
 ) -> Result<()> {
@@ -63,7 +111,7 @@ pub(super) fn prepare(
     let [_, empty] = setup::edk2_flash().ok_or_else(missing)?;
     let file = variables(directory);
     fs::copy(&empty, &file).with_context(|| format!("cannot write {}", file.display()))?;
-    write_volume(&volume(directory), image, payload, parameters)
+    write_volume(&volume(directory), start, payload, parameters)
 }
 
 /// The arguments for QEMU. The volume is on a disk that is not on PCI, so that
@@ -98,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_volume_has_the_program_the_kernel_and_one_command_line() {
+    fn a_volume_has_the_program_the_kernel_and_the_options() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let file = directory.path().join(name);
@@ -111,14 +159,40 @@ mod tests {
             bootargs: "a b".into(),
         };
         let volume = directory.path().join("v");
-        write_volume(&volume, &file("p"), Some(&payload), "c").unwrap();
+        let image = file("p");
+        let application = (&*image, UefiStart::Application);
+        write_volume(&volume, application, Some(&payload), "c").unwrap();
         for (name, text) in [
             (PROGRAM, "p"),
-            ("warmbus/Image", "k"),
+            ("warmbus/linux.efi", "k"),
             ("warmbus/initrd", "i"),
-            ("warmbus/cmdline.txt", "a b c\n"),
+            (
+                "warmbus/options.txt",
+                "c next=\\warmbus\\linux.efi -- initrd=\\warmbus\\initrd a b efi=debug c\n",
+            ),
         ] {
             assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), text);
         }
+
+        let volume = directory.path().join("d");
+        file(UEFI_DRIVER);
+        write_volume(
+            &volume,
+            (&image, UefiStart::Shell(&[LOAD_DRIVER])),
+            Some(&payload),
+            "c",
+        )
+        .unwrap();
+        for (name, text) in [
+            ("warmbus/options.txt", "c\n"),
+            (
+                SCRIPT,
+                "fs0:\r\nload -nc \\warmbus\\warmbus-driver-aa64.efi\r\n\\warmbus\\linux.efi \
+                 initrd=\\warmbus\\initrd a b efi=debug c\r\n",
+            ),
+        ] {
+            assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), text);
+        }
+        assert!(!volume.join(PROGRAM).exists());
     }
 }

@@ -110,9 +110,13 @@ impl Machine {
     /// Makes the files that the machine starts from.
     pub(in crate::qemu) fn prepare(&self) -> Result<()> {
         match &self.start {
-            Start::Uefi { image, directory } => uefi::prepare(
-                directory,
+            Start::Uefi {
                 image,
+                how,
+                directory,
+            } => uefi::prepare(
+                directory,
+                (image, *how),
                 self.payload.as_ref(),
                 &self.bootargs.join(" "),
             ),

@@ -1,0 +1,178 @@
+//! The handover for a kernel that somebody else starts, while boot services of
+//! UEFI run.
+//!
+//! Nothing of the boot is changed but one table: a device tree whose `/chosen`
+//! names the handover, which the EFI stub of Linux copies. What is handed over
+//! was read before other programs ran, and has to be true after they did.
+
+use alloc::vec::Vec;
+
+use warmbus_fdt::{FdtError, FdtWriter};
+use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, edit};
+use warmbus_linux::detect;
+use warmbus_linux::image::{ImageError, ImageHeader};
+use warmbus_linux::memory_plan::MemoryPlan;
+use warmbus_linux::payload::{Module, Payload};
+use warmbus_machine::Machine;
+use warmbus_memory::MemoryRange;
+use warmbus_pci::{ConfigAccess, VfScope};
+
+use crate::decide::{Decision, Facts, HandoverDecision, KernelFacts, Refusal, decide};
+use crate::handover::{BuiltHandover, HandoverError, survey_facts};
+use crate::memory::BootMemory;
+use crate::memory_layout::{LayoutRequest, LayoutRequestError};
+use crate::options::Options;
+use crate::pipeline::Captured;
+use crate::previous_boot::PreviousBoot;
+
+/// A kernel that was loaded by somebody else.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadedKernel<'a> {
+    /// Where it lies: that memory is in use.
+    pub range: MemoryRange,
+    /// The unpacked kernel.
+    pub image: &'a [u8],
+}
+
+/// Why there is nothing for a kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum ResidentError {
+    /// It is no arm64 Image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It was decided so.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The handover could not be made, or the independent reader refused it.
+    #[error(transparent)]
+    Failed(#[from] HandoverError),
+    /// The device tree cannot be made.
+    #[error(transparent)]
+    Tree(#[from] FdtError),
+    /// The device tree cannot be edited.
+    #[error(transparent)]
+    Chosen(#[from] ChosenError),
+}
+
+/// What is to be handed over, and where.
+#[derive(Debug)]
+pub struct ResidentPlan {
+    decision: HandoverDecision,
+    plan: MemoryPlan,
+}
+
+impl ResidentPlan {
+    /// Decides what is handed over to `kernel`, and finds free memory for it.
+    /// `words` are the words of a kernel command line that scratch memory
+    /// depends on, such as `cma=`: that of the kernel is not known yet.
+    pub fn new<A: ConfigAccess>(
+        machine: &Machine,
+        options: &Options,
+        captured: &Captured<A>,
+        kernel: LoadedKernel<'_>,
+        words: &str,
+    ) -> Result<Self, ResidentError> {
+        let header = ImageHeader::parse(kernel.image)?;
+        let facts = Facts {
+            requested: options.kho,
+            may_probe_vfs: options.vfs.scope != VfScope::Off,
+            source: machine.source,
+            pci_word: None,
+            survey: Some(survey_facts(machine, captured)),
+            previous: PreviousBoot::default().facts(),
+            page_size: detect::page_size(&header),
+        };
+        let kernel_facts = KernelFacts::of(&facts, kernel.image);
+        let request = LayoutRequest {
+            machine,
+            tree: &tree()?,
+            payload: &Payload::default(),
+            kernel: Module {
+                range: kernel.range,
+                bootargs: Some(words.as_bytes()),
+            },
+            header: &header,
+            in_use: &[],
+            previous: &PreviousBoot::default(),
+        };
+        let functions = captured.config.blocks().count();
+        let page_size = facts.request()?;
+        let plan = request
+            .handover_needs(options.kho, functions, page_size)
+            .map_err(LayoutRequestError::from)
+            .and_then(|needs| request.plan(Some(needs)));
+        let (plan, space) = match plan {
+            Ok(plan) => (Some(plan), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        match (decide(&facts, &kernel_facts, space), plan) {
+            (Decision::Without(refusal), _) => Err(refusal.into()),
+            (Decision::Handover(_), None) => Err(HandoverError::NoArena.into()),
+            (Decision::Handover(decision), Some(mut plan)) => {
+                if plan.gigantic_areas > 0 && detect::extends_scratch(kernel.image) {
+                    plan.exclude_gigantic();
+                }
+                Ok(Self { decision, plan })
+            }
+        }
+    }
+
+    /// The free memory that it takes: the handover, then scratch memory.
+    pub fn ranges(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+        let arena = self.plan.arena.into_iter();
+        arena.chain(self.plan.scratch.iter().copied())
+    }
+
+    /// Builds the handover in `memory`, which has all [ranges](Self::ranges),
+    /// and has the independent reader verify it. `generation` is a number that
+    /// differs from boot to boot.
+    ///
+    /// Returns it with the device tree for the EFI stub of Linux.
+    pub fn build<A: ConfigAccess, M: BootMemory>(
+        &self,
+        machine: &Machine,
+        captured: &Captured<A>,
+        generation: u64,
+        memory: &mut M,
+    ) -> Result<(BuiltHandover, Vec<u8>), ResidentError> {
+        let previous = PreviousBoot::default();
+        let built = BuiltHandover::build(
+            &self.decision,
+            captured,
+            &self.plan,
+            machine,
+            &previous,
+            generation,
+            memory,
+        )?;
+        built.verify(&self.plan, machine, &previous, memory)?;
+        let chosen = Chosen {
+            handover: Some(ChosenHandover {
+                root: built.handover.kho.root,
+                scratch: built.handover.kho.scratch,
+            }),
+            ..Chosen::default()
+        };
+        let tree = edit(&tree()?, &chosen)?;
+        Ok((built, tree))
+    }
+
+    /// The plan, to describe what was built.
+    #[must_use]
+    pub const fn memory_plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+}
+
+/// A device tree with `/chosen` alone: with nothing else in it, Linux takes the
+/// machine from ACPI (`dt_is_stub()`).
+fn tree() -> Result<Vec<u8>, FdtError> {
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    tree.property_u32("#address-cells", 2);
+    tree.property_u32("#size-cells", 2);
+    tree.begin_node("chosen");
+    tree.end_node();
+    tree.end_node();
+    tree.finish()
+}

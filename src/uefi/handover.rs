@@ -1,0 +1,218 @@
+//! What is prepared for a kernel: read, decided, allocated, built, verified, and
+//! then named in a table.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use log::{info, warn};
+use uefi::boot;
+use uefi::mem::memory_map::MemoryMap as _;
+use uefi_raw::table::boot::MemoryType;
+use warmbus_boot::hosts::open_hosts;
+use warmbus_boot::load_options::LoadOptions;
+use warmbus_boot::measured_access::MeasuredAccess;
+use warmbus_boot::options::Options;
+use warmbus_boot::pipeline::{Captured, Pipeline};
+use warmbus_boot::recorder::Recorder;
+use warmbus_boot::resident::{LoadedKernel, ResidentPlan};
+use warmbus_linux::detect;
+use warmbus_machine::{Machine, MemoryMap};
+use warmbus_memory::{MemoryRange, NotMemory, PhysMemory};
+
+use super::Why;
+use super::attempt::Attempt;
+use super::chain;
+use super::pages::Pages;
+use super::root_bridges::RootBridges;
+use super::tables::{self, DeviceTreeTable};
+use crate::arch::timer::{Timer, stamp};
+use crate::console::{self, println};
+use crate::image::Image;
+use crate::mem::heap;
+use crate::mem::physical::PhysicalMemory;
+use crate::report_output;
+
+/// The hardware, counted and timed.
+type Hardware = MeasuredAccess<RootBridges, Timer>;
+
+/// Sizes of the heap, of which the first that there is is taken.
+const HEAPS: [u64; 4] = [64 << 20, 24 << 20, 8 << 20, 2 << 20];
+
+/// All that stays from one kernel to the next.
+pub(super) struct Resident {
+    timer: Timer,
+    options: Options,
+    /// Words of a kernel command line that scratch memory depends on.
+    words: String,
+    report_file: Option<String>,
+    heap: Option<Pages>,
+    installed: Option<Installed>,
+}
+
+/// What Linux finds. It is taken back with this value, the table first.
+struct Installed {
+    _table: DeviceTreeTable,
+    _memory: Vec<Pages>,
+}
+
+/// What was read.
+struct Survey {
+    machine: Machine,
+    captured: Captured<Hardware>,
+    recorder: Recorder<Timer>,
+}
+
+impl Resident {
+    pub(super) fn new(timer: Timer, options: Options, load_options: &LoadOptions) -> Self {
+        Self {
+            timer,
+            options,
+            words: load_options.words.clone(),
+            report_file: load_options.report_file.clone(),
+            heap: None,
+            installed: None,
+        }
+    }
+
+    /// Reads and reports, and hands nothing over.
+    pub(super) fn report(&mut self) -> Result<(), Why> {
+        let _attempt = Attempt::begin()?;
+        let survey = self.survey()?;
+        self.print(&survey);
+        Ok(())
+    }
+
+    /// Prepares the handover for a kernel that was loaded to `range` and is
+    /// `image`, unpacked.
+    pub(super) fn prepare(&mut self, range: MemoryRange, image: &[u8]) {
+        // What was for another kernel.
+        self.installed = None;
+        let release = detect::release(image).unwrap_or("of unknown version");
+        info!(
+            "Warmbus {} found Linux {release}, which UEFI has loaded at {range}",
+            env!("CARGO_PKG_VERSION"),
+        );
+        match self.try_to_prepare(LoadedKernel { range, image }) {
+            Ok(installed) => {
+                self.installed = Some(installed);
+                println!("warmbus: result: ok");
+            }
+            Err(why) => self.refuse(&why.to_string()),
+        }
+    }
+
+    /// Says why there is nothing for a kernel.
+    pub(super) fn refuse(&mut self, why: &str) {
+        self.installed = None;
+        warn!("no cache handed over: {why}; Linux boots without it");
+        println!("warmbus: result: ok");
+    }
+
+    fn try_to_prepare(&mut self, kernel: LoadedKernel<'_>) -> Result<Installed, Why> {
+        if let Some(tree) = tables::other_device_tree() {
+            return Err(format!("UEFI has a device tree of its own, at {tree}").into());
+        }
+        let _attempt = Attempt::begin()?;
+        let mut survey = self.survey()?;
+        // Drivers of UEFI go on with their devices, and stop when Linux takes
+        // over: only what none of them can change is handed over.
+        survey.captured.config.retain_constants();
+        let installed = self.install(&survey, kernel);
+        self.print(&survey);
+        installed
+    }
+
+    fn install(&self, survey: &Survey, kernel: LoadedKernel<'_>) -> Result<Installed, Why> {
+        let Survey {
+            machine, captured, ..
+        } = survey;
+        let plan = ResidentPlan::new(machine, &self.options, captured, kernel, &self.words)?;
+        let memory: Vec<Pages> = plan.ranges().map(Pages::at).collect::<Result<_, Why>>()?;
+        let mapped = memory.iter().map(Pages::range).collect();
+        // SAFETY: UEFI has given all of it, and nothing else refers to it.
+        let mut target = unsafe { PhysicalMemory::new(mapped, Vec::new()) };
+        let (built, tree) = plan.build(machine, captured, stamp(), &mut target)?;
+        let table = DeviceTreeTable::install(&tree)?;
+        let mut description = String::new();
+        // A string takes whatever is written to it.
+        let _ = built.describe(&mut description, plan.memory_plan());
+        console::print(format_args!("{description}"));
+        Ok(Installed {
+            _table: table,
+            _memory: memory,
+        })
+    }
+
+    /// Finds the machine and reads its configuration space.
+    fn survey(&mut self) -> Result<Survey, Why> {
+        self.provide_heap()?;
+        let rsdp = tables::rsdp().ok_or("there are no ACPI tables")?;
+        let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
+        let bytes = map.buffer().get(..map.meta().map_size).unwrap_or_default();
+        let memory = Mapped(MemoryMap::new(bytes, map.meta().desc_size));
+        let bridges = RootBridges::find();
+        let machine = Machine::from_uefi(&memory, rsdp, &memory.0, &bridges.descriptions())?;
+        for warning in machine.warnings.iter().chain(&self.options.warnings) {
+            warn!("{warning}");
+        }
+        let (hosts, access) = open_hosts(&machine, &self.options, |_| bridges)?;
+        let access = MeasuredAccess::new(access, self.timer);
+        let mut recorder = Recorder::new(self.timer);
+        let pipeline = Pipeline::from_options(&self.options);
+        let mut clock = self.timer;
+        let captured = pipeline.run(&hosts, access, &mut clock, &mut recorder);
+        Ok(Survey {
+            machine,
+            captured,
+            recorder,
+        })
+    }
+
+    /// Takes memory for the heap, the first time.
+    fn provide_heap(&mut self) -> Result<(), Why> {
+        if self.heap.is_some() {
+            return Ok(());
+        }
+        let pages = HEAPS.iter().find_map(|&size| Pages::anywhere(size).ok());
+        let pages = pages.ok_or("there is no memory for a heap")?;
+        // SAFETY: UEFI has given it, once, and it stays as long as this image.
+        unsafe { heap::grow(pages.range()) };
+        self.heap = Some(pages);
+        Ok(())
+    }
+
+    fn print(&self, survey: &Survey) {
+        let Survey {
+            machine,
+            captured,
+            recorder,
+        } = survey;
+        let report =
+            report_output::report(captured, recorder, machine, &Image::running(), self.timer);
+        report_output::print(&report, captured, &self.options);
+        if let Some(path) = &self.report_file {
+            let mut text = String::new();
+            // A string takes whatever is written to it.
+            let _ = warmbus_boot::report::json::write(&report, &mut text);
+            if let Err(why) = chain::write_file(path, &text) {
+                warn!("there is no report in a file: {why}");
+            }
+        }
+    }
+}
+
+/// Memory that boot services have mapped.
+struct Mapped<'a>(MemoryMap<'a>);
+
+impl PhysMemory for Mapped<'_> {
+    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
+        if range.start.0 == 0 || !self.0.is_memory(range) {
+            return Err(NotMemory { range });
+        }
+        let start = core::ptr::with_exposed_provenance(range.start.0 as usize);
+        // SAFETY: all of it is memory, which UEFI maps one to one; tables do
+        // not change.
+        Ok(unsafe { core::slice::from_raw_parts(start, range.size as usize) })
+    }
+}
