@@ -325,3 +325,20 @@ fn the_format_page_names_every_phase() {
         .collect();
     assert_eq!(rows, names);
 }
+
+#[test]
+fn a_function_below_one_without_a_line_has_its_line() {
+    let mut report = sample::report();
+    let below = report.functions[4].sbdf;
+    let above = report.functions[4].parent.expect("it is below a bridge");
+    let mut functions = report.functions.iter_mut();
+    let above = functions
+        .find(|one| one.sbdf == above)
+        .expect("it is there");
+    above.anomalies.clear();
+    above.virtual_function = Some(report::VirtualFunction {
+        physical: above.sbdf,
+        number: 1,
+    });
+    assert!(tree(&report).contains(&format!("{below}  ")));
+}
