@@ -5,6 +5,8 @@
 #[expect(dead_code, reason = "not every reader is needed here")]
 #[path = "kho/reader/mod.rs"]
 mod kho_reader;
+#[path = "loader/resident.rs"]
+mod resident;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
