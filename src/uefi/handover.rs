@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use log::{info, warn};
 use uefi::boot;
-use uefi::mem::memory_map::MemoryMap as _;
+use uefi::mem::memory_map::{MemoryMap as _, MemoryMapOwned};
 use uefi_raw::table::boot::MemoryType;
 use warmbus_boot::hosts::open_hosts;
 use warmbus_boot::load_options::LoadOptions;
@@ -16,9 +16,11 @@ use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::recorder::Recorder;
 use warmbus_boot::resident::{LoadedKernel, ResidentPlan};
+use warmbus_fdt::HEADER_SIZE;
 use warmbus_linux::detect;
 use warmbus_machine::{Machine, MemoryMap};
-use warmbus_memory::{MemoryRange, NotMemory, PhysMemory};
+use warmbus_memory::bytes::be_u32;
+use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory};
 
 use super::Why;
 use super::attempt::Attempt;
@@ -110,9 +112,6 @@ impl Resident {
     }
 
     fn try_to_prepare(&mut self, kernel: LoadedKernel<'_>) -> Result<Installed, Why> {
-        if let Some(tree) = tables::other_device_tree() {
-            return Err(format!("UEFI has a device tree of its own, at {tree}").into());
-        }
         let _attempt = Attempt::begin()?;
         let mut survey = self.survey()?;
         // Drivers of UEFI go on with their devices, and stop when Linux takes
@@ -132,7 +131,12 @@ impl Resident {
         let mapped = memory.iter().map(Pages::range).collect();
         // SAFETY: UEFI has given all of it, and nothing else refers to it.
         let mut target = unsafe { PhysicalMemory::new(mapped, Vec::new()) };
-        let (built, tree) = plan.build(machine, captured, stamp(), &mut target)?;
+        let other = match tables::other_device_tree() {
+            Some(place) => Some(copy_tree(place)?),
+            None => None,
+        };
+        let (built, tree) =
+            plan.build(machine, captured, stamp(), &mut target, other.as_deref())?;
         let table = DeviceTreeTable::install(&tree)?;
         let mut description = String::new();
         // A string takes whatever is written to it.
@@ -149,8 +153,7 @@ impl Resident {
         self.provide_heap()?;
         let rsdp = tables::rsdp().ok_or("there are no ACPI tables")?;
         let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
-        let bytes = map.buffer().get(..map.meta().map_size).unwrap_or_default();
-        let memory = Mapped(MemoryMap::new(bytes, map.meta().desc_size));
+        let memory = Mapped::of(&map);
         let bridges = RootBridges::find();
         let machine = Machine::from_uefi(&memory, rsdp, &memory.0, &bridges.descriptions())?;
         for warning in machine.warnings.iter().chain(&self.options.warnings) {
@@ -202,8 +205,31 @@ impl Resident {
     }
 }
 
+/// Most bytes of a device tree (`MAX_FDT_SIZE` of Linux).
+const LARGEST_TREE: u32 = 2 << 20;
+
+/// A copy of the device tree at `place`.
+fn copy_tree(place: PhysAddr) -> Result<Vec<u8>, Why> {
+    let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
+    let memory = Mapped::of(&map);
+    let header = memory.bytes(MemoryRange::new(place, HEADER_SIZE as u64))?;
+    let size = be_u32(header, 4).unwrap_or_default();
+    if size > LARGEST_TREE {
+        return Err(format!("the device tree at {place} has {size} bytes").into());
+    }
+    let tree = memory.bytes(MemoryRange::new(place, size.into()))?;
+    Ok(tree.to_vec())
+}
+
 /// Memory that boot services have mapped.
 struct Mapped<'a>(MemoryMap<'a>);
+
+impl<'a> Mapped<'a> {
+    fn of(map: &'a MemoryMapOwned) -> Self {
+        let bytes = map.buffer().get(..map.meta().map_size).unwrap_or_default();
+        Self(MemoryMap::new(bytes, map.meta().desc_size))
+    }
+}
 
 impl PhysMemory for Mapped<'_> {
     fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {

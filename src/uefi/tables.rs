@@ -27,14 +27,16 @@ pub(super) fn rsdp() -> Option<PhysAddr> {
     find(&ConfigTableEntry::ACPI2_GUID)
 }
 
-/// A device tree that somebody else has installed.
+/// Where the device tree is that somebody else has installed.
 pub(super) fn other_device_tree() -> Option<PhysAddr> {
     find(&DEVICE_TREE)
 }
 
-/// The device tree of Warmbus, which is removed with this value.
+/// The device tree of Warmbus. The one before it comes back with the end of this
+/// value.
 pub(super) struct DeviceTreeTable {
     tree: ptr::NonNull<u8>,
+    before: Option<PhysAddr>,
 }
 
 impl DeviceTreeTable {
@@ -42,7 +44,10 @@ impl DeviceTreeTable {
     pub(super) fn install(tree: &[u8]) -> Result<Self, Why> {
         // The type that UEFI recommends for tables that are read once.
         let copy = boot::allocate_pool(MemoryType::ACPI_RECLAIM, tree.len())?;
-        let table = Self { tree: copy };
+        let table = Self {
+            tree: copy,
+            before: other_device_tree(),
+        };
         // SAFETY: as many bytes were just allocated.
         unsafe { ptr::copy_nonoverlapping(tree.as_ptr(), copy.as_ptr(), tree.len()) };
         // SAFETY: it is a device tree, and stays until the table is removed.
@@ -53,11 +58,13 @@ impl DeviceTreeTable {
 
 impl Drop for DeviceTreeTable {
     fn drop(&mut self) {
-        let own = self.tree.as_ptr().cast::<c_void>();
-        if find(&DEVICE_TREE).is_some_and(|tree| tree.0 == own.addr() as u64) {
-            // SAFETY: NULL removes the table. Where that fails the tree has to
-            // stay.
-            if unsafe { boot::install_configuration_table(&DEVICE_TREE, ptr::null()) }.is_err() {
+        let own = self.tree.as_ptr().addr() as u64;
+        if other_device_tree().is_some_and(|tree| tree.0 == own) {
+            let before = self.before.map_or(0, |before| before.0 as usize);
+            let before = ptr::with_exposed_provenance::<c_void>(before);
+            // SAFETY: it was there before; NULL removes the table. Where that
+            // fails the tree has to stay.
+            if unsafe { boot::install_configuration_table(&DEVICE_TREE, before) }.is_err() {
                 return;
             }
         }

@@ -67,7 +67,7 @@ fn what_is_handed_over_stays_true_whatever_drivers_write() {
             }
         }
         let mut memory = FakeMemory::new(RAM);
-        let built = plan.build(&machine, &captured, 0x1234, &mut memory);
+        let built = plan.build(&machine, &captured, 0x1234, &mut memory, None);
         let (_, tree) = built.expect("it is built");
 
         // A tree with `/chosen` alone has Linux use ACPI.
@@ -152,6 +152,50 @@ fn a_kernel_that_cannot_keep_it_gets_nothing_for_a_reason() {
     }
 }
 
+/// A tree with `/chosen` as GRUB makes one for an initrd, and `nodes` beside it.
+fn tree_of_grub(cells: Option<u32>, nodes: &[&str]) -> Vec<u8> {
+    let mut tree = FdtWriter::new();
+    tree.begin_node("");
+    if let Some(cells) = cells {
+        tree.property_u32("#address-cells", cells);
+        tree.property_u32("#size-cells", cells);
+    }
+    tree.begin_node("chosen");
+    tree.property_u64("linux,initrd-start", 0x6b00_0000);
+    tree.end_node();
+    for node in nodes {
+        tree.begin_node(node);
+        tree.end_node();
+    }
+    tree.end_node();
+    tree.finish().expect("it is small")
+}
+
+#[test]
+fn a_tree_that_a_loader_made_keeps_what_it_says() {
+    let (machine, captured) = survey(topologies::small());
+    let plan = plan(&machine, &captured, &["kho-v4", BANNER], "").expect("it is made");
+    let build = |other: &[u8]| {
+        let mut memory = FakeMemory::new(RAM);
+        let built = plan.build(&machine, &captured, 0x1234, &mut memory, Some(other));
+        built.map(|(_, tree)| tree)
+    };
+    for (cells, size) in [(None, 16), (Some(2), 16), (Some(1), 8)] {
+        let tree = build(&tree_of_grub(cells, &[])).expect("it is built");
+        let tree = DeviceTree::new(&tree).expect("Linux can read it");
+        let chosen = |name| tree.root_child_property("chosen", name).unwrap();
+        assert_eq!(
+            chosen("linux,initrd-start"),
+            Some(&0x6b00_0000_u64.to_be_bytes()[..])
+        );
+        assert_eq!(chosen("linux,kho-fdt").map(<[u8]>::len), Some(size));
+    }
+    let refused = build(&tree_of_grub(None, &["memory@0"])).expect_err("it has a machine");
+    assert!(refused.to_string().contains("'memory@0'"), "{refused}");
+    let cut = &tree_of_grub(None, &[])[..60];
+    build(cut).expect_err("it is cut off");
+}
+
 #[test]
 fn a_place_that_is_no_memory_is_an_error() {
     let (machine, captured) = survey(topologies::small());
@@ -159,7 +203,7 @@ fn a_place_that_is_no_memory_is_an_error() {
     let mut memory = FakeMemory::new(RAM);
     // No memory where the plan has it.
     memory.map = UsableMemory::new(RangeSet::from_iter([KERNEL]), Vec::new());
-    let built = plan.build(&machine, &captured, 0x1234, &mut memory);
+    let built = plan.build(&machine, &captured, 0x1234, &mut memory, None);
     assert!(matches!(
         built,
         Err(ResidentError::Failed(HandoverError::Memory(_)))

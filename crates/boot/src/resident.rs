@@ -5,9 +5,11 @@
 //! names the handover, which the EFI stub of Linux copies. What is handed over
 //! was read before other programs ran, and has to be true after they did.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use warmbus_fdt::{FdtError, FdtWriter};
+use warmbus_fdt::{FdtError, FdtWriter, RawTree, Token};
 use warmbus_linux::chosen::{Chosen, ChosenError, ChosenHandover, edit};
 use warmbus_linux::detect;
 use warmbus_linux::image::{ImageError, ImageHeader};
@@ -52,6 +54,15 @@ pub enum ResidentError {
     /// The device tree cannot be edited.
     #[error(transparent)]
     Chosen(#[from] ChosenError),
+    /// A device tree that is there already describes a machine, from which Linux
+    /// would take it.
+    #[error(
+        "the device tree of UEFI has the node '{node}', from which Linux would take the machine"
+    )]
+    DescribesMachine {
+        /// The first such node.
+        node: String,
+    },
 }
 
 /// What is to be handed over, and where.
@@ -127,14 +138,20 @@ impl ResidentPlan {
     /// and has the independent reader verify it. `generation` is a number that
     /// differs from boot to boot.
     ///
-    /// Returns it with the device tree for the EFI stub of Linux.
+    /// Returns it with the device tree for the EFI stub of Linux: that of
+    /// somebody else, `other`, with the properties of the handover, or a new one.
     pub fn build<A: ConfigAccess, M: BootMemory>(
         &self,
         machine: &Machine,
         captured: &Captured<A>,
         generation: u64,
         memory: &mut M,
+        other: Option<&[u8]>,
     ) -> Result<(BuiltHandover, Vec<u8>), ResidentError> {
+        let base = match other {
+            Some(other) => stub(other)?,
+            None => tree()?,
+        };
         let previous = PreviousBoot::default();
         let built = BuiltHandover::build(
             &self.decision,
@@ -153,7 +170,7 @@ impl ResidentPlan {
             }),
             ..Chosen::default()
         };
-        let tree = edit(&tree()?, &chosen)?;
+        let tree = edit(&base, &chosen)?;
         Ok((built, tree))
     }
 
@@ -175,4 +192,57 @@ fn tree() -> Result<Vec<u8>, FdtError> {
     tree.end_node();
     tree.end_node();
     tree.finish()
+}
+
+/// The tree of somebody else, as GRUB makes one for the initrd: with the numbers
+/// of cells that a handover needs, and nothing that Linux would take a machine
+/// from.
+fn stub(other: &[u8]) -> Result<Vec<u8>, ResidentError> {
+    const CELLS: [&str; 2] = ["#address-cells", "#size-cells"];
+
+    let other = RawTree::new(other)?;
+    let text = |name| {
+        core::str::from_utf8(name).map_err(|_| FdtError::Structure {
+            path: "/chosen".into(),
+            reason: "a name is no text".into(),
+        })
+    };
+    let mut missing = CELLS.to_vec();
+    let (mut tree, mut depth) = (FdtWriter::new(), 0);
+    for token in other.tokens() {
+        match token?.1 {
+            Token::Begin { name } => {
+                let name = text(name)?;
+                if depth == 1 {
+                    if name != "chosen" {
+                        let node = name.to_owned();
+                        return Err(ResidentError::DescribesMachine { node });
+                    }
+                    // Properties come before the nodes.
+                    missing
+                        .drain(..)
+                        .for_each(|cells| tree.property_u32(cells, 2));
+                }
+                tree.begin_node(name);
+                depth += 1;
+            }
+            Token::Property { name, value } => {
+                let name = text(name)?;
+                if depth == 1 {
+                    missing.retain(|cells| *cells != name);
+                }
+                tree.property(name, value);
+            }
+            Token::End => {
+                depth -= 1;
+                if depth == 0 {
+                    missing
+                        .drain(..)
+                        .for_each(|cells| tree.property_u32(cells, 2));
+                }
+                tree.end_node();
+            }
+        }
+    }
+    Ok(tree.finish()?)
 }
