@@ -7,7 +7,7 @@ use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
 use warmbus_qemu_tests::{consumer, pci};
-use xtask::qemu::{LOAD_DRIVER, Machine, Running, UefiStart};
+use xtask::qemu::{LOAD_DRIVER, Machine, Running, UefiLoader, UefiStart};
 
 use super::linux as proofs;
 
@@ -132,6 +132,26 @@ fn a_kernel_that_uses_the_cache_keeps_the_addresses_that_it_was_handed() {
 fn as_a_driver_it_hands_over_to_the_kernel_that_the_shell_starts() {
     let lab = Lab::new();
     let machine = machine(&lab, consumer::kernel(), &steps()).uefi_start(AS_DRIVER);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    the_cache_is_used(&linux);
+    buses_are_kept(&linux);
+}
+
+#[test]
+fn grub_starts_a_kernel_that_finds_the_cache() {
+    let lab = Lab::new();
+    let start = UefiStart::Loader(UefiLoader::Grub);
+    let machine = machine(&lab, consumer::kernel(), &steps()).uefi_start(start);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    the_cache_is_used(&linux);
+    buses_are_kept(&linux);
+}
+
+#[test]
+fn systemd_boot_loads_the_driver_and_a_kernel_that_finds_the_cache() {
+    let lab = Lab::new();
+    let start = UefiStart::Loader(UefiLoader::SystemdBoot);
+    let machine = machine(&lab, consumer::kernel(), &steps()).uefi_start(start);
     let linux = lab.boot_linux(machine).expect("it boots");
     the_cache_is_used(&linux);
     buses_are_kept(&linux);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use warmbus_boot::report::console::{Event, Outcome, Section};
 
 use crate::image;
-use crate::qemu::{Machine, Payload, Running, roms};
+use crate::qemu::{Machine, Payload, Running, UefiLoader, UefiStart, roms};
 use crate::setup::{self, Purpose};
 use crate::topology::{self, Topology};
 use crate::{UsageError, build, linux};
@@ -112,6 +112,10 @@ pub struct Options {
     /// protocol
     #[arg(long, conflicts_with = "probe_only")]
     pub uefi: bool,
+
+    /// The boot loader of Debian that starts Linux, instead of UEFI itself
+    #[arg(long, value_name = "LOADER", requires = "uefi")]
+    pub uefi_loader: Option<UefiLoader>,
 
     /// Read every cached byte again at the end and compare
     #[arg(long)]
@@ -254,7 +258,11 @@ impl Options {
         directory: &Path,
     ) -> Result<Machine> {
         let start = if self.uefi {
-            Machine::uefi(image, directory)
+            let machine = Machine::uefi(image, directory);
+            match self.uefi_loader {
+                Some(loader) => machine.uefi_start(UefiStart::Loader(loader)),
+                None => machine,
+            }
         } else {
             Machine::kernel(image)
         };

@@ -6,11 +6,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Payload;
+use super::uefi_loaders::{
+    GRUB_CONFIGURATION, SYSTEMD_BOOT_DRIVERS, SYSTEMD_BOOT_ENTRY, UefiLoader, grub_configuration,
+    path, systemd_boot_entry,
+};
 use crate::build::UEFI_DRIVER;
 use crate::{UsageError, setup};
 
 /// The default path of a program on a removable volume (UEFI 3.5.1.1).
 const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
+/// Options of Warmbus, the kernel and its initrd, and where Debian has GRUB.
+const OPTIONS: &str = "warmbus/options.txt";
+const KERNEL: &str = "warmbus/linux.efi";
+const INITRD: &str = "warmbus/initrd";
+const GRUB: &str = "EFI/debian/grubaa64.efi";
 /// What the shell of UEFI runs, which starts where there is no such program.
 const SCRIPT: &str = "startup.nsh";
 
@@ -25,6 +34,8 @@ pub enum UefiStart {
     /// By what the shell does before it starts the kernel, these lines, of which
     /// [`LOAD_DRIVER`] may be one.
     Shell(&'static [&'static str]),
+    /// As is usual for a boot loader, which starts the kernel.
+    Loader(UefiLoader),
 }
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
@@ -52,35 +63,59 @@ fn write_volume(
         let to = made(name)?;
         fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
     };
-    let mut kernel = Vec::new();
+    // However silent Linux is, its EFI stub prints the line that the start of
+    // Linux is seen by.
+    let bootargs = payload.map_or("", |payload| &payload.bootargs);
+    let line = format!("{bootargs} efi=debug {parameters}");
+    let mut kernel = line.clone();
     if let Some(payload) = payload {
-        copy(&payload.kernel, "warmbus/linux.efi")?;
+        copy(&payload.kernel, KERNEL)?;
         if let Some(initrd) = &payload.initrd {
-            copy(initrd, "warmbus/initrd")?;
-            kernel.push("initrd=\\warmbus\\initrd");
+            copy(initrd, INITRD)?;
+            kernel = format!("initrd=\\warmbus\\initrd {line}");
         }
-        // However silent Linux is, its EFI stub prints the line that the start
-        // of Linux is seen by.
-        kernel.extend([payload.bootargs.as_str(), "efi=debug", parameters]);
     }
-    let kernel = kernel.join(" ");
     match how {
         UefiStart::Application => {
-            let next = if payload.is_some() {
-                " next=\\warmbus\\linux.efi -- "
-            } else {
-                ""
-            };
             copy(image, PROGRAM)?;
-            write(
-                "warmbus/options.txt",
-                &format!("{parameters}{next}{kernel}\n"),
-            )
+            let next = payload.map_or_else(String::new, |_| {
+                format!(" next=\\warmbus\\linux.efi -- {kernel}")
+            });
+            write(OPTIONS, &format!("{parameters}{next}\n"))
+        }
+        UefiStart::Loader(loader) => {
+            let program = loader.file()?;
+            let initrd = payload.and_then(|payload| payload.initrd.as_ref());
+            let initrd = initrd.map(|_| path(INITRD));
+            let (kernel, initrd) = (path(KERNEL), initrd.as_deref());
+            match loader {
+                UefiLoader::Grub => {
+                    copy(image, PROGRAM)?;
+                    copy(&program, GRUB)?;
+                    let next = GRUB.replace('/', "\\");
+                    write(OPTIONS, &format!("{parameters} next=\\{next}\n"))?;
+                    write(
+                        GRUB_CONFIGURATION,
+                        &grub_configuration(&kernel, initrd, &line),
+                    )
+                }
+                UefiLoader::SystemdBoot => {
+                    copy(&program, PROGRAM)?;
+                    let driver = format!("{SYSTEMD_BOOT_DRIVERS}/{UEFI_DRIVER}");
+                    copy(&image.with_file_name(UEFI_DRIVER), &driver)?;
+                    write(OPTIONS, &format!("{parameters}\n"))?;
+                    write("loader/loader.conf", "default linux.conf\ntimeout 0\n")?;
+                    write(
+                        SYSTEMD_BOOT_ENTRY,
+                        &systemd_boot_entry(&kernel, initrd, &line),
+                    )
+                }
+            }
         }
         UefiStart::Shell(lines) => {
             let driver = image.with_file_name(UEFI_DRIVER);
             copy(&driver, &format!("warmbus/{UEFI_DRIVER}"))?;
-            write("warmbus/options.txt", &format!("{parameters}\n"))?;
+            write(OPTIONS, &format!("{parameters}\n"))?;
             let kernel = format!("\\warmbus\\linux.efi {kernel}");
             let lines = ["fs0:"].iter().chain(lines).copied();
             let lines = lines.chain([kernel.as_str()]);

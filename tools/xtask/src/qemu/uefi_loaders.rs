@@ -1,0 +1,77 @@
+//! Boot loaders for UEFI, as Debian ships them for arm64.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::debian::Archive;
+use crate::paths;
+
+/// What the boot manager of UEFI starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum UefiLoader {
+    /// GRUB, behind Warmbus as an application.
+    Grub,
+    /// systemd-boot, which loads Warmbus as a driver.
+    SystemdBoot,
+}
+
+impl UefiLoader {
+    const fn package(self) -> &'static str {
+        match self {
+            Self::Grub => "grub-efi-arm64-signed",
+            Self::SystemdBoot => "systemd-boot-efi",
+        }
+    }
+
+    /// Its program in the package.
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Grub => "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed",
+            Self::SystemdBoot => "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+        }
+    }
+
+    /// The program, which is downloaded where it was not before.
+    pub(super) fn file(self) -> Result<PathBuf> {
+        let directory = paths::cache().join("uefi-loaders");
+        let kept = directory.join(format!("{}.efi", self.package()));
+        if kept.is_file() {
+            return Ok(kept);
+        }
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let unpacked = tempfile::tempdir_in(&directory)?;
+        Archive::open()?.unpack(self.package(), unpacked.path())?;
+        let program = unpacked.path().join(self.program());
+        fs::rename(&program, &kept)
+            .with_context(|| format!("{} has no {}", self.package(), self.program()))?;
+        Ok(kept)
+    }
+}
+
+/// The configuration of GRUB that starts `kernel` with `initrd`, files of its
+/// volume, and the command line `line`.
+pub(super) fn grub_configuration(kernel: &str, initrd: Option<&str>, line: &str) -> String {
+    let initrd = initrd.map_or_else(String::new, |initrd| format!("initrd {initrd}\n"));
+    format!("set timeout=0\nset default=0\nmenuentry Linux {{\nlinux {kernel} {line}\n{initrd}}}\n")
+}
+
+/// The entry of systemd-boot for the same.
+pub(super) fn systemd_boot_entry(kernel: &str, initrd: Option<&str>, line: &str) -> String {
+    let initrd = initrd.map_or_else(String::new, |initrd| format!("initrd {initrd}\n"));
+    format!("title Linux\nlinux {kernel}\n{initrd}options {line}\n")
+}
+
+/// Where a loader looks for its configuration, below the volume.
+pub(super) const GRUB_CONFIGURATION: &str = "EFI/debian/grub.cfg";
+/// See [`GRUB_CONFIGURATION`].
+pub(super) const SYSTEMD_BOOT_ENTRY: &str = "loader/entries/linux.conf";
+/// Where systemd-boot looks for drivers.
+pub(super) const SYSTEMD_BOOT_DRIVERS: &str = "EFI/systemd/drivers";
+
+/// The name of `file` for a loader, which has slashes.
+pub(super) fn path(file: &str) -> String {
+    format!("/{}", Path::new(file).display())
+}
