@@ -6,6 +6,7 @@ use alloc::string::ToString;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
+use log::debug;
 use uefi::boot::{self, EventType, OpenProtocolAttributes, OpenProtocolParams, SearchType, Tpl};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Event, Guid, Handle, Identify, guid};
@@ -125,6 +126,7 @@ fn look_at(image: &[u8], resident: &mut Resident) {
     let kernel = kernel_of_unified_image(image).unwrap_or(image);
     let start = PhysAddr(image.as_ptr().addr() as u64);
     let range = MemoryRange::new(start, image.len() as u64);
+    debug!("an image was loaded at {range}");
     let unpacked = match KernelFormat::detect(kernel) {
         Ok(KernelFormat::Uncompressed(kernel)) => {
             if is_linux(kernel) {
