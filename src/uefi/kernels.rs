@@ -64,6 +64,8 @@ pub(super) fn watch(resident: Box<Resident>) -> Result<Watching, Why> {
         )
     }?;
     let images = boot::register_protocol_notify(&LoadedImage::GUID, &event)?;
+    // The first searches return the images that are there already.
+    while boot::locate_handle_buffer(images).is_ok() {}
     // SAFETY: a callback would find no key and do nothing.
     unsafe { (*watch).images = Some(images) };
     Ok(Watching { event, watch })

@@ -444,3 +444,16 @@ fn buses_without_room_for_vfs_keep_their_functions() {
     let machine = boot(fabric, &ALL, false);
     assert_eq!(machine.addresses(), [at(0, 1, 0), at(1, 0, 0)]);
 }
+
+#[test]
+fn constants_are_those_of_no_virtual_function() {
+    let (fabric, physical) = physical(4, |_, _| (1, 1), a_vf());
+    let mut machine = boot(fabric, &ALL, false);
+    assert_eq!(machine.vfs().len(), 4);
+    machine.config.retain_constants();
+    let gathered = HandoverRecords::new(&machine.config, &machine.topology);
+    let blocks = gathered.blocks();
+    assert!(blocks.iter().all(|block| block.virtual_function.is_none()));
+    assert!(blocks.iter().all(|block| block.routing.is_empty()));
+    assert!(blocks.iter().any(|block| block.sbdf == physical));
+}

@@ -135,10 +135,20 @@ impl<A: ConfigAccess> ConfigCache<A> {
     /// Keeps what nothing but a reset or an exchange of a function can change,
     /// and drops all that software could write meanwhile, or that depends on
     /// such a register: what is handed over long before it is read stays true
-    /// then, also where a driver uses the function in between.
+    /// then, also where a driver uses the function in between. Of virtual
+    /// functions nothing stays, which are others with another NumVFs.
     pub fn retain_constants(&mut self) {
+        let blocks = self.blocks.range(..);
+        let virtual_functions: Vec<Sbdf> = blocks
+            .filter(|(_, block)| block.virtual_function.is_some())
+            .map(|(function, _)| function)
+            .collect();
+        for function in virtual_functions {
+            self.exclude(function);
+        }
         for block in self.blocks.values_mut() {
             self.statistics.invalidations += block.drop_where(|rule| !rule.is_constant());
+            block.routing = None;
         }
     }
 
