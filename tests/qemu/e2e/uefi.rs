@@ -191,6 +191,32 @@ fn nothing_is_stale_where_drivers_of_uefi_have_used_the_devices() {
     assert!(commands.count() > 5);
 }
 
+#[test]
+fn every_root_bridge_is_read_by_its_own_protocol() {
+    let lab = Lab::new();
+    let devices = [
+        "pxb-pcie,id=second,bus_nr=64,bus=pcie.0",
+        "pcie-root-port,id=below-second,bus=second,chassis=90,slot=90",
+        "nvme,bus=below-second,serial=second",
+        "pxb-pcie,id=third,bus_nr=128,bus=pcie.0",
+        "pcie-root-port,id=below-third,bus=third,chassis=91,slot=91",
+        "virtio-net-pci,bus=below-third,romfile=",
+    ];
+    let machine = machine(&lab, consumer::kernel(), &steps());
+    let machine = machine.arguments(devices.iter().flat_map(|device| ["-device", device]));
+    let linux = lab.boot_linux(machine).expect("it boots");
+    proofs::subtree_arrived(&linux);
+    consumer::matches_hardware(&linux, 1);
+    buses_are_kept(&linux);
+    let report = linux.boot.report();
+    let hosts = report["host_bridges"].as_array().expect("host bridges");
+    assert_eq!(hosts.len(), 3);
+    let names: Vec<_> = linux.blocks.keys().map(|name| &name[5..7]).collect();
+    for bus in ["00", "40", "41", "80", "81"] {
+        assert!(names.contains(&bus), "{bus} in {names:?}");
+    }
+}
+
 /// What Linux says of firmware, tables and PCI, without the memory map and the
 /// places of what its EFI stub allocates.
 fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
