@@ -112,3 +112,27 @@ fn vfs_that_answer_are_captured_beside_some_that_never_do() {
         }
     }
 }
+
+/// A watchdog that a loader left running is not refreshed (docs/boards.md), so that
+/// the waits must not add up.
+#[test]
+fn many_devices_that_never_answer_cost_the_timeouts_of_one() {
+    const NEVER: u64 = u64::MAX / 2;
+    let (mut fabric, host) = machine(0, 255);
+    for device in 1..24 {
+        let port = fabric.add_root(host, device, 0, root_port().link_up());
+        let model = if device % 2 == 0 {
+            endpoint(7).ready_at(NEVER)
+        } else {
+            let model = endpoint(7).ari(0);
+            model.sriov(SrIovModel::default(), a_vf().ready_at(NEVER))
+        };
+        fabric.add_below(port, 0, 0, model);
+    }
+    let machine = boot(fabric, &ALL, false);
+    assert_eq!(machine.vfs(), []);
+    assert_eq!(machine.complaints().len(), 23);
+    let time = machine.fabric().clock().time();
+    assert!(time > 2 * SECOND, "{time}");
+    assert!(time < 2_300 * MILLISECOND, "{time}");
+}
