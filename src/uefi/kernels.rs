@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use log::debug;
-use uefi::boot::{self, EventType, OpenProtocolAttributes, OpenProtocolParams, SearchType, Tpl};
+use uefi::boot::{self, EventType, SearchType, Tpl};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Event, Guid, Handle, Identify, guid};
 use warmbus_linux::decompress::KernelFormat;
@@ -16,9 +16,9 @@ use warmbus_linux::image::{HEADER_SIZE, ImageHeader};
 use warmbus_linux::pe::kernel_of_unified_image;
 use warmbus_memory::{MemoryRange, PhysAddr};
 
-use super::Why;
 use super::handover::Resident;
 use super::pages::Pages;
+use super::{Why, shared_protocol};
 
 /// Names the handle of the image that is resident.
 static RESIDENT: Guid = guid!("4b5b6a6e-3f1d-4c0e-8a55-2f0f2f1c9b0d");
@@ -109,15 +109,9 @@ unsafe extern "efiapi" fn image_loaded(_: Event, context: Option<NonNull<c_void>
 
 /// Where an image lies.
 fn image_of(handle: Handle) -> Option<(*const u8, usize)> {
-    let params = OpenProtocolParams {
-        handle,
-        agent: boot::image_handle(),
-        controller: None,
-    };
     // SAFETY: it is only looked at here, where nobody can remove it.
-    let image =
-        unsafe { boot::open_protocol::<LoadedImage>(params, OpenProtocolAttributes::GetProtocol) };
-    let (start, size) = image.ok()?.info();
+    let image = unsafe { shared_protocol::<LoadedImage>(handle) }?;
+    let (start, size) = image.info();
     let size = usize::try_from(size).ok()?;
     let fits = !start.is_null() && isize::try_from(size).is_ok();
     fits.then_some((start.cast(), size))

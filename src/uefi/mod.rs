@@ -19,8 +19,8 @@ use alloc::format;
 use core::error::Error;
 use core::ffi::c_void;
 
-use log::LevelFilter;
-use uefi::boot;
+use uefi::boot::{self, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol};
+use uefi::proto::Protocol;
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Handle, Status};
 use uefi_raw::table::boot::MemoryType;
@@ -83,12 +83,7 @@ fn run() -> Result<Status, Why> {
     let timer = Timer::start();
     let load_options = chain::load_options();
     let options = Options::from_bootargs(&load_options.words);
-    let level = if cfg!(debug_assertions) {
-        LevelFilter::Debug
-    } else {
-        options.log_level
-    };
-    logger::start(timer, level);
+    logger::start(timer, options.log_level);
     if load_options.off {
         println!("warmbus: switched off by its load options");
         return go_on(&load_options);
@@ -116,6 +111,21 @@ fn run() -> Result<Status, Why> {
     // run when it is removed.
     kernels::end(watch);
     result
+}
+
+/// The protocol `P` of `handle`, which others may have open and keep.
+///
+/// # Safety
+///
+/// `handle` and its protocol must stay as long as the value is used.
+unsafe fn shared_protocol<P: Protocol>(handle: Handle) -> Option<ScopedProtocol<P>> {
+    let params = OpenProtocolParams {
+        handle,
+        agent: boot::image_handle(),
+        controller: None,
+    };
+    // SAFETY: by the contract of this function.
+    unsafe { boot::open_protocol::<P>(params, OpenProtocolAttributes::GetProtocol) }.ok()
 }
 
 /// Whether UEFI keeps this image when its entry returns.

@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 use core::ffi::c_void;
 use core::ptr;
 
-use uefi::boot::{self, OpenProtocolAttributes, OpenProtocolParams};
+use uefi::boot;
 use uefi::proto::unsafe_protocol;
 use uefi_raw::protocol::pci::root_bridge::{PciRootBridgeIoProtocol, PciRootBridgeIoProtocolWidth};
 use warmbus_machine::UefiRootBridge;
 use warmbus_pci::{AccessFault, ConfigAccess, ConfigOffset, Sbdf, Width};
+
+use super::shared_protocol;
 
 #[repr(transparent)]
 #[unsafe_protocol(PciRootBridgeIoProtocol::GUID)]
@@ -36,17 +38,8 @@ impl RootBridges {
     pub(super) fn find() -> Self {
         let handles = boot::find_handles::<RootBridgeIo>().unwrap_or_default();
         let bridges = handles.into_iter().take(MAX_BRIDGES).filter_map(|handle| {
-            let params = OpenProtocolParams {
-                handle,
-                agent: boot::image_handle(),
-                controller: None,
-            };
-            // SAFETY: root bridges stay until boot services end. Other drivers
-            // keep what they have open.
-            let opened = unsafe {
-                boot::open_protocol::<RootBridgeIo>(params, OpenProtocolAttributes::GetProtocol)
-            };
-            let mut opened = opened.ok()?;
+            // SAFETY: root bridges stay until boot services end.
+            let mut opened = unsafe { shared_protocol::<RootBridgeIo>(handle) }?;
             let protocol = &raw mut opened.0;
             // SAFETY: the protocol is there.
             let description = unsafe { describe(protocol) };

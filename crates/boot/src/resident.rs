@@ -17,7 +17,7 @@ use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
 use warmbus_machine::Machine;
 use warmbus_memory::MemoryRange;
-use warmbus_pci::{ConfigAccess, VfScope};
+use warmbus_pci::ConfigAccess;
 
 use crate::decide::{Decision, Facts, HandoverDecision, KernelFacts, Refusal, decide};
 use crate::handover::{BuiltHandover, HandoverError, survey_facts};
@@ -84,13 +84,16 @@ impl ResidentPlan {
         words: &str,
     ) -> Result<Self, ResidentError> {
         let header = ImageHeader::parse(kernel.image)?;
+        let previous = PreviousBoot::default();
         let facts = Facts {
             requested: options.kho,
-            may_probe_vfs: options.vfs.scope != VfScope::Off,
+            // Nothing is written here, so that the kernel need not be searched for
+            // whether it reads what a probe finds.
+            may_probe_vfs: false,
             source: machine.source,
             pci_word: None,
             survey: Some(survey_facts(machine, captured)),
-            previous: PreviousBoot::default().facts(),
+            previous: previous.facts(),
             page_size: detect::page_size(&header),
         };
         let kernel_facts = KernelFacts::of(&facts, kernel.image);
@@ -104,7 +107,7 @@ impl ResidentPlan {
             },
             header: &header,
             in_use: &[],
-            previous: &PreviousBoot::default(),
+            previous: &previous,
         };
         let functions = captured.config.blocks().count();
         let page_size = facts.request()?;

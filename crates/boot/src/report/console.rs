@@ -4,7 +4,8 @@
 //! `-----BEGIN WARMBUS <NAME>-----` and a line `-----END WARMBUS <NAME>-----`.
 //! The firmware prints its result as `warmbus: result: ok` or `warmbus: result:
 //! error: <reason>`, and its last line as `warmbus: starting Linux ...` where it
-//! starts Linux by itself. The Linux of the tests starts its own lines with `warmbus: linux: `.
+//! starts Linux by itself. The Linux of the tests starts its own lines with
+//! `warmbus: linux: `.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;

@@ -3,8 +3,9 @@
 //! The tables that are read: MCFG (host bridges), SPCR (console), FADT (how
 //! PSCI is called), MADT (processors) and SRAT (NUMA nodes). Which host bridges
 //! there are and which buses they have UEFI says while boot services run; later
-//! it is in the AML tables, as far as it is constant there. The windows of host bridges are computed by AML code and
-//! stay unknown; nothing is assigned on such a machine.
+//! it is in the AML tables, as far as it is constant there. The windows of host
+//! bridges are computed by AML code and stay unknown; nothing is assigned on such
+//! a machine.
 
 mod aml;
 mod console;
