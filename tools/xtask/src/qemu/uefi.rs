@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::Payload;
 use super::uefi_loaders::{
     GRUB_CONFIGURATION, SYSTEMD_BOOT_DRIVERS, SYSTEMD_BOOT_ENTRY, UefiLoader, grub_configuration,
-    path, systemd_boot_entry,
+    systemd_boot_entry,
 };
 use crate::build::UEFI_DRIVER;
 use crate::{UsageError, setup};
@@ -72,28 +72,28 @@ fn write_volume(
         copy(&payload.kernel, KERNEL)?;
         if let Some(initrd) = &payload.initrd {
             copy(initrd, INITRD)?;
-            kernel = format!("initrd=\\warmbus\\initrd {line}");
+            kernel = format!("initrd={} {line}", for_uefi(INITRD));
         }
     }
     match how {
         UefiStart::Application => {
             copy(image, PROGRAM)?;
             let next = payload.map_or_else(String::new, |_| {
-                format!(" next=\\warmbus\\linux.efi -- {kernel}")
+                format!(" next={} -- {kernel}", for_uefi(KERNEL))
             });
             write(OPTIONS, &format!("{parameters}{next}\n"))
         }
         UefiStart::Loader(loader) => {
             let program = loader.file()?;
             let initrd = payload.and_then(|payload| payload.initrd.as_ref());
-            let initrd = initrd.map(|_| path(INITRD));
-            let (kernel, initrd) = (path(KERNEL), initrd.as_deref());
+            let initrd = initrd.map(|_| format!("/{INITRD}"));
+            let (kernel, initrd) = (format!("/{KERNEL}"), initrd.as_deref());
             match loader {
                 UefiLoader::Grub => {
                     copy(image, PROGRAM)?;
                     copy(&program, GRUB)?;
-                    let next = GRUB.replace('/', "\\");
-                    write(OPTIONS, &format!("{parameters} next=\\{next}\n"))?;
+                    let next = for_uefi(GRUB);
+                    write(OPTIONS, &format!("{parameters} next={next}\n"))?;
                     write(
                         GRUB_CONFIGURATION,
                         &grub_configuration(&kernel, initrd, &line),
@@ -116,13 +116,18 @@ fn write_volume(
             let driver = image.with_file_name(UEFI_DRIVER);
             copy(&driver, &format!("warmbus/{UEFI_DRIVER}"))?;
             write(OPTIONS, &format!("{parameters}\n"))?;
-            let kernel = format!("\\warmbus\\linux.efi {kernel}");
+            let kernel = format!("{} {kernel}", for_uefi(KERNEL));
             let lines = ["fs0:"].iter().chain(lines).copied();
             let lines = lines.chain([kernel.as_str()]);
             let lines: Vec<_> = lines.map(|line| format!("{line}\r\n")).collect();
             write(SCRIPT, &lines.concat())
         }
     }
+}
+
+/// The name of `file`, a path on the volume, for UEFI.
+fn for_uefi(file: &str) -> String {
+    format!("\\{}", file.replace('/', "\\"))
 }
 
 fn volume(directory: &Path) -> PathBuf {

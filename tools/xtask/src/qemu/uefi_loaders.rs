@@ -1,7 +1,7 @@
 //! Boot loaders for UEFI, as Debian ships them for arm64.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -54,14 +54,19 @@ impl UefiLoader {
 /// The configuration of GRUB that starts `kernel` with `initrd`, files of its
 /// volume, and the command line `line`.
 pub(super) fn grub_configuration(kernel: &str, initrd: Option<&str>, line: &str) -> String {
-    let initrd = initrd.map_or_else(String::new, |initrd| format!("initrd {initrd}\n"));
+    let initrd = initrd_line(initrd);
     format!("set timeout=0\nset default=0\nmenuentry Linux {{\nlinux {kernel} {line}\n{initrd}}}\n")
 }
 
 /// The entry of systemd-boot for the same.
 pub(super) fn systemd_boot_entry(kernel: &str, initrd: Option<&str>, line: &str) -> String {
-    let initrd = initrd.map_or_else(String::new, |initrd| format!("initrd {initrd}\n"));
+    let initrd = initrd_line(initrd);
     format!("title Linux\nlinux {kernel}\n{initrd}options {line}\n")
+}
+
+/// The line that both have for an initrd.
+fn initrd_line(initrd: Option<&str>) -> String {
+    initrd.map_or_else(String::new, |initrd| format!("initrd {initrd}\n"))
 }
 
 /// Where a loader looks for its configuration, below the volume.
@@ -70,8 +75,3 @@ pub(super) const GRUB_CONFIGURATION: &str = "EFI/debian/grub.cfg";
 pub(super) const SYSTEMD_BOOT_ENTRY: &str = "loader/entries/linux.conf";
 /// Where systemd-boot looks for drivers.
 pub(super) const SYSTEMD_BOOT_DRIVERS: &str = "EFI/systemd/drivers";
-
-/// The name of `file` for a loader, which has slashes.
-pub(super) fn path(file: &str) -> String {
-    format!("/{}", Path::new(file).display())
-}
