@@ -244,14 +244,13 @@ fn comments_and_names_use_the_terms_of_the_field() {
     }
     assert!(files.len() > 200, "{}", files.len());
     for file in files {
-        let comments = without_code(&comments(&text(&file)), "CODE");
-        let phrases = REPLACED.into_iter();
-        let phrases = phrases.filter(|phrase| !FREE_IN_COMMENTS.contains(phrase));
-        assert_eq!(first_of(phrases, &comments), None, "{}", file.display());
-        let names = function_names(&text(&file));
-        let phrases = REPLACED.into_iter();
-        let phrases = phrases.filter(|phrase| !FREE_IN_COMMENTS.contains(phrase));
-        assert_eq!(first_of(phrases, &names), None, "{}", file.display());
+        let source = text(&file);
+        let comments = without_code(&comments(&source), "CODE");
+        for words in [comments, function_names(&source)] {
+            let phrases = REPLACED.into_iter();
+            let phrases = phrases.filter(|phrase| !FREE_IN_COMMENTS.contains(phrase));
+            assert_eq!(first_of(phrases, &words), None, "{}", file.display());
+        }
     }
 }
 

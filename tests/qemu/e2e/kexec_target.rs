@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use warmbus_boot::report::console::Outcome;
 use warmbus_cli::trace::Kind;
 use warmbus_qemu_tests::boot::{Lab, image};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{LinuxBoot, initramfs, kernel, payload};
 use xtask::qemu::{Machine, Payload};
+
+use super::linux as proofs;
 
 /// The topology of the test: a root port with the disk, and a device beside it.
 fn devices(disk: &str) -> Vec<String> {
@@ -66,11 +67,7 @@ fn boot(lab: &Lab, steps: &str, words: &str) -> LinuxBoot {
 /// What the first kernel preserved is in the second, word by word.
 fn assert_lives_on(linux: &LinuxBoot) {
     let console = linux.boot.console.join("\n");
-    assert_eq!(linux.boot.outcome, Some(Outcome::Ok), "{console}");
-    assert!(
-        linux.started && linux.done && linux.powered_off,
-        "{console}"
-    );
+    proofs::ended_well(linux);
     for line in [
         "live: 8388608 bytes saved",
         "live: 8388608 bytes, 0 words differ",

@@ -23,10 +23,7 @@ pub(crate) const SECTIONS: &str = "summary,sections,wait";
 pub(crate) fn ended_well(linux: &LinuxBoot) {
     let console = linux.boot.console.join("\n");
     assert_eq!(linux.boot.outcome, Some(Outcome::Ok), "{console}");
-    assert!(
-        linux.started && linux.done && linux.powered_off,
-        "{console}"
-    );
+    assert!(linux.ran_to_the_end(), "{console}");
 }
 
 /// What the firmware said on the line that starts with `word`.

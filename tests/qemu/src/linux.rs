@@ -206,6 +206,13 @@ impl Lab {
 }
 
 impl LinuxBoot {
+    /// Whether Linux was started, ran all of its steps and powered off, where the
+    /// machine can.
+    #[must_use]
+    pub fn ran_to_the_end(&self) -> bool {
+        self.started && self.done && self.powered_off
+    }
+
     /// The functions that Linux sees, by address.
     pub fn functions(&self) -> Result<BTreeMap<String, Function>> {
         let text = self.boot.linux.get(&Section::LinuxPci);
