@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 
 use log::{info, warn};
 use uefi::boot;
-use uefi::mem::memory_map::{MemoryMap as _, MemoryMapOwned};
 use uefi_raw::table::boot::MemoryType;
 use warmbus_boot::hosts::open_hosts;
 use warmbus_boot::load_options::LoadOptions;
@@ -15,16 +14,17 @@ use warmbus_boot::measured_access::MeasuredAccess;
 use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::recorder::Recorder;
-use warmbus_boot::resident::{LoadedKernel, ResidentPlan};
+use warmbus_boot::resident::{Candidate, LoadedKernel, ResidentPlan};
 use warmbus_fdt::HEADER_SIZE;
 use warmbus_linux::detect;
-use warmbus_machine::{Machine, MemoryMap};
+use warmbus_machine::Machine;
 use warmbus_memory::bytes::be_u32;
-use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory as _};
 
 use super::Why;
 use super::attempt::Attempt;
 use super::chain;
+use super::mapped::Mapped;
 use super::pages::Pages;
 use super::root_bridges::RootBridges;
 use super::tables::{self, DeviceTreeTable};
@@ -45,8 +45,6 @@ const HEAPS: [u64; 4] = [64 << 20, 24 << 20, 8 << 20, 2 << 20];
 pub(super) struct Resident {
     timer: Timer,
     options: Options,
-    /// Words of a kernel command line that scratch memory depends on.
-    words: String,
     report_file: Option<String>,
     heap: Option<Pages>,
     installed: Option<Installed>,
@@ -70,7 +68,6 @@ impl Resident {
         Self {
             timer,
             options,
-            words: load_options.words.clone(),
             report_file: load_options.report_file.clone(),
             heap: None,
             installed: None,
@@ -85,17 +82,17 @@ impl Resident {
         Ok(())
     }
 
-    /// Prepares the handover for a kernel that was loaded to `range` and is
-    /// `image`, unpacked.
-    pub(super) fn prepare(&mut self, range: MemoryRange, image: &[u8]) {
+    /// Prepares the handover for a kernel whose EFI stub is running.
+    pub(super) fn prepare(&mut self, kernel: LoadedKernel<'_>) {
         // What was for another kernel.
         self.installed = None;
-        let release = detect::release(image).unwrap_or("of unknown version");
+        let release = detect::release(kernel.image).unwrap_or("of unknown version");
         info!(
-            "Warmbus {} found Linux {release}, which UEFI has loaded at {range}",
+            "Warmbus {} found Linux {release} at {}",
             env!("CARGO_PKG_VERSION"),
+            kernel.range,
         );
-        match self.try_to_prepare(LoadedKernel { range, image }) {
+        match self.try_to_prepare(kernel) {
             Ok(installed) => {
                 self.installed = Some(installed);
                 println!("warmbus: result: ok");
@@ -112,21 +109,37 @@ impl Resident {
     }
 
     fn try_to_prepare(&mut self, kernel: LoadedKernel<'_>) -> Result<Installed, Why> {
+        let candidate = Candidate::new(&self.options, kernel).map_err(Why::from);
+        // Nothing is read for a kernel that takes no handover, but for a report.
+        let candidate = match candidate {
+            Err(why) if !self.wants_report() => return Err(why),
+            candidate => candidate,
+        };
         let _attempt = Attempt::begin()?;
         let mut survey = self.survey()?;
         // Drivers of UEFI go on with their devices, and stop when Linux takes
         // over: only what none of them can change is handed over.
         survey.captured.config.retain_constants();
-        let installed = self.install(&survey, kernel);
+        let installed = candidate.and_then(|candidate| Self::install(&survey, candidate));
         self.print(&survey);
         installed
     }
 
-    fn install(&self, survey: &Survey, kernel: LoadedKernel<'_>) -> Result<Installed, Why> {
+    const fn wants_report(&self) -> bool {
+        let Options {
+            report,
+            show,
+            lspci,
+            ..
+        } = &self.options;
+        self.report_file.is_some() || *report || show.tree || show.summary || *lspci
+    }
+
+    fn install(survey: &Survey, candidate: Candidate<'_>) -> Result<Installed, Why> {
         let Survey {
             machine, captured, ..
         } = survey;
-        let plan = ResidentPlan::new(machine, &self.options, captured, kernel, &self.words)?;
+        let plan = ResidentPlan::new(machine, captured, candidate)?;
         let memory: Vec<Pages> = plan.ranges().map(Pages::at).collect::<Result<_, Why>>()?;
         let mapped = memory.iter().map(Pages::range).collect();
         // SAFETY: UEFI has given all of it, and nothing else refers to it.
@@ -155,7 +168,7 @@ impl Resident {
         let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
         let memory = Mapped::of(&map);
         let bridges = RootBridges::find();
-        let machine = Machine::from_uefi(&memory, rsdp, &memory.0, &bridges.descriptions())?;
+        let machine = Machine::from_uefi(&memory, rsdp, memory.map(), &bridges.descriptions())?;
         for warning in machine.warnings.iter().chain(&self.options.warnings) {
             warn!("{warning}");
         }
@@ -219,26 +232,4 @@ fn copy_tree(place: PhysAddr) -> Result<Vec<u8>, Why> {
     }
     let tree = memory.bytes(MemoryRange::new(place, size.into()))?;
     Ok(tree.to_vec())
-}
-
-/// Memory that boot services have mapped.
-struct Mapped<'a>(MemoryMap<'a>);
-
-impl<'a> Mapped<'a> {
-    fn of(map: &'a MemoryMapOwned) -> Self {
-        let bytes = map.buffer().get(..map.meta().map_size).unwrap_or_default();
-        Self(MemoryMap::new(bytes, map.meta().desc_size))
-    }
-}
-
-impl PhysMemory for Mapped<'_> {
-    fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
-        if range.start.0 == 0 || !self.0.is_memory(range) {
-            return Err(NotMemory { range });
-        }
-        let start = core::ptr::with_exposed_provenance(range.start.0 as usize);
-        // SAFETY: all of it is memory, which UEFI maps one to one; tables do
-        // not change.
-        Ok(unsafe { core::slice::from_raw_parts(start, range.size as usize) })
-    }
 }

@@ -1,160 +1,153 @@
-//! Kernels that are loaded: UEFI says when, and the image is looked at before
-//! it is started.
+//! Kernels that start: the EFI stub of Linux says when, whatever loader has
+//! loaded it, and before it copies the device tree.
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use log::debug;
 use uefi::boot::{self, EventType, SearchType, Tpl};
 use uefi::proto::loaded_image::LoadedImage;
-use uefi::{Event, Guid, Handle, Identify, guid};
-use warmbus_linux::decompress::KernelFormat;
-use warmbus_linux::detect;
-use warmbus_linux::image::{HEADER_SIZE, ImageHeader};
-use warmbus_linux::pe::kernel_of_unified_image;
-use warmbus_memory::{MemoryRange, PhysAddr};
+use uefi::{Event, Guid, Handle, guid};
+use uefi_raw::table::boot::MemoryType;
+use warmbus_boot::load_options;
+use warmbus_boot::resident::LoadedKernel;
+use warmbus_boot::started_kernel::{LinuxImage, started};
+use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory as _};
 
 use super::handover::Resident;
-use super::pages::Pages;
+use super::mapped::Mapped;
 use super::{Why, shared_protocol};
 
 /// Names the handle of the image that is resident.
 static RESIDENT: Guid = guid!("4b5b6a6e-3f1d-4c0e-8a55-2f0f2f1c9b0d");
 
-/// What is called for each image.
-struct Watch {
-    resident: Box<Resident>,
-    images: Option<SearchType<'static>>,
-}
+/// `LINUX_EFI_MEMRESERVE_TABLE_GUID`: the last table that the EFI stub of each
+/// arm64 Linux since 5.0 installs before it copies the device tree. UEFI signals
+/// the events of this group then (UEFI 2.10, 7.5.6).
+static STUB_IS_READY: Guid = guid!("888eb0c6-8ede-4ff5-a8f0-9aee5cb977c2");
 
-/// What ends the watch.
-pub(super) struct Watching {
-    event: Event,
-    watch: *mut Watch,
-}
+/// The mark of the image that is resident. It ends with this value.
+pub(super) struct Claim;
 
-/// Marks this image as the resident one. `false` where there is one.
-pub(super) fn claim() -> Result<bool, Why> {
-    if boot::locate_handle_buffer(SearchType::ByProtocol(&RESIDENT)).is_ok() {
-        return Ok(false);
+impl Claim {
+    /// Marks this image; `None` where another one is resident.
+    pub(super) fn new() -> Result<Option<Self>, Why> {
+        if boot::locate_handle_buffer(SearchType::ByProtocol(&RESIDENT)).is_ok() {
+            return Ok(None);
+        }
+        let handle = Some(boot::image_handle());
+        // SAFETY: the protocol has no interface.
+        unsafe { boot::install_protocol_interface(handle, &RESIDENT, core::ptr::null()) }?;
+        Ok(Some(Self))
     }
-    let handle = Some(boot::image_handle());
-    // SAFETY: the protocol has no interface.
-    unsafe { boot::install_protocol_interface(handle, &RESIDENT, core::ptr::null()) }?;
-    Ok(true)
 }
 
-/// Has `resident` look at each image that is loaded from now on.
-pub(super) fn watch(resident: Box<Resident>) -> Result<Watching, Why> {
-    let watch = Box::into_raw(Box::new(Watch {
-        resident,
-        images: None,
-    }));
-    let context = NonNull::new(watch.cast::<c_void>());
-    // SAFETY: the callback runs until `end`, and `watch` stays so long. After
-    // boot services it is never called, as nothing is loaded then.
-    let event = unsafe {
-        boot::create_event(
-            EventType::NOTIFY_SIGNAL,
-            Tpl::CALLBACK,
-            Some(image_loaded),
-            context,
-        )
-    }?;
-    let images = boot::register_protocol_notify(&LoadedImage::GUID, &event)?;
-    // The first searches return the images that are there already.
-    while boot::locate_handle_buffer(images).is_ok() {}
-    // SAFETY: a callback would find no key and do nothing.
-    unsafe { (*watch).images = Some(images) };
-    Ok(Watching { event, watch })
-}
-
-/// Ends the watch, and takes back what was handed over.
-pub(super) fn end(watching: Watching) {
-    // An event that cannot be closed would call what is about to be removed.
-    if boot::close_event(watching.event).is_ok() {
-        // SAFETY: it was made by `watch`, and no callback has it any more.
-        drop(unsafe { Box::from_raw(watching.watch) });
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let handle = boot::image_handle();
+        // SAFETY: `new` has installed it. A mark that stays keeps others away.
+        let _ = unsafe { boot::uninstall_protocol_interface(handle, &RESIDENT, core::ptr::null()) };
     }
-    // SAFETY: it was installed by `claim`.
-    let _ = unsafe {
-        boot::uninstall_protocol_interface(boot::image_handle(), &RESIDENT, core::ptr::null())
-    };
 }
 
-/// Called for each image after it was loaded, and before it is started.
-unsafe extern "efiapi" fn image_loaded(_: Event, context: Option<NonNull<c_void>>) {
-    let Some(watch) = context else {
-        return;
-    };
-    // SAFETY: it is the one of `watch`. Callbacks of one priority do not
-    // interrupt each other.
-    let watch = unsafe { watch.cast::<Watch>().as_mut() };
-    let Some(images) = watch.images else {
-        return;
-    };
-    // Each search returns images that were not returned before.
-    while let Ok(handles) = boot::locate_handle_buffer(images) {
-        for &handle in handles.iter() {
-            if let Some((start, size)) = image_of(handle) {
-                // SAFETY: UEFI has just loaded an image there.
-                let image = unsafe { core::slice::from_raw_parts(start, size) };
-                look_at(image, &mut watch.resident);
-            }
+/// The watch for kernels that start. With it ends what was handed over.
+pub(super) struct Watch {
+    event: Option<Event>,
+    resident: *mut Resident,
+    _claim: Claim,
+}
+
+impl Watch {
+    /// Has `resident` look at each kernel that starts from now on.
+    pub(super) fn new(claim: Claim, resident: Box<Resident>) -> Result<Self, Why> {
+        let mut watch = Self {
+            event: None,
+            resident: Box::into_raw(resident),
+            _claim: claim,
+        };
+        let context = NonNull::new(watch.resident.cast::<c_void>());
+        // SAFETY: the callback runs until `drop`, and `resident` stays so long.
+        // After boot services nobody signals it.
+        watch.event = Some(unsafe {
+            boot::create_event_ex(
+                EventType::NOTIFY_SIGNAL,
+                Tpl::CALLBACK,
+                Some(stub_is_ready),
+                context,
+                Some(&STUB_IS_READY),
+            )
+        }?);
+        Ok(watch)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // An event that cannot be closed would call what is about to be removed.
+        if self
+            .event
+            .take()
+            .is_none_or(|event| boot::close_event(event).is_ok())
+        {
+            // SAFETY: `new` has made it, and no callback has it any more.
+            drop(unsafe { Box::from_raw(self.resident) });
         }
     }
 }
 
-/// Where an image lies.
-fn image_of(handle: Handle) -> Option<(*const u8, usize)> {
+/// Called while the EFI stub of a kernel runs.
+unsafe extern "efiapi" fn stub_is_ready(_: Event, context: Option<NonNull<c_void>>) {
+    let Some(resident) = context else {
+        return;
+    };
+    // SAFETY: it is the one of the watch. Callbacks of one priority do not
+    // interrupt each other.
+    let resident = unsafe { resident.cast::<Resident>().as_mut() };
+    if let Err(why) = look_for_kernel(resident) {
+        resident.refuse(&why.to_string());
+    }
+}
+
+/// Finds the kernel that is running, and has `resident` prepare its handover.
+fn look_for_kernel(resident: &mut Resident) -> Result<(), Why> {
+    let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
+    let memory = Mapped::of(&map);
+    let mut images = Vec::new();
+    let mut lines = Vec::new();
+    for handle in boot::find_handles::<LoadedImage>()? {
+        let Some((range, line)) = image_of(handle) else {
+            continue;
+        };
+        let image = memory.bytes(range).unwrap_or_default();
+        if LinuxImage::of(image).is_some() {
+            images.push(image);
+            lines.extend(line);
+        }
+    }
+    let code = || {
+        let code = memory.map().loader_code();
+        code.filter_map(|range| memory.bytes(range).ok()).collect()
+    };
+    let image = started(&images, code)?;
+    let start = PhysAddr(image.as_ptr().addr() as u64);
+    resident.prepare(LoadedKernel {
+        range: MemoryRange::new(start, image.len() as u64),
+        image,
+        command_line: &lines.join(" "),
+    });
+    Ok(())
+}
+
+/// Where an image lies, and its load options, which are the command line of a
+/// kernel.
+fn image_of(handle: Handle) -> Option<(MemoryRange, Option<String>)> {
     // SAFETY: it is only looked at here, where nobody can remove it.
     let image = unsafe { shared_protocol::<LoadedImage>(handle) }?;
     let (start, size) = image.info();
-    let size = usize::try_from(size).ok()?;
-    let fits = !start.is_null() && isize::try_from(size).is_ok();
-    fits.then_some((start.cast(), size))
-}
-
-/// Prepares the handover if `image` is a Linux kernel, or has one.
-fn look_at(image: &[u8], resident: &mut Resident) {
-    let kernel = kernel_of_unified_image(image).unwrap_or(image);
-    let start = PhysAddr(image.as_ptr().addr() as u64);
-    let range = MemoryRange::new(start, image.len() as u64);
-    debug!("an image was loaded at {range}");
-    let unpacked = match KernelFormat::detect(kernel) {
-        Ok(KernelFormat::Uncompressed(kernel)) => {
-            if is_linux(kernel) {
-                resident.prepare(range, kernel);
-            }
-            return;
-        }
-        Ok(packed) => unpack(&packed),
-        // A kernel that says what it is packed with.
-        Err(error) => Err(error.into()),
-    };
-    match unpacked {
-        Ok((mut pages, size)) => {
-            let kernel = &pages.bytes_mut()[..size];
-            if is_linux(kernel) {
-                resident.prepare(range, kernel);
-            }
-        }
-        Err(why) => resident.refuse(&why.to_string()),
-    }
-}
-
-fn unpack(packed: &KernelFormat<'_>) -> Result<(Pages, usize), Why> {
-    let mut start = [0; HEADER_SIZE];
-    let count = packed.read_prefix(&mut start)?;
-    let header = ImageHeader::parse(&start[..count])?;
-    let mut pages = Pages::anywhere(header.image_size)?;
-    let size = packed.decompress_into(pages.bytes_mut())?;
-    Ok((pages, size))
-}
-
-/// Whether `image` is an arm64 kernel, and says which.
-fn is_linux(image: &[u8]) -> bool {
-    ImageHeader::parse(image).is_ok() && detect::release(image).is_some()
+    let start = PhysAddr(start.addr() as u64);
+    start.0.checked_add(size)?;
+    let line = image.load_options_as_bytes().and_then(load_options::text);
+    Some((MemoryRange::new(start, size), line))
 }

@@ -1,8 +1,8 @@
 //! In UEFI: stay resident, start nobody.
 //!
 //! Warmbus is a driver, or an application that starts the next program. Each
-//! time somebody loads a Linux kernel, configuration space is read, and what the
-//! kernel can use of it is put where its EFI stub finds it. Loaders, kernels,
+//! time the EFI stub of a Linux kernel runs, configuration space is read, and
+//! what the kernel can use of it is put where the stub finds it. Loaders, kernels,
 //! signatures and measurements are what they are without it, and whatever goes
 //! wrong costs one line.
 
@@ -10,6 +10,7 @@ mod attempt;
 mod chain;
 mod handover;
 mod kernels;
+mod mapped;
 mod pages;
 mod root_bridges;
 mod tables;
@@ -33,6 +34,7 @@ use crate::console::{self, println};
 use crate::mem::heap;
 use crate::{logger, recovery};
 use handover::Resident;
+use kernels::{Claim, Watch};
 
 type Why = Box<dyn Error>;
 
@@ -98,19 +100,19 @@ fn run() -> Result<Status, Why> {
         resident.report()?;
         return Ok(Status::SUCCESS);
     }
-    if !kernels::claim()? {
+    let Some(claim) = Claim::new()? else {
         println!("warmbus: another Warmbus is resident, and this one does nothing");
         return go_on(&load_options);
-    }
-    let watch = kernels::watch(resident)?;
+    };
+    let watch = Watch::new(claim, resident)?;
     if is_driver() {
+        // It ends with boot services.
+        core::mem::forget(watch);
         return Ok(Status::SUCCESS);
     }
-    let result = go_on(&load_options);
-    // What comes here is a program that came back. Nothing of this image may
-    // run when it is removed.
-    kernels::end(watch);
-    result
+    // The watch ends where the program comes back: nothing of this image may run
+    // when it is removed.
+    go_on(&load_options)
 }
 
 /// The protocol `P` of `handle`, which others may have open and keep.

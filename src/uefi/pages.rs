@@ -44,14 +44,6 @@ impl Pages {
     pub(super) const fn range(&self) -> MemoryRange {
         self.range
     }
-
-    /// All bytes, which hold anything.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        let start = core::ptr::with_exposed_provenance_mut::<u8>(self.range.start.0 as usize);
-        // SAFETY: the pages belong to this value. Any byte is a value, and what
-        // UEFI gives is memory.
-        unsafe { core::slice::from_raw_parts_mut(start, self.range.size as usize) }
-    }
 }
 
 impl Drop for Pages {

@@ -1,7 +1,7 @@
 //! The handover for a kernel that another program starts on a machine with UEFI:
 //! true after drivers have used the devices, and nothing where it cannot be.
 
-use warmbus_boot::resident::{LoadedKernel, ResidentError, ResidentPlan};
+use warmbus_boot::resident::{Candidate, LoadedKernel, ResidentError, ResidentPlan};
 use warmbus_machine::{Reservation, ReservationKind, Source};
 use warmbus_pci::registers::{BAR0, COMMAND};
 
@@ -46,9 +46,10 @@ fn plan(
     let kernel = LoadedKernel {
         range: KERNEL,
         image: &kernel(texts),
+        command_line: words,
     };
-    let options = Options::from_bootargs(words);
-    ResidentPlan::new(machine, &options, captured, kernel, words)
+    let candidate = Candidate::new(&Options::from_bootargs(words), kernel)?;
+    ResidentPlan::new(machine, captured, candidate)
 }
 
 #[test]

@@ -175,11 +175,11 @@ impl Facts {
         if self.requested == KhoChoice::Off {
             return Err(Refusal::SwitchedOff);
         }
+        let kernel = self.page_size.clone().map_err(Refusal::Kernel)?;
         let survey = self.survey.as_ref().ok_or(Refusal::NoSurvey)?;
         if let Some(failure) = &survey.failure {
             return Err(Refusal::Failed(failure.clone()));
         }
-        let kernel = self.page_size.clone().map_err(Refusal::Kernel)?;
         match self.previous {
             PreviousFacts::Unreadable => Err(Refusal::PreviousUnreadable),
             PreviousFacts::Readable { page_size } if page_size != kernel => {

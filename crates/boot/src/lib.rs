@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod attempts;
 pub mod capture;
 pub mod decide;
 pub mod fdt_additions;
@@ -26,5 +27,6 @@ pub mod report;
 pub mod reserve;
 pub mod resident;
 pub mod start_policy;
+pub mod started_kernel;
 pub mod unassigned;
 mod unplaceable;

@@ -3,8 +3,7 @@
 //! `next=` names a program that an application starts when it is ready, with
 //! what follows ` -- ` as its own load options. `report` ends an application
 //! after the report, `report=` names a file for it, `off` has nothing done. All
-//! other words are boot arguments, those that start with `warmbus.` and those of
-//! the kernel that scratch memory depends on.
+//! other words are boot arguments of Warmbus, which start with `warmbus.`.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -38,17 +37,7 @@ impl LoadOptions {
     /// what is no text is none.
     #[must_use]
     pub fn from_utf16(raw: &[u8]) -> Option<Self> {
-        let units = raw
-            .chunks_exact(2)
-            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-        let units: Vec<u16> = units
-            .take(MAX_UNITS)
-            .take_while(|&unit| unit != 0)
-            .collect();
-        let text = String::from_utf16(&units).ok()?;
-        let is_text = |letter: char| letter == '\t' || !letter.is_control();
-        let is_text = raw.len().is_multiple_of(2) && text.chars().all(is_text);
-        let options = is_text.then(|| Self::from_text(&text))?;
+        let options = Self::from_text(&text(raw)?);
         (options != Self::default()).then_some(options)
     }
 
@@ -82,6 +71,21 @@ impl LoadOptions {
         }
         options
     }
+}
+
+/// The text of load options, UTF-16 up to a NUL; `None` where they are no text.
+#[must_use]
+pub fn text(raw: &[u8]) -> Option<String> {
+    let units = raw
+        .chunks_exact(2)
+        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    let units: Vec<u16> = units
+        .take(MAX_UNITS)
+        .take_while(|&unit| unit != 0)
+        .collect();
+    let text = String::from_utf16(&units).ok()?;
+    let is_text = |letter: char| letter == '\t' || !letter.is_control();
+    (raw.len().is_multiple_of(2) && text.chars().all(is_text)).then_some(text)
 }
 
 /// Whether the first word is the program, as the UEFI shell passes it.

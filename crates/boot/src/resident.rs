@@ -15,7 +15,7 @@ use warmbus_linux::detect;
 use warmbus_linux::image::{ImageError, ImageHeader};
 use warmbus_linux::memory_plan::MemoryPlan;
 use warmbus_linux::payload::{Module, Payload};
-use warmbus_machine::Machine;
+use warmbus_machine::{Machine, Source};
 use warmbus_memory::MemoryRange;
 use warmbus_pci::ConfigAccess;
 
@@ -27,13 +27,15 @@ use crate::options::Options;
 use crate::pipeline::Captured;
 use crate::previous_boot::PreviousBoot;
 
-/// A kernel that was loaded by somebody else.
+/// A kernel that somebody else starts.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadedKernel<'a> {
     /// Where it lies: that memory is in use.
     pub range: MemoryRange,
     /// The unpacked kernel.
     pub image: &'a [u8],
+    /// Its command line, of which scratch memory depends on some words.
+    pub command_line: &'a str,
 }
 
 /// Why there is nothing for a kernel.
@@ -65,6 +67,44 @@ pub enum ResidentError {
     },
 }
 
+/// A kernel that takes a handover, as far as it depends on the kernel alone.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    kernel: LoadedKernel<'a>,
+    header: ImageHeader,
+    facts: Facts,
+    kernel_facts: KernelFacts,
+}
+
+impl<'a> Candidate<'a> {
+    /// Looks at `kernel`, before anything is read for it.
+    pub fn new(options: &Options, kernel: LoadedKernel<'a>) -> Result<Self, ResidentError> {
+        let header = ImageHeader::parse(kernel.image)?;
+        let facts = Facts {
+            requested: options.kho,
+            // Nothing is written here, so that the kernel need not be searched for
+            // whether it reads what a probe finds.
+            may_probe_vfs: false,
+            source: Source::Acpi,
+            pci_word: None,
+            survey: None,
+            previous: PreviousBoot::default().facts(),
+            page_size: detect::page_size(&header),
+        };
+        let kernel_facts = KernelFacts::of(&facts, kernel.image);
+        match decide(&facts, &kernel_facts, Ok(())) {
+            // What is missing is not up to the kernel.
+            Decision::Without(Refusal::NoSurvey) | Decision::Handover(_) => Ok(Self {
+                kernel,
+                header,
+                facts,
+                kernel_facts,
+            }),
+            Decision::Without(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
 /// What is to be handed over, and where.
 #[derive(Debug)]
 pub struct ResidentPlan {
@@ -73,37 +113,28 @@ pub struct ResidentPlan {
 }
 
 impl ResidentPlan {
-    /// Decides what is handed over to `kernel`, and finds free memory for it.
-    /// `words` are the words of a kernel command line that scratch memory
-    /// depends on, such as `cma=`: that of the kernel is not known yet.
+    /// Decides what is handed over to the kernel of `candidate`, and finds free
+    /// memory for it.
     pub fn new<A: ConfigAccess>(
         machine: &Machine,
-        options: &Options,
         captured: &Captured<A>,
-        kernel: LoadedKernel<'_>,
-        words: &str,
+        candidate: Candidate<'_>,
     ) -> Result<Self, ResidentError> {
-        let header = ImageHeader::parse(kernel.image)?;
+        let Candidate {
+            kernel,
+            header,
+            mut facts,
+            kernel_facts,
+        } = candidate;
+        facts.survey = Some(survey_facts(machine, captured));
         let previous = PreviousBoot::default();
-        let facts = Facts {
-            requested: options.kho,
-            // Nothing is written here, so that the kernel need not be searched for
-            // whether it reads what a probe finds.
-            may_probe_vfs: false,
-            source: machine.source,
-            pci_word: None,
-            survey: Some(survey_facts(machine, captured)),
-            previous: previous.facts(),
-            page_size: detect::page_size(&header),
-        };
-        let kernel_facts = KernelFacts::of(&facts, kernel.image);
         let request = LayoutRequest {
             machine,
             tree: &tree()?,
             payload: &Payload::default(),
             kernel: Module {
                 range: kernel.range,
-                bootargs: Some(words.as_bytes()),
+                bootargs: Some(kernel.command_line.as_bytes()),
             },
             header: &header,
             in_use: &[],
@@ -112,7 +143,7 @@ impl ResidentPlan {
         let functions = captured.config.blocks().count();
         let page_size = facts.request()?;
         let plan = request
-            .handover_needs(options.kho, functions, page_size)
+            .handover_needs(facts.requested, functions, page_size)
             .map_err(LayoutRequestError::from)
             .and_then(|needs| request.plan(Some(needs)));
         let (plan, space) = match plan {

@@ -28,7 +28,7 @@ impl<'a> KernelFormat<'a> {
         if is_gzip(file) {
             return Ok(Self::Gzip(file));
         }
-        if file.starts_with(b"MZ") && file.get(4..8) == Some(b"zimg") {
+        if is_zboot(file) {
             return zboot(file);
         }
         Ok(Self::Uncompressed(file))
@@ -110,6 +110,12 @@ impl<'a> KernelFormat<'a> {
             }
         }
     }
+}
+
+/// Whether `file` is an EFI zboot file, which unpacks itself.
+#[must_use]
+pub fn is_zboot(file: &[u8]) -> bool {
+    file.starts_with(b"MZ") && file.get(4..8) == Some(b"zimg")
 }
 
 fn is_gzip(file: &[u8]) -> bool {

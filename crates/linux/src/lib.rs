@@ -15,4 +15,3 @@ pub mod image;
 pub mod memory_plan;
 pub mod payload;
 pub mod pci_parameters;
-pub mod pe;

@@ -102,6 +102,13 @@ impl<'a> MemoryMap<'a> {
             .map(|descriptor| descriptor.range)
     }
 
+    /// The memory for code of loaders and of what they load.
+    pub fn loader_code(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+        self.descriptors()
+            .filter(|descriptor| descriptor.kind == LOADER_CODE)
+            .map(|descriptor| descriptor.range)
+    }
+
     /// Whether all of `range` is memory of some kind, which boot services have
     /// mapped.
     #[must_use]
