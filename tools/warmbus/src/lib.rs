@@ -1,5 +1,6 @@
-//! The library of the host command `warmbus`: it decodes captures, compares
-//! them, replays recorded accesses through the cache, and checks kernels.
+//! The library of the host command `warmbus`: it surveys a machine, decodes
+//! captures, compares them, replays recorded accesses through the cache, and
+//! checks kernels.
 #![forbid(unsafe_code)]
 
 pub mod check_kernel;
@@ -9,6 +10,7 @@ pub mod input;
 pub mod inspect;
 pub mod lspci;
 pub mod replay;
+pub mod survey;
 pub mod trace;
 
 /// The result of a command, beside its output.

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use warmbus_cli::input::{Capture, Place};
-use warmbus_cli::{Verdict, check_kernel, diff, inspect, lspci, replay};
+use warmbus_cli::survey::progress::When;
+use warmbus_cli::{Verdict, check_kernel, diff, inspect, lspci, replay, survey};
 use warmbus_pci::Sbdf;
 
-/// Decodes, compares and replays captured PCI configuration space, and checks
-/// kernels.
+/// Surveys a machine, decodes, compares and replays captured PCI configuration
+/// space, and checks kernels.
 ///
 /// CAPTURE is one of: a report (`--report`), a dump as lspci -xxxx writes it
 /// (`--lspci`), a log of the console with either of them, or memory with a
@@ -25,6 +26,7 @@ Exit status: 0 no damage and no difference, 1 damage or differences, 2 usage
 error or unreadable file.
 
 Examples:
+  warmbus survey
   warmbus check-kernel /boot/vmlinuz
   warmbus inspect report.json
   warmbus inspect memory.bin --base 0x7e000000 --function 01:00.0
@@ -39,6 +41,37 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show what Warmbus would save on this machine, which runs Linux
+    #[command(after_help = "\
+Reads only: what sysfs shows, and of configuration space the Vendor and Device
+ID, the header and the capability lists. Functions that a read would wake are
+not read. Without root, configuration space ends after the header.
+
+Exit status: 0 Warmbus is worth a try, 1 it is not, 2 usage error or no PCI
+devices.
+
+Examples:
+  warmbus survey
+  sudo warmbus survey --json > survey.json
+  warmbus survey --vfs 64")]
+    Survey {
+        /// Forecast the creation of so many VFs [default: all that are
+        /// possible]
+        #[arg(long, value_name = "N")]
+        vfs: Option<u64>,
+        /// Time so many reads of each function
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        samples: u32,
+        /// The tree of sysfs
+        #[arg(long, value_name = "DIR", default_value = "/sys")]
+        sysfs: PathBuf,
+        /// When a bar shows the progress
+        #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+        progress: When,
+        /// Write JSON, schema warmbus-survey/1
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what a kernel would be handed over, and why not
     #[command(after_help = "\
 IMAGE is an Image, with gzip or zstd or neither, an EFI zboot file with one of
@@ -195,6 +228,19 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<Verdict> {
     let (text, verdict) = match task {
+        Task::Survey {
+            vfs,
+            samples,
+            sysfs,
+            progress,
+            json,
+        } => survey::run(&survey::Options {
+            sysfs: &sysfs,
+            samples: samples as usize,
+            vfs,
+            progress,
+            json,
+        })?,
         Task::CheckKernel {
             image,
             from,

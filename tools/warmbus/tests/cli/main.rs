@@ -9,6 +9,8 @@ mod machine;
 mod memory;
 mod names;
 mod replay;
+mod survey;
+mod sysfs;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,6 +54,12 @@ fn warmbus(arguments: &[&str]) -> Ran {
 fn data(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     path.join(name).display().to_string()
+}
+
+/// A fixture of the tests of the project.
+fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    fixtures.join(name)
 }
 
 /// A folder for the files of one test.

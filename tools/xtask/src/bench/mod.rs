@@ -6,6 +6,7 @@ pub mod board_reports;
 mod boots;
 mod canvas;
 pub mod contender;
+mod counts;
 pub mod instructions;
 mod markdown;
 pub mod measure;
@@ -93,6 +94,11 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output"])]
     instructions: bool,
 
+    /// Count the accesses by kind of function only, and replace those in
+    /// bench/results/counts.json, with which `warmbus survey` forecasts
+    #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output", "instructions"])]
+    counts: bool,
+
     /// Boot nothing: generate pages and plots from the published results
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report"])]
     render: bool,
@@ -131,6 +137,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.instructions {
         return count_instructions();
+    }
+    if options.counts {
+        return counts::run();
     }
     let plan = Plan::of(options)?;
     let boards = options

@@ -104,7 +104,7 @@ fn grown(console: &[String], name: &str, number: usize) -> Result<u64> {
 }
 
 /// The accesses between two marks.
-fn between(log: &Log, marks: [u16; 2]) -> Result<Measure> {
+pub(super) fn between(log: &Log, marks: [u16; 2]) -> Result<Measure> {
     let place = |number: u16| {
         let is_it = |line: &String| Access::parse(line).as_ref().and_then(mark) == Some(number);
         let place = log.trace.iter().position(is_it);
