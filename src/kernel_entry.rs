@@ -80,9 +80,12 @@ pub(crate) unsafe fn enter_kernel(kernel: u64, tree: u64, image: &Image) -> ! {
             "ubfx x9, x9, #16, #4",
             "mov x10, #4",
             "lsl x9, x10, x9",
+            // Eight lines a round: the image has whole pages.
             "4:",
+            ".rept 8",
             "dc civac, x5",
             "add x5, x5, x9",
+            ".endr",
             "cmp x5, x6",
             "b.lo 4b",
             "ic iallu",

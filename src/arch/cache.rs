@@ -14,22 +14,41 @@ pub(crate) fn clean_and_invalidate_to_poc(range: MemoryRange) {
         return;
     }
     // SAFETY: maintenance to the point of coherency changes nothing that a
-    // program can see; the rounds end with the range.
+    // program can see; there are as many rounds as lines.
     unsafe {
         asm!(
             "mrs {line}, ctr_el0",
             "ubfx {line}, {line}, #16, #4",
+            "add {shift}, {line}, #2",
             "lsl {line}, {four}, {line}",
-            "sub {mask}, {line}, #1",
-            "bic {at}, {at}, {mask}",
+            "sub {count}, {line}, #1",
+            "bic {at}, {at}, {count}",
+            "add {count}, {count}, {end}",
+            "sub {count}, {count}, {at}",
+            "lsr {count}, {count}, {shift}",
+            // Eight lines a round, then those that are left.
+            "lsr {shift}, {count}, #3",
+            "and {count}, {count}, #7",
+            "cbz {shift}, 3f",
             "2:",
+            ".rept 8",
             "dc civac, {at}",
             "add {at}, {at}, {line}",
-            "cmp {at}, {end}",
-            "b.lo 2b",
+            ".endr",
+            "subs {shift}, {shift}, #1",
+            "b.ne 2b",
+            "3:",
+            "cbz {count}, 5f",
+            "4:",
+            "dc civac, {at}",
+            "add {at}, {at}, {line}",
+            "subs {count}, {count}, #1",
+            "b.ne 4b",
+            "5:",
             "dsb sy",
             line = out(reg) _,
-            mask = out(reg) _,
+            shift = out(reg) _,
+            count = out(reg) _,
             four = in(reg) 4_u64,
             at = inout(reg) range.start.0 => _,
             end = in(reg) range.end(),

@@ -2,6 +2,7 @@
 //! power.
 
 pub(crate) mod cache;
+pub(crate) mod copy;
 pub(crate) mod entry;
 mod exceptions;
 pub(crate) mod mmu;

@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 use core::{ptr, slice};
 
 use warmbus_boot::memory::{BootMemory, UsableMemory};
-use warmbus_memory::{MemoryRange, NotMemory, PhysMemory, RangeSet};
+use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet};
 
-use crate::arch::cache;
+use crate::arch::{cache, copy};
 
 /// All memory that is mapped and not in use by the firmware itself: payload,
 /// and the space for what Linux gets.
@@ -66,6 +66,12 @@ impl BootMemory for PhysicalMemory {
                 slice::from_raw_parts_mut(target, to.size as usize),
             )
         })
+    }
+
+    fn copy(&mut self, from: MemoryRange, to: PhysAddr) -> Result<(), NotMemory> {
+        let (source, target) = self.source_and_target(from, MemoryRange::new(to, from.size))?;
+        copy::copy(source, target);
+        Ok(())
     }
 
     fn clean(&self, range: MemoryRange) {

@@ -209,9 +209,13 @@ impl<M: BootMemory> Loader<'_, M> {
         captured: Option<&Captured<A>>,
     ) -> Facts {
         let vfs = &self.options.vfs;
+        let has_vfs = captured.is_some_and(|captured| {
+            let mut functions = captured.topology.functions().iter();
+            functions.any(|function| function.sriov.is_some())
+        });
         Facts {
             requested: self.options.kho,
-            may_probe_vfs: vfs.scope != VfScope::Off || !vfs.listed.is_empty(),
+            may_probe_vfs: has_vfs && (vfs.scope != VfScope::Off || !vfs.listed.is_empty()),
             source: self.machine.source,
             pci_word: captured
                 .and_then(|captured| word_for_linux(&self.pci_parameters(), &captured.topology)),
@@ -276,17 +280,21 @@ impl<M: BootMemory> Loader<'_, M> {
     /// Moves kernel and initrd to their places. Returns the kernel without
     /// what it clears by itself.
     fn unpack(&mut self, plan: &MemoryPlan) -> Result<MemoryRange, LoadError> {
-        let (file, target) = self
-            .memory
-            .source_and_target(self.kernel.range, plan.kernel)?;
-        let size = KernelFormat::detect(file)?.decompress_into(target)?;
+        let file = self.kernel.range;
+        let (packed, target) = self.memory.source_and_target(file, plan.kernel)?;
+        let size = match KernelFormat::detect(packed)? {
+            KernelFormat::Uncompressed(_) if file.size <= plan.kernel.size => {
+                self.memory.copy(file, plan.kernel.start)?;
+                file.size
+            }
+            packed => packed.decompress_into(target)? as u64,
+        };
         if let (Some(module), Some(range)) = (self.payload.ramdisk, plan.initrd)
             && module.range != range
         {
-            let (loaded, target) = self.memory.source_and_target(module.range, range)?;
-            target.copy_from_slice(loaded);
+            self.memory.copy(module.range, range.start)?;
         }
-        Ok(MemoryRange::new(plan.kernel.start, size as u64))
+        Ok(MemoryRange::new(plan.kernel.start, size))
     }
 
     /// Writes the tree for Linux. Returns where it is.

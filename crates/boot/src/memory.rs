@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use warmbus_memory::{MemoryRange, NotMemory, PhysMemory, RangeSet};
+use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet};
 
 /// Memory by physical address: what loaders have put there, and the space for
 /// what Linux is started with.
@@ -21,6 +21,13 @@ pub trait BootMemory: PhysMemory {
         from: MemoryRange,
         to: MemoryRange,
     ) -> Result<(&[u8], &mut [u8]), NotMemory>;
+
+    /// Copies the bytes of `from` to `to`. Fails where the two overlap.
+    fn copy(&mut self, from: MemoryRange, to: PhysAddr) -> Result<(), NotMemory> {
+        let (source, target) = self.source_and_target(from, MemoryRange::new(to, from.size))?;
+        target.copy_from_slice(source);
+        Ok(())
+    }
 
     /// Makes what was written to `range`, all of which is usable, visible to
     /// Linux, which first looks at it with its caches off.

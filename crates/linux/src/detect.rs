@@ -10,12 +10,16 @@ use alloc::string::{String, ToString};
 
 use warmbus_kho::KhoAbi;
 use warmbus_memory::PageSize;
-use warmbus_memory::search::Finder;
+use warmbus_memory::search::{Finder, RareByteFinder};
 
 use crate::constants::constants;
 
 /// The start of the literal that names the version of the ABI.
 const ABI_MARKER: &[u8] = b"\0kho-v";
+
+/// Where its hyphen is, which is rarer among the constants of a kernel than any
+/// other byte of it.
+const HYPHEN: usize = 4;
 
 /// Bytes of the longest string that may be one of the ABI.
 const MAX_ABI: usize = 256;
@@ -72,7 +76,7 @@ fn abi_string(image: &[u8]) -> Result<Option<&[u8]>, DetectError> {
 /// As [`abi_string`], from all bytes of `image`.
 fn abi_string_in(image: &[u8]) -> Result<Option<&[u8]>, DetectError> {
     let mut only: Option<&[u8]> = None;
-    for at in Finder::new(ABI_MARKER).find_in(image) {
+    for at in RareByteFinder::new(ABI_MARKER, HYPHEN).find_in(image) {
         let tail = &image[at + 1..];
         if !tail
             .get(ABI_MARKER.len() - 1)

@@ -1,7 +1,24 @@
 //! Integers in byte slices.
 //!
-//! Each function reads the bytes from `offset` on, at any alignment, and is
-//! `None` where they are not all in `bytes`.
+//! Each function with an `offset` reads the bytes from there on, at any
+//! alignment, and is `None` where they are not all in `bytes`.
+
+use zerocopy::FromBytes as _;
+
+/// `bytes` as aligned 64-bit words, with the bytes before the first word and
+/// those after the last one. The firmware is compiled without unaligned
+/// accesses, so that a word at any address is eight loads there.
+#[must_use]
+pub fn aligned_words(bytes: &[u8]) -> (&[u8], &[u64], &[u8]) {
+    let before = bytes.as_ptr().align_offset(align_of::<u64>());
+    let Some((before, rest)) = bytes.split_at_checked(before) else {
+        return (bytes, &[], &[]);
+    };
+    match <[u64]>::ref_from_prefix_with_elems(rest, rest.len() / size_of::<u64>()) {
+        Ok((words, after)) => (before, words, after),
+        Err(_) => (bytes, &[], &[]),
+    }
+}
 
 /// The `N` bytes at `offset`.
 #[must_use]
@@ -42,6 +59,22 @@ pub fn be_u64(bytes: &[u8], offset: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_all_bytes_but_those_at_both_ends() {
+        let bytes: [u8; 40] = core::array::from_fn(|at| at as u8);
+        for start in 0..=40 {
+            for end in start..=40 {
+                let all = &bytes[start..end];
+                let (before, words, after) = aligned_words(all);
+                let middle = words.iter().flat_map(|word| word.to_ne_bytes());
+                let found = before.iter().copied().chain(middle);
+                assert!(found.chain(after.iter().copied()).eq(all.iter().copied()));
+                assert!(before.len() < 8 && after.len() < 8, "{start} to {end}");
+                assert!(words.as_ptr().addr().is_multiple_of(8));
+            }
+        }
+    }
 
     #[test]
     fn integers_are_read_at_any_offset_and_not_beyond_the_end() {
