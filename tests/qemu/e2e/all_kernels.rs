@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use warmbus_linux::decompress::KernelFormat;
 use warmbus_memory::PageSize;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::linux::payload;
@@ -35,6 +36,18 @@ pub(crate) fn of_this_page_size() -> Vec<(PathBuf, KernelFacts)> {
     kernels.collect()
 }
 
+/// Unpacks the kernel in `file` to `lab`, since the processors of QEMU would take
+/// longer than for the rest of the boot. That the firmware unpacks each of them is
+/// a test of `tests/linux_images.rs`.
+pub(crate) fn unpack(file: &Path, lab: &Lab) -> PathBuf {
+    let packed = fs::read(file).expect("the kernel can be read");
+    let format = KernelFormat::detect(&packed).expect("it is a kernel");
+    let image = format.decompress(512 << 20).expect("it can be unpacked");
+    let unpacked = lab.file("Image");
+    fs::write(&unpacked, image).expect("there is space for it");
+    unpacked
+}
+
 #[test]
 #[ignore = "needs `--kernels DIR`"]
 fn every_kernel_of_the_folder_finds_what_was_handed_over() {
@@ -47,6 +60,8 @@ fn every_kernel_of_the_folder_finds_what_was_handed_over() {
         // to use all memory.
         let memory = if pages == PageSize::K64 { "2G" } else { "512M" };
         let machine = |machine: Machine| machine.memory(memory).cpu(CPU_WITH_ALL_PAGE_SIZES);
+        let unpacked = Lab::new();
+        let file = unpack(&file, &unpacked);
         if facts.kho == Ok(None) {
             let lab = Lab::new();
             let with = machine(lab.machine("switch")).payload(payload(&file, "summary"));

@@ -11,7 +11,7 @@ use warmbus_qemu_tests::pci;
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
 use xtask::qemu::Machine;
 
-use crate::all_kernels::of_this_page_size;
+use crate::all_kernels::{of_this_page_size, unpack};
 use crate::linux::subtree_arrived;
 
 /// Linux makes a device of what is below it at once. The firmware does not access
@@ -206,6 +206,8 @@ fn the_segment_that_linux_gives_a_host_bridge_is_that_of_its_cache() {
 fn every_kernel_of_the_folder_keeps_one_host_bridge_and_assigns_below_the_other() {
     for (file, facts) in of_this_page_size() {
         println!("Linux {}", facts.version);
+        let unpacked = Lab::new();
+        let file = unpack(&file, &unpacked);
         works_beside_one_that_is_not_known(&file, Domains::Both);
     }
 }

@@ -26,6 +26,7 @@ mod linux;
 mod machines;
 mod memory;
 mod preserve;
+mod query_pci;
 mod readme;
 mod resizable;
 mod scale;

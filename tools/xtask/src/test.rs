@@ -12,8 +12,9 @@ use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
 use crate::{UsageError, build, fresh, linux, paths, programs};
 
-/// The package of the end-to-end tests.
+/// The package of the end-to-end tests, and their only target.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
+const QEMU_TARGET: &str = "e2e";
 /// The checks that are not tests of cargo. The full name of one selects it alone.
 const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
 /// The variable with the image that the end-to-end tests boot.
@@ -292,8 +293,10 @@ impl Session {
     /// The end-to-end tests. Each has a QEMU, which keeps a processor busy.
     fn qemu(&mut self, image: &Path, kernels: &[(&str, PathBuf)]) -> Result<()> {
         let mut command = cargo("test");
+        // Of the workspace, since the features that its packages need of others
+        // would differ for this one alone, and all would be built again.
         command
-            .args(["--package", QEMU_TESTS])
+            .args(["--workspace", "--test", QEMU_TARGET])
             .env(IMAGE, image)
             .envs(kernels.iter().cloned());
         if self.long {
