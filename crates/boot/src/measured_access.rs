@@ -84,6 +84,12 @@ impl<A: ConfigAccess, T: Ticks> MeasuredAccess<A, T> {
     pub fn dword_read_count(&self, function: Sbdf, offset: ConfigOffset) -> u8 {
         self.counted.dword_read_count(function, offset)
     }
+
+    /// The dwords of `function` that were read more than once, as
+    /// [`CountingAccess::repeated_reads`] has them.
+    pub fn repeated_reads(&self, function: Sbdf) -> impl Iterator<Item = (ConfigOffset, u8)> {
+        self.counted.repeated_reads(function)
+    }
 }
 
 impl<A: ConfigAccess, T: Ticks> ConfigAccess for MeasuredAccess<A, T> {

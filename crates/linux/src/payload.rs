@@ -129,7 +129,9 @@ impl<'a> Reader<'a> {
             return Ok(Ok(()));
         }
         let Some(range) = self.range(node.property("reg")?) else {
-            return Ok(Err(PayloadError::Reg { node: node.name()? }));
+            return Ok(Err(PayloadError::Reg {
+                node: node.name()?.into(),
+            }));
         };
         let slot = if is_kernel {
             &mut self.payload.kernel
@@ -137,7 +139,9 @@ impl<'a> Reader<'a> {
             &mut self.payload.ramdisk
         };
         if slot.is_some() {
-            return Ok(Err(PayloadError::Twice { node: node.name()? }));
+            return Ok(Err(PayloadError::Twice {
+                node: node.name()?.into(),
+            }));
         }
         *slot = Some(Module {
             range,

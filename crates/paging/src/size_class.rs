@@ -11,6 +11,10 @@ pub const ALIGNMENT: usize = 16;
 /// Number of classes.
 pub const COUNT: usize = 32;
 
+/// Bytes up to which the steps are all [`ALIGNMENT`], and half of where they are
+/// twice as large.
+const FIRST_STEPS: usize = 4 * ALIGNMENT;
+
 /// Bytes of the objects of each class, ascending: four steps to 64 bytes, then
 /// four a doubling, so that at most a fifth of a larger object is wasted.
 const SIZES: [usize; COUNT] = {
@@ -42,7 +46,15 @@ impl SizeClass {
         if layout.align() > ALIGNMENT || layout.size() > MAX_SIZE {
             return None;
         }
-        Some(Self(SIZES.partition_point(|size| *size < layout.size())))
+        // Four steps from one power of two to the next, from 64 bytes on; below,
+        // steps of the same 16 bytes. The last byte says which step it is in.
+        let last = layout.size().saturating_sub(1);
+        let doublings = (last / FIRST_STEPS)
+            .checked_ilog2()
+            .map_or(0, |log| log + 1);
+        let step = ALIGNMENT << doublings.saturating_sub(1);
+        let before = 4 * doublings.saturating_sub(1) as usize;
+        Some(Self(before + last / step))
     }
 
     /// The class of the largest objects that fit into `bytes`; `None` where

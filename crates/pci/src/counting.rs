@@ -117,6 +117,14 @@ impl<A: ConfigAccess> CountingAccess<A> {
             .get(function)
             .map_or(0, |reads| reads.times(offset.get() / 4))
     }
+
+    /// The dwords of `function` that were read more than once, and how often, as
+    /// [`dword_read_count`](Self::dword_read_count) has it.
+    pub fn repeated_reads(&self, function: Sbdf) -> impl Iterator<Item = (ConfigOffset, u8)> {
+        let reads = self.reads.get(function).into_iter();
+        let times = reads.flat_map(|reads| &reads.times);
+        times.map(|(dword, times)| (ConfigOffset::wrapping(dword * 4), *times))
+    }
 }
 
 impl<A: ConfigAccess> ConfigAccess for CountingAccess<A> {

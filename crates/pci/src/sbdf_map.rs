@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::RangeBounds;
 
 use super::Sbdf;
@@ -20,7 +21,7 @@ pub struct SbdfMap<T> {
     /// Indices in `slots` that hold none.
     free: Vec<usize>,
     /// The index in `slots` that was found last.
-    last: usize,
+    last: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -50,16 +51,18 @@ impl<T> SbdfMap<T> {
             slots: Vec::new(),
             indices: BTreeMap::new(),
             free: Vec::new(),
-            last: 0,
+            last: Cell::new(0),
         }
     }
 
     fn index(&self, function: Sbdf) -> Option<usize> {
-        let last = self.slots.get(self.last);
+        let last = self.slots.get(self.last.get());
         if last.is_some_and(|slot| slot.is_of(function)) {
-            return Some(self.last);
+            return Some(self.last.get());
         }
-        self.indices.get(&function).copied()
+        let index = self.indices.get(&function).copied()?;
+        self.last.set(index);
+        Some(index)
     }
 
     /// The value of `function`.
@@ -69,8 +72,8 @@ impl<T> SbdfMap<T> {
 
     /// The value of `function`, to change.
     pub fn get_mut(&mut self, function: Sbdf) -> Option<&mut T> {
-        self.last = self.index(function)?;
-        self.slots[self.last].value.as_deref_mut()
+        let index = self.index(function)?;
+        self.slots[index].value.as_deref_mut()
     }
 
     /// Makes `value` that of `function`, instead of one that there may be.
@@ -86,16 +89,15 @@ impl<T> SbdfMap<T> {
             None => self.slots.push(slot),
         }
         self.indices.insert(function, index);
-        self.last = index;
+        self.last.set(index);
     }
 
     /// The value of `function`, to change; what `make` makes where there was none.
     pub fn get_or_insert_with(&mut self, function: Sbdf, make: fn() -> T) -> &mut T {
-        match self.index(function) {
-            Some(index) => self.last = index,
-            None => self.insert(function, make()),
+        if self.index(function).is_none() {
+            self.insert(function, make());
         }
-        let value = &mut self.slots[self.last].value;
+        let value = &mut self.slots[self.last.get()].value;
         value.get_or_insert_with(|| Box::new(make()))
     }
 

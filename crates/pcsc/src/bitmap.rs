@@ -32,6 +32,28 @@ impl Bitmap {
         }
     }
 
+    /// Sets the bits from `start` up to before `end`; those beyond the end are
+    /// ignored.
+    pub(super) fn set_range(&mut self, start: u16, end: u16) {
+        let (mut at, end) = (usize::from(start), usize::from(end));
+        while at < end {
+            let stop = end.min((at / 8 + 1) * 8);
+            let bits = (0xff << (at % 8)) & (0xff >> (8 - (stop - at / 8 * 8)));
+            if let Some(byte) = self.0.get_mut(at / 8) {
+                *byte |= bits as u8;
+            }
+            at = stop;
+        }
+    }
+
+    /// Sets the bits that are set in `other` as well, and no others.
+    pub(super) fn intersect(&mut self, other: &Self) {
+        let others = other.0.iter().copied().chain(core::iter::repeat(0));
+        for (byte, other) in self.0.iter_mut().zip(others) {
+            *byte &= other;
+        }
+    }
+
     /// The dwords with a byte whose bit is set, ascending: their offsets.
     pub(super) fn dwords(&self) -> impl Iterator<Item = u16> {
         (0..).step_by(8).zip(&self.0).flat_map(|(first, &bits)| {
@@ -49,5 +71,34 @@ impl Bitmap {
     /// The bitmap as bytes.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_each_of_its_bits() {
+        const BITS: u16 = 30;
+        for start in 0..BITS + 4 {
+            for end in start..BITS + 12 {
+                let (mut range, mut each) = (Bitmap::new(BITS), Bitmap::new(BITS));
+                range.set_range(start, end);
+                (start..end).for_each(|bit| each.set(bit, true));
+                assert_eq!(range, each, "{start} to {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_intersection_has_the_bits_of_both() {
+        let (mut first, mut second) = (Bitmap::new(24), Bitmap::new(16));
+        first.set_range(3, 20);
+        second.set_range(0, 5);
+        second.set(9, true);
+        first.intersect(&second);
+        let bits: Vec<_> = (0..24).filter(|bit| first.get(*bit)).collect();
+        assert_eq!(bits, [3, 4, 9]);
     }
 }

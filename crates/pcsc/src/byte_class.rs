@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use warmbus_pci::ConfigOffset;
+use warmbus_pci::{ConfigOffset, Width};
 
 /// How a byte of configuration space behaves, which decides what a cache may
 /// do with it.
@@ -239,6 +239,21 @@ impl ClassMap {
             .map_or(ByteRule::UNKNOWN, |index| self.runs[index].cell)
     }
 
+    /// Whether every byte of `width` at `offset`, not beyond the end of the
+    /// space, has a cell that `matches`.
+    pub(super) fn all(
+        &self,
+        offset: ConfigOffset,
+        width: Width,
+        matches: impl Fn(ByteRule) -> bool,
+    ) -> bool {
+        let end = offset.get() + width.bytes();
+        let after = self.runs.partition_point(|run| run.start <= offset.get());
+        let from = &self.runs[after.saturating_sub(1)..];
+        let runs = from.iter().take_while(|run| run.start < end);
+        after > 0 && runs.map(|run| run.cell).all(matches)
+    }
+
     /// The runs of equal cells as (first byte, first byte after, cell), up to
     /// the offset `end`.
     pub(super) fn runs(&self, end: u16) -> impl Iterator<Item = (u16, u16, ByteRule)> + '_ {
@@ -270,6 +285,15 @@ mod tests {
             let map = rule_map.compress();
             for (offset, cell) in (0..).zip(&cells) {
                 assert_eq!(map.cell(ConfigOffset::wrapping(offset)), *cell);
+                for width in [Width::Byte, Width::Word, Width::Dword] {
+                    let bytes = usize::from(offset)..usize::from(offset + width.bytes());
+                    let Some(bytes) = cells.get(bytes) else {
+                        continue;
+                    };
+                    let place = ConfigOffset::wrapping(offset);
+                    let are_all = map.all(place, width, |cell| cell == constant);
+                    assert_eq!(are_all, bytes.iter().all(|cell| *cell == constant));
+                }
             }
             let runs: Vec<_> = map.runs(size).map(|(start, end, _)| (start, end)).collect();
             let ends = [0, 4, 6, 60, 100, 101, 200, size - 1, size];

@@ -140,7 +140,7 @@ impl<W: Fn(ConfigOffset) -> bool> ReadPlan<'_, W> {
         if !self.needs(start, width) {
             return;
         }
-        let is_readable = bytes(start, width).all(|byte| self.block.cell(byte).class.is_readable());
+        let is_readable = self.block.is_readable(ConfigOffset::wrapping(start), width);
         let half = match width {
             Width::Dword => Some(Width::Word),
             Width::Word => Some(Width::Byte),

@@ -283,7 +283,8 @@ fn collect(
     fill: impl FnOnce(&mut Shape<'_>, &mut Emit<'_>),
 ) -> Ranges {
     let len = shape.len();
-    let mut ranges: Vec<Range> = Vec::new();
+    // Few structures have more.
+    let mut ranges: Vec<Range> = Vec::with_capacity(24);
     let mut highest = 0;
     fill(shape, &mut |mut range| {
         range.len = range.len.min(len.saturating_sub(range.at));

@@ -39,11 +39,14 @@ impl FunctionCache {
     /// Keeps the cacheable bytes of a value that the hardware returned, and
     /// learns from it if it answers a probe.
     pub(crate) fn fill(&mut self, offset: ConfigOffset, width: Width, value: u32) {
+        let moves = |rule: ByteRule| rule.tag == InvalidatedBy::RomValidation;
+        let none_moves = self.map.all(offset, width, |rule| !moves(rule));
         for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
             let value = (value >> shift) as u8;
             self.track_bus_numbers(byte, value);
-            let moves_on_its_own = value & 0xfe != 0
-                && self.map.cell(ConfigOffset::wrapping(byte)).tag == InvalidatedBy::RomValidation;
+            let moves_on_its_own = !none_moves
+                && value & 0xfe != 0
+                && moves(self.map.cell(ConfigOffset::wrapping(byte)));
             if self.cacheable.get(byte) && !moves_on_its_own {
                 self.set_byte(byte, value);
             }

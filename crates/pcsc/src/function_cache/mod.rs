@@ -125,14 +125,12 @@ impl FunctionCache {
         let last = cacheable_runs().last();
         let kept = last.map_or(0, |(_, end, _)| usize::from(end).next_multiple_of(8));
         let mut cacheable = Bitmap::new(kept as u16);
-        let mut cached = Bitmap::new(kept as u16);
         // Most of a space is one run that nothing names.
         for (start, end, _) in cacheable_runs() {
-            for offset in start..end {
-                cacheable.set(offset, true);
-                cached.set(offset, self.cached.get(offset));
-            }
+            cacheable.set_range(start, end);
         }
+        let mut cached = cacheable.clone();
+        cached.intersect(&self.cached);
         self.size = size;
         self.data.resize(kept, 0);
         self.data.shrink_to_fit();
@@ -144,6 +142,11 @@ impl FunctionCache {
     /// Takes over what a walk found.
     pub(crate) fn set_lists(&mut self, lists: CapabilityLists) {
         self.lists = lists;
+    }
+
+    /// Whether the cache may read all bytes of an access without being asked.
+    pub(crate) fn is_readable(&self, offset: ConfigOffset, width: Width) -> bool {
+        self.map.all(offset, width, |rule| rule.class.is_readable())
     }
 
     pub(crate) fn cell(&self, offset: ConfigOffset) -> ByteRule {
