@@ -16,6 +16,8 @@ const MIN_STRUCTURE: usize = 16;
 /// The blocks of a tree, whose boundaries have been checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocks<'a> {
+    /// All bytes of the tree.
+    pub(crate) tree: &'a [u8],
     pub(crate) version: u32,
     pub(crate) compatible_with: u32,
     pub(crate) boot_cpu: u32,
@@ -60,6 +62,7 @@ impl<'a> Blocks<'a> {
         let block = |name, place, min| block(name, tree, place, min_offset, min);
         let reservations_offset = field(4);
         let blocks = Self {
+            tree,
             version,
             compatible_with,
             boot_cpu: field(7),

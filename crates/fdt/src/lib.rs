@@ -5,7 +5,7 @@
 //! [`FdtError`] with the offset or the path at which that shows. "DT" means
 //! the Devicetree Specification 0.4.
 //!
-//! - [`DeviceTree`] reads nodes and properties.
+//! - [`DeviceTree`] reads nodes and properties, over the `fdt` crate.
 //! - [`RawTree`] reads token by token with the position of each, which is
 //!   what it takes to edit a tree without changing anything else in it;
 //!   [`write`](mod@write) has the tokens to add.

@@ -1,31 +1,37 @@
 //! Reading nodes and properties of a flattened device tree that may be
 //! damaged.
 //!
-//! One walk reads each token once. A property is looked for among those of its
-//! node, by comparing its name where it stands.
+//! The `fdt` crate reads, in its fallible mode; the fields of the header that
+//! it does not check are checked before.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
 
+use fdt::helpers::UnalignedFallibleNode;
+use fdt::nodes::{AsNode, NodeName};
+use fdt::parsing::{NoPanic, unaligned::UnalignedParser};
 use warmbus_memory::bytes::be_u32;
 
 use crate::header::{Blocks, VERSION};
-use crate::tokens::{Step, Steps};
 use crate::{FdtError, MAX_DEPTH, MAX_NAME};
+
+type Node<'a> = UnalignedFallibleNode<'a>;
+type Fdt<'a> = fdt::Fdt<'a, (UnalignedParser<'a>, NoPanic)>;
 
 /// What a walk calls for each node: `Break` skips the nodes below.
 pub type Visit<'v, 'a> = dyn FnMut(&FdtNode<'_, 'a>) -> Result<ControlFlow<()>, FdtError> + 'v;
 
 /// A device tree with a valid header.
 pub struct DeviceTree<'a> {
+    fdt: Fdt<'a>,
     blocks: Blocks<'a>,
 }
 
 impl<'a> DeviceTree<'a> {
     /// The tree that starts with `bytes`, which may go on after it. Its
     /// version is 17: before, the header does not have the size of the
-    /// structure block.
+    /// structure block, which the `fdt` crate needs.
     ///
     /// # Errors
     ///
@@ -43,7 +49,9 @@ impl<'a> DeviceTree<'a> {
         if !size.is_multiple_of(4) {
             return Err(FdtError::Unfinished { offset: size });
         }
-        Ok(Self { blocks })
+        let fdt = Fdt::new_unaligned_fallible(blocks.tree);
+        let fdt = fdt.map_err(|error| structure_error("/", error))?;
+        Ok(Self { fdt, blocks })
     }
 
     /// The memory reservations (DT 5.3): pairs of address and bytes, which may
@@ -76,20 +84,13 @@ impl<'a> DeviceTree<'a> {
     /// If the structure is damaged, nodes are nested deeper than
     /// [`MAX_DEPTH`](crate::MAX_DEPTH), or `visit` returns an error.
     pub fn walk(&self, visit: &mut Visit<'_, 'a>) -> Result<(), FdtError> {
-        let mut steps = Steps::new(self.blocks.structure);
-        match steps.next() {
-            Ok((_, Step::Begin { name })) => {
-                let root = FdtNode {
-                    name,
-                    properties: steps.clone(),
-                    strings: self.blocks.strings,
-                    parent: None,
-                };
-                descend(&root, &mut steps, 1, visit)
-            }
-            Ok(_) => Err(structure_error("/".into(), "it does not begin with a node")),
-            Err(error) => Err(structure_error("/".into(), error)),
-        }
+        let root = self.fdt.root();
+        let root = root.map_err(|error| structure_error("/", error))?;
+        let root = FdtNode {
+            node: root.as_node(),
+            parent: None,
+        };
+        descend(&root, 1, visit)
     }
 
     /// Calls `visit` for the nodes directly below the root, and for those
@@ -117,7 +118,7 @@ impl<'a> DeviceTree<'a> {
     ) -> Result<Option<&'a [u8]>, FdtError> {
         let mut value = None;
         let walked = self.walk_root_children(&mut |child| {
-            if value.is_none() && child.name == node.as_bytes() {
+            if value.is_none() && child.name()? == node {
                 value = child.property(property)?;
             }
             Ok(ControlFlow::Break(()))
@@ -127,52 +128,44 @@ impl<'a> DeviceTree<'a> {
 }
 
 /// Visits `node`, the `depth`th of the nodes on its path, and what is below.
-/// `steps` is after its name, and then after its end.
 fn descend<'a>(
     node: &FdtNode<'_, 'a>,
-    steps: &mut Steps<'a>,
     depth: usize,
     visit: &mut Visit<'_, 'a>,
 ) -> Result<(), FdtError> {
     if depth > MAX_DEPTH {
         return Err(FdtError::TooDeep { place: node.path() });
     }
-    let is_skipped = visit(node)?.is_break();
-    let mut below = 0_usize;
-    loop {
-        let (_, step) = steps.next().map_err(|error| node.error(error))?;
-        match step {
-            Step::Property { .. } => {}
-            Step::Begin { .. } if is_skipped => below += 1,
-            Step::Begin { name } => {
-                let child = FdtNode {
-                    name,
-                    properties: steps.clone(),
-                    strings: node.strings,
-                    parent: Some(node),
-                };
-                descend(&child, steps, depth + 1, visit)?;
-            }
-            Step::End if below > 0 => below -= 1,
-            Step::End => return Ok(()),
-        }
+    if visit(node)?.is_break() {
+        return Ok(());
     }
+    let children = node.node.children().map_err(|error| node.error(error))?;
+    for child in children.iter() {
+        let child = FdtNode {
+            node: child.map_err(|error| node.error(error))?,
+            parent: Some(node),
+        };
+        descend(&child, depth + 1, visit)?;
+    }
+    Ok(())
 }
 
-fn structure_error(path: String, reason: impl ToString) -> FdtError {
+/// Bytes of the name of a node.
+fn length(name: &NodeName<'_>) -> usize {
+    let address = name.unit_address.map_or(0, |address| 1 + address.len());
+    name.name.len() + address
+}
+
+fn structure_error(path: &str, error: fdt::FdtError) -> FdtError {
     FdtError::Structure {
-        path,
-        reason: reason.to_string(),
+        path: path.into(),
+        reason: error.to_string(),
     }
 }
 
 /// A node and the nodes that it is in.
 pub struct FdtNode<'p, 'a> {
-    /// With the unit address.
-    name: &'a [u8],
-    /// The steps from its first property on.
-    properties: Steps<'a>,
-    strings: &'a [u8],
+    node: Node<'a>,
     parent: Option<&'p FdtNode<'p, 'a>>,
 }
 
@@ -194,8 +187,8 @@ impl CellCounts {
 }
 
 impl<'p, 'a> FdtNode<'p, 'a> {
-    fn error(&self, reason: impl ToString) -> FdtError {
-        structure_error(self.path(), reason)
+    fn error(&self, error: fdt::FdtError) -> FdtError {
+        structure_error(&self.path(), error)
     }
 
     /// The node that this one is in; `None` for the root.
@@ -208,26 +201,27 @@ impl<'p, 'a> FdtNode<'p, 'a> {
     ///
     /// # Errors
     ///
-    /// If the name is no UTF-8, or longer than [`MAX_NAME`](crate::MAX_NAME)
-    /// bytes.
-    pub fn name(&self) -> Result<&'a str, FdtError> {
-        let length = self.name.len();
+    /// If the node is damaged, or its name is longer than
+    /// [`MAX_NAME`](crate::MAX_NAME) bytes.
+    pub fn name(&self) -> Result<String, FdtError> {
+        let name = self.node.name().map_err(|error| self.error(error))?;
+        let length = length(&name);
         if length > MAX_NAME {
             return Err(FdtError::LongNodeName {
                 parent: self.parent.map_or_else(|| "/".into(), FdtNode::path),
                 length,
             });
         }
-        core::str::from_utf8(self.name).map_err(|_| self.error("its name is no UTF-8"))
+        Ok(name.to_string())
     }
 
     /// The path from the root. A name that cannot be read, or is too long, is
     /// a question mark.
     #[must_use]
     pub fn path(&self) -> String {
-        let name = Some(self.name).filter(|name| name.len() <= MAX_NAME);
-        let name = name.and_then(|name| core::str::from_utf8(name).ok());
-        let name = name.unwrap_or("?");
+        let name = self.node.name().ok();
+        let name = name.filter(|name| length(name) <= MAX_NAME);
+        let name = name.map_or_else(|| "?".into(), |name| name.to_string());
         match self.parent {
             None => "/".into(),
             Some(parent) if parent.parent.is_none() => format!("/{name}"),
@@ -241,18 +235,9 @@ impl<'p, 'a> FdtNode<'p, 'a> {
     ///
     /// If the node is damaged; the error has its path.
     pub fn property(&self, name: &str) -> Result<Option<&'a [u8]>, FdtError> {
-        let mut steps = self.properties.clone();
-        loop {
-            let (_, step) = steps.next().map_err(|error| self.error(error))?;
-            let Step::Property { name: at, value } = step else {
-                return Ok(None);
-            };
-            let rest = self.strings.get(at..).filter(|rest| !rest.is_empty());
-            let rest = rest.ok_or_else(|| self.error("a property has no name"))?;
-            if is_name(rest, name.as_bytes()) {
-                return Ok(Some(value));
-            }
-        }
+        let property = self.node.raw_property(name);
+        let property = property.map_err(|error| self.error(error))?;
+        Ok(property.map(|property| property.value))
     }
 
     /// The value of a property of one cell; `None` also where it has another
@@ -318,14 +303,6 @@ impl<'p, 'a> FdtNode<'p, 'a> {
             size: size.unwrap_or(CellCounts::DEFAULT.size),
         })
     }
-}
-
-/// Whether `strings` starts with `name` and its NUL.
-fn is_name(strings: &[u8], name: &[u8]) -> bool {
-    // Most names differ in the first byte already.
-    strings.first() == Some(name.first().unwrap_or(&0))
-        && strings.get(name.len()) == Some(&0)
-        && strings.starts_with(name)
 }
 
 /// Cells taken one after the other from the value of a property.

@@ -81,11 +81,8 @@ impl<'a> RawTree<'a> {
     #[must_use]
     pub fn tokens_of(&self, at: usize) -> Tokens<'a> {
         Tokens {
-            strings: self.strings,
-            steps: Steps {
-                structure: self.structure,
-                at,
-            },
+            tree: *self,
+            at,
             depth: 0,
             done: false,
         }
@@ -107,95 +104,11 @@ fn reservation_block(bytes: &[u8]) -> Option<&[u8]> {
     Some(&bytes[..(end + 1) * 16])
 }
 
-/// One token of the structure block, as it stands there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Step<'a> {
-    Begin {
-        name: &'a [u8],
-    },
-    Property {
-        /// The offset of its name in the strings block.
-        name: usize,
-        value: &'a [u8],
-    },
-    End,
-}
-
-/// The tokens of a structure block, whatever order they come in.
-#[derive(Clone, Debug)]
-pub(crate) struct Steps<'a> {
-    structure: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Steps<'a> {
-    pub(crate) const fn new(structure: &'a [u8]) -> Self {
-        Self { structure, at: 0 }
-    }
-
-    /// The next token, and the offset that it begins at.
-    pub(crate) fn next(&mut self) -> Result<(usize, Step<'a>), FdtError> {
-        let (start, kind) = loop {
-            let start = self.at;
-            let unfinished = FdtError::Unfinished { offset: start };
-            let kind = be_u32(self.structure, start).ok_or(unfinished)?;
-            self.at += 4;
-            if kind != NOP {
-                break (start, kind);
-            }
-        };
-        let unfinished = || FdtError::Unfinished { offset: start };
-        let step = match kind {
-            BEGIN_NODE => {
-                let name = text_at(self.structure, self.at).ok_or_else(unfinished)?;
-                self.skip(name.len() + 1)?;
-                Step::Begin { name }
-            }
-            END_NODE => Step::End,
-            PROP => {
-                let (size, name) = (self.cell(), self.cell());
-                let (size, name) = size.zip(name).ok_or_else(unfinished)?;
-                let from = self.at;
-                let value = from
-                    .checked_add(size)
-                    .and_then(|end| self.structure.get(from..end))
-                    .ok_or_else(unfinished)?;
-                self.skip(size)?;
-                Step::Property { name, value }
-            }
-            _ => {
-                return Err(FdtError::Token {
-                    offset: start,
-                    kind,
-                });
-            }
-        };
-        Ok((start, step))
-    }
-
-    fn cell(&mut self) -> Option<usize> {
-        let cell = be_u32(self.structure, self.at)?;
-        self.at += 4;
-        Some(cell as usize)
-    }
-
-    /// Goes on by `bytes`, rounded up to the next token boundary.
-    fn skip(&mut self, bytes: usize) -> Result<(), FdtError> {
-        let offset = self.at;
-        self.at = offset
-            .checked_add(bytes)
-            .and_then(|at| at.checked_next_multiple_of(4))
-            .filter(|at| *at <= self.structure.len())
-            .ok_or(FdtError::Unfinished { offset })?;
-        Ok(())
-    }
-}
-
 /// See [`RawTree::tokens`].
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {
-    strings: &'a [u8],
-    steps: Steps<'a>,
+    tree: RawTree<'a>,
+    at: usize,
     depth: usize,
     done: bool,
 }
@@ -204,17 +117,25 @@ impl<'a> Tokens<'a> {
     /// The offset in the structure block of what follows the last token.
     #[must_use]
     pub const fn position(&self) -> usize {
-        self.steps.at
+        self.at
     }
 
     fn step(&mut self) -> Result<(Range<usize>, Token<'a>), FdtError> {
-        let (start, step) = self.steps.next()?;
-        let misplaced = |kind| FdtError::Token {
-            offset: start,
-            kind,
+        let block = self.tree.structure;
+        let (start, kind) = loop {
+            let start = self.at;
+            let unfinished = FdtError::Unfinished { offset: start };
+            let kind = be_u32(block, start).ok_or(unfinished)?;
+            self.at += 4;
+            if kind != NOP {
+                break (start, kind);
+            }
         };
-        let token = match step {
-            Step::Begin { name } => {
+        let unfinished = || FdtError::Unfinished { offset: start };
+        let token = match kind {
+            BEGIN_NODE => {
+                let name = text_at(block, self.at).ok_or_else(unfinished)?;
+                self.skip(name.len() + 1)?;
                 self.depth += 1;
                 if self.depth > MAX_DEPTH {
                     let place = format!("offset {start:#x}");
@@ -222,20 +143,44 @@ impl<'a> Tokens<'a> {
                 }
                 Token::Begin { name }
             }
-            Step::End if self.depth > 0 => {
+            END_NODE if self.depth > 0 => {
                 self.depth -= 1;
                 self.done = self.depth == 0;
                 Token::End
             }
-            Step::Property { name, value } if self.depth > 0 => {
-                let name = text_at(self.strings, name);
+            PROP if self.depth > 0 => {
+                let size = be_u32(block, self.at).ok_or_else(unfinished)? as usize;
+                let name = be_u32(block, self.at + 4).ok_or_else(unfinished)? as usize;
+                let from = self.at + 8;
+                let value = from
+                    .checked_add(size)
+                    .and_then(|end| block.get(from..end))
+                    .ok_or_else(unfinished)?;
+                let name = text_at(self.tree.strings, name);
                 let name = name.ok_or(FdtError::Name { offset: start })?;
+                self.at = from;
+                self.skip(size)?;
                 Token::Property { name, value }
             }
-            Step::End => return Err(misplaced(END_NODE)),
-            Step::Property { .. } => return Err(misplaced(PROP)),
+            _ => {
+                return Err(FdtError::Token {
+                    offset: start,
+                    kind,
+                });
+            }
         };
-        Ok((start..self.steps.at, token))
+        Ok((start..self.at, token))
+    }
+
+    /// Goes on by `bytes`, rounded up to the next token boundary.
+    fn skip(&mut self, bytes: usize) -> Result<(), FdtError> {
+        let offset = self.at;
+        self.at = offset
+            .checked_add(bytes)
+            .and_then(|at| at.checked_next_multiple_of(4))
+            .filter(|at| *at <= self.tree.structure.len())
+            .ok_or(FdtError::Unfinished { offset })?;
+        Ok(())
     }
 }
 

@@ -129,9 +129,7 @@ impl<'a> Reader<'a> {
             return Ok(Ok(()));
         }
         let Some(range) = self.range(node.property("reg")?) else {
-            return Ok(Err(PayloadError::Reg {
-                node: node.name()?.into(),
-            }));
+            return Ok(Err(PayloadError::Reg { node: node.name()? }));
         };
         let slot = if is_kernel {
             &mut self.payload.kernel
@@ -139,9 +137,7 @@ impl<'a> Reader<'a> {
             &mut self.payload.ramdisk
         };
         if slot.is_some() {
-            return Ok(Err(PayloadError::Twice {
-                node: node.name()?.into(),
-            }));
+            return Ok(Err(PayloadError::Twice { node: node.name()? }));
         }
         *slot = Some(Module {
             range,

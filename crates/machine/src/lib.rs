@@ -179,7 +179,7 @@ fn processors(tree: &DeviceTree<'_>) -> Result<usize, MachineError> {
             return Ok(ControlFlow::Continue(()));
         };
         if parent.parent().is_none() {
-            return Ok(match node.name()? {
+            return Ok(match node.name()?.as_str() {
                 "cpus" => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             });

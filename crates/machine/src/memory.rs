@@ -182,7 +182,7 @@ fn reservations(
                     node.property("linux,initrd-end")?.and_then(one_number),
                 );
             }
-            return Ok(match name {
+            return Ok(match name.as_str() {
                 "chosen" | "reserved-memory" => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             });
