@@ -26,6 +26,7 @@ mod linux;
 mod machines;
 mod memory;
 mod preserve;
+mod random_machines;
 mod readme;
 mod resizable;
 mod scale;
