@@ -1,10 +1,10 @@
 //! Host bridges with little space, or with windows at unusual places: each BAR
 //! that has a place is placed.
 
-use warmbus_boot::unassigned::unassigned_below;
-use warmbus_pci::HostWindow;
+use warmbus_boot::unassigned::{UnassignedReason, unassigned_below};
+use warmbus_pci::{BusRange, HostWindow};
 use warmbus_pcie_sim::{
-    BarModel, BridgeWindows, Fabric, FunctionModel, memory32_window, memory64_window,
+    BarModel, BridgeWindows, Fabric, FunctionModel, io_window, memory32_window, memory64_window,
     prefetchable_window,
 };
 
@@ -130,4 +130,54 @@ fn many_ports_with_bars_of_many_sizes_are_placed() {
     });
     let mut machine = behind_ports(&[IO, LOW], models.collect());
     all_placed(&mut machine);
+}
+
+#[test]
+fn a_bridge_with_many_bars_is_not_lost_for_one_with_a_single_one() {
+    // Four windows of bridges, for five bridges: that with six BARs comes first, and
+    // each of its BARs is larger than those of the others.
+    let low = memory32_window(0x1000_0000, 4 * MIB);
+    let many = (0..6).fold(endpoint(7), |model, bar| {
+        model.bar(bar, BarModel::memory32(8 * KIB))
+    });
+    let few = (0..4).map(|_| endpoint(8).bar(0, BarModel::memory32(4 * KIB)));
+    let models = core::iter::once(many).chain(few).collect();
+    let mut machine = behind_ports(&[low], models);
+    machine.assert_consistent();
+    assert_eq!(machine.outcome.disabled, 1);
+    assert!((0..6).all(|bar| machine.address(at(1, 0, 0), bar).is_some()));
+}
+
+#[test]
+fn an_io_bar_that_linux_places_below_0x1000_is_assigned_again() {
+    // 16 KiB have three windows of bridges from 0x1000 on. In the I/O window of
+    // another host bridge Linux uses a fourth one, from 0 on.
+    let machine = |hosts: u16| {
+        let io = io_window(0, 16 * KIB);
+        let (mut fabric, host) = Fabric::with_windows(&[io, LOW]);
+        for device in 1..=4 {
+            let model = endpoint(7).bar(0, BarModel::io(256));
+            below_port(&mut fabric, host, device, ALL_WINDOWS, model);
+        }
+        for segment in 1..hosts {
+            fabric.add_host(Fabric::host_bridge(segment, BusRange::ALL));
+        }
+        set_up(fabric)
+    };
+    let alone = machine(1);
+    assert_eq!(alone.outcome.disabled, 1);
+    assert_eq!(unassigned_below(&alone.topology, 0), None);
+    let unassigned = unassigned_below(&machine(2).topology, 0);
+    let reason = unassigned.expect("it is assigned again").reason;
+    assert_eq!(reason, UnassignedReason::Bar(0));
+    // Nobody places what a bridge does not forward.
+    let windows = BridgeWindows {
+        io_bits: 0,
+        prefetchable_bits: 64,
+    };
+    let (mut fabric, host) = Fabric::with_windows(&[IO, LOW]);
+    let model = endpoint(7).bar(0, BarModel::io(256));
+    below_port(&mut fabric, host, 1, windows, model);
+    fabric.add_host(Fabric::host_bridge(1, BusRange::ALL));
+    assert_eq!(unassigned_below(&set_up(fabric).topology, 0), None);
 }

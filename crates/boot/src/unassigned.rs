@@ -138,7 +138,7 @@ fn unassigned_at(topology: &Topology, index: usize) -> Option<Unassigned> {
     let function = &topology.functions()[index];
     let (host, _) = topology.hosts().get(function.host)?;
     let reason = match function.header_type {
-        0 | 1 => bus_reason(function, host).or_else(|| address_reason(function, host)),
+        0 | 1 => bus_reason(function, host).or_else(|| address_reason(topology, function, host)),
         header_type::CARDBUS => Some(UnassignedReason::CardBus),
         // Linux takes no notice of such a function.
         _ => None,
@@ -178,14 +178,18 @@ fn bus_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason
 }
 
 /// What has no address, or none that can be relied on.
-fn address_reason(function: &Function, host: &HostBridge) -> Option<UnassignedReason> {
+fn address_reason(
+    topology: &Topology,
+    function: &Function,
+    host: &HostBridge,
+) -> Option<UnassignedReason> {
     let has_io = host
         .windows
         .iter()
         .any(|window| window.kind == WindowKind::Io);
     let unassigned = function.bars.iter().filter(|bar| bar.address.is_none());
     let mut missing = unassigned.filter(|bar| {
-        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(host, function, bar)
+        (has_io || bar.kind != BarKind::Io) && !unplaceable::is_lost_by_any(topology, function, bar)
     });
     if let Some(bar) = missing.next() {
         return Some(UnassignedReason::Bar(bar.index));

@@ -9,7 +9,7 @@
 //! - the host windows have fewer aligned places of that size than there are
 //!   BARs of that size or larger, and the BAR is one of the last.
 
-use warmbus_pci::{AnomalyKind, Bar, BarKind, Function, HostBridge, WindowKind};
+use warmbus_pci::{AnomalyKind, Bar, BarKind, Function, HostWindow, Topology, WindowKind};
 
 const IO16_END: u64 = 1 << 16;
 
@@ -17,27 +17,37 @@ const IO16_END: u64 = 1 << 16;
 /// assignment by Linux either.
 ///
 /// `false` where nothing was assigned, as below a preserved host bridge.
-pub(crate) fn is_lost_by_any(host: &HostBridge, function: &Function, bar: &Bar) -> bool {
+pub(crate) fn is_lost_by_any(topology: &Topology, function: &Function, bar: &Bar) -> bool {
     let mut losses = function.anomalies.iter().filter_map(|anomaly| {
-        let (index, is_excess) = match *anomaly {
+        let (index, is_excess, is_forwarded) = match *anomaly {
             AnomalyKind::BarUnassigned {
                 index, is_excess, ..
-            } => (index, is_excess),
-            AnomalyKind::BarNotForwarded { index, .. } => (index, false),
+            } => (index, is_excess, true),
+            AnomalyKind::BarNotForwarded { index, .. } => (index, false, false),
             _ => return None,
         };
-        (index == bar.index).then_some(is_excess)
+        (index == bar.index).then_some((is_excess, is_forwarded))
     });
-    let Some(is_excess) = losses.next() else {
+    let Some((is_excess, is_forwarded)) = losses.next() else {
         return false;
     };
     match bar.kind {
         BarKind::Rom | BarKind::VfMemory32 | BarKind::VfMemory64 => true,
-        // Linux assigns I/O addresses of more than 16 bits, too.
-        BarKind::Io => {
-            let mut io = host.windows.iter().filter(|w| w.kind == WindowKind::Io);
-            io.all(|w| w.pci_address.saturating_add(w.size) <= IO16_END)
-        }
+        BarKind::Io => !is_forwarded || has_one_usual_io_window(topology),
         BarKind::Memory32 | BarKind::Memory64 => is_excess,
     }
+}
+
+/// Whether Linux has no more I/O addresses than are assigned here.
+///
+/// It assigns addresses of more than 16 bits, too. And it numbers the ports of the I/O
+/// windows of all host bridges one after the other, and assigns none of the first
+/// 4 KiB of them: those that are ports below 0x1000 of another window, it assigns.
+fn has_one_usual_io_window(topology: &Topology) -> bool {
+    let hosts = topology.hosts().iter();
+    let mut io = hosts
+        .flat_map(|(host, _)| &host.windows)
+        .filter(|window| window.kind == WindowKind::Io);
+    let is_usual = |window: &HostWindow| window.pci_address.saturating_add(window.size) <= IO16_END;
+    io.next().is_none_or(is_usual) && io.next().is_none()
 }

@@ -27,6 +27,7 @@ mod machines;
 mod memory;
 mod preserve;
 mod query_pci;
+mod random_machines;
 mod readme;
 mod resizable;
 mod scale;

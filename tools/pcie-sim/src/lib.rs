@@ -40,6 +40,7 @@ mod model;
 mod portal;
 pub mod proptest_config;
 pub mod random;
+pub mod random_machine;
 #[cfg(feature = "proptest")]
 pub mod random_topology;
 mod route;

@@ -17,7 +17,6 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use core::cmp::Reverse;
 
 use super::apertures::{Aperture, Places, reserve};
 use super::attempt::{Attempt, Request, Window, Wish};
@@ -75,45 +74,6 @@ impl<'a> AddressSpace<'a> {
     pub(super) fn drop_impossible(&self, attempt: &mut Attempt) {
         for (request, keep) in attempt.requests.iter().zip(&mut attempt.keep) {
             *keep &= self.can_fit(request);
-        }
-    }
-
-    /// Drops requests, lowest priority and largest first, until the rest fits,
-    /// then restores those that still fit.
-    pub(super) fn drop_until_it_fits(&self, attempt: &mut Attempt) {
-        /// Attempts to restore a request, each a whole placement.
-        const SECOND_CHANCES: usize = 64;
-
-        if self.try_place(attempt).is_some() {
-            return;
-        }
-        let mut order: Vec<usize> = (0..attempt.requests.len())
-            .filter(|&index| attempt.keep[index])
-            .collect();
-        // By priority, the largest first, and of one size the last, as Linux
-        // does.
-        order.sort_by_key(|&index| {
-            let request = &attempt.requests[index];
-            (request.priority, Reverse(request.size), Reverse(index))
-        });
-        let kept_with = |dropped: usize| {
-            let mut attempt = attempt.clone();
-            for &index in &order[..dropped] {
-                attempt.keep[index] = false;
-            }
-            attempt
-        };
-        // With everything dropped nothing remains that could not fit.
-        let kept = largest_passing(order.len(), |kept| {
-            self.try_place(&kept_with(order.len() - kept)).is_some()
-        });
-        let dropped = order.len() - kept;
-        *attempt = kept_with(dropped);
-        for &index in order[..dropped].iter().rev().take(SECOND_CHANCES) {
-            attempt.keep[index] = true;
-            if self.try_place(attempt).is_none() {
-                attempt.keep[index] = false;
-            }
         }
     }
 
@@ -293,7 +253,7 @@ impl Placement {
 
 /// The largest number up to `count` for which `fits` holds, if it holds for
 /// all below it; 0 is taken to fit.
-fn largest_passing(count: usize, fits: impl Fn(usize) -> bool) -> usize {
+pub(super) fn largest_passing(count: usize, fits: impl Fn(usize) -> bool) -> usize {
     if fits(count) {
         return count;
     }

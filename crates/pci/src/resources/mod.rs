@@ -29,6 +29,7 @@ mod packing;
 mod probe;
 mod program;
 mod resizable;
+mod shortage;
 mod ways;
 
 use alloc::vec::Vec;

@@ -3,7 +3,7 @@
 //
 // QEMU starts it at EL2 as it starts a kernel. It maps all physical addresses to
 // themselves but for the gibibyte that the ECAM window of QEMU's virt machine is
-// in, and goes on at EL1 in the image at GUEST, with the same device tree. Each
+// in, or WINDOW_GIBS of them from there on, and goes on at EL1 in the image at GUEST, with the same device tree. Each
 // access to the window is reported to the test, over the semihosting of QEMU, in 32
 // bytes through the FIFO at REQUESTS:
 //
@@ -49,6 +49,9 @@ image_start:
         .equ    VSE, 1 << 8             // HCR_EL2: one is pending
         .equ    TSC, 1 << 19            // HCR_EL2: SMC comes here
         .equ    WINDOW_GIB, 0x100       // 0x40_0000_0000
+#ifndef WINDOW_GIBS
+#define WINDOW_GIBS 1
+#endif
 
 start:  mov     x20, x0
 #ifdef HOSTILE
@@ -130,8 +133,9 @@ map:    adr     x0, tables
         mov     x2, #0x7fd
 1:      orr     x3, x2, x1, lsl #30
 #ifndef HOSTILE
-        cmp     x1, #WINDOW_GIB
-        csel    x3, xzr, x3, eq
+        sub     x4, x1, #WINDOW_GIB
+        cmp     x4, #WINDOW_GIBS
+        csel    x3, xzr, x3, lo
 #endif
         str     x3, [x0, x1, lsl #3]
         add     x1, x1, #1

@@ -7,6 +7,7 @@
 //! window to a thread of the test, which carries it out on the fabric.
 
 pub mod hostile;
+pub mod stock;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -97,10 +98,6 @@ impl Simulated {
         change: impl FnOnce(Machine) -> Machine,
         intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
     ) -> Result<(LinuxBoot, Fabric)> {
-        let [requests, answers] = ["requests", "answers"].map(|name| lab.file(name));
-        for fifo in [&requests, &answers] {
-            process::output(Command::new("mkfifo").arg(fifo))?;
-        }
         let switches = [
             (self.no_frequency, "-DNO_FREQUENCY"),
             (self.counter_goes_back, "-DCOUNTER_GOES_BACK"),
@@ -108,8 +105,8 @@ impl Simulated {
         ];
         let switches = switches.into_iter().filter(|(on, _)| *on);
         let mut definitions: Vec<_> = switches.map(|(_, switch)| switch.to_owned()).collect();
-        definitions.push(format!("-DREQUESTS=\"{}\"", requests.display()));
-        definitions.push(format!("-DANSWERS=\"{}\"", answers.display()));
+        let fifos = Fifos::new(lab)?;
+        definitions.extend(fifos.definitions());
         let hypervisor = assemble(lab, &definitions)?;
         let machine = Machine::kernel(&hypervisor)
             .el2()
@@ -120,19 +117,51 @@ impl Simulated {
         reserve_hypervisor(&tree);
         let machine = machine.own_device_tree(tree.file()).load(image(), LOADED);
 
-        // To open it for both keeps either side from waiting for the other.
-        let open = |path| OpenOptions::new().read(true).write(true).open(path);
-        let mut last = open(&requests)?;
         let server = Server {
-            host: self.fabric.host_bridges().remove(0),
-            requests: open(&requests)?,
-            answers: open(&answers)?,
+            hosts: self.fabric.host_bridges(),
             fabric: self.fabric,
             before: self.before,
             serrors: self.serrors,
         };
-        let server: JoinHandle<Result<Fabric>> = thread::spawn(move || server.run());
-        let linux = lab.boot_linux_with(machine, intervene);
+        fifos.serve(server, || lab.boot_linux_with(machine, intervene))
+    }
+}
+
+/// The FIFOs between the hypervisor and the thread that serves it.
+struct Fifos {
+    requests: PathBuf,
+    answers: PathBuf,
+}
+
+impl Fifos {
+    fn new(lab: &Lab) -> Result<Self> {
+        let [requests, answers] = ["requests", "answers"].map(|name| lab.file(name));
+        for fifo in [&requests, &answers] {
+            process::output(Command::new("mkfifo").arg(fifo))?;
+        }
+        Ok(Self { requests, answers })
+    }
+
+    /// What the hypervisor is assembled with.
+    fn definitions(&self) -> [String; 2] {
+        [
+            format!("-DREQUESTS=\"{}\"", self.requests.display()),
+            format!("-DANSWERS=\"{}\"", self.answers.display()),
+        ]
+    }
+
+    /// Has `server` serve the machine that `boot` boots.
+    fn serve(
+        &self,
+        server: Server,
+        boot: impl FnOnce() -> Result<LinuxBoot>,
+    ) -> Result<(LinuxBoot, Fabric)> {
+        // To open it for both keeps either side from waiting for the other.
+        let open = |path| OpenOptions::new().read(true).write(true).open(path);
+        let mut last = open(&self.requests)?;
+        let (requests, answers) = (open(&self.requests)?, open(&self.answers)?);
+        let server: JoinHandle<Result<Fabric>> = thread::spawn(|| server.run(requests, answers));
+        let linux = boot();
         last.write_all(&[0; Request::SIZE])?;
         let fabric = server
             .join()
@@ -210,26 +239,31 @@ impl Request {
     }
 
     /// The function, register and width that are asked for; `None` outside of
-    /// the window of `host`, and for 8 bytes at once.
-    fn target(&self, host: &HostBridge) -> Option<(Sbdf, ConfigOffset, Width)> {
-        let offset = self.address.checked_sub(host.ecam_base.0)?;
-        let offset = Some(offset).filter(|at| *at < host.ecam_size)?;
+    /// the windows of `hosts`, and for 8 bytes at once.
+    fn target(&self, hosts: &[HostBridge]) -> Option<(Sbdf, ConfigOffset, Width)> {
         let width = match self.log2_size {
             0 => Width::Byte,
             1 => Width::Word,
             2 => Width::Dword,
             _ => return None,
         };
+        let (host, offset) = hosts.iter().find_map(|host| {
+            let offset = self.address.checked_sub(host.ecam_base.0)?;
+            (offset < host.ecam_size).then_some((host, offset))
+        })?;
+        let offset = offset + (u64::from(host.buses.first) << 20);
         let routing_id = u16::try_from(offset >> 12).ok()?;
         let register = ConfigOffset::wrapping((offset & 0xfff) as u16);
-        Some((Sbdf::from_routing_id(0, routing_id), register, width))
+        Some((
+            Sbdf::from_routing_id(host.segment, routing_id),
+            register,
+            width,
+        ))
     }
 }
 
 struct Server {
-    host: HostBridge,
-    requests: File,
-    answers: File,
+    hosts: Vec<HostBridge>,
     fabric: Fabric,
     before: Before,
     serrors: SErrors,
@@ -237,14 +271,14 @@ struct Server {
 
 impl Server {
     /// Serves the hypervisor until the end is reported.
-    fn run(mut self) -> Result<Fabric> {
-        while let Some(request) = Request::read(&mut self.requests)? {
+    fn run(mut self, mut requests: File, mut answers: File) -> Result<Fabric> {
+        while let Some(request) = Request::read(&mut requests)? {
             let clock = self.fabric.clock();
             clock.advance((request.ticks * TICK).saturating_sub(clock.time()));
             (self.before)(&mut self.fabric);
             let answer = self.answer(&request).unwrap_or([0, 1]);
             let bytes: Vec<u8> = answer.into_iter().flat_map(u64::to_le_bytes).collect();
-            self.answers.write_all(&bytes).context("no answer")?;
+            answers.write_all(&bytes).context("no answer")?;
         }
         Ok(self.fabric)
     }
@@ -252,7 +286,7 @@ impl Server {
     /// The value and the outcome, as `hypervisor.S` has it; `None` where nothing
     /// is.
     fn answer(&mut self, request: &Request) -> Option<[u64; 2]> {
-        let (function, offset, width) = request.target(&self.host)?;
+        let (function, offset, width) = request.target(&self.hosts)?;
         let mut value = if request.is_write {
             let value = request.value as u32;
             self.fabric.write(function, offset, width, value);
