@@ -35,4 +35,5 @@ mod serror;
 mod start;
 mod topologies;
 mod uefi;
+mod uefi_security;
 mod virtual_functions;

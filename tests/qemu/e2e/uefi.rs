@@ -12,10 +12,10 @@ use xtask::qemu::{LOAD_DRIVER, Machine, Running, UefiLoader, UefiStart};
 use super::linux as proofs;
 
 /// Warmbus is a driver, and the shell starts the kernel.
-const AS_DRIVER: UefiStart = UefiStart::Shell(&[LOAD_DRIVER]);
+pub(super) const AS_DRIVER: UefiStart = UefiStart::Shell(&[LOAD_DRIVER]);
 
 /// A machine with UEFI, the firmware image and `kernel` on its volume.
-fn machine(lab: &Lab, kernel: &Path, steps: &str) -> Machine {
+pub(super) fn machine(lab: &Lab, kernel: &Path, steps: &str) -> Machine {
     Machine::uefi(image(), &lab.file("uefi"))
         .topology(&topology("switch"))
         .payload(payload(kernel, steps))
@@ -41,7 +41,7 @@ fn acpi_and_uefi_work(linux: &LinuxBoot) {
 
 /// Warmbus found the functions that QEMU has, wrote nothing, and Linux sees
 /// the same functions on the same buses.
-fn buses_are_kept(linux: &LinuxBoot) {
+pub(super) fn buses_are_kept(linux: &LinuxBoot) {
     let [own, _] = linux.accesses_of_both();
     let counts = trace::counts(&own);
     assert!(counts.reads > 0);
@@ -101,7 +101,7 @@ fn addresses(linux: &LinuxBoot) -> [Vec<(String, u64)>; 2] {
 }
 
 /// A kernel that reads the cache took it, and was handed the truth.
-fn the_cache_is_used(linux: &LinuxBoot) {
+pub(super) fn the_cache_is_used(linux: &LinuxBoot) {
     acpi_and_uefi_work(linux);
     consumer::matches_hardware(linux, 1);
     let counters = &consumer::counters(linux)[0];
@@ -115,7 +115,7 @@ fn the_cache_is_used(linux: &LinuxBoot) {
 }
 
 /// The steps of a Linux that reads the cache.
-fn steps() -> String {
+pub(super) fn steps() -> String {
     format!("cache,compare,{}", proofs::SECTIONS)
 }
 
@@ -148,6 +148,11 @@ fn systemd_boot_loads_the_driver_and_a_kernel_that_finds_the_cache() {
 #[test]
 fn grub_loads_the_kernel_by_itself_and_the_kernel_finds_the_cache() {
     starts_with_the_cache(UefiStart::Loader(UefiLoader::Grub));
+}
+
+#[test]
+fn the_kernel_of_a_unified_image_finds_the_cache() {
+    starts_with_the_cache(UefiStart::Loader(UefiLoader::Uki));
 }
 
 /// Devices that UEFI has drivers for, which it stops when Linux takes over.
@@ -205,6 +210,76 @@ fn every_root_bridge_is_read_by_its_own_protocol() {
     for bus in ["00", "40", "41", "80", "81"] {
         assert!(names.contains(&bus), "{bus} in {names:?}");
     }
+}
+
+/// 64 host bridges with a port and a function below each.
+#[test]
+fn of_64_host_bridges_all_are_handed_over() {
+    let lab = Lab::new();
+    let mut devices = Vec::new();
+    for number in 1..64 {
+        let (slot, function) = (2 + number / 8, number % 8);
+        devices.push(format!(
+            "pxb-pcie,id=host{number},bus_nr={},bus=pcie.0,addr={slot:x}.{function},multifunction=on",
+            number * 4
+        ));
+        // A root bus with nothing on it is not one for EDK2.
+        devices.push(format!(
+            "pcie-root-port,id=port{number},bus=host{number},chassis={number},slot={number}"
+        ));
+    }
+    devices.push("nvme,bus=port63,serial=last".into());
+    let machine = Machine::uefi(image(), &lab.file("uefi"))
+        .payload(payload(consumer::kernel(), &steps()))
+        .arguments(
+            devices
+                .into_iter()
+                .flat_map(|device| ["-device".into(), device]),
+        );
+    let linux = lab.boot_linux(machine).expect("it boots");
+    proofs::ended_well(&linux);
+    consumer::matches_hardware(&linux, 1);
+    let report = linux.boot.report();
+    let hosts = report["host_bridges"].as_array().expect("host bridges");
+    assert_eq!(hosts.len(), 64);
+    let functions = linux.functions().expect("Linux lists them");
+    let restored = consumer::counters(&linux)[0]["restored"];
+    assert_eq!(restored, functions.len() as u64);
+    assert!(functions.keys().any(|name| name.starts_with("0000:fd:")));
+}
+
+#[test]
+fn the_cache_is_used_where_linux_maps_nothing_of_uefi() {
+    let lab = Lab::new();
+    let mut payload = payload(consumer::kernel(), &steps());
+    payload.bootargs += " efi=novamap";
+    let machine = machine(&lab, consumer::kernel(), &steps());
+    let machine = machine.payload(payload).uefi_start(AS_DRIVER);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    the_cache_is_used(&linux);
+}
+
+#[test]
+fn nothing_is_read_for_a_kernel_that_takes_no_handover() {
+    let [with, without] = [AS_DRIVER, UefiStart::Shell(&[])].map(|start| {
+        let lab = Lab::new();
+        let machine = machine(&lab, linux::kernel(), proofs::SECTIONS);
+        let machine = machine.bootargs("warmbus.kho=off").uefi_start(start);
+        lab.follow_alone(machine).expect("it boots")
+    });
+    let console = with.boot.console.join("\n");
+    assert!(
+        console.contains("switched off by warmbus.kho=off"),
+        "{console}"
+    );
+    let [with, without] = [with, without].map(|linux| {
+        assert!(linux.ran_to_the_end());
+        let log = &linux.boot.log;
+        let count = log.accesses_before("EFI stub: Exiting boot services");
+        log.accesses()[..count.expect("Linux was started")].to_vec()
+    });
+    assert!(with.len() > 100);
+    assert_eq!(with, without);
 }
 
 /// What Linux says of firmware, tables and PCI, without the memory map and the

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use warmbus_boot::report::console::Section;
 
+use super::secure_boot::Signed;
 use super::uefi::UefiStart;
 use crate::topology::Topology;
 pub use payload::{INITRD_AT, KERNEL_AT, Payload};
@@ -23,6 +24,7 @@ enum Start {
     Uefi {
         image: PathBuf,
         how: UefiStart,
+        signed: Option<Signed>,
         directory: PathBuf,
     },
     /// What the loader devices placed in memory; the first processor starts
@@ -100,6 +102,7 @@ impl Machine {
         Self::new(Start::Uefi {
             image: image.into(),
             how: UefiStart::Application,
+            signed: None,
             directory: directory.into(),
         })
     }
@@ -109,6 +112,15 @@ impl Machine {
     pub fn uefi_start(mut self, start: UefiStart) -> Self {
         if let Start::Uefi { how, .. } = &mut self.start {
             *how = start;
+        }
+        self
+    }
+
+    /// Has UEFI verify what it starts, of which so much is `signed`.
+    #[must_use]
+    pub fn secure_boot(mut self, what: Signed) -> Self {
+        if let Start::Uefi { signed, .. } = &mut self.start {
+            *signed = Some(what);
         }
         self
     }

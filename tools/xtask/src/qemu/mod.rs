@@ -3,10 +3,13 @@
 mod machine;
 pub mod roms;
 mod running;
+mod secure_boot;
 mod uefi;
 mod uefi_loaders;
+mod uki;
 
 pub use machine::{INITRD_AT, KERNEL_AT, Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};
+pub use secure_boot::{Signed, ensure_secure_boot};
 pub use uefi::{LOAD_DRIVER, UefiStart};
 pub use uefi_loaders::UefiLoader;

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Payload;
+use super::secure_boot::{Signed, Signer};
 use super::uefi_loaders::{
     GRUB_CONFIGURATION, SYSTEMD_BOOT_DRIVERS, SYSTEMD_BOOT_ENTRY, UefiLoader, grub_configuration,
     systemd_boot_entry,
 };
+use super::uki;
 use crate::build::UEFI_DRIVER;
 use crate::{UsageError, setup};
 
@@ -20,6 +22,9 @@ const OPTIONS: &str = "warmbus/options.txt";
 const KERNEL: &str = "warmbus/linux.efi";
 const INITRD: &str = "warmbus/initrd";
 const GRUB: &str = "EFI/debian/grubaa64.efi";
+/// shim, which starts GRUB of its own directory.
+const SHIM: &str = "EFI/debian/shimaa64.efi";
+const UKI: &str = "EFI/Linux/linux.efi";
 /// What the shell of UEFI runs, which starts where there is no such program.
 const SCRIPT: &str = "startup.nsh";
 
@@ -89,15 +94,26 @@ fn write_volume(
             let initrd = initrd.map(|_| format!("/{INITRD}"));
             let (kernel, initrd) = (format!("/{KERNEL}"), initrd.as_deref());
             match loader {
-                UefiLoader::Grub => {
+                UefiLoader::Grub | UefiLoader::Shim => {
                     copy(image, PROGRAM)?;
-                    copy(&program, GRUB)?;
-                    let next = for_uefi(GRUB);
+                    copy(&UefiLoader::Grub.file()?, GRUB)?;
+                    let next = if loader == UefiLoader::Shim {
+                        copy(&program, SHIM)?;
+                        for_uefi(SHIM)
+                    } else {
+                        for_uefi(GRUB)
+                    };
                     write(OPTIONS, &format!("{parameters} next={next}\n"))?;
                     write(
                         GRUB_CONFIGURATION,
                         &grub_configuration(&kernel, initrd, &line),
                     )
+                }
+                UefiLoader::Uki => {
+                    copy(image, PROGRAM)?;
+                    write(OPTIONS, &format!("{parameters} next={}\n", for_uefi(UKI)))?;
+                    let payload = payload.context("a unified kernel image has a kernel")?;
+                    uki::write(&made(UKI)?, &program, payload, &line)
                 }
                 UefiLoader::SystemdBoot => {
                     copy(&program, PROGRAM)?;
@@ -138,10 +154,12 @@ fn variables(directory: &Path) -> PathBuf {
     directory.join("variables.fd")
 }
 
-/// Makes the directory with the volume and a flash that remembers nothing.
+/// Makes the directory with the volume and a flash that remembers nothing, or
+/// only the keys that the programs are `signed` with.
 pub(super) fn prepare(
     directory: &Path,
     start: (&Path, UefiStart),
+    signed: Option<Signed>,
     payload: Option<&Payload>,
     parameters: &str,
 ) -> Result<()> {
@@ -149,9 +167,16 @@ pub(super) fn prepare(
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let missing = || UsageError("EDK2 for QEMU is missing (package qemu-efi-aarch64)".into());
     let [_, empty] = setup::edk2_flash().ok_or_else(missing)?;
+    let keys = signed.map(|_| Signer::find()).transpose()?;
+    let flash = keys.as_ref().map_or(&empty, |keys| &keys.flash);
     let file = variables(directory);
-    fs::copy(&empty, &file).with_context(|| format!("cannot write {}", file.display()))?;
-    write_volume(&volume(directory), start, payload, parameters)
+    fs::copy(flash, &file).with_context(|| format!("cannot write {}", file.display()))?;
+    let volume = volume(directory);
+    write_volume(&volume, start, payload, parameters)?;
+    match (keys, signed) {
+        (Some(keys), Some(signed)) => keys.sign(&volume, directory, start.0, signed),
+        _ => Ok(()),
+    }
 }
 
 /// The arguments for QEMU. The volume is on a disk that is not on PCI, so that

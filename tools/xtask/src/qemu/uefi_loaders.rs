@@ -13,42 +13,54 @@ use crate::paths;
 pub enum UefiLoader {
     /// GRUB, behind Warmbus as an application.
     Grub,
+    /// shim, behind Warmbus as an application, and GRUB behind it.
+    Shim,
     /// systemd-boot, which loads Warmbus as a driver.
     SystemdBoot,
+    /// A unified kernel image, behind Warmbus as an application.
+    Uki,
 }
 
 impl UefiLoader {
     const fn package(self) -> &'static str {
         match self {
             Self::Grub => "grub-efi-arm64-signed",
-            Self::SystemdBoot => "systemd-boot-efi",
+            Self::Shim => "shim-signed",
+            Self::SystemdBoot | Self::Uki => "systemd-boot-efi",
         }
     }
 
-    /// Its program in the package.
+    /// Its program in the package. Of a unified kernel image it is the stub.
     const fn program(self) -> &'static str {
         match self {
             Self::Grub => "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed",
+            Self::Shim => "usr/lib/shim/shimaa64.efi.signed",
             Self::SystemdBoot => "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+            Self::Uki => "usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
         }
     }
 
     /// The program, which is downloaded where it was not before.
     pub(super) fn file(self) -> Result<PathBuf> {
-        let directory = paths::cache().join("uefi-loaders");
-        let kept = directory.join(format!("{}.efi", self.package()));
-        if kept.is_file() {
-            return Ok(kept);
-        }
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let unpacked = tempfile::tempdir_in(&directory)?;
-        Archive::open()?.unpack(self.package(), unpacked.path())?;
-        let program = unpacked.path().join(self.program());
-        fs::rename(&program, &kept)
-            .with_context(|| format!("{} has no {}", self.package(), self.program()))?;
-        Ok(kept)
+        program_of(self.package(), self.program())
     }
+}
+
+/// What `package` of Debian's for arm64 has as `program`, which is downloaded
+/// where it was not before.
+fn program_of(package: &str, program: &str) -> Result<PathBuf> {
+    let directory = paths::cache().join("uefi-loaders");
+    let kept = directory.join(program.rsplit('/').next().unwrap_or(program));
+    if kept.is_file() {
+        return Ok(kept);
+    }
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let unpacked = tempfile::tempdir_in(&directory)?;
+    Archive::open()?.unpack(package, unpacked.path())?;
+    fs::rename(unpacked.path().join(program), &kept)
+        .with_context(|| format!("{package} has no {program}"))?;
+    Ok(kept)
 }
 
 /// The configuration of GRUB that starts `kernel` with `initrd`, files of its

@@ -11,6 +11,8 @@ mod rust;
 mod status;
 mod tools;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 pub use self::apt::is_root;
@@ -19,9 +21,9 @@ pub use self::private::Private;
 use self::rust::COMPILER_SETS;
 use self::tools::Tool;
 pub(crate) use self::tools::qemu_data;
-pub use self::tools::{Purpose, edk2, edk2_flash, u_boot};
-use crate::UsageError;
+pub use self::tools::{Purpose, edk2, edk2_flash, edk2_test_keys, u_boot};
 use crate::toolchain::{Compiler, TARGETS, Toolchain};
+use crate::{UsageError, programs};
 
 /// Makes sure that all is there for `purpose`, gets what is missing, and
 /// returns the toolchain for the firmware. What cannot be had is named in a
@@ -74,6 +76,17 @@ pub fn ensure_rom(name: &str) -> Result<()> {
         &packages.problems,
     ))
     .into())
+}
+
+/// The program `name` of `package`, for a few tests only: where it is not there
+/// it is unpacked into the private folder, and never installed.
+pub fn private_program(name: &str, package: &str) -> Result<PathBuf> {
+    if let Some(found) = programs::find(name) {
+        return Ok(found);
+    }
+    let private = Private::here();
+    private.install(&private.archive()?, &[package.to_owned()])?;
+    programs::find(name).with_context(|| format!("the package {package} has no program {name}"))
 }
 
 /// `cargo xtask setup --check`: says what is there and what is missing, and

@@ -234,6 +234,18 @@ pub fn edk2_flash() -> Option<[PathBuf; 2]> {
     Some([part("CODE")?, part("VARS")?])
 }
 
+/// A flash of EDK2 with its test keys enrolled, the key, and its certificate.
+#[must_use]
+pub fn edk2_test_keys() -> Option<[PathBuf; 3]> {
+    let key = |end| {
+        installed(&format!(
+            "/usr/share/qemu-efi-aarch64/PkKek-1-snakeoil.{end}"
+        ))
+    };
+    let flash = installed("/usr/share/AAVMF/AAVMF_VARS.snakeoil.fd")?;
+    Some([flash, key("key")?, key("pem")?])
+}
+
 /// The package that holds the ROM file `name`, which a device of QEMU asks for.
 #[must_use]
 pub(super) fn package_of_rom(name: &str) -> Option<&'static str> {

@@ -113,10 +113,12 @@ impl Machine {
             Start::Uefi {
                 image,
                 how,
+                signed,
                 directory,
             } => uefi::prepare(
                 directory,
                 (image, *how),
+                *signed,
                 self.payload.as_ref(),
                 &self.bootargs.join(" "),
             ),
