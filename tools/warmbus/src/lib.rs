@@ -8,10 +8,13 @@ pub mod diff;
 pub mod hierarchy;
 pub mod input;
 pub mod inspect;
+pub mod install;
 pub mod lspci;
 pub mod replay;
+pub mod status;
 pub mod survey;
 pub mod trace;
+pub mod view;
 
 /// The result of a command, beside its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,4 +23,15 @@ pub enum Verdict {
     Good,
     /// Damage or differences; the kernel gets nothing. Ends the program with status 1.
     Bad,
+}
+
+/// The bytes as hexadecimal digits, two each.
+pub(crate) fn hex_digits(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

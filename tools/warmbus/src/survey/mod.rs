@@ -8,7 +8,7 @@ mod hosts;
 pub mod kind;
 pub mod progress;
 mod show;
-mod sysfs;
+pub(crate) mod sysfs;
 pub mod tally;
 
 use std::path::Path;

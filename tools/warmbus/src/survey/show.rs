@@ -132,6 +132,12 @@ pub(super) fn text(survey: &Survey, conclusion: &Conclusion) -> String {
     for line in unread {
         row("not read", &line);
     }
+    for name in &survey.machine.skipped {
+        row(
+            "not read",
+            &format!("{name}: its segment has more than 16 bits"),
+        );
+    }
     forecast(survey, &mut row);
     for missing in needs_root(survey) {
         row("root adds", missing);
@@ -284,6 +290,7 @@ pub(super) fn json(survey: &Survey, conclusion: &Conclusion) -> Value {
         "instructions": forecast.instructions,
         "counts_of_linux": survey.counted,
         "needs_root": needs_root(survey),
+        "skipped": survey.machine.skipped,
         "worth_it": conclusion.worth == Worth::Yes,
         "verdict": conclusion.sentence,
         "functions": functions.collect::<Vec<_>>(),

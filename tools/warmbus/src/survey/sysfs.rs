@@ -62,6 +62,9 @@ pub(super) struct Machine {
     pub(super) functions: Vec<Found>,
     /// The root buses, by segment and number.
     pub(super) roots: BTreeMap<(u16, u8), Root>,
+    /// Functions that are not in `functions`, since their segment has more than
+    /// 16 bits: Linux makes up such segments, for Intel VMD.
+    pub(super) skipped: Vec<String>,
     /// It is an arm64 machine.
     pub is_arm64: bool,
 }
@@ -91,12 +94,18 @@ impl Machine {
         let folder = sysfs.join("bus/pci/devices");
         let entries =
             fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
-        let mut functions = Vec::new();
+        let (mut functions, mut skipped) = (Vec::new(), Vec::new());
         for entry in entries {
             let link = entry?.path();
+            let name = link.file_name().unwrap_or_default().to_string_lossy();
+            if is_large_segment(&name) {
+                skipped.push(name.into_owned());
+                continue;
+            }
             functions.push(function(&link).with_context(|| link.display().to_string())?);
         }
         functions.sort_by_key(|function| function.sbdf);
+        skipped.sort();
         let mut roots = BTreeMap::new();
         for function in &functions {
             let root = roots.entry(function.root).or_insert_with(|| Root {
@@ -108,6 +117,7 @@ impl Machine {
         Ok(Self {
             functions,
             roots,
+            skipped,
             // Only arm64 has this register to show.
             is_arm64: sysfs
                 .join("devices/system/cpu/cpu0/regs/identification/midr_el1")
@@ -165,6 +175,16 @@ impl Found {
         let (base, sub) = (self.class_code >> 16, self.class_code >> 8 & 0xff);
         base == BRIDGE && BUS_BRIDGES.contains(&sub)
     }
+}
+
+/// Whether `name` is a function in a segment of more than 16 bits, as
+/// `10000:e1:00.0`.
+pub(crate) fn is_large_segment(name: &str) -> bool {
+    let Some((segment, rest)) = name.split_once(':') else {
+        return false;
+    };
+    let is_large = u32::from_str_radix(segment, 16).is_ok_and(|segment| segment > 0xffff);
+    is_large && rest.parse::<Sbdf>().is_ok()
 }
 
 /// The function that `link` in the folder of devices leads to.

@@ -1,4 +1,5 @@
 'use strict';
+const began = performance.now();
 const data = JSON.parse(document.getElementById('data').textContent);
 const byId = (id) => document.getElementById(id);
 const html = (text) => String(text).replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]);
@@ -309,7 +310,7 @@ function scales(only, host) {
       return `<rect class="${box.kind}${box.f === only ? ' hot' : ''}" x="${x.toFixed(2)}" y="${top(box)}" width="${width.toFixed(2)}" height="12" data-sbdf="${box.f.sbdf}"><title>${html(box.what)}</title></rect>`;
     });
     const share = whole / Number(to - from + 1n);
-    out += `<h3>${html(scale.name)}</h3><svg viewBox="0 0 1000 ${(lanes.length + 1) * 14 + 2}" preserveAspectRatio="none" style="height:${(lanes.length + 1) * 22 + 4}px" role="img" aria-label="${boxes.length} BARs and windows to scale">${rects.join('')}</svg><div class="ends mono"><span>0x${hex(first, 1)}</span><span>${size(whole)}${share < 1 ? `, ${(share * 100).toPrecision(2)} % of ${size(to - from + 1n)}` : ''}</span><span>0x${hex(last, 1)}</span></div>`;
+    out += `<h3>${html(scale.name)}</h3><svg viewBox="0 0 1000 ${(lanes.length + 1) * 14 + 2}" preserveAspectRatio="none" style="height:${(lanes.length + 1) * 22 + 4}px" role="img" aria-label="${boxes.length} BARs and windows to scale">${rects.join('')}</svg><div class="ends mono"><span>0x${hex(first, 1)}</span><span>${size(whole)}${scale.window && share < 1 ? `, ${(share * 100).toPrecision(2)} % of ${size(to - from + 1n)}` : ''}</span><span>0x${hex(last, 1)}</span></div>`;
     out += number < 0 ? '' : '<div class="legend"><span><i class="window"></i>bridge window</span><span><i class="bar"></i>BAR</span><span><i class="vf"></i>VF BARs (one VF)</span></div>'.replaceAll('class="window"', 'style="background:var(--cacheable)"').replaceAll('class="bar"', 'style="background:var(--cached)"').replaceAll('class="vf"', 'style="background:var(--pass)"');
   });
   return out;
@@ -331,7 +332,7 @@ function overview(host) {
     if (data.anomalies.length) out += `<h3>Anomalies</h3><ul class="bad">${data.anomalies.map((text) => `<li>${html(text)}</li>`).join('')}</ul>`;
     if (data.phases.length) out += '<h3>Phases</h3>' + amounts(data.phases, time) + '<div class="legend"><span><i style="background:var(--volatile)"></i>in configuration accesses</span><span><i style="background:var(--cached)"></i>the rest</span></div>';
     if (data.amounts.length) out += '<h3>Accesses</h3>' + amounts(data.amounts, grouped);
-    for (const extra of data.tables) out += `<h3>${html(extra.title)}</h3>` + table(extra.heads, extra.rows);
+    for (const extra of data.tables) if (extra.rows.length) out += `<h3>${html(extra.title)}</h3>` + table(extra.heads, extra.rows);
   }
   return out + scales(null, host);
 }
@@ -339,4 +340,5 @@ function overview(host) {
 renderTree();
 const asked = byAddress.get(decodeURIComponent(location.hash.slice(1)));
 if (asked) reveal(asked); else select(null);
+document.documentElement.dataset.took = Math.round(performance.now() - began);
 document.documentElement.dataset.ready = Math.round(performance.now());

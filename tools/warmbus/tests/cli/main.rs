@@ -4,13 +4,17 @@
 
 mod calls;
 mod compare;
+mod generated;
+mod installing;
 mod kernels;
 mod machine;
 mod memory;
 mod names;
 mod replay;
+mod status;
 mod survey;
 mod sysfs;
+mod view;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,5 +79,32 @@ impl Folder {
         let path: PathBuf = self.0.path().join(name);
         std::fs::write(&path, bytes).expect("the folder is writable");
         path.display().to_string()
+    }
+}
+
+/// A folder that may not be entered, until the end of the test.
+struct Locked<'a>(&'a Path);
+
+impl<'a> Locked<'a> {
+    fn new(folder: &'a Path) -> Self {
+        Self::set(folder, 0o000);
+        Self(folder)
+    }
+
+    fn set(folder: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder, permissions).expect("the folder is ours");
+    }
+
+    /// Whether it can be entered all the same, as by root.
+    fn is_ignored(&self) -> bool {
+        std::fs::read_dir(self.0).is_ok()
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        Self::set(self.0, 0o755);
     }
 }

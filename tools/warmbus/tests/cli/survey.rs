@@ -256,6 +256,23 @@ fn virtual_functions_are_counted_and_forecast() {
     assert!(text.contains("saved for 64 of them"), "{text}");
 }
 
+/// Linux numbers the domains of Intel VMD from 0x10000 on.
+#[test]
+fn a_function_of_a_segment_of_more_than_16_bits_is_named_and_skipped() {
+    let tree = Tree::small(64);
+    tree.write("bus/pci/devices/10000:e1:00.0/class", "0x010802\n");
+    let found = described(&tree);
+    assert_eq!(found["skipped"], json!(["10000:e1:00.0"]));
+    assert_eq!(found["functions"].as_array().unwrap().len(), 9);
+    let text = survey(&tree, &[]).out;
+    assert!(
+        text.contains("not read       10000:e1:00.0: its segment"),
+        "{text}"
+    );
+    tree.write("bus/pci/devices/other/class", "0x010802\n");
+    assert!(survey(&tree, &[]).ended(2).err.contains("\"other\""));
+}
+
 #[test]
 fn a_tree_without_pci_is_an_error_that_names_the_folder() {
     let folder = crate::Folder::new();
