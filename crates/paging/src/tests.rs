@@ -235,3 +235,89 @@ fn tables_that_are_added_map_the_windows_of_64_host_bridges() {
     }
     assert_eq!(walk_in(&pools, 0x7fff_ffff).unwrap().0, 0x7fff_ffff);
 }
+
+/// Every pair of ranges between addresses where something changes at one of the levels.
+///
+/// The tables are live while the second one is mapped: no entry that was filled in may
+/// change, since nothing breaks it before that (Arm ARM D8.16.1).
+#[test]
+fn of_all_pairs_of_maps_the_second_changes_no_entry_of_the_first() {
+    const PAGE: u64 = PAGE_SIZE;
+    const TWO_MIB: u64 = 2 << 20;
+    const GIB: u64 = 1 << 30;
+    const POINTS: [u64; 16] = [
+        0,
+        PAGE,
+        2 * PAGE,
+        TWO_MIB - PAGE,
+        TWO_MIB,
+        TWO_MIB + PAGE,
+        2 * TWO_MIB,
+        GIB - PAGE,
+        GIB,
+        GIB + TWO_MIB,
+        2 * GIB,
+        512 * GIB - PAGE,
+        512 * GIB,
+        512 * GIB + TWO_MIB,
+        513 * GIB,
+        1024 * GIB,
+    ];
+    let ranges: Vec<(u64, u64)> = (0..POINTS.len())
+        .flat_map(|end| (0..end).map(move |first| (POINTS[first], POINTS[end])))
+        .collect();
+    let pairs = || {
+        ranges
+            .iter()
+            .flat_map(|a| ranges.iter().map(move |b| (*a, *b)))
+    };
+    for (first, second) in pairs() {
+        for wanted in [Memory::Data, Memory::Code, Memory::ConfigSpace] {
+            let mut memory = pool(24);
+            let mut paging = tables(&mut memory);
+            paging
+                .map(first.0, first.1 - first.0, Memory::Data)
+                .unwrap();
+            let before: Vec<Table> = paging.pools[0].tables[..paging.used].to_vec();
+            let result = paging.map(second.0, second.1 - second.0, wanted);
+            let context = alloc::format!("{first:x?}, {second:x?} as {wanted:?}");
+            for (before, after) in before.iter().zip(&memory) {
+                let entries = before.entries().iter().zip(after.entries());
+                let is_changed = |(before, after): (&u64, &u64)| *before != 0 && before != after;
+                assert!(!entries.clone().any(is_changed), "{context}");
+            }
+            let overlap = first.0 < second.1 && second.0 < first.1;
+            let conflict = overlap && wanted == Memory::ConfigSpace;
+            assert_eq!(result.is_err(), conflict, "{context}");
+            let is_in = |range: (u64, u64), address| (range.0..range.1).contains(&address);
+            for address in POINTS
+                .iter()
+                .flat_map(|point| [point.wrapping_sub(1), *point])
+            {
+                if address >> 48 != 0 || conflict && is_in(second, address) {
+                    continue;
+                }
+                let expected = if is_in(first, address) {
+                    Some(Memory::Data)
+                } else {
+                    (!conflict && is_in(second, address)).then_some(wanted)
+                };
+                let found = walk(&memory, address);
+                assert_eq!(
+                    found.is_some(),
+                    expected.is_some(),
+                    "{context}: {address:#x}"
+                );
+                if let (Some((output, descriptor)), Some(memory)) = (found, expected) {
+                    assert_eq!(output, address, "{context}");
+                    let attributes = memory.attributes(Regime::TwoLevels);
+                    assert_eq!(
+                        descriptor & attributes,
+                        attributes,
+                        "{context}: {address:#x}"
+                    );
+                }
+            }
+        }
+    }
+}
