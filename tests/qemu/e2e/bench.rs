@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use warmbus_cli::trace;
-use warmbus_qemu_tests::boot::{Lab, booted, image};
+use warmbus_qemu_tests::boot::{Lab, booted, image, topology};
 use xtask::bench::contender::Contender;
 use xtask::bench::instructions::Instructions;
 use xtask::bench::results::Results;
-use xtask::{paths, topology};
+use xtask::bench::time::{Peer, Times};
+use xtask::paths;
 
 #[test]
 fn a_quick_run_counts_what_is_written_down() {
@@ -68,7 +69,7 @@ fn what_is_written_down_is_whole() {
     let kept = paths::root().join("bench/results/bench.json");
     let kept = Results::load(&kept).expect("results are written down");
     let names: Vec<&str> = kept.topologies.iter().map(|case| &*case.name).collect();
-    let all = topology::all().expect("the board has topologies");
+    let all = xtask::topology::all().expect("the board has topologies");
     assert_eq!(names.len(), all.len(), "{names:?}");
     for case in &kept.topologies {
         let contenders: Vec<_> = case.contenders.iter().map(|row| row.contender).collect();
@@ -90,4 +91,40 @@ fn no_phase_of_the_firmware_takes_more_instructions_than_are_written_down() {
         let of_now = now.topologies[topology].keys().collect::<Vec<_>>();
         assert_eq!(phases, of_now, "`cargo xtask bench --instructions` is due");
     }
+}
+
+#[test]
+fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
+    let kept = Times::published().expect("they are written down");
+    let topologies = ["small", "fan"].map(topology);
+    let peers = [Peer::WarmbusLinuxStock, Peer::WarmbusLinux];
+    let now = Times::measure(image(), &topologies, &peers, |_, _| ()).expect("all boot");
+    assert_eq!(now.rises(&kept), Vec::<String>::new());
+    for (topology, boots) in &now.topologies {
+        for (&peer, timed) in boots {
+            let firmware = timed.firmware.expect("it is Warmbus");
+            let of_kept = kept.get(topology, peer).expect("it is written down");
+            let accesses = of_kept.firmware.expect("it is Warmbus").work.accesses;
+            assert_eq!(firmware.work.accesses, accesses, "{topology}: {peer:?}");
+            assert!(firmware.console_bytes <= 1000, "{topology}: {firmware:?}");
+        }
+    }
+}
+
+#[test]
+fn a_boot_takes_the_same_instructions_in_every_run() {
+    let measure = || {
+        let peers = [Peer::LinuxStock, Peer::WarmbusLinux];
+        Times::measure(image(), &[topology("small")], &peers, |_, _| ()).expect("both boot")
+    };
+    let (first, second) = (measure(), measure());
+    assert_eq!(first, second);
+    // What both benchmarks count of the firmware is the same.
+    let kept = paths::root().join("bench/results/bench.json");
+    let kept = Results::load(&kept).expect("results are written down");
+    let small = kept.topologies.iter().find(|case| case.name == "small");
+    let warmbus = small.and_then(|case| case.measure(Contender::Warmbus));
+    let timed = first.get("small", Peer::WarmbusLinux).expect("it booted");
+    let accesses = timed.firmware.map(|firmware| firmware.work.accesses);
+    assert_eq!(accesses, warmbus.map(|measure| measure.total()));
 }

@@ -144,7 +144,7 @@ fn restore(topology: &Topology, [unflatten, restore]: [u64; 2]) -> (u64, [u64; 2
         // The firmware runs until the first of them is there.
         let mut debugger = Debugger::stop(&socket)?;
         for (function, cost) in [unflatten, restore].into_iter().zip(&mut costs) {
-            let caller = debugger.run_to(function)?;
+            let caller = debugger.run_to(function)?.link()?;
             let before = running.qmp()?.instructions()?;
             debugger.run_to(caller)?;
             *cost = running.qmp()?.instructions()? - before;

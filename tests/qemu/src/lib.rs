@@ -7,7 +7,6 @@
 
 pub mod boot;
 pub mod consumer;
-pub mod debugger;
 pub mod handover;
 pub mod linux;
 pub mod pci;
@@ -16,3 +15,4 @@ pub mod simulated;
 pub mod tree;
 
 pub use boot::{Boot, Lab, booted};
+pub use xtask::qemu::debugger;

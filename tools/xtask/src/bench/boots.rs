@@ -64,13 +64,8 @@ impl Tools {
             .any(|boot| [Boot::Cold, Boot::Chain].contains(boot))
         {
             let image = linux::image(&linux::Options::consumer())?;
-            let mut initrd = fs::read(&initramfs)?;
-            // The kernel skips zeros between archives, and each starts aligned.
-            initrd.resize(initrd.len().next_multiple_of(4), 0);
-            let kernel = ("kexec/Image".to_owned(), fs::read(&image)?);
-            initrd.extend(linux::further(&[kernel])?);
             let file = directory.path().join("initrd");
-            fs::write(&file, initrd)?;
+            fs::write(&file, linux::with_kernel(&initramfs, &image)?)?;
             (consumer, chain) = (Some(image), Some(file));
         }
         Ok(Self {

@@ -15,6 +15,9 @@ mod plot;
 pub mod results;
 pub mod sizes;
 mod table;
+pub mod time;
+mod time_boots;
+mod time_table;
 pub mod versions;
 mod vms;
 
@@ -22,10 +25,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::progress::Progress;
-use crate::{UsageError, build, paths, setup};
+use crate::{UsageError, build, paths, setup, topology};
 
 use board_reports::Board;
 use boots::{Recording, Tools};
@@ -34,12 +37,15 @@ use instructions::Instructions;
 use measure::Measure;
 use plan::{Plan, Task};
 use results::{Case, Results, Row, SCHEMA};
+use time::{Peer, Times};
 use versions::Versions;
 
 /// The directory of the published results, below the root.
 const DIRECTORY: &str = "bench/results";
 /// The name of the results there.
 const JSON: &str = "bench.json";
+/// The page with the tables of times.
+const PAGE: &str = "docs/benchmark.md";
 
 /// What to measure and where to write it.
 #[derive(Debug, clap::Args)]
@@ -99,6 +105,11 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output", "instructions"])]
     counts: bool,
 
+    /// Count instructions and accesses to the first process, each boot twice, and
+    /// replace bench/results/time.json and the tables of docs/benchmark.md
+    #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output", "instructions", "counts"])]
+    time: bool,
+
     /// Boot nothing: generate pages and plots from the published results
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report"])]
     render: bool,
@@ -133,6 +144,9 @@ pub fn run(options: &Options) -> Result<()> {
         let directory = options
             .directory()
             .context("no directory for the results")?;
+        if options.output.is_none() {
+            write_times(&Times::published()?)?;
+        }
         return write(&results, &directory, options.output.is_none());
     }
     if options.instructions {
@@ -140,6 +154,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.counts {
         return counts::run();
+    }
+    if options.time {
+        return time_boots();
     }
     let plan = Plan::of(options)?;
     let boards = options
@@ -220,6 +237,45 @@ fn count_instructions() -> Result<()> {
             .for_each(|rise| println!("more: {rise}"));
     }
     now.publish()
+}
+
+/// Measures every boot in time twice, which has to be the same, and keeps it.
+fn time_boots() -> Result<()> {
+    let began = Instant::now();
+    let toolchain = setup::ensure(setup::Purpose::Test)?;
+    let image = build::firmware(&toolchain)?;
+    let topologies = topology::all()?;
+    let run = || {
+        Times::measure(&image, &topologies, &Peer::ALL, |topology, peer| {
+            println!("{}: {}", topology.name, peer.title());
+        })
+    };
+    let (first, second) = (run()?, run()?);
+    let differences = second.differences(&first);
+    ensure!(
+        differences.is_empty(),
+        "two runs differ: {}",
+        differences.join("; ")
+    );
+    println!("{}", time_table::text(&first));
+    if let Ok(before) = Times::published() {
+        for change in first.differences(&before) {
+            println!("differs: {change}");
+        }
+    }
+    first.publish()?;
+    write_times(&first)?;
+    println!("each boot twice in {} seconds", began.elapsed().as_secs());
+    Ok(())
+}
+
+/// Writes the tables of `times` to the page of the benchmark.
+fn write_times(times: &Times) -> Result<()> {
+    let file = paths::root().join(PAGE);
+    let old = fs::read_to_string(&file)?;
+    let new = time_table::page(&old, times);
+    let new = new.with_context(|| format!("{PAGE} has no marks for the times"))?;
+    fs::write(&file, new).with_context(|| format!("cannot write {PAGE}"))
 }
 
 /// The number of boots that are complete.
@@ -364,5 +420,8 @@ mod tests {
             readme == made,
             "the README does not show {DIRECTORY}/{JSON}"
         );
+        let page = fs::read_to_string(paths::root().join(PAGE)).unwrap();
+        let made = time_table::page(&page, &Times::published().unwrap());
+        assert_eq!(Some(page), made, "{PAGE} does not show the published times");
     }
 }

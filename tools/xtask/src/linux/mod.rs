@@ -14,7 +14,7 @@ mod trees;
 
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -154,6 +154,19 @@ pub fn trees() -> Result<Trees> {
 /// as well where it follows the initramfs in an initrd.
 pub fn further(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     initramfs::archive(files)
+}
+
+/// An initrd of `initramfs` and the kernel `image`, at the place where its init
+/// finds the kernel that it starts by kexec.
+pub fn with_kernel(initramfs: &Path, image: &Path) -> Result<Vec<u8>> {
+    let read =
+        |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let mut initrd = read(initramfs)?;
+    // The kernel skips zeros between archives, and each starts aligned.
+    initrd.resize(initrd.len().next_multiple_of(4), 0);
+    let kernel = ("kexec/Image".to_owned(), read(image)?);
+    initrd.extend(further(&[kernel])?);
+    Ok(initrd)
 }
 
 /// The directory of what was built, which no other process uses meanwhile.

@@ -1,5 +1,6 @@
 //! Starting QEMU and listening to it.
 
+pub mod debugger;
 mod machine;
 pub mod roms;
 mod running;

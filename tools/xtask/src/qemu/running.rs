@@ -31,6 +31,8 @@ pub struct Log {
     /// number of accesses before it was complete. This order shows which
     /// program of the guest made which accesses.
     pub console: Vec<(usize, String)>,
+    /// For each byte on the console the number of accesses before it.
+    pub printed: Vec<usize>,
     /// All other messages of QEMU.
     pub messages: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Log {
                 if trace::Access::parse(&line).is_some() {
                     log.trace.push(line);
                 } else if let Some(byte) = trace::console_byte(&line) {
+                    log.printed.push(log.trace.len());
                     if byte == b'\n' {
                         let text = String::from_utf8_lossy(&line_so_far).into_owned();
                         log.console
@@ -266,6 +269,7 @@ mod tests {
         assert_eq!(log.accesses_before("ho"), None);
         assert_eq!(log.messages, ["qemu: broken"]);
         assert_eq!(log.accesses().len(), 1);
+        assert_eq!(log.printed, [0, 1, 1]);
     }
 
     #[test]

@@ -57,22 +57,33 @@ impl Debugger {
         self.order(&format!("M{address:x},4:{:08x}", value.swap_bytes()))
     }
 
+    /// Leaves a mark in the trace of the ECAM window at `ecam`, which the guest
+    /// does not notice: a read of one byte, at the offset `number`, of the last
+    /// function of the last bus ([`measure::mark`](crate::bench::measure::mark)).
+    pub fn mark(&mut self, ecam: u64, number: u16) -> Result<()> {
+        let address = ecam + (0xffff << 12) + u64::from(number);
+        let byte = self.ask(&format!("m{address:x},1"))?;
+        ensure!(byte == "ff", "a function that no machine has: {byte}");
+        Ok(())
+    }
+
     /// Lets the guest run to the virtual address `address`, and returns what its
-    /// link register says there: where a function returns to that starts there.
-    pub fn run_to(&mut self, address: u64) -> Result<u64> {
+    /// registers have there.
+    pub fn run_to(&mut self, address: u64) -> Result<Registers> {
         self.order(&format!("Z1,{address:x},4"))?;
         let stream = self.stream.get_ref();
         stream.set_read_timeout(Some(RUN_LIMIT))?;
         let why = self.ask("c")?;
         ensure!(why.starts_with("T05"), "the guest stopped with {why}");
         self.stream.get_ref().set_read_timeout(Some(LIMIT))?;
-        let registers = self.ask("g")?;
+        let registers = Registers(self.ask("g")?);
+        let stopped = registers.get(PROGRAM_COUNTER)?;
         ensure!(
-            register(&registers, PROGRAM_COUNTER)? == address,
-            "the guest stopped elsewhere than at {address:#x}: {registers}"
+            stopped == address,
+            "the guest stopped at {stopped:#x} instead of {address:#x}"
         );
         self.order(&format!("z1,{address:x},4"))?;
-        register(&registers, LINK_REGISTER)
+        Ok(registers)
     }
 
     /// Lets the guest go on.
@@ -131,13 +142,24 @@ impl Debugger {
     }
 }
 
-/// Places of registers among all that the stub sends, 16 digits each.
-const LINK_REGISTER: usize = 30;
+/// Place of the program counter among the registers that the stub sends.
 const PROGRAM_COUNTER: usize = 32;
 
-fn register(all: &str, place: usize) -> Result<u64> {
-    let digits = all.get(16 * place..16 * (place + 1));
-    let digits = digits.with_context(|| format!("no register {place} in {all:?}"))?;
-    let value = u64::from_str_radix(digits, 16).with_context(|| format!("{digits:?}"))?;
-    Ok(value.swap_bytes())
+/// The general registers of the guest, as the stub sends them: 16 digits each.
+pub struct Registers(String);
+
+impl Registers {
+    /// The link register: where a function that starts here returns to.
+    pub fn link(&self) -> Result<u64> {
+        self.get(30)
+    }
+
+    /// The general register number `place`, 0 to 30.
+    pub fn get(&self, place: usize) -> Result<u64> {
+        let all = &self.0;
+        let digits = all.get(16 * place..16 * (place + 1));
+        let digits = digits.with_context(|| format!("no register {place} in {all:?}"))?;
+        let value = u64::from_str_radix(digits, 16).with_context(|| format!("{digits:?}"))?;
+        Ok(value.swap_bytes())
+    }
 }

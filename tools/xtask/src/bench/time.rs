@@ -1,0 +1,294 @@
+//! What boots take in instructions and in accesses, schema `warmbus-time/1`: two
+//! integers that are the same on every host and in every run. From them follows
+//! the time for a processor of any speed and for accesses of any latency.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::time_boots::Programs;
+use crate::paths;
+use crate::topology::Topology;
+
+/// Value of the key `schema`.
+pub const SCHEMA: &str = "warmbus-time/1";
+/// A rise of this part is none.
+const PER_CENT: u64 = 1;
+/// The name of the file in `bench/results`.
+const JSON: &str = "time.json";
+
+/// Two integers that a time follows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Instructions that the processor executes.
+    pub instructions: u64,
+    /// Those of them that read or write configuration space.
+    pub accesses: u64,
+}
+
+impl Work {
+    /// Microseconds, where an instruction takes `picoseconds` and an access
+    /// `latency` microseconds more.
+    #[must_use]
+    pub fn microseconds(self, picoseconds: u64, latency: u64) -> u64 {
+        self.instructions * picoseconds / 1_000_000 + self.accesses * latency
+    }
+
+    /// Both of them together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            instructions: self.instructions + other.instructions,
+            accesses: self.accesses + other.accesses,
+        }
+    }
+
+    /// The latency in nanoseconds from which on this takes less time than
+    /// `other`, where an instruction takes `picoseconds`. `None` where it never
+    /// does; 0 where it always does.
+    #[must_use]
+    pub fn break_even(self, other: Self, picoseconds: u64) -> Option<u64> {
+        let more = self.instructions.saturating_sub(other.instructions) * picoseconds / 1000;
+        let saved = other.accesses.saturating_sub(self.accesses);
+        match (more, saved) {
+            (0, _) if self.accesses <= other.accesses => Some(0),
+            (_, 0) => None,
+            (more, saved) => Some(more / saved),
+        }
+    }
+}
+
+/// What a firmware does before the first instruction of Linux.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// From its first instruction on.
+    #[serde(flatten)]
+    pub work: Work,
+    /// Bytes that it prints. The console of the machine takes them at once.
+    pub console_bytes: u64,
+}
+
+/// One boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed {
+    /// What runs before Linux, if anything does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// From the first instruction of Linux, or from the system call that leaves
+    /// the kernel before, to the end of the set-up of PCI.
+    pub pci: Work,
+    /// From there to the start of the first process.
+    pub init: Work,
+}
+
+impl Timed {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Work {
+        let firmware = self.firmware.map(|firmware| firmware.work);
+        firmware.unwrap_or_default().and(self.pci).and(self.init)
+    }
+}
+
+/// Who boots, and after what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Peer {
+    /// Stock Linux, without firmware before it.
+    LinuxStock,
+    /// Linux with our patches, without firmware before it.
+    LinuxCold,
+    /// Warmbus, then stock Linux.
+    WarmbusLinuxStock,
+    /// Warmbus, then Linux with our patches.
+    WarmbusLinux,
+    /// Stock Linux, by kexec from stock Linux.
+    KexecLinuxStock,
+    /// Linux with our patches, by kexec from the same that Warmbus started.
+    KexecLinux,
+}
+
+impl Peer {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 6] = [
+        Self::LinuxStock,
+        Self::LinuxCold,
+        Self::WarmbusLinuxStock,
+        Self::WarmbusLinux,
+        Self::KexecLinuxStock,
+        Self::KexecLinux,
+    ];
+
+    /// The name in tables.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::LinuxStock => "Linux, stock",
+            Self::LinuxCold => "Linux, cache cold",
+            Self::WarmbusLinuxStock => "Warmbus + Linux, stock",
+            Self::WarmbusLinux => "Warmbus + Linux",
+            Self::KexecLinuxStock => "kexec: Linux, stock",
+            Self::KexecLinux => "kexec: Linux",
+        }
+    }
+
+    /// Whether it is started by kexec.
+    #[must_use]
+    pub fn is_kexec(self) -> bool {
+        self >= Self::KexecLinuxStock
+    }
+}
+
+/// All boots of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// By the name of the topology.
+    pub topologies: BTreeMap<String, BTreeMap<Peer, Timed>>,
+}
+
+impl Times {
+    /// The published ones.
+    pub fn published() -> Result<Self> {
+        let file = file();
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", file.display()))
+    }
+
+    /// Replaces the published ones.
+    pub fn publish(&self) -> Result<()> {
+        let file = file();
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// One boot.
+    #[must_use]
+    pub fn get(&self, topology: &str, peer: Peer) -> Option<&Timed> {
+        self.topologies.get(topology)?.get(&peer)
+    }
+
+    /// Boots each of `peers` on each of `topologies`, with the firmware `image`.
+    /// `each` gets what is measured next.
+    pub fn measure(
+        image: &Path,
+        topologies: &[Topology],
+        peers: &[Peer],
+        mut each: impl FnMut(&Topology, Peer),
+    ) -> Result<Self> {
+        let mut all = BTreeMap::new();
+        let first = topologies.first().context("no topology to boot")?;
+        let programs = Programs::ready(image, first)?;
+        for topology in topologies {
+            let boots = peers.iter().map(|&peer| {
+                each(topology, peer);
+                Ok((peer, programs.boot(peer, topology)?))
+            });
+            all.insert(topology.name.clone(), boots.collect::<Result<_>>()?);
+        }
+        Ok(Self {
+            schema: SCHEMA.into(),
+            topologies: all,
+        })
+    }
+
+    /// The boots whose firmware takes more than it did `before`, as sentences.
+    #[must_use]
+    pub fn rises(&self, before: &Self) -> Vec<String> {
+        let firmware = |timed: &Timed| Some(timed.firmware?.work.instructions);
+        let mut rises = Vec::new();
+        for (topology, boots) in &self.topologies {
+            for (&peer, timed) in boots {
+                let before = before.get(topology, peer).and_then(firmware);
+                if let (Some(now), Some(before)) = (firmware(timed), before)
+                    && now > before + before * PER_CENT / 100
+                {
+                    let title = peer.title();
+                    rises.push(format!(
+                        "{topology}, {title}: the firmware took {before} instructions, and takes {now}"
+                    ));
+                }
+            }
+        }
+        rises
+    }
+
+    /// What differs from `before`, as sentences; boots of only one of them are
+    /// not compared.
+    #[must_use]
+    pub fn differences(&self, before: &Self) -> Vec<String> {
+        let boots = self.topologies.iter().flat_map(|(topology, boots)| {
+            let boots = boots.iter();
+            boots.map(move |(peer, now)| (topology, *peer, now))
+        });
+        let different = boots.filter_map(|(topology, peer, now)| {
+            let before = before.get(topology, peer)?;
+            let title = peer.title();
+            (before != now).then(|| format!("{topology}, {title}: {before:?}, and now {now:?}"))
+        });
+        different.collect()
+    }
+}
+
+fn file() -> PathBuf {
+    paths::root().join(super::DIRECTORY).join(JSON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn work(instructions: u64, accesses: u64) -> Work {
+        Work {
+            instructions,
+            accesses,
+        }
+    }
+
+    #[test]
+    fn time_is_instructions_and_accesses_each_at_its_price() {
+        let work = work(3_000_000, 100);
+        assert_eq!(work.microseconds(2000, 0), 6000);
+        assert_eq!(work.microseconds(500, 17), 3200);
+    }
+
+    #[test]
+    fn the_break_even_is_where_both_take_the_same_time() {
+        let stock = work(1_000_000, 1000);
+        // A million more instructions at 2 ns for 500 accesses less: 4 us each.
+        let with_cache = work(2_000_000, 500);
+        assert_eq!(with_cache.break_even(stock, 2000), Some(4000));
+        assert_eq!(
+            with_cache.microseconds(2000, 4),
+            stock.microseconds(2000, 4)
+        );
+        assert_eq!(with_cache.break_even(stock, 500), Some(1000));
+        assert_eq!(stock.break_even(with_cache, 2000), None);
+        assert_eq!(work(9, 9).break_even(work(10, 10), 2000), Some(0));
+        assert_eq!(work(11, 10).break_even(work(10, 10), 2000), None);
+    }
+
+    #[test]
+    fn the_total_is_of_all_parts_and_keys_are_those_of_the_page() {
+        let timed = Timed {
+            firmware: Some(Firmware {
+                work: work(1, 2),
+                console_bytes: 99,
+            }),
+            pci: work(10, 20),
+            init: work(100, 200),
+        };
+        assert_eq!(timed.total(), work(111, 222));
+        let json = serde_json::to_value(timed).unwrap();
+        assert_eq!(json["firmware"]["instructions"], 1);
+        assert_eq!(json["firmware"]["console_bytes"], 99);
+        assert_eq!(json["pci"]["accesses"], 20);
+        let peer = serde_json::to_value(Peer::WarmbusLinuxStock).unwrap();
+        assert_eq!(peer, "warmbus-linux-stock");
+    }
+}

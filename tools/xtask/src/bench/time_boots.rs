@@ -1,0 +1,353 @@
+//! Boots that are stopped where a part of them ends: at the first instruction of
+//! Linux, when PCI is set up, and when the first process starts.
+//!
+//! QEMU counts instructions exactly (`-icount`), and the debugger stops the guest
+//! at an address without one more. Only what the guest itself computes is exact:
+//! *when* a virtio or `NVMe` device answers depends on the host, so their drivers
+//! are not started, and the initramfs is unpacked before anything else goes on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use object::{Object as _, ObjectSymbol as _};
+use tempfile::TempDir;
+use warmbus_boot::report::console::Event;
+use warmbus_cli::trace::Access;
+
+use super::measure;
+use super::time::{Firmware, Peer, Timed, Work};
+use crate::linux;
+use crate::qemu::debugger::Debugger;
+use crate::qemu::{Log, Machine, Payload, Running};
+use crate::run::LINUX_BOOTARGS;
+use crate::topology::Topology;
+
+/// Two nanoseconds an instruction, a guest that never waits for the host, and the
+/// same random numbers in every run.
+const EXACT: [&str; 6] = [
+    "-icount",
+    "shift=1,sleep=off",
+    "-seed",
+    "1",
+    "-rtc",
+    "clock=vm",
+];
+/// What keeps out of a boot what does not repeat, and has the functions of the
+/// kernel where it was linked.
+const QUIET: &str =
+    "nokaslr quiet initcall_blacklist=nvme_init,virtio_pci_driver_init initramfs_async=0";
+/// Where QEMU places what it starts by the Linux boot protocol.
+const ENTRY: u64 = 0x4020_0000;
+/// Where the ECAM window of the machine is.
+const ECAM: u64 = 0x40_1000_0000;
+/// The function of Linux that sets up all of PCI on this machine, that which
+/// starts the first process, and that which starts the next kernel.
+const FUNCTIONS: [&str; 3] = ["gen_pci_driver_init", "run_init_process", "kernel_kexec"];
+/// The function of Warmbus that enters Linux, whose address is its first argument.
+const ENTER: &str = "enter_kernel";
+/// How long a guest may print nothing.
+const SILENCE: Duration = Duration::from_mins(15);
+
+/// A kernel, and where its [`FUNCTIONS`] are.
+struct Kernel {
+    image: PathBuf,
+    functions: [u64; 3],
+}
+
+/// The programs that are booted.
+pub(super) struct Programs {
+    firmware: PathBuf,
+    enter: u64,
+    stock: Kernel,
+    consumer: Kernel,
+    initramfs: PathBuf,
+    directory: TempDir,
+}
+
+impl Programs {
+    /// Builds what is missing, and boots each kernel once to ask it where its
+    /// functions are.
+    pub(super) fn ready(firmware: &Path, topology: &Topology) -> Result<Self> {
+        let initramfs = linux::initramfs()?;
+        let kernel = |options| {
+            let image = linux::image(&options)?;
+            let functions = functions(&image, &initramfs, topology)?;
+            Ok::<_, anyhow::Error>(Kernel { image, functions })
+        };
+        Ok(Self {
+            firmware: firmware.into(),
+            enter: ENTRY + enter_offset(&firmware.with_extension("elf"))?,
+            stock: kernel(linux::Options::default())?,
+            consumer: kernel(linux::Options::consumer())?,
+            initramfs,
+            directory: tempfile::tempdir()?,
+        })
+    }
+
+    /// Boots `peer` on `topology`.
+    pub(super) fn boot(&self, peer: Peer, topology: &Topology) -> Result<Timed> {
+        let timed = match peer {
+            Peer::LinuxStock => self.alone(&self.stock, topology),
+            Peer::LinuxCold => self.alone(&self.consumer, topology),
+            Peer::WarmbusLinuxStock => self.after_warmbus(&self.stock, topology),
+            Peer::WarmbusLinux => self.after_warmbus(&self.consumer, topology),
+            Peer::KexecLinuxStock => self.after_kexec(&self.stock, false, topology),
+            Peer::KexecLinux => self.after_kexec(&self.consumer, true, topology),
+        };
+        timed.with_context(|| format!("{} on {}", peer.title(), topology.name))
+    }
+
+    fn alone(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
+        let machine = alone(&kernel.image, &self.initramfs, "summary").topology(topology);
+        let mut guest = self.start(machine)?;
+        let [first, pci, init] = guest.linux(kernel, ENTRY)?;
+        let parts = guest.end()?;
+        Ok(Timed {
+            firmware: None,
+            pci: parts.between(first, pci),
+            init: parts.between(pci, init),
+        })
+    }
+
+    fn by_warmbus(&self, kernel: &Kernel, initrd: &Path, steps: &str) -> Machine {
+        Machine::kernel(&self.firmware).payload(Payload {
+            kernel: kernel.image.clone(),
+            initrd: Some(initrd.into()),
+            bootargs: bootargs(steps),
+        })
+    }
+
+    fn after_warmbus(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
+        let machine = self.by_warmbus(kernel, &self.initramfs, "summary");
+        let mut guest = self.start(machine.topology(topology))?;
+        guest.debugger.run_to(ENTRY)?;
+        let start = guest.stop()?;
+        let entry = guest.debugger.run_to(self.enter)?.get(0)?;
+        let [first, pci, init] = guest.linux(kernel, entry)?;
+        let parts = guest.end()?;
+        Ok(Timed {
+            firmware: Some(Firmware {
+                work: parts.between(start, first),
+                console_bytes: parts.printed_before(first),
+            }),
+            pci: parts.between(first, pci),
+            init: parts.between(pci, init),
+        })
+    }
+
+    /// The second of two boots of `kernel`, the first of which was started by
+    /// Warmbus or by QEMU itself.
+    fn after_kexec(&self, kernel: &Kernel, warmbus: bool, topology: &Topology) -> Result<Timed> {
+        let initrd = self.directory.path().join("initrd");
+        fs::write(&initrd, linux::with_kernel(&self.initramfs, &kernel.image)?)?;
+        let machine = if warmbus {
+            self.by_warmbus(kernel, &initrd, "kexec,summary")
+        } else {
+            alone(&kernel.image, &initrd, "kexec,summary")
+        };
+        let mut guest = self.start(machine.topology(topology))?;
+        let [pci, init, kexec] = kernel.functions;
+        guest.debugger.run_to(kexec)?;
+        let first = guest.stop()?;
+        let [pci, init] = guest.run_to_init(pci, init)?;
+        let parts = guest.end()?;
+        Ok(Timed {
+            firmware: None,
+            pci: parts.between(first, pci),
+            init: parts.between(pci, init),
+        })
+    }
+
+    fn start(&self, machine: Machine) -> Result<Guest> {
+        let file = |name| self.directory.path().join(name);
+        let (qmp, socket) = (file("qmp"), file("gdb"));
+        for file in [&qmp, &socket] {
+            let _ = fs::remove_file(file);
+        }
+        let mut running = machine
+            .trace()
+            .qmp(&qmp)
+            .arguments(EXACT)
+            .arguments(["-S"])
+            .arguments(Debugger::arguments(&socket))
+            .start()?;
+        running.set_silence(SILENCE);
+        let debugger = Debugger::stop(&socket)?;
+        Ok(Guest {
+            running,
+            debugger,
+            stops: Vec::new(),
+        })
+    }
+}
+
+/// A machine that stands still until it is run to an address.
+struct Guest {
+    running: Running,
+    debugger: Debugger,
+    /// The instructions before each mark.
+    stops: Vec<u64>,
+}
+
+impl Guest {
+    /// Notes where the guest is now. Returns the number of the note.
+    fn stop(&mut self) -> Result<usize> {
+        let number = self.stops.len();
+        self.stops.push(self.running.qmp()?.instructions()?);
+        self.debugger.mark(ECAM, number as u16)?;
+        Ok(number)
+    }
+
+    /// Runs `kernel`, which begins at `entry`, to its first process. Returns the
+    /// notes: its first instruction, PCI set up, the first process.
+    fn linux(&mut self, kernel: &Kernel, entry: u64) -> Result<[usize; 3]> {
+        self.debugger.run_to(entry)?;
+        let first = self.stop()?;
+        let [pci, init, _] = kernel.functions;
+        let [pci, init] = self.run_to_init(pci, init)?;
+        Ok([first, pci, init])
+    }
+
+    fn run_to_init(&mut self, pci: u64, init: u64) -> Result<[usize; 2]> {
+        let caller = self.debugger.run_to(pci)?.link()?;
+        self.debugger.run_to(caller)?;
+        let pci = self.stop()?;
+        self.debugger.run_to(init)?;
+        Ok([pci, self.stop()?])
+    }
+
+    fn end(mut self) -> Result<Parts> {
+        let log = self.running.end()?.log;
+        let parts = Parts::new(self.stops, &log);
+        let (marks, stops) = (parts.accesses.len(), parts.instructions.len());
+        ensure!(marks == stops, "{marks} marks in the trace of {stops}");
+        Ok(parts)
+    }
+}
+
+/// What had happened before each note.
+struct Parts {
+    instructions: Vec<u64>,
+    accesses: Vec<u64>,
+    printed: Vec<u64>,
+}
+
+impl Parts {
+    fn new(instructions: Vec<u64>, log: &Log) -> Self {
+        let mut parts = Self {
+            instructions,
+            accesses: Vec::new(),
+            printed: Vec::new(),
+        };
+        let mut accesses = 0;
+        for (number, line) in log.trace.iter().enumerate() {
+            let is_mark = Access::parse(line)
+                .as_ref()
+                .and_then(measure::mark)
+                .is_some();
+            if is_mark {
+                let printed = log.printed.partition_point(|before| *before <= number);
+                parts.accesses.push(accesses);
+                parts.printed.push(printed as u64);
+            } else {
+                accesses += 1;
+            }
+        }
+        parts
+    }
+
+    fn between(&self, first: usize, last: usize) -> Work {
+        Work {
+            instructions: self.instructions[last] - self.instructions[first],
+            accesses: self.accesses[last] - self.accesses[first],
+        }
+    }
+
+    fn printed_before(&self, note: usize) -> u64 {
+        self.printed[note]
+    }
+}
+
+fn bootargs(steps: &str) -> String {
+    format!("{LINUX_BOOTARGS} pcsc=on retain_initrd {QUIET} warmbus.test={steps}")
+}
+
+/// A machine that starts `kernel` itself.
+fn alone(kernel: &Path, initrd: &Path, steps: &str) -> Machine {
+    Machine::kernel(kernel)
+        .bootargs(&bootargs(steps))
+        .arguments(["-initrd".into(), initrd.display().to_string()])
+}
+
+/// Where the [`FUNCTIONS`] of the kernel `image` are, by what it says itself.
+fn functions(image: &Path, initramfs: &Path, topology: &Topology) -> Result<[u64; 3]> {
+    let steps = FUNCTIONS.map(|name| format!("symbol:{name}")).join(",");
+    let machine = alone(image, initramfs, &steps).topology(topology);
+    let mut running = machine.start()?;
+    let mut found = BTreeMap::new();
+    while let Some(event) = running.event()? {
+        let Event::Text(text) = &event else {
+            continue;
+        };
+        let words: Vec<_> = text.split_whitespace().collect();
+        if let [.., "symbol", address, name] = words[..] {
+            found.insert(name.to_owned(), u64::from_str_radix(address, 16)?);
+        }
+    }
+    running.end()?;
+    let mut functions = [0; 3];
+    for (name, address) in FUNCTIONS.iter().zip(&mut functions) {
+        let place = found.get(*name).copied();
+        *address = place.with_context(|| format!("the kernel has no function {name}"))?;
+    }
+    Ok(functions)
+}
+
+/// The offset in the image of the function that enters Linux, by the symbols of
+/// `elf`, which is linked at 0.
+fn enter_offset(elf: &Path) -> Result<u64> {
+    let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let elf = object::File::parse(&*bytes)?;
+    let symbol = elf
+        .symbols()
+        .find(|symbol| symbol.name().is_ok_and(|name| name.contains(ENTER)));
+    let symbol = symbol.with_context(|| format!("the firmware has no function {ENTER}"))?;
+    Ok(symbol.address())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_divide_accesses_and_bytes_of_the_console() {
+        let access = |rest: &str| {
+            format!("memory_region_ops_read cpu 0 mr 0x1 {rest} name 'pcie-mmcfg-mmio'")
+        };
+        let read = access("addr 0x0 value 0x8 size 4");
+        let mark = access("addr 0xffff001 value 0xff size 1");
+        let log = Log {
+            trace: vec![
+                mark.clone(),
+                read.clone(),
+                read.clone(),
+                mark.clone(),
+                read,
+                mark,
+            ],
+            printed: vec![1, 1, 2, 3, 5],
+            ..Log::default()
+        };
+        let parts = Parts::new(vec![6, 100, 1000], &log);
+        let work = |instructions, accesses| Work {
+            instructions,
+            accesses,
+        };
+        assert_eq!(parts.between(0, 1), work(94, 2));
+        assert_eq!(parts.between(1, 2), work(900, 1));
+        assert_eq!([0, 1, 2].map(|note| parts.printed_before(note)), [0, 4, 5]);
+    }
+}

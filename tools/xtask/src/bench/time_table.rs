@@ -1,0 +1,226 @@
+//! Times as tables: the generated part of `docs/benchmark.md`.
+
+use super::table::{Table, or_dash, thousands};
+use super::time::{Peer, Timed, Times};
+
+/// Picoseconds that an instruction is taken to last: on a small core, and on a
+/// fast one.
+const INSTRUCTION: [u64; 2] = [2000, 500];
+/// Microseconds that an access is taken to last beyond its instruction.
+const LATENCIES: [u64; 4] = [0, 1, 5, 17];
+/// Nanoseconds of a byte at 115,200 baud, ten bits.
+const BYTE: u64 = 86_806;
+/// Begin and end of the generated part of the page.
+const MARKS: [&str; 2] = [
+    "<!-- time: written by `cargo xtask bench --time` -->\n",
+    "<!-- time: end -->\n",
+];
+
+/// Every table with its heading, in order.
+fn tables(times: &Times) -> Vec<(String, Table)> {
+    let mut all = vec![(
+        "Instructions and accesses to the first process".into(),
+        work(times),
+    )];
+    for picoseconds in INSTRUCTION {
+        let nanoseconds = nanoseconds(picoseconds);
+        all.push((
+            format!("Milliseconds at {nanoseconds} ns an instruction, by the latency of an access"),
+            milliseconds(times, picoseconds),
+        ));
+    }
+    all.push((
+        "Latency from which on Warmbus and Linux take less time".into(),
+        break_even(times),
+    ));
+    all
+}
+
+fn nanoseconds(picoseconds: u64) -> String {
+    let text = format!("{}.{}", picoseconds / 1000, picoseconds % 1000 / 100);
+    text.trim_end_matches(".0").to_owned()
+}
+
+fn boots(times: &Times) -> impl Iterator<Item = (&str, Peer, &Timed)> {
+    let topologies = times.topologies.iter();
+    topologies.flat_map(|(name, boots)| {
+        let boots = boots.iter();
+        boots.map(move |(peer, timed)| (name.as_str(), *peer, timed))
+    })
+}
+
+fn name(topology: &str, peer: Peer) -> String {
+    format!("{topology}: {}", peer.title())
+}
+
+fn work(times: &Times) -> Table {
+    let mut table = Table::new(&[
+        "boot",
+        "firmware",
+        "accesses",
+        "PCI set-up",
+        "accesses",
+        "to init",
+        "accesses",
+        "console bytes",
+        "at 115,200 baud",
+    ]);
+    for (topology, peer, timed) in boots(times) {
+        let firmware = timed.firmware;
+        let number = |number: Option<u64>| or_dash(number, thousands);
+        table.row([
+            name(topology, peer),
+            number(firmware.map(|firmware| firmware.work.instructions)),
+            number(firmware.map(|firmware| firmware.work.accesses)),
+            thousands(timed.pci.instructions),
+            thousands(timed.pci.accesses),
+            thousands(timed.init.instructions),
+            thousands(timed.init.accesses),
+            number(firmware.map(|firmware| firmware.console_bytes)),
+            or_dash(firmware, |firmware| {
+                tenths(firmware.console_bytes * BYTE / 1000) + " ms"
+            }),
+        ]);
+    }
+    table
+}
+
+/// Microseconds as milliseconds with one digit.
+fn tenths(microseconds: u64) -> String {
+    let tenths = (microseconds + 50) / 100;
+    format!("{}.{}", thousands(tenths / 10), tenths % 10)
+}
+
+fn milliseconds(times: &Times, picoseconds: u64) -> Table {
+    let latencies = LATENCIES.map(|latency| format!("{latency} us"));
+    let [none, one, five, most] = latencies.each_ref().map(String::as_str);
+    let mut table = Table::new(&["boot", none, one, five, most]);
+    for (topology, peer, timed) in boots(times) {
+        let [none, one, five, most] =
+            LATENCIES.map(|latency| tenths(timed.total().microseconds(picoseconds, latency)));
+        table.row([name(topology, peer), none, one, five, most]);
+    }
+    table
+}
+
+fn break_even(times: &Times) -> Table {
+    let mut table = Table::new(&[
+        "against",
+        "at 2 ns an instruction",
+        "at 0.5 ns an instruction",
+    ]);
+    let pairs = [
+        (Peer::WarmbusLinux, Peer::LinuxStock),
+        (Peer::WarmbusLinux, Peer::LinuxCold),
+        (Peer::LinuxCold, Peer::LinuxStock),
+        (Peer::KexecLinux, Peer::KexecLinuxStock),
+    ];
+    for topology in times.topologies.keys() {
+        for (with, without) in pairs {
+            let (Some(a), Some(b)) = (times.get(topology, with), times.get(topology, without))
+            else {
+                continue;
+            };
+            let [slow, fast] =
+                INSTRUCTION.map(
+                    |picoseconds| match a.total().break_even(b.total(), picoseconds) {
+                        None => "never".to_owned(),
+                        Some(0) => "always".to_owned(),
+                        Some(nanoseconds) => {
+                            format!("{}.{:02} us", nanoseconds / 1000, nanoseconds % 1000 / 10)
+                        }
+                    },
+                );
+            let both = format!("{topology}: {} against {}", with.title(), without.title());
+            table.row([both, slow, fast]);
+        }
+    }
+    table
+}
+
+/// All of it for a terminal.
+#[must_use]
+pub(super) fn text(times: &Times) -> String {
+    let parts = tables(times).into_iter();
+    let parts = parts.map(|(title, table)| format!("{title}\n\n{}", table.text()));
+    parts.collect::<Vec<_>>().join("\n")
+}
+
+/// `page` with its part generated from `times`; `None` if it has no marks.
+#[must_use]
+pub(super) fn page(page: &str, times: &Times) -> Option<String> {
+    let [begin, end] = MARKS;
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    let parts = tables(times).into_iter();
+    let parts = parts.map(|(title, table)| format!("### {title}\n\n{}\n", table.markdown()));
+    let parts: String = parts.collect();
+    Some(format!("{before}{begin}\n{parts}{end}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::time::{Firmware, SCHEMA, Work};
+    use std::collections::BTreeMap;
+
+    fn sample() -> Times {
+        let work = |instructions, accesses| Work {
+            instructions,
+            accesses,
+        };
+        let stock = Timed {
+            firmware: None,
+            pci: work(1_000_000, 1000),
+            init: work(2_000_000, 0),
+        };
+        let warmbus = Timed {
+            firmware: Some(Firmware {
+                work: work(1_500_000, 100),
+                console_bytes: 1000,
+            }),
+            pci: work(500_000, 400),
+            ..stock
+        };
+        let boots = BTreeMap::from([(Peer::LinuxStock, stock), (Peer::WarmbusLinux, warmbus)]);
+        Times {
+            schema: SCHEMA.into(),
+            topologies: BTreeMap::from([("small".to_owned(), boots)]),
+        }
+    }
+
+    #[test]
+    fn times_and_break_even_follow_from_the_integers() {
+        let text = text(&sample());
+        let has = |start: &str, cells: &[&str]| {
+            let lines = text.lines().filter(|line| line.starts_with(start));
+            let all: Vec<_> = lines
+                .map(|line| {
+                    line.trim_start_matches(start)
+                        .split_whitespace()
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            assert!(all.iter().any(|found| found == cells), "{start}: {all:?}");
+        };
+        // 3 million instructions and 1,000 accesses; 4 million and 500.
+        has("small: Linux, stock ", &["6.0", "7.0", "11.0", "23.0"]);
+        has("small: Warmbus + Linux ", &["8.0", "8.5", "10.5", "16.5"]);
+        has("small: Warmbus + Linux ", &["2.0", "2.5", "4.5", "10.5"]);
+        has(
+            "small: Warmbus + Linux against Linux, stock ",
+            &["4.00", "us", "1.00", "us"],
+        );
+        assert!(text.contains("86.8 ms"), "{text}");
+    }
+
+    #[test]
+    fn only_the_marked_part_of_the_page_changes() {
+        let [begin, end] = MARKS;
+        let old = format!("# A\n\n{begin}old\n{end}\nb\n");
+        let new = page(&old, &sample()).unwrap();
+        assert!(new.starts_with("# A\n\n") && new.ends_with("\nb\n") && !new.contains("old"));
+        assert_eq!(page(&new, &sample()).unwrap(), new, "twice is once");
+        assert_eq!(page("# A\n", &sample()), None);
+    }
+}
