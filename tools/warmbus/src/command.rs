@@ -46,8 +46,7 @@ Reads only: what sysfs shows, and of configuration space the Vendor and Device
 ID, the header and the capability lists. Functions that a read would wake are
 not read. Without root, configuration space ends after the header.
 
-Exit status: 0 Warmbus is worth a try, 1 it is not, 2 usage error or no PCI
-devices.
+Exit status: 0 whatever the verdict is, 2 usage error or no PCI devices.
 
 Examples:
   warmbus survey

@@ -37,13 +37,16 @@ fn run(task: Task) -> Result<Verdict> {
             sysfs,
             progress,
             json,
-        } => survey::run(&survey::Options {
-            sysfs: &sysfs,
-            samples: samples as usize,
-            vfs,
-            progress,
-            json,
-        })?,
+        } => {
+            let options = survey::Options {
+                sysfs: &sysfs,
+                samples: samples as usize,
+                vfs,
+                progress,
+                json,
+            };
+            (survey::run(&options)?, Verdict::Good)
+        }
         Task::Status {
             boot: true, place, ..
         } => install::state(&place.place(true))?,

@@ -17,7 +17,6 @@ use anyhow::{Context, Result};
 use warmbus_pci::{CapabilityLists, ConfigSpace, Function, Probe, Sbdf};
 use warmbus_pcsc::ConfigCache;
 
-use crate::Verdict;
 use config::{SysfsConfig, percentile};
 use counts::Counts;
 use forecast::{Forecast, Item};
@@ -92,26 +91,20 @@ struct Survey {
     counted: String,
 }
 
-/// Surveys the machine that sysfs shows. The verdict is good where Warmbus is
-/// worth a try.
+/// Surveys the machine that sysfs shows.
 ///
 /// # Errors
 ///
 /// If sysfs has no PCI devices, or not as Linux shows them.
-pub fn run(options: &Options<'_>) -> Result<(String, Verdict)> {
+pub fn run(options: &Options<'_>) -> Result<String> {
     let counts = Counts::published().context("the counts of the benchmark are damaged")?;
     let survey = Survey::make(options, &counts)?;
     let conclusion = survey.conclusion();
-    let text = if options.json {
+    Ok(if options.json {
         format!("{:#}\n", show::json(&survey, &conclusion))
     } else {
         show::text(&survey, &conclusion)
-    };
-    let verdict = match conclusion.worth {
-        Worth::Yes => Verdict::Good,
-        Worth::No => Verdict::Bad,
-    };
-    Ok((text, verdict))
+    })
 }
 
 /// Whether Warmbus is worth a try.
