@@ -38,9 +38,9 @@ impl Bitmap {
         let (mut at, end) = (usize::from(start), usize::from(end));
         while at < end {
             let stop = end.min((at / 8 + 1) * 8);
-            let bits = (0xff << (at % 8)) & (0xff >> (8 - (stop - at / 8 * 8)));
+            let bits = (0xff_u8 << (at % 8)) & (0xff_u8 >> (8 - (stop - at / 8 * 8)));
             if let Some(byte) = self.0.get_mut(at / 8) {
-                *byte |= bits as u8;
+                *byte |= bits;
             }
             at = stop;
         }
