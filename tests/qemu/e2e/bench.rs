@@ -6,6 +6,7 @@ use warmbus_cli::trace;
 use warmbus_qemu_tests::boot::{Lab, booted, image, topology};
 use xtask::bench::contender::Contender;
 use xtask::bench::instructions::Instructions;
+use xtask::bench::measure::Measure;
 use xtask::bench::results::Results;
 use xtask::bench::time::{Peer, Times};
 use xtask::paths;
@@ -126,5 +127,5 @@ fn a_boot_takes_the_same_instructions_in_every_run() {
     let warmbus = small.and_then(|case| case.measure(Contender::Warmbus));
     let timed = first.get("small", Peer::WarmbusLinux).expect("it booted");
     let accesses = timed.firmware.map(|firmware| firmware.work.accesses);
-    assert_eq!(accesses, warmbus.map(|measure| measure.total()));
+    assert_eq!(accesses, warmbus.map(Measure::total));
 }
