@@ -1,4 +1,4 @@
-//! What boots take in instructions and in accesses, schema `warmbus-time/1`: two
+//! Instructions and accesses of boots, schema `warmbus-time/1`: two
 //! integers that are the same on every host and in every run. From them follows
 //! the time for a processor of any speed and for accesses of any latency.
 
