@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use warmbus_linux::decompress::KernelFormat;
 use warmbus_memory::PageSize;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::linux::payload;
@@ -41,8 +40,7 @@ pub(crate) fn of_this_page_size() -> Vec<(PathBuf, KernelFacts)> {
 /// a test of `tests/linux_images.rs`.
 pub(crate) fn unpack(file: &Path, lab: &Lab) -> PathBuf {
     let packed = fs::read(file).expect("the kernel can be read");
-    let format = KernelFormat::detect(&packed).expect("it is a kernel");
-    let image = format.decompress(512 << 20).expect("it can be unpacked");
+    let image = image::unpack(&packed).expect("it is a kernel");
     let unpacked = lab.file("Image");
     fs::write(&unpacked, image).expect("there is space for it");
     unpacked

@@ -52,11 +52,18 @@ pub fn facts(file: &Path) -> Result<KernelFacts> {
     })
 }
 
-fn read(bytes: &[u8]) -> Result<KernelFacts, String> {
+/// The Image in `bytes`, compressed or not.
+///
+/// # Errors
+///
+/// If it is none, or damaged.
+pub fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let packed = KernelFormat::detect(bytes).map_err(|error| error.to_string())?;
-    let image = packed
-        .decompress(LIMIT)
-        .map_err(|error| error.to_string())?;
+    packed.decompress(LIMIT).map_err(|error| error.to_string())
+}
+
+fn read(bytes: &[u8]) -> Result<KernelFacts, String> {
+    let image = unpack(bytes)?;
     let header = ImageHeader::parse(&image).map_err(|error| error.to_string())?;
     Ok(KernelFacts {
         version: version(&image).unwrap_or_else(|| "unknown".into()),

@@ -1,7 +1,6 @@
 //! Accesses by kind of function, schema `warmbus-counts/1`, with which `warmbus
 //! survey` forecasts.
 
-use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -12,9 +11,9 @@ use warmbus_cli::trace::Access;
 use super::boots::{Recording, Tools};
 use super::contender::{Boot, Contender};
 use super::measure::mark;
-use super::{Counter, DIRECTORY, attribution, sizes, vms};
+use super::{Counter, attribution, published, sizes, vms};
+use crate::image;
 use crate::topology::Topology;
-use crate::{image, paths};
 
 /// The name of the file in `bench/results`.
 const JSON: &str = "counts.json";
@@ -69,9 +68,7 @@ pub(super) fn run() -> Result<()> {
         virtual_machines: virtual_machines.collect(),
         created_vfs: vec![created_vfs(&tools, &mut counter)?],
     };
-    let file = paths::root().join(DIRECTORY).join(JSON);
-    let text = serde_json::to_string_pretty(&counts)? + "\n";
-    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let file = published::replace(JSON, &counts)?;
     println!("wrote {}", file.display());
     Ok(())
 }

@@ -4,16 +4,16 @@
 //! every host and in every run.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use warmbus_boot::report::console::{Event, Outcome, Section};
 
+use super::published;
 use crate::qemu::{Machine, Payload};
 use crate::topology::Topology;
-use crate::{linux, paths, run};
+use crate::{linux, run};
 
 /// Value of the key `schema`.
 pub const SCHEMA: &str = "warmbus-instructions/1";
@@ -51,17 +51,12 @@ impl Instructions {
 
     /// The published ones.
     pub fn published() -> Result<Self> {
-        let file = file();
-        let text =
-            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", file.display()))
+        published::load(JSON)
     }
 
     /// Replaces the published ones.
     pub fn publish(&self) -> Result<()> {
-        let file = file();
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+        published::replace(JSON, self).map(drop)
     }
 
     /// The phases that take more than they did `before`, as sentences.
@@ -79,10 +74,6 @@ impl Instructions {
         });
         rises.collect()
     }
-}
-
-fn file() -> PathBuf {
-    paths::root().join(super::DIRECTORY).join(JSON)
 }
 
 /// Boots `image` on `topology`, and returns what its report says of its phases.

@@ -12,6 +12,7 @@ mod markdown;
 pub mod measure;
 mod plan;
 mod plot;
+mod published;
 pub mod results;
 pub mod sizes;
 mod table;

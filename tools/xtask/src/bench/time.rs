@@ -3,14 +3,13 @@
 //! the time for a processor of any speed and for accesses of any latency.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::published;
 use super::time_boots::Programs;
-use crate::paths;
 use crate::topology::Topology;
 
 /// Value of the key `schema`.
@@ -154,17 +153,12 @@ pub struct Times {
 impl Times {
     /// The published ones.
     pub fn published() -> Result<Self> {
-        let file = file();
-        let text =
-            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", file.display()))
+        published::load(JSON)
     }
 
     /// Replaces the published ones.
     pub fn publish(&self) -> Result<()> {
-        let file = file();
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+        published::replace(JSON, self).map(drop)
     }
 
     /// One boot.
@@ -233,10 +227,6 @@ impl Times {
         });
         different.collect()
     }
-}
-
-fn file() -> PathBuf {
-    paths::root().join(super::DIRECTORY).join(JSON)
 }
 
 #[cfg(test)]
