@@ -290,7 +290,7 @@ impl Session {
         }
     }
 
-    /// The end-to-end tests. Each has a QEMU, which keeps a processor busy.
+    /// The end-to-end tests. Each has a QEMU.
     fn qemu(&mut self, image: &Path, kernels: &[(&str, PathBuf)]) -> Result<()> {
         let mut command = cargo("test");
         // Of the workspace, since the features that its packages need of others
@@ -302,7 +302,11 @@ impl Session {
         if self.long {
             command.env(LONG, "1");
         }
-        let mut arguments = vec!["--test-threads=2"];
+        // Most guests wait for something now and then: a device, a second, the
+        // end of a reset.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = format!("--test-threads={}", 2 * processors);
+        let mut arguments = vec![threads.as_str()];
         if let Some(kernels) = &self.kernels {
             // Without a directory these are skipped.
             command.env(KERNELS, kernels);
