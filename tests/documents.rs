@@ -392,3 +392,80 @@ fn pci_is_independent_of_the_cache_and_the_handover() {
     let (_, needs) = manifest("crates/pci");
     assert_eq!(needs, BTreeSet::from(["warmbus-memory".to_owned()]));
 }
+
+/// The names of the functions in `source` that are tests, and of KUnit cases.
+fn test_names(source: &str) -> impl Iterator<Item = &str> {
+    source.lines().filter_map(|line| {
+        let line = line.trim_start_matches('+').trim_start();
+        let name = line
+            .strip_prefix("fn ")
+            .or_else(|| line.strip_prefix("KUNIT_CASE("))?;
+        name.split(['(', ')']).next()
+    })
+}
+
+#[test]
+fn every_event_of_the_linux_page_has_a_test() {
+    let mut sources = Vec::new();
+    for folder in ["tests/qemu/e2e", "linux/patches"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            sources.push(text(&entry.unwrap().path()));
+        }
+    }
+    let tests: BTreeSet<_> = sources
+        .iter()
+        .flat_map(|source| test_names(source))
+        .collect();
+    let page = text(&root().join("docs/linux-consumer.md"));
+    let rows = page
+        .split("| event | tests |")
+        .nth(1)
+        .expect("it has a table");
+    let rows: Vec<_> = rows
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(rows.len() > 20, "{rows:?}");
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(!cell.is_empty());
+        for name in cell.split(", ") {
+            assert!(tests.contains(name.trim_matches('`')), "{name} of {row}");
+        }
+    }
+}
+
+/// The rows of a table of a letter: a name, and a number for each topology.
+fn rows_of_letter(letter: &str) -> Vec<Vec<u64>> {
+    let rows = letter.lines().map(|line| {
+        let words = line
+            .split_whitespace()
+            .rev()
+            .map_while(|word| word.parse().ok());
+        let mut numbers: Vec<_> = words.collect();
+        numbers.reverse();
+        numbers
+    });
+    rows.filter(|numbers| numbers.len() == 4).collect()
+}
+
+#[test]
+fn letters_of_the_series_have_the_counts_of_the_benchmark() {
+    let results = text(&root().join("bench/results/README.md"));
+    // Of stock Linux, of series A, and of both after Warmbus.
+    let mut counted = [const { Vec::new() }; 3];
+    for topology in ["small", "switch", "fan", "sriov"] {
+        let section = results.split(&format!("## {topology}: ")).nth(1).unwrap();
+        let names = ["Linux, stock", "Linux, cache cold", "Linux, after Warmbus"];
+        for (name, counts) in names.into_iter().zip(&mut counted) {
+            let row = section.split(&format!("| {name} | ")).nth(1).unwrap();
+            let reads = row.split(' ').next().unwrap().replace(',', "");
+            counts.push(reads.parse::<u64>().unwrap());
+        }
+    }
+    for (letter, rows) in [("a", 2), ("b", 3)] {
+        let file = format!("linux/patches/{letter}-0000-cover-letter.patch");
+        assert_eq!(rows_of_letter(&text(&root().join(file))), counted[..rows]);
+    }
+}

@@ -18,9 +18,11 @@ static const struct {
 	{ "live-save", "", 0, live_save },
 	{ "live-load", "", 0, live_load },
 	{ "kexec", "IMAGE INITRD COMMAND-LINE", 3, start_kernel },
+	{ "crash-kernel", "IMAGE INITRD COMMAND-LINE", 3, load_crash_kernel },
 	{ "virt-mgmt", "DEVICE CONTROLLER ACTION RESOURCE NUMBER", 5, virtualize },
 	{ "vm", "FUNCTION whole|needed", 2, virtual_machine },
 	{ "backdoor", "FUNCTION", 1, backdoor_reset },
+	{ "guest-reset", "FUNCTION", 1, guest_reset },
 };
 
 void fail(const char *what)

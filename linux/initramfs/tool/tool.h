@@ -16,8 +16,10 @@ uint32_t number(const char *text);
 
 int compare(char **arguments);
 volatile uint8_t *configuration_space(const char *function);
+int guest_reset(char **arguments);
 int live_load(char **arguments);
 int live_save(char **arguments);
+int load_crash_kernel(char **arguments);
 int mark(char **arguments);
 int start_kernel(char **arguments);
 int virtualize(char **arguments);

@@ -249,3 +249,36 @@ int backdoor_reset(char **arguments)
 	close(vm.container);
 	return !restored;
 }
+
+/*
+ * A guest resets its function by FLR, as VFIO shows it: VFIO resets the function
+ * and restores what the host had set.
+ */
+int guest_reset(char **arguments)
+{
+	volatile uint8_t *hardware = configuration_space(arguments[0]);
+	volatile uint32_t *bars = (volatile uint32_t *)(hardware + PCI_BASE_ADDRESS_0);
+	uint32_t before[6], bar, control, express, restored = 1;
+	struct machine vm;
+
+	open_function(&vm, arguments[0]);
+	realize(&vm, 0);
+	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	for (bar = 0; bar < 6; bar++)
+		before[bar] = bars[bar];
+
+	express = walk(&vm, PCI_CAP_ID_EXP);
+	control = get(&vm, express + PCI_EXP_DEVCTL, 2);
+	set(&vm, express + PCI_EXP_DEVCTL, control | PCI_EXP_DEVCTL_BCR_FLR, 2);
+
+	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	for (bar = 0; bar < 6; bar++)
+		restored &= bars[bar] == before[bar];
+	printf("warmbus: linux: after a reset by its guest %s has BAR 0 %#x, Command %#x, %s\n",
+	       arguments[0], bars[0], *(volatile uint16_t *)(hardware + PCI_COMMAND) & 6,
+	       restored ? "as before" : "LOST");
+	close(vm.device);
+	close(vm.group);
+	close(vm.container);
+	return !restored;
+}

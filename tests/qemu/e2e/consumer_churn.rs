@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::json;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
@@ -186,4 +187,37 @@ fn sriov_verifies() {
     all_came_back(&linux, 1);
     consumer::matches_hardware(&linux, 3);
     nothing_differs(&linux, 400);
+}
+
+/// A root port reports a fatal error, for which Linux resets its link. The drivers
+/// save and restore the functions behind it.
+#[test]
+fn a_link_that_linux_resets_for_a_fatal_error() {
+    for mode in ["off", "on", "verify"] {
+        let lab = Lab::new();
+        // QEMU reports no error of a port without SERR# Enable, in Command.
+        let steps = "cache,compare,write:0000:00:02.0@5@5,wait,recovery,compare,resets,compare,\
+                     cache";
+        let inject = json!({"command-line": "pcie_aer_inject_error rp2 DLP"});
+        let linux = boot(
+            &lab,
+            lab.machine("small"),
+            mode,
+            steps,
+            |moment, running, _| {
+                if let Moment::Waiting(_) = moment {
+                    let said = running.qmp()?.execute("human-monitor-command", &inject)?;
+                    ensure!(said.to_string().contains("OK"), "QEMU says {said}");
+                }
+                Ok(())
+            },
+        );
+        ended_well(&linux);
+        let ends = consumer::said(&linux, "device recovery ");
+        assert_eq!(ends, ["successful"], "{mode}");
+        consumer::matches_hardware(&linux, 3);
+        if mode == "verify" {
+            nothing_differs(&linux, 200);
+        }
+    }
 }

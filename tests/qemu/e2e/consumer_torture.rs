@@ -16,8 +16,9 @@ use warmbus_qemu_tests::simulated::{self, Simulated};
 use warmbus_qemu_tests::{consumer, linux};
 
 /// The functions as Linux names them, the port and what is below.
-const PORT: &str = "0000:00:01.0";
-const FIRST: &str = "0000:01:00.0";
+pub(crate) const PORT: &str = "0000:00:01.0";
+pub(crate) const FIRST: &str = "0000:01:00.0";
+pub(crate) const SECOND: &str = "0000:01:00.1";
 
 /// Slot Status in the PCI Express capability of the port, which is the first.
 const SLOT_STATUS: Range<usize> = 0x5a..0x5c;
@@ -37,7 +38,7 @@ fn port() -> FunctionModel {
         .named("port")
 }
 
-fn endpoint() -> FunctionModel {
+pub(crate) fn endpoint() -> FunctionModel {
     FunctionModel::endpoint(0x1234, 7, 0xff_0000)
         .express(ExpressModel::new(PortType::Endpoint).flr())
         .power_management(false, 0)
@@ -49,9 +50,9 @@ fn endpoint() -> FunctionModel {
 const NAMES: [&str; 3] = ["port", "first", "second"];
 
 /// What is done to the fabric when Linux waits for the n-th time, from 1 on.
-type Disturb = fn(&mut Fabric, usize);
+pub(crate) type Disturb = fn(&mut Fabric, usize);
 
-fn poke(fabric: &mut Fabric, name: &str, registers: &[(u16, Width, u32)]) {
+pub(crate) fn poke(fabric: &mut Fabric, name: &str, registers: &[(u16, Width, u32)]) {
     let node = fabric.find(name).expect("it has such a name");
     for &(offset, width, value) in registers {
         fabric.poke(node, offset, width, value);
@@ -59,7 +60,7 @@ fn poke(fabric: &mut Fabric, name: &str, registers: &[(u16, Width, u32)]) {
 }
 
 /// What a reset leaves of an endpoint.
-const RESET: [(u16, Width, u32); 3] = [
+pub(crate) const RESET: [(u16, Width, u32); 3] = [
     (COMMAND, Width::Word, 0),
     (BAR, Width::Dword, 4),
     (BAR + 4, Width::Dword, 0),
@@ -67,25 +68,35 @@ const RESET: [(u16, Width, u32); 3] = [
 
 /// The machine: what its functions are.
 #[derive(Clone, Copy)]
-struct Functions {
-    port: fn() -> FunctionModel,
-    first: fn() -> FunctionModel,
-    second: fn() -> FunctionModel,
+pub(crate) struct Functions {
+    pub(crate) port: fn() -> FunctionModel,
+    pub(crate) first: fn() -> FunctionModel,
+    pub(crate) second: fn() -> FunctionModel,
 }
 
-const ORDINARY: Functions = Functions {
+pub(crate) const ORDINARY: Functions = Functions {
     port,
     first: endpoint,
     second: endpoint,
 };
 
-fn boot(mode: &str, functions: Functions, steps: &str, disturb: Disturb) -> LinuxBoot {
+/// The fabric of `functions`, with the port as device `device` of bus 0.
+pub(crate) fn fabric_of(functions: Functions, device: u8) -> Fabric {
     let (mut fabric, host) = simulated::fabric();
-    let above = fabric.add_root(host, 1, 0, (functions.port)());
+    let above = fabric.add_root(host, device, 0, (functions.port)());
     let [first, second] = [functions.first, functions.second].map(|model| model());
     fabric.add_below(above, 0, 0, first.multi_function().named(NAMES[1]));
     fabric.add_below(above, 0, 1, second.multi_function().named(NAMES[2]));
-    let mut simulated = Simulated::new(fabric);
+    fabric
+}
+
+/// Boots a machine in a mode of the kernel, and disturbs it while Linux waits.
+pub(crate) fn boot(
+    mut simulated: Simulated,
+    mode: &str,
+    steps: &str,
+    disturb: Disturb,
+) -> LinuxBoot {
     let stage = Arc::new(AtomicUsize::new(0));
     let begun = Arc::clone(&stage);
     simulated.before = Box::new(move |fabric| match begun.swap(0, Ordering::Relaxed) {
@@ -125,18 +136,30 @@ fn functions_of(linux: &LinuxBoot) -> Vec<(String, linux::Function)> {
     functions.into_iter().collect()
 }
 
+/// What the steps say of what Linux did.
+const SAID: [&str; 4] = ["reset ", "found again ", "functions ", "vpd "];
+
 /// Linux reports and does the same in each mode, and nothing that it would serve
 /// differs. `compared` is how often the steps compare it with the hardware.
 /// Returns what Linux did with what was handed over in use.
-fn same_end(functions: Functions, steps: &str, compared: usize, disturb: Disturb) -> LinuxBoot {
+pub(crate) fn same_end(
+    functions: Functions,
+    steps: &str,
+    compared: usize,
+    disturb: Disturb,
+) -> LinuxBoot {
     let steps = format!("cache,{steps},sections,cache");
-    let off = boot("off", functions, &steps, disturb);
+    let boot = |mode| {
+        let simulated = Simulated::new(fabric_of(functions, 1));
+        boot(simulated, mode, &steps, disturb)
+    };
+    let off = boot("off");
     consumer::matches_hardware(&off, compared);
     let [on, _] = ["on", "verify"].map(|mode| {
-        let linux = boot(mode, functions, &steps, disturb);
+        let linux = boot(mode);
         consumer::matches_hardware(&linux, compared);
         assert_eq!(functions_of(&linux), functions_of(&off), "{mode}");
-        for what in ["reset ", "found again ", "functions "] {
+        for what in SAID {
             assert_eq!(
                 consumer::said(&linux, what),
                 consumer::said(&off, what),

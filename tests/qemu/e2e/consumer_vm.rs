@@ -131,6 +131,21 @@ fn alike_in_each_mode(
     }
 }
 
+/// The topology `small`, and an NVMe controller with two virtual functions.
+fn with_virtual_functions(lab: &Lab) -> Machine {
+    // More than the interrupt and the queues of one that are the share of each.
+    const CONTROLLER: &str = "nvme,serial=v,bus=above,subsys=all,sriov_max_vfs=2,max_ioqpairs=20,\
+                              msix_qsize=12,sriov_vq_flexible=16,sriov_vi_flexible=8";
+    lab.machine("small").arguments([
+        "-device",
+        "pcie-root-port,id=above,chassis=9,slot=9",
+        "-device",
+        "nvme-subsys,id=all,nqn=all",
+        "-device",
+        CONTROLLER,
+    ])
+}
+
 #[test]
 fn a_function_that_its_guest_lets_reset_itself_is_restored() {
     alike_in_each_mode(
@@ -142,21 +157,28 @@ fn a_function_that_its_guest_lets_reset_itself_is_restored() {
 }
 
 #[test]
+fn a_function_that_its_guest_resets_is_restored() {
+    let functions = ["0000:03:00.0", "0000:07:00.1"];
+    let [physical, virtual_one] = functions.map(|name| format!("guest_reset:{name}"));
+    alike_in_each_mode(
+        with_virtual_functions,
+        &format!("vfs:1,{physical},{virtual_one}"),
+        "after a reset by its guest ",
+        &[
+            "0000:03:00.0 has BAR 0 0x10400004, Command 0x6, as before",
+            "0000:07:00.1 has BAR 0 0, Command 0x6, as before",
+        ],
+    );
+}
+
+#[test]
 fn a_virtual_function_uses_the_interrupts_that_it_was_given_later() {
-    // More than the interrupt and the queues of one that are the share of each.
-    const CONTROLLER: &str = "nvme,serial=v,bus=above,subsys=all,sriov_max_vfs=2,max_ioqpairs=20,\
-                              msix_qsize=12,sriov_vq_flexible=16,sriov_vi_flexible=8";
-    let machine = |lab: &Lab| {
-        lab.machine("small").arguments([
-            "-device",
-            "pcie-root-port,id=above,chassis=9,slot=9",
-            "-device",
-            "nvme-subsys,id=all,nqn=all",
-            "-device",
-            CONTROLLER,
-        ])
-    };
-    alike_in_each_mode(machine, "vectors:4", "vectors of ", &["0000:07:00.1: 4"]);
+    alike_in_each_mode(
+        with_virtual_functions,
+        "vectors:4",
+        "vectors of ",
+        &["0000:07:00.1: 4"],
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod command_line;
 mod consumer;
 mod consumer_chain;
 mod consumer_churn;
+mod consumer_events;
 mod consumer_faults;
 mod consumer_torture;
 mod consumer_vm;

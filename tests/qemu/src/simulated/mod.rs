@@ -72,6 +72,8 @@ pub struct Simulated {
     pub no_frequency: bool,
     /// Whether that counter goes back again and again while the firmware runs.
     pub counter_goes_back: bool,
+    /// What is changed in the device tree of QEMU.
+    pub change_tree: fn(&Tree),
 }
 
 impl Simulated {
@@ -85,6 +87,7 @@ impl Simulated {
             serror_at_entry: false,
             no_frequency: false,
             counter_goes_back: false,
+            change_tree: |_| (),
         }
     }
 
@@ -115,6 +118,7 @@ impl Simulated {
         let machine = change(machine);
         let tree = Tree::of(&machine, lab);
         reserve_hypervisor(&tree);
+        (self.change_tree)(&tree);
         let machine = machine.own_device_tree(tree.file()).load(image(), LOADED);
 
         let server = Server {
