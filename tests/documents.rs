@@ -393,7 +393,7 @@ fn pci_is_independent_of_the_cache_and_the_handover() {
     assert_eq!(needs, BTreeSet::from(["warmbus-memory".to_owned()]));
 }
 
-/// The names of the functions in `source` that are tests, and of KUnit cases.
+/// The names of the functions in `source` that are tests, and of `KUnit` cases.
 fn test_names(source: &str) -> impl Iterator<Item = &str> {
     source.lines().filter_map(|line| {
         let line = line.trim_start_matches('+').trim_start();

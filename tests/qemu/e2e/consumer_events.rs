@@ -13,13 +13,13 @@ use crate::consumer_torture::{
 };
 
 /// Vital Product Data with this text as the name of the product.
-fn product_data(name: &[u8; 5]) -> Vec<u8> {
+fn product_data(name: [u8; 5]) -> Vec<u8> {
     // A large resource of five bytes, and the end tag.
-    [&[0x82, 5, 0][..], name, &[0x78]].concat()
+    [&[0x82, 5, 0][..], &name, &[0x78]].concat()
 }
 
 fn informed() -> FunctionModel {
-    endpoint().serial_number(1).vpd(product_data(b"first"), 0)
+    endpoint().serial_number(1).vpd(product_data(*b"first"), 0)
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn firmware_of_a_device_that_changes_ids_serial_number_and_product_data() {
             .access_control(0x5d)
             .bar(0, BarModel::memory64(0x4000))
             .serial_number(1)
-            .vpd(product_data(b"other"), 0)
+            .vpd(product_data(*b"other"), 0)
             .multi_function();
         let numbered = endpoint()
             .serial_number(2)
-            .vpd(product_data(b"third"), 0)
+            .vpd(product_data(*b"third"), 0)
             .multi_function();
         fabric.replace(first, renamed);
         fabric.replace(second, numbered);
@@ -115,17 +115,17 @@ fn services_that_root_switches_on_a_device_that_obeys_and_on_one_that_does_not()
         second: services,
         ..ORDINARY
     };
-    let mut steps = String::from("compare");
+    let mut steps = vec!["compare".to_owned()];
     for value in [1, 0, 1] {
         for function in [FIRST, SECOND] {
             for control in CONTROLS {
-                steps += &format!(",write:{function}@{control}@{value}");
+                steps.push(format!("write:{function}@{control}@{value}"));
             }
         }
-        steps += ",compare";
+        steps.push("compare".to_owned());
     }
-    steps += ",resets,compare,rescan,compare";
-    same_end(functions, &steps, 6, |_, _| ());
+    steps.push("resets,compare,rescan,compare".to_owned());
+    same_end(functions, &steps.join(","), 6, |_, _| ());
 }
 
 /// An SR-IOV capability at 108h, and VF Resizable BAR behind it.
@@ -185,7 +185,7 @@ fn nothing_is_served_where_a_host_bridge_did_not_opt_in() {
     };
     let steps = "cache,compare,wait,resets,compare,sections,cache";
     let linux = boot(simulated, "on", steps, |fabric, _| {
-        poke(fabric, "first", &RESET)
+        poke(fabric, "first", &RESET);
     });
     consumer::matches_hardware(&linux, 2);
     let functions = linux.functions().expect("Linux lists them");

@@ -131,7 +131,7 @@ fn alike_in_each_mode(
     }
 }
 
-/// The topology `small`, and an NVMe controller with two virtual functions.
+/// The topology `small`, and an `NVMe` controller with two virtual functions.
 fn with_virtual_functions(lab: &Lab) -> Machine {
     // More than the interrupt and the queues of one that are the share of each.
     const CONTROLLER: &str = "nvme,serial=v,bus=above,subsys=all,sriov_max_vfs=2,max_ioqpairs=20,\
