@@ -27,11 +27,22 @@ pub const UEFI_APPLICATION: &str = "warmbus.efi";
 /// See [`UEFI_APPLICATION`].
 pub const UEFI_DRIVER: &str = "warmbus-driver-aa64.efi";
 
+const STEP: &str = "building the firmware";
+
 /// Builds the firmware with `toolchain` and returns the path of the flat
 /// image, `target/warmbus/warmbus.img`. Its ELF file is placed beside it, and
 /// the two files for UEFI, which are the same bytes but for one number.
 pub fn firmware(toolchain: &Toolchain) -> Result<PathBuf> {
-    let step = Progress::begin("building the firmware");
+    with_progress(toolchain, Progress::begin(STEP))
+}
+
+/// Builds the firmware as [`firmware`] does, beside something else that has the
+/// terminal.
+pub fn firmware_beside_others(toolchain: &Toolchain) -> Result<PathBuf> {
+    with_progress(toolchain, Progress::beside_others(STEP))
+}
+
+fn with_progress(toolchain: &Toolchain, step: Progress) -> Result<PathBuf> {
     let mut command = toolchain.cargo("build");
     let prefixes = toolchain.prefixes();
     let config = remap::config(toolchain.target, &CORTEX_A53_835769, &prefixes);

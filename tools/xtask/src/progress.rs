@@ -20,13 +20,7 @@ impl Progress {
     #[must_use]
     pub fn begin(what: &str) -> Self {
         if !stderr().is_terminal() {
-            eprintln!("{what} ...");
-            return Self {
-                bar: None,
-                what: what.to_owned(),
-                began: Instant::now(),
-                minutes: 0,
-            };
+            return Self::beside_others(what);
         }
         let style = ProgressStyle::with_template("{spinner} {prefix} [{elapsed}] {wide_msg:.dim}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -36,6 +30,19 @@ impl Progress {
         bar.enable_steady_tick(Duration::from_millis(100));
         Self {
             bar: Some(bar),
+            what: what.to_owned(),
+            began: Instant::now(),
+            minutes: 0,
+        }
+    }
+
+    /// Prints that `what` begins, for an activity that shares the terminal with
+    /// another one: there is no updated line.
+    #[must_use]
+    pub fn beside_others(what: &str) -> Self {
+        eprintln!("{what} ...");
+        Self {
+            bar: None,
             what: what.to_owned(),
             began: Instant::now(),
             minutes: 0,

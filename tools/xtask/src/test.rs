@@ -1,8 +1,10 @@
 //! `cargo xtask test`: every check there is, and one line that sums them up.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -16,7 +18,11 @@ use crate::{UsageError, build, fresh, linux, paths, programs};
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
 const QEMU_TARGET: &str = "e2e";
 /// The checks that are not tests of cargo. The full name of one selects it alone.
-const CHECKS: [&str; 4] = ["rustfmt", "clippy", "clippy-firmware", "rustdoc"];
+const RUSTFMT: &str = "rustfmt";
+const LINTS: &str = "clippy";
+const FIRMWARE_LINTS: &str = "clippy-firmware";
+const RUSTDOC: &str = "rustdoc";
+const CHECKS: [&str; 4] = [RUSTFMT, LINTS, FIRMWARE_LINTS, RUSTDOC];
 /// The variable with the image that the end-to-end tests boot.
 pub const IMAGE: &str = "WARMBUS_IMAGE";
 /// The variable with the Linux that they start.
@@ -126,6 +132,12 @@ impl Sum {
         }
     }
 
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
     fn total(self) -> u64 {
         self.passed + self.failed + self.skipped
     }
@@ -166,30 +178,31 @@ pub fn run(options: &Options) -> Result<bool> {
     } else {
         Purpose::Test
     })?;
-    if !options.qemu {
-        session.checks(&toolchain);
-    }
-    if !options.qemu && session.wants_tests() {
-        let mut command = cargo("test");
-        command
-            .args(["--workspace", "--exclude", QEMU_TESTS])
-            .env(SEED, options.seed.to_string())
-            .envs(
-                options
-                    .iterations
-                    .map(|count| (ITERATIONS, count.to_string())),
-            )
-            .envs(session.kernels.iter().map(|kernels| (KERNELS, kernels)));
-        session.tests(&mut command, &[])?;
-    }
-    if !options.host && session.wants_tests() {
-        match build::firmware(&toolchain) {
-            Ok(image) => match kernels() {
-                Ok(kernels) => session.qemu(&image, &kernels)?,
-                Err(error) => session.failed("Linux build", &format!("{error:#}")),
-            },
-            Err(error) => session.failed("firmware build", &format!("{error:#}")),
-        }
+    let tests = session.wants_tests();
+    let firmware = FirmwareSteps {
+        lints: !options.qemu && session.wants(FIRMWARE_LINTS),
+        image: !options.host && tests,
+    };
+    // Its directory is its own, so that cargo builds both at a time. Alone, each
+    // leaves a processor idle where one crate holds up all others.
+    let firmware = thread::scope(|scope| {
+        let firmware = scope.spawn(|| firmware.run(&toolchain));
+        let host = if options.qemu {
+            Ok(())
+        } else {
+            session.host(options, tests)
+        };
+        let firmware = firmware.join().unwrap_or_else(|panic| resume_unwind(panic));
+        host.map(|()| firmware)
+    })?;
+    session.sum.add(firmware.lints);
+    match firmware.image {
+        None => {}
+        Some(Ok(image)) => match kernels() {
+            Ok(kernels) => session.qemu(&image, &kernels)?,
+            Err(error) => session.failed("Linux build", &format!("{error:#}")),
+        },
+        Some(Err(error)) => session.failed("firmware build", &format!("{error:#}")),
     }
     session.end()
 }
@@ -232,62 +245,54 @@ impl Session {
         self.sum.failed += 1;
     }
 
-    /// Format, lints and documentation.
-    fn checks(&mut self, toolchain: &Toolchain) {
+    /// Format, lints, documentation and tests of all that runs on the host.
+    fn host(&mut self, options: &Options, tests: bool) -> Result<()> {
         let fmt = succeeds(cargo("fmt").arg("--version"));
-        let clippy = succeeds(cargo("clippy").arg("--version"));
-        let deny = ["--", "-D", "warnings"];
-        let [rustfmt, lints, firmware_lints, rustdoc] = CHECKS;
-
-        self.check(rustfmt, fmt, cargo("fmt").args(["--all", "--check"]));
-        self.check(
-            lints,
-            clippy,
-            cargo("clippy")
-                .args(["--workspace", "--all-targets", "--quiet"])
-                .args(deny),
-        );
-        self.check(
-            firmware_lints,
-            // There is no clippy for a compiler that is not the active one.
-            clippy && toolchain.is_active(),
-            toolchain
-                .cargo("clippy")
-                .args([
-                    "--package",
-                    "warmbus-firmware",
-                    "--features",
-                    "firmware",
+        let lints = succeeds(cargo("clippy").arg("--version"));
+        let checks = [
+            (RUSTFMT, fmt, &["fmt", "--all", "--check"][..]),
+            (
+                LINTS,
+                lints,
+                &[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
                     "--quiet",
-                ])
-                .args(deny),
-        );
-        self.check(
-            rustdoc,
-            true,
-            cargo("doc")
-                .args(["--workspace", "--no-deps", "--quiet"])
-                .env("RUSTDOCFLAGS", "-D warnings"),
-        );
-    }
-
-    fn check(&mut self, name: &str, possible: bool, command: &mut Command) {
-        if !self.wants(name) {
-            return;
-        }
-        if !possible {
-            println!("check {name} ... skipped: its tool is not installed for this compiler");
-            self.sum.skipped += 1;
-            return;
-        }
-        eprintln!("check {name}: {}", words(command));
-        match crate::process::run(command) {
-            Ok(()) => {
-                println!("check {name} ... ok");
-                self.sum.passed += 1;
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            ),
+            (
+                RUSTDOC,
+                true,
+                &["doc", "--workspace", "--no-deps", "--quiet"],
+            ),
+        ];
+        for (name, possible, arguments) in checks {
+            if self.wants(name) {
+                let mut command = cargo(arguments[0]);
+                command
+                    .args(&arguments[1..])
+                    .env("RUSTDOCFLAGS", "-D warnings");
+                self.sum.add(check(name, possible, &mut command));
             }
-            Err(error) => self.failed(name, &error.to_string()),
         }
+        if !tests {
+            return Ok(());
+        }
+        let mut command = cargo("test");
+        command
+            .args(["--workspace", "--exclude", QEMU_TESTS])
+            .env(SEED, options.seed.to_string())
+            .envs(
+                options
+                    .iterations
+                    .map(|count| (ITERATIONS, count.to_string())),
+            )
+            .envs(self.kernels.iter().map(|kernels| (KERNELS, kernels)));
+        self.tests(&mut command, &[])
     }
 
     /// The end-to-end tests. Each has a QEMU.
@@ -304,7 +309,7 @@ impl Session {
         }
         // Most guests wait for something now and then: a device, a second, the
         // end of a reset.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = format!("--test-threads={}", 2 * processors);
         let mut arguments = vec![threads.as_str()];
         if let Some(kernels) = &self.kernels {
@@ -395,6 +400,60 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What is done with the firmware, one step after the other.
+struct FirmwareSteps {
+    lints: bool,
+    image: bool,
+}
+
+/// What came of [`FirmwareSteps`].
+struct Firmware {
+    lints: Sum,
+    image: Option<Result<PathBuf>>,
+}
+
+impl FirmwareSteps {
+    fn run(&self, toolchain: &Toolchain) -> Firmware {
+        let mut firmware = Firmware {
+            lints: Sum::default(),
+            image: None,
+        };
+        if self.lints {
+            // There is no clippy for a compiler that is not the active one.
+            let possible = toolchain.is_active() && succeeds(cargo("clippy").arg("--version"));
+            let mut command = toolchain.cargo("clippy");
+            command
+                .args(["--package", "warmbus-firmware", "--features", "firmware"])
+                .args(["--quiet", "--", "-D", "warnings"]);
+            firmware.lints = check(FIRMWARE_LINTS, possible, &mut command);
+        }
+        firmware.image = self.image.then(|| build::firmware_beside_others(toolchain));
+        firmware
+    }
+}
+
+/// Runs a check. Its output is that of `command`, and a line with the result.
+fn check(name: &str, possible: bool, command: &mut Command) -> Sum {
+    let mut sum = Sum::default();
+    if !possible {
+        println!("check {name} ... skipped: its tool is not installed for this compiler");
+        sum.skipped = 1;
+        return sum;
+    }
+    eprintln!("check {name}: {}", words(command));
+    match crate::process::run(command) {
+        Ok(()) => {
+            println!("check {name} ... ok");
+            sum.passed = 1;
+        }
+        Err(error) => {
+            println!("check {name} ... FAILED: {error}");
+            sum.failed = 1;
+        }
+    }
+    sum
 }
 
 fn cargo(subcommand: &str) -> Command {
