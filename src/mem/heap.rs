@@ -83,18 +83,59 @@ struct Memory {
     heaps: Heaps,
 }
 
-struct Allocator(Mutex<Memory>);
+/// All memory of this program that is allocated.
+pub(crate) struct Allocator(Mutex<Memory>);
 
-#[global_allocator]
-static MEMORY: Allocator = Allocator(Mutex::new(Memory {
-    small: SmallObjectPool::new(),
-    heaps: Heaps {
-        large: Heap::empty(),
-        early: Heap::empty(),
-        peak: 0,
-        touched: 0,
-    },
-}));
+// The tests on a host have an allocator of that host beside it.
+#[cfg_attr(target_os = "none", global_allocator)]
+pub(crate) static MEMORY: Allocator = Allocator::new();
+
+impl Allocator {
+    /// Without memory.
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Memory {
+            small: SmallObjectPool::new(),
+            heaps: Heaps {
+                large: Heap::empty(),
+                early: Heap::empty(),
+                peak: 0,
+                touched: 0,
+            },
+        }))
+    }
+
+    /// Gives it `memory` as its early heap, once.
+    pub(crate) fn start(&self, memory: &'static mut [MaybeUninit<u8>]) {
+        self.0.lock().heaps.early.init_from_slice(memory);
+    }
+
+    /// Gives it `region` as its large heap.
+    ///
+    /// # Safety
+    ///
+    /// As of [`grow`].
+    pub(crate) unsafe fn grow(&self, region: MemoryRange) {
+        let bottom = ptr::with_exposed_provenance_mut(region.start.0 as usize);
+        let large = &mut self.0.lock().heaps.large;
+        // SAFETY: by the contract of this function.
+        unsafe { large.init(bottom, region.size as usize) };
+    }
+
+    /// The part of the large heap that may have been written to.
+    pub(crate) fn touched(&self) -> MemoryRange {
+        self.0.lock().heaps.touched_range()
+    }
+
+    /// What is in use.
+    pub(crate) fn usage(&self) -> Usage {
+        let heaps = &self.0.lock().heaps;
+        Usage {
+            used: heaps.used(),
+            peak: heaps.peak,
+            size: heaps.large.size() + heaps.early.size(),
+        }
+    }
+}
 
 // SAFETY: memory comes from `Heap`, which gives out each byte once and keeps to
 // the layout, and so does `SmallObjectPool` with what it took from there. The layout
@@ -137,7 +178,7 @@ unsafe impl GlobalAlloc for Allocator {
 pub(crate) unsafe fn start() {
     // SAFETY: by the contract of this function this is the only reference.
     let memory: &'static mut [MaybeUninit<u8>] = unsafe { &mut *EARLY.0.get() };
-    MEMORY.0.lock().heaps.early.init_from_slice(memory);
+    MEMORY.start(memory);
 }
 
 /// Adds the large heap.
@@ -147,15 +188,13 @@ pub(crate) unsafe fn start() {
 /// To be called once; `region` must be mapped as writable memory, free, and
 /// not used for anything else from now on.
 pub(crate) unsafe fn grow(region: MemoryRange) {
-    let bottom = ptr::with_exposed_provenance_mut(region.start.0 as usize);
-    let large = &mut MEMORY.0.lock().heaps.large;
     // SAFETY: by the contract of this function.
-    unsafe { large.init(bottom, region.size as usize) };
+    unsafe { MEMORY.grow(region) };
 }
 
 /// The part of the large heap that may have been written to.
 pub(crate) fn touched() -> MemoryRange {
-    MEMORY.0.lock().heaps.touched_range()
+    MEMORY.touched()
 }
 
 /// The same, where an allocation may have been interrupted.
@@ -171,10 +210,5 @@ pub(crate) unsafe fn force_touched() -> MemoryRange {
 
 /// What is in use.
 pub(crate) fn usage() -> Usage {
-    let heaps = &MEMORY.0.lock().heaps;
-    Usage {
-        used: heaps.used(),
-        peak: heaps.peak,
-        size: heaps.large.size() + heaps.early.size(),
-    }
+    MEMORY.usage()
 }

@@ -61,6 +61,7 @@ Examples:
   cargo xtask test --long fresh-debian-13
   cargo xtask test --long trees
   cargo xtask test --long mutations
+  cargo xtask test --long miri
   cargo xtask test --seed random --iterations 10000 transparent
   cargo xtask test switch")]
 pub struct Options {
@@ -171,6 +172,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if options.long && matches!(options.name.as_deref(), Some("trees" | "mutations")) {
         return session.trees(options);
+    }
+    if options.long && options.name.as_deref() == Some("miri") {
+        return session.miri();
     }
     println!("random cases: seed {}", options.seed);
     let toolchain = setup::ensure(if options.host {
@@ -346,6 +350,32 @@ impl Session {
             "--lib",
         ]);
         self.tests(&mut tables, &["acpi_damage"])?;
+        self.end()
+    }
+
+    /// The allocator of the firmware on this host, where Miri checks each access.
+    fn miri(&mut self) -> Result<bool> {
+        let miri = |arguments: &[&str]| {
+            let mut command = Command::new("rustup");
+            command
+                .current_dir(paths::root())
+                .args(["run", "nightly", "cargo", "miri"])
+                .args(arguments)
+                // The firmware makes pointers of physical addresses.
+                .env("MIRIFLAGS", "-Zmiri-permissive-provenance");
+            command
+        };
+        if !succeeds(&mut miri(&["--version"])) {
+            println!(
+                "check miri ... skipped: it is not installed; \
+                 `rustup toolchain install nightly --component miri,rust-src` installs it"
+            );
+            self.sum.skipped += 1;
+            return self.end();
+        }
+        self.name = None;
+        let test = ["test", "--package", "warmbus-firmware", "--test", "memory"];
+        self.tests(&mut miri(&test), &[])?;
         self.end()
     }
 
