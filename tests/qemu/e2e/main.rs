@@ -16,6 +16,7 @@ mod consumer_events;
 mod consumer_faults;
 mod consumer_torture;
 mod consumer_vm;
+mod cores;
 mod early_memory;
 mod errata;
 mod hardware;
