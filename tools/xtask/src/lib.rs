@@ -4,9 +4,11 @@
 //! line of QEMU exists once, here.
 
 pub mod bench;
+pub mod boards;
 pub mod build;
 pub mod debian;
 pub mod disk;
+pub mod dist;
 pub mod elf_to_image;
 pub mod fresh;
 pub mod image;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use xtask::setup::{self, Purpose};
-use xtask::{UsageError, bench, build, disk, linux, run, test};
+use xtask::{UsageError, bench, boards, build, disk, dist, linux, run, test};
 
 /// Builds, runs and tests Warmbus.
 #[derive(Parser)]
@@ -25,8 +25,13 @@ enum Task {
     Run(Box<run::Options>),
     /// Benchmark all firmware and kernels by their configuration accesses
     Bench(bench::Options),
+    /// Make the table of what surveys have found on boards
+    Boards(boards::Options),
     /// Make a disk image for the U-Boot of a board
     Image(disk::Options),
+    /// Build everything for users without Rust: firmware, static commands,
+    /// Debian packages
+    Dist(dist::Options),
     /// Run all tests, or those whose names contain NAME
     Test(test::Options),
 }
@@ -50,6 +55,8 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Image(options) => disk::run(&options),
+        Task::Boards(options) => boards::run(&options),
+        Task::Dist(options) => dist::run(&options),
         Task::Test(options) => match test::run(&options) {
             // The last line that it printed is the summary.
             Ok(false) => return ExitCode::FAILURE,

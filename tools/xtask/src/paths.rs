@@ -40,6 +40,24 @@ pub fn cache() -> PathBuf {
         .join("warmbus")
 }
 
+/// Cargo's home: `$CARGO_HOME`, else `~/.cargo`.
+#[must_use]
+pub fn cargo_home() -> PathBuf {
+    home_of("CARGO_HOME", ".cargo")
+}
+
+/// Rustup's home: `$RUSTUP_HOME`, else `~/.rustup`.
+#[must_use]
+pub fn rustup_home() -> PathBuf {
+    home_of("RUSTUP_HOME", ".rustup")
+}
+
+/// The directory that `variable` names, else `name` in the user's home.
+fn home_of(variable: &str, name: &str) -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(name);
+    env::var_os(variable).map_or_else(home, |dir| root().join(dir))
+}
+
 /// Does `work` while no other process does it in `directory`, which is made.
 /// Says that it waits for `what` where it has to.
 pub fn exclusively<T>(directory: &Path, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -2,7 +2,6 @@
 //! names of source files into panic messages and debug information, and these
 //! prefixes of them are replaced.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,9 +23,9 @@ pub struct Prefix {
 #[must_use]
 pub fn prefixes(sysroot: &Path, source: Option<&Path>, version: &str) -> Vec<Prefix> {
     let library = format!("/rustc/{version}");
-    let mut prefixes = vec![(cargo_home(), "/cargo".into())];
+    let mut prefixes = vec![(paths::cargo_home(), "/cargo".into())];
     // The directory of a registry is named after where it was downloaded from.
-    let registries = fs::read_dir(cargo_home().join("registry/src"));
+    let registries = fs::read_dir(paths::cargo_home().join("registry/src"));
     let registries = registries.into_iter().flatten().flatten();
     prefixes.extend(registries.map(|directory| (directory.path(), "/cargo".into())));
     prefixes.extend([
@@ -51,12 +50,6 @@ pub fn prefixes(sysroot: &Path, source: Option<&Path>, version: &str) -> Vec<Pre
         })
         .flatten()
         .collect()
-}
-
-/// Cargo's home: `$CARGO_HOME`, else `~/.cargo`.
-fn cargo_home() -> PathBuf {
-    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo");
-    env::var_os("CARGO_HOME").map_or_else(home, |dir| paths::root().join(dir))
 }
 
 /// The argument of `--config` that has cargo pass `flags` and `prefixes` to the
@@ -112,7 +105,7 @@ mod tests {
                 "/warmbus/target/x/out/boards.rs",
             ),
             (
-                &format!("{}/git/checkouts/a/b.rs", cargo_home().display()),
+                &format!("{}/git/checkouts/a/b.rs", paths::cargo_home().display()),
                 "/cargo/git/checkouts/a/b.rs",
             ),
         ] {
@@ -122,7 +115,7 @@ mod tests {
 
     #[test]
     fn packages_are_named_without_their_registry() {
-        let registries = fs::read_dir(cargo_home().join("registry/src"));
+        let registries = fs::read_dir(paths::cargo_home().join("registry/src"));
         // This program is built from some.
         let registry = registries.unwrap().flatten().next().unwrap().path();
         let prefixes = prefixes(Path::new("/opt/rust"), None, "abc");

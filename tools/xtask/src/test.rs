@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
+use crate::dist::trial;
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
@@ -59,6 +60,7 @@ Examples:
   cargo xtask test --kernels ~/images
   cargo xtask test --long scale
   cargo xtask test --long fresh-debian-13
+  cargo xtask test --long dist
   cargo xtask test --long trees
   cargo xtask test --long mutations
   cargo xtask test --long miri
@@ -169,6 +171,11 @@ pub fn run(options: &Options) -> Result<bool> {
         .is_some_and(|name| name.starts_with(fresh::NAME))
     {
         return session.fresh(options.long);
+    }
+    if let (true, Some(name)) = (options.long, &options.name)
+        && name.starts_with(trial::NAME)
+    {
+        return session.dist();
     }
     if options.long && matches!(options.name.as_deref(), Some("trees" | "mutations")) {
         return session.trees(options);
@@ -387,6 +394,14 @@ impl Session {
             );
         }
         let (passed, failed) = fresh::run(self.name.as_deref().unwrap_or_default())?;
+        self.sum.passed += passed;
+        self.sum.failed += failed;
+        self.end()
+    }
+
+    /// What `cargo xtask dist` makes.
+    fn dist(&mut self) -> Result<bool> {
+        let (passed, failed) = trial::run(self.name.as_deref().unwrap_or_default())?;
         self.sum.passed += passed;
         self.sum.failed += failed;
         self.end()

@@ -8,7 +8,7 @@
 //! What these leave of the packages that were there is part of the test.
 
 mod cell;
-mod root;
+pub(crate) mod root;
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ pub const NAME: &str = "fresh";
 
 /// A release of Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Release {
+pub(crate) struct Release {
     number: u32,
     suite: &'static str,
 }
 
-const RELEASES: [Release; 2] = [
+pub(crate) const RELEASES: [Release; 2] = [
     Release {
         number: 12,
         suite: "bookworm",

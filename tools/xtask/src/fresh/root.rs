@@ -19,11 +19,11 @@ const RECIPE: &str = "1";
 /// What is there besides Debian's smallest installation.
 const PACKAGES: &str = "ca-certificates,git,gcc,libc6-dev";
 /// How long one command may take.
-pub(super) const LIMIT: Duration = Duration::from_hours(3);
+pub(crate) const LIMIT: Duration = Duration::from_hours(3);
 /// Certificates that a machine trusts besides those of Debian.
 const CERTIFICATES: &str = "usr/local/share/ca-certificates";
 /// The ordinary user.
-pub(super) const USER: &str = "tester";
+pub(crate) const USER: &str = "tester";
 
 /// Mounts what a system needs, and the pairs of directories in its arguments,
 /// where no other process sees it, and goes into it.
@@ -43,18 +43,18 @@ exec chroot --userspec="$user" "$root" env PATH="$path" sh -c 'cd "$0" && exec "
 "#;
 
 /// What of this machine goes into every system.
-pub(super) struct Host {
+pub(crate) struct Host {
     /// Where systems and what they share are kept.
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// The clone of the project.
-    pub(super) clone: PathBuf,
+    pub(crate) clone: PathBuf,
     /// Rustup's directory and cargo's, where rustup is here.
-    pub(super) rustup: Option<[PathBuf; 2]>,
+    pub(crate) rustup: Option<[PathBuf; 2]>,
 }
 
 impl Host {
     /// Finds all that, and clones the project as it was last committed.
-    pub(super) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         refuse_unless_root()?;
         setup::ensure_for(Purpose::Fresh)?;
         let directory = paths::cache().join("fresh");
@@ -65,12 +65,7 @@ impl Host {
         let mut command = programs::command("git");
         command.args(["clone", "--quiet", "--no-local"]);
         process::output(command.arg(paths::root()).arg(&clone))?;
-        let home = |variable: &str, name: &str| {
-            let set = env::var_os(variable).map(PathBuf::from);
-            set.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(name)))
-        };
-        let rustup = [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")];
-        let rustup = rustup.map(|(variable, name)| home(variable, name).unwrap_or_default());
+        let rustup = [paths::rustup_home(), paths::cargo_home()];
         let is_there =
             rustup[0].join("toolchains").is_dir() && rustup[1].join("bin/rustup").is_file();
         Ok(Self {
@@ -81,7 +76,7 @@ impl Host {
     }
 
     /// A directory that systems share, made if it is not there.
-    pub(super) fn shared(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn shared(&self, name: &str) -> Result<PathBuf> {
         let directory = self.directory.join(format!("shared-{RECIPE}")).join(name);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -89,13 +84,13 @@ impl Host {
     }
 
     /// Removes a directory that systems shared.
-    pub(super) fn forget(&self, name: &str) -> Result<()> {
+    pub(crate) fn forget(&self, name: &str) -> Result<()> {
         remove(&self.shared(name)?)
     }
 
     /// A copy of the fresh system of `release`, which is installed if there is
     /// none.
-    pub(super) fn system(&self, release: Release) -> Result<System> {
+    pub(crate) fn system(&self, release: Release) -> Result<System> {
         let base = self.directory.join(format!("{release}-{RECIPE}"));
         if !base.is_dir() {
             self.install(release, &base)?;
@@ -156,15 +151,15 @@ impl Host {
 }
 
 /// A root directory.
-pub(super) struct System {
-    pub(super) root: PathBuf,
+pub(crate) struct System {
+    pub(crate) root: PathBuf,
 }
 
 impl System {
     /// The command `words` as `user`, in the directory `place`. `mounts` are
     /// directories of this machine and where they are there. Of the environment
     /// it sees what leads to the network.
-    pub(super) fn command(
+    pub(crate) fn command(
         &self,
         user: &str,
         home: &str,
@@ -208,14 +203,14 @@ impl System {
     }
 
     /// Does `words` as root, in the root directory.
-    pub(super) fn run_as_root(&self, words: &[&str]) -> Result<String> {
+    pub(crate) fn run_as_root(&self, words: &[&str]) -> Result<String> {
         let mut command = self.command("root", "/root", "/", &[], words);
         command.env("DEBIAN_FRONTEND", "noninteractive");
         process::output(&mut command)
     }
 
     /// The file of this machine that is `path` there.
-    pub(super) fn file(&self, path: &str) -> PathBuf {
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 }
@@ -237,7 +232,7 @@ fn leads_to_the_network(name: &OsString) -> bool {
 }
 
 /// Copies a directory with all that files have besides their bytes.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -246,7 +241,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     process::output(command.arg(from).arg(to)).map(drop)
 }
 
-pub(super) fn remove(directory: &Path) -> Result<()> {
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory)
             .with_context(|| format!("cannot remove {}", directory.display()))?;
