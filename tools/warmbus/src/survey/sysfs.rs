@@ -255,7 +255,10 @@ fn node_of(sysfs: &Path, folder: &Path, function: &Found) -> Option<String> {
     let (segment, bus) = function.root;
     let name = format!("pci{segment:04x}:{bus:02x}");
     let root = device.ancestors().find(|path| path.ends_with(&name))?;
-    let node = fs::canonicalize(root.join("of_node")).ok()?;
+    // Linux gives the node to the platform device that made the host bridge, and to
+    // the host bridge itself in some drivers only.
+    let mut devices = root.ancestors().take(2);
+    let node = devices.find_map(|device| fs::canonicalize(device.join("of_node")).ok())?;
     let base = fs::canonicalize(sysfs.join("firmware/devicetree/base")).ok()?;
     let path = node.strip_prefix(base).ok()?.display().to_string();
     Some(format!("/{path}"))

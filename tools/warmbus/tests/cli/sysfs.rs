@@ -117,7 +117,7 @@ impl Tree {
         }
         symlink(
             base.join(host.trim_start_matches('/')),
-            self.at("devices/platform/40.pcie/pci0000:00/of_node"),
+            self.at("devices/platform/40.pcie/of_node"),
         )
         .unwrap();
         self
