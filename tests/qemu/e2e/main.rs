@@ -35,6 +35,7 @@ mod resizable;
 mod scale;
 mod serror;
 mod start;
+mod survey;
 mod topologies;
 mod uefi;
 mod uefi_security;

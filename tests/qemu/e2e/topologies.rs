@@ -138,7 +138,7 @@ fn the_benchmark_page_states_what_qemu_and_u_boot_count() {
     }
 }
 
-fn lspci(lab: &Lab, arguments: &[&str]) -> String {
+pub(crate) fn lspci(lab: &Lab, arguments: &[&str]) -> String {
     let output = Command::new("lspci")
         .arg("-F")
         .arg(lab.file("dump"))

@@ -9,10 +9,12 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use warmbus_boot::report::console::{Event, STARTING, Section};
 use warmbus_cli::trace::{self, Access};
 use xtask::qemu::{Machine, Payload, Running};
-use xtask::{linux, run, test};
+use xtask::setup::{self, Purpose};
+use xtask::{dist, linux, run, test};
 
 use crate::handover::{self, Block, Subtree};
 use crate::{Boot, Lab, boot};
@@ -35,6 +37,41 @@ pub fn kernel() -> &'static Path {
 pub fn initramfs() -> &'static Path {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
     FILE.get_or_init(|| linux::initramfs().expect("the initramfs can be made"))
+}
+
+/// The command `warmbus` for the guest: the one that `cargo xtask test` has
+/// built, or one that is built now. `None` where Rust has no standard library for
+/// it.
+#[must_use]
+pub fn command() -> Option<&'static Path> {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        env::var_os(test::COMMAND).map(PathBuf::from).or_else(|| {
+            let toolchain = setup::ensure(Purpose::Test).expect("what is needed is there");
+            dist::command_for_guests(&toolchain).expect("the command builds")
+        })
+    });
+    file.as_deref()
+}
+
+/// The name of an initramfs in `lab` with the test init, `command` and
+/// the steps that run it.
+#[must_use]
+pub fn with_command(lab: &Lab, command: &Path) -> String {
+    let mut archives = fs::read(initramfs()).expect("the initramfs can be read");
+    // The kernel skips zeros between archives, and each starts aligned.
+    archives.resize(archives.len().next_multiple_of(4), 0);
+    let program = fs::read(command).expect("the command can be read");
+    let steps = include_bytes!("command.sh").to_vec();
+    let files = [
+        ("bin/warmbus".into(), program),
+        ("steps/command".into(), steps),
+    ];
+    let further = linux::further(&files);
+    archives.extend(further.expect("an archive can be made"));
+    let file = lab.file("initramfs");
+    fs::write(&file, archives).expect("the initramfs can be written");
+    file.to_string_lossy().into_owned()
 }
 
 /// `kernel` with the test init, which is to do `steps`.
@@ -211,6 +248,26 @@ impl LinuxBoot {
     #[must_use]
     pub fn ran_to_the_end(&self) -> bool {
         self.started && self.done && self.powered_off
+    }
+
+    /// The JSON that the step `what` of the command has printed, and its exit
+    /// status.
+    #[must_use]
+    pub fn of_command(&self, what: &str) -> (Value, i32) {
+        let mut lines = self.boot.console.iter();
+        let begins = format!("warmbus: linux: {what} begins");
+        let ends = format!("warmbus: linux: {what} ends with status ");
+        lines.find(|line| **line == begins).expect("it begins");
+        let mut json = String::new();
+        for line in lines {
+            if let Some(status) = line.strip_prefix(&ends) {
+                let value = serde_json::from_str(&json);
+                let value = value.unwrap_or_else(|error| panic!("{error}: {json}"));
+                return (value, status.parse().expect("an exit status"));
+            }
+            json.extend([line, "\n"]);
+        }
+        panic!("{what} did not end: {json}");
     }
 
     /// The functions that Linux sees, by address.

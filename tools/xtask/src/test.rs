@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::dist::trial;
+use crate::dist::{self, trial};
 use crate::process::{for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
@@ -30,6 +30,8 @@ pub const IMAGE: &str = "WARMBUS_IMAGE";
 pub const LINUX: &str = "WARMBUS_LINUX";
 /// The variable with the Linux that reads the cache.
 pub const CONSUMER: &str = "WARMBUS_CONSUMER";
+/// The variable with the command `warmbus` for the guests.
+pub const COMMAND: &str = "WARMBUS_COMMAND";
 /// The variable with a directory of more kernels.
 pub const KERNELS: &str = "WARMBUS_KERNELS";
 /// The variable that enables the largest machines in tests of many functions.
@@ -210,7 +212,7 @@ pub fn run(options: &Options) -> Result<bool> {
     match firmware.image {
         None => {}
         Some(Ok(image)) => match kernels() {
-            Ok(kernels) => session.qemu(&image, &kernels)?,
+            Ok(kernels) => session.qemu(&toolchain, &image, &kernels)?,
             Err(error) => session.failed("Linux build", &format!("{error:#}")),
         },
         Some(Err(error)) => session.failed("firmware build", &format!("{error:#}")),
@@ -307,7 +309,12 @@ impl Session {
     }
 
     /// The end-to-end tests. Each has a QEMU.
-    fn qemu(&mut self, image: &Path, kernels: &[(&str, PathBuf)]) -> Result<()> {
+    fn qemu(
+        &mut self,
+        toolchain: &Toolchain,
+        image: &Path,
+        kernels: &[(&str, PathBuf)],
+    ) -> Result<()> {
         let mut command = cargo("test");
         // Of the workspace, since the features that its packages need of others
         // would differ for this one alone, and all would be built again.
@@ -315,6 +322,12 @@ impl Session {
             .args(["--workspace", "--test", QEMU_TARGET])
             .env(IMAGE, image)
             .envs(kernels.iter().cloned());
+        // Few tests need it, and build it themselves where they are chosen.
+        if self.name.is_none()
+            && let Some(file) = dist::command_for_guests(toolchain)?
+        {
+            command.env(COMMAND, file);
+        }
         if self.long {
             command.env(LONG, "1");
         }

@@ -201,6 +201,12 @@ impl fmt::Display for Toolchain {
 }
 
 impl Toolchain {
+    /// Whether libraries for `target` are installed with the compiler.
+    #[must_use]
+    pub fn has_standard_library(&self, target: &str) -> bool {
+        self.compiler.has_prebuilt(target)
+    }
+
     /// What there is, in the order above.
     #[must_use]
     pub fn find(active: &Compiler) -> Option<Self> {

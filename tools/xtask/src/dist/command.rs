@@ -48,6 +48,16 @@ impl Architecture {
         std::env::consts::ARCH == self.name
     }
 
+    /// Whether the guests of the tests run its programs.
+    pub(super) fn is_for_guests(self) -> bool {
+        self.name == "aarch64"
+    }
+
+    /// Whether the standard library for it is installed.
+    pub(super) fn can_be_built(self, toolchain: &Toolchain) -> bool {
+        toolchain.is_active() && toolchain.has_standard_library(self.target)
+    }
+
     /// Builds the command, and returns its file.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::linux::hex;
 use crate::setup::{self, Purpose};
+use crate::toolchain::Toolchain;
 use crate::{build, paths, process};
 use archive::{File, Files, gzip};
 use command::{ARCHITECTURES, Architecture};
@@ -117,6 +118,19 @@ fn make(output: &Path) -> Result<Made> {
     files.insert("SHA256SUMS".into(), File::new(sums));
     write(&made.folder, &files)?;
     Ok(made)
+}
+
+/// The static command for the guests of tests; `None` where Rust has no standard
+/// library for it.
+///
+/// # Errors
+///
+/// If it does not build.
+pub fn command_for_guests(toolchain: &Toolchain) -> Result<Option<PathBuf>> {
+    let guest = ARCHITECTURES
+        .into_iter()
+        .find(|one| one.is_for_guests() && one.can_be_built(toolchain));
+    guest.map(|guest| guest.build(toolchain)).transpose()
 }
 
 /// The time of all files: that of the commit, unless `SOURCE_DATE_EPOCH` is set.
