@@ -12,6 +12,8 @@ mod mem {
 use std::alloc::{GlobalAlloc, Layout};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicPtr;
 use std::{ptr, slice};
 
 use mem::heap::{self, Allocator};
@@ -163,20 +165,32 @@ impl Pieces<'_> {
     }
 }
 
-/// Memory for an early heap, which is never freed.
-fn early(size: usize) -> &'static mut [MaybeUninit<u8>] {
-    Box::leak(Box::new_uninit_slice(size))
-}
+/// Memory that tests never free, so that Miri does not see it as lost.
+static KEPT: Mutex<Vec<AtomicPtr<u8>>> = Mutex::new(Vec::new());
 
-/// Memory for a large heap, which is never freed.
-fn large() -> MemoryRange {
-    let layout = Layout::from_size_align(LARGE, 4096).expect("a layout");
+/// `size` bytes that are never freed, aligned to pages, all of them `fill`.
+fn kept(size: usize, fill: u8) -> *mut u8 {
+    let layout = Layout::from_size_align(size, 4096).expect("a layout");
     // SAFETY: the layout is not empty.
     let memory = unsafe { std::alloc::alloc(layout) };
     assert!(!memory.is_null());
     // SAFETY: it was allocated with that size.
-    unsafe { memory.write_bytes(UNTOUCHED, LARGE) };
-    let start = PhysAddr(memory.expose_provenance() as u64);
+    unsafe { memory.write_bytes(fill, size) };
+    KEPT.lock()
+        .expect("no test fails in it")
+        .push(AtomicPtr::new(memory));
+    memory
+}
+
+/// Memory for an early heap, which is never freed.
+fn early(size: usize) -> &'static mut [MaybeUninit<u8>] {
+    // SAFETY: it has that size, is never freed, and nothing else has a reference.
+    unsafe { slice::from_raw_parts_mut(kept(size, 0).cast(), size) }
+}
+
+/// Memory for a large heap, which is never freed.
+fn large() -> MemoryRange {
+    let start = PhysAddr(kept(LARGE, UNTOUCHED).expose_provenance() as u64);
     MemoryRange::new(start, LARGE as u64)
 }
 
