@@ -197,6 +197,13 @@ static void drive(struct machine *vm)
 	set(vm, PCI_COMMAND, get(vm, PCI_COMMAND, 2) & ~command, 2);
 }
 
+static void close_function(struct machine *vm)
+{
+	close(vm->device);
+	close(vm->group);
+	close(vm->container);
+}
+
 int virtual_machine(char **arguments)
 {
 	struct vfio_device_info info = { .argsz = sizeof(info) };
@@ -210,11 +217,33 @@ int virtual_machine(char **arguments)
 		fail("VFIO_DEVICE_RESET");
 	enumerate(&vm);
 	drive(&vm);
-	close(vm.device);
-	close(vm.group);
-	close(vm.container);
+	close_function(&vm);
 	printf("warmbus: linux: a virtual machine had %s\n", arguments[0]);
 	return 0;
+}
+
+/* A guest begins to use its function, whose BARs are remembered. */
+static void begin_use(struct machine *vm, const char *function,
+		      volatile uint32_t *bars, uint32_t before[6])
+{
+	uint32_t bar;
+
+	open_function(vm, function);
+	realize(vm, 0);
+	set(vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	for (bar = 0; bar < 6; bar++)
+		before[bar] = bars[bar];
+}
+
+/* It uses the function again, after a reset. Returns whether its BARs are as before. */
+static int use_again(struct machine *vm, volatile uint32_t *bars, const uint32_t before[6])
+{
+	uint32_t bar, restored = 1;
+
+	set(vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	for (bar = 0; bar < 6; bar++)
+		restored &= bars[bar] == before[bar];
+	return restored;
 }
 
 /*
@@ -226,27 +255,20 @@ int backdoor_reset(char **arguments)
 {
 	volatile uint8_t *hardware = configuration_space(arguments[0]);
 	volatile uint32_t *bars = (volatile uint32_t *)(hardware + PCI_BASE_ADDRESS_0);
-	uint32_t before[6], bar, restored = 1;
+	uint32_t before[6], bar;
+	int restored;
 	struct machine vm;
 
-	open_function(&vm, arguments[0]);
-	realize(&vm, 0);
-	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
-	for (bar = 0; bar < 6; bar++)
-		before[bar] = bars[bar];
+	begin_use(&vm, arguments[0], bars, before);
 
 	*(volatile uint16_t *)(hardware + PCI_COMMAND) = 0;
 	for (bar = 0; bar < 6; bar++)
 		bars[bar] = 0;
 
-	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
-	for (bar = 0; bar < 6; bar++)
-		restored &= bars[bar] == before[bar];
+	restored = use_again(&vm, bars, before);
 	printf("warmbus: linux: after a reset of its own %s has BAR 0 %#x, %s\n",
 	       arguments[0], bars[0], restored ? "as before" : "LOST");
-	close(vm.device);
-	close(vm.group);
-	close(vm.container);
+	close_function(&vm);
 	return !restored;
 }
 
@@ -258,27 +280,20 @@ int guest_reset(char **arguments)
 {
 	volatile uint8_t *hardware = configuration_space(arguments[0]);
 	volatile uint32_t *bars = (volatile uint32_t *)(hardware + PCI_BASE_ADDRESS_0);
-	uint32_t before[6], bar, control, express, restored = 1;
+	uint32_t before[6], control, express;
+	int restored;
 	struct machine vm;
 
-	open_function(&vm, arguments[0]);
-	realize(&vm, 0);
-	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
-	for (bar = 0; bar < 6; bar++)
-		before[bar] = bars[bar];
+	begin_use(&vm, arguments[0], bars, before);
 
 	express = walk(&vm, PCI_CAP_ID_EXP);
 	control = get(&vm, express + PCI_EXP_DEVCTL, 2);
 	set(&vm, express + PCI_EXP_DEVCTL, control | PCI_EXP_DEVCTL_BCR_FLR, 2);
 
-	set(&vm, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
-	for (bar = 0; bar < 6; bar++)
-		restored &= bars[bar] == before[bar];
+	restored = use_again(&vm, bars, before);
 	printf("warmbus: linux: after a reset by its guest %s has BAR 0 %#x, Command %#x, %s\n",
 	       arguments[0], bars[0], *(volatile uint16_t *)(hardware + PCI_COMMAND) & 6,
 	       restored ? "as before" : "LOST");
-	close(vm.device);
-	close(vm.group);
-	close(vm.container);
+	close_function(&vm);
 	return !restored;
 }

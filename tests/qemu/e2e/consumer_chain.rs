@@ -1,7 +1,6 @@
 //! Kernels after kernels: only the first one gets the cache.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use warmbus_qemu_tests::boot::Lab;
@@ -15,15 +14,13 @@ use crate::consumer::ended_well;
 /// so that each can start another one.
 fn with_kernels(lab: &Lab, first: &Path, steps: &str, further: &[(&str, &Path)]) -> Payload {
     let payload = payload(first, steps);
-    let initrd = lab.file("initrd");
     let files: Vec<_> = further
         .iter()
         .map(|(name, kernel)| (format!("kexec/{name}"), fs::read(kernel).unwrap()))
         .collect();
-    let further = xtask::linux::further(&files).unwrap();
-    fs::copy(payload.initrd.as_ref().unwrap(), &initrd).unwrap();
-    let mut file = fs::OpenOptions::new().append(true).open(&initrd).unwrap();
-    file.write_all(&further).unwrap();
+    let initrd = lab.file("initrd");
+    let bytes = xtask::linux::with_files(linux::initramfs(), &files).unwrap();
+    fs::write(&initrd, bytes).unwrap();
     Payload {
         initrd: Some(initrd),
         bootargs: format!("{} retain_initrd", payload.bootargs),

@@ -2,14 +2,15 @@
 //! resets it or switches its services, and a host bridge whose driver may write
 //! configuration space in ways of its own.
 
-use warmbus_pci::{PortType, Width};
-use warmbus_pcie_sim::{BarModel, ExpressModel, FunctionModel, SrIovModel, VendorAction};
+use warmbus_pci::Width;
+use warmbus_pcie_sim::{BarModel, FunctionModel, SrIovModel, VendorAction};
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::simulated::Simulated;
 use warmbus_qemu_tests::tree::HOST_BRIDGE;
 
 use crate::consumer_torture::{
-    FIRST, Functions, ORDINARY, PORT, RESET, SECOND, boot, endpoint, fabric_of, poke, same_end,
+    FIRST, Functions, ORDINARY, PORT, RESET, SECOND, boot, endpoint, endpoint_of, fabric_of, poke,
+    same_end,
 };
 
 /// Vital Product Data with this text as the name of the product.
@@ -36,11 +37,7 @@ fn firmware_of_a_device_that_changes_ids_serial_number_and_product_data() {
     let on = same_end(functions, &steps, 3, |fabric, _| {
         let [first, second] = ["first", "second"].map(|name| fabric.find(name).expect("its name"));
         // Another Device ID, and with the same one another serial number.
-        let renamed = FunctionModel::endpoint(0x1234, 8, 0xff_0000)
-            .express(ExpressModel::new(PortType::Endpoint).flr())
-            .power_management(false, 0)
-            .access_control(0x5d)
-            .bar(0, BarModel::memory64(0x4000))
+        let renamed = endpoint_of(8)
             .serial_number(1)
             .vpd(product_data(*b"other"), 0)
             .multi_function();

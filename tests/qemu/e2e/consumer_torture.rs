@@ -39,7 +39,12 @@ fn port() -> FunctionModel {
 }
 
 pub(crate) fn endpoint() -> FunctionModel {
-    FunctionModel::endpoint(0x1234, 7, 0xff_0000)
+    endpoint_of(7)
+}
+
+/// An endpoint with this Device ID.
+pub(crate) fn endpoint_of(device: u16) -> FunctionModel {
+    FunctionModel::endpoint(0x1234, device, 0xff_0000)
         .express(ExpressModel::new(PortType::Endpoint).flr())
         .power_management(false, 0)
         .access_control(0x5d)

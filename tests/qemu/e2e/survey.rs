@@ -11,6 +11,7 @@ use std::fs;
 
 use serde_json::Value;
 use warmbus_cli::trace::{self, Access, Kind};
+use warmbus_pci::HexDump;
 use warmbus_qemu_tests::boot::{Lab, topology};
 use warmbus_qemu_tests::linux::{LinuxBoot, alone, command, kernel, with_command};
 use warmbus_qemu_tests::{consumer, pci};
@@ -60,15 +61,7 @@ struct Decoded {
 fn decoded(lab: &Lab, linux: &LinuxBoot) -> BTreeMap<String, Decoded> {
     let mut dump = String::new();
     for (name, function) in linux.functions().expect("Linux lists them") {
-        writeln!(dump, "{name} function").unwrap();
-        for (row, bytes) in function.config.chunks(16).enumerate() {
-            write!(dump, "{:02x}:", row * 16).unwrap();
-            for byte in bytes {
-                write!(dump, " {byte:02x}").unwrap();
-            }
-            dump.push('\n');
-        }
-        dump.push('\n');
+        writeln!(dump, "{name} function\n{}", HexDump(&function.config)).unwrap();
     }
     fs::write(lab.file("dump"), dump).unwrap();
     let text = lspci(lab, &["-D", "-vvn"]);

@@ -58,19 +58,15 @@ pub fn command() -> Option<&'static Path> {
 /// the steps that run it.
 #[must_use]
 pub fn with_command(lab: &Lab, command: &Path) -> String {
-    let mut archives = fs::read(initramfs()).expect("the initramfs can be read");
-    // The kernel skips zeros between archives, and each starts aligned.
-    archives.resize(archives.len().next_multiple_of(4), 0);
     let program = fs::read(command).expect("the command can be read");
     let steps = include_bytes!("command.sh").to_vec();
     let files = [
         ("bin/warmbus".into(), program),
         ("steps/command".into(), steps),
     ];
-    let further = linux::further(&files);
-    archives.extend(further.expect("an archive can be made"));
+    let initrd = linux::with_files(initramfs(), &files).expect("an initrd can be made");
     let file = lab.file("initramfs");
-    fs::write(&file, archives).expect("the initramfs can be written");
+    fs::write(&file, initrd).expect("the initramfs can be written");
     file.to_string_lossy().into_owned()
 }
 

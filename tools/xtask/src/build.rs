@@ -45,12 +45,13 @@ pub fn firmware_beside_others(toolchain: &Toolchain) -> Result<PathBuf> {
 fn with_progress(toolchain: &Toolchain, step: Progress) -> Result<PathBuf> {
     let mut command = toolchain.cargo("build");
     let prefixes = toolchain.prefixes();
-    let config = remap::config(toolchain.target, &CORTEX_A53_835769, &prefixes);
-    // These would replace the flags of the configuration.
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
-        command.env_remove(variable);
-    }
-    command.args(["--config", &config]).args([
+    remap::configure(
+        &mut command,
+        toolchain.target,
+        &CORTEX_A53_835769,
+        &prefixes,
+    );
+    command.args([
         "--release",
         "--package",
         "warmbus-firmware",

@@ -1,11 +1,14 @@
 //! Running other programs.
 
+use std::env;
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::paths;
 
 /// A child process that does not outlive this value.
 pub struct Guard(
@@ -19,6 +22,14 @@ impl Drop for Guard {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The cargo that runs this program, with `subcommand`, in the project.
+#[must_use]
+pub fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root()).arg(subcommand);
+    command
 }
 
 /// A command as messages show it: its arguments with spaces between.

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::paths;
 
@@ -50,6 +51,16 @@ pub fn prefixes(sysroot: &Path, source: Option<&Path>, version: &str) -> Vec<Pre
         })
         .flatten()
         .collect()
+}
+
+/// Has the cargo `command` pass `flags` and `prefixes` to the compiler for `target`,
+/// with the flags that are configured already.
+pub fn configure(command: &mut Command, target: &str, flags: &[&str], prefixes: &[Prefix]) {
+    // These would replace the flags of the configuration.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
+    command.args(["--config", &config(target, flags, prefixes)]);
 }
 
 /// The argument of `--config` that has cargo pass `flags` and `prefixes` to the

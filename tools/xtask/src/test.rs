@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use crate::dist::{self, trial};
-use crate::process::{for_each_line, succeeds, words};
+use crate::process::{self, for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
 use crate::{UsageError, build, fresh, linux, paths, programs};
@@ -18,11 +18,11 @@ use crate::{UsageError, build, fresh, linux, paths, programs};
 /// The package of the end-to-end tests, and their only target.
 const QEMU_TESTS: &str = "warmbus-qemu-tests";
 const QEMU_TARGET: &str = "e2e";
-/// The checks that are not tests of cargo. The full name of one selects it alone.
 const RUSTFMT: &str = "rustfmt";
 const LINTS: &str = "clippy";
 const FIRMWARE_LINTS: &str = "clippy-firmware";
 const RUSTDOC: &str = "rustdoc";
+/// The checks that are not tests of cargo. The full name of one selects it alone.
 const CHECKS: [&str; 4] = [RUSTFMT, LINTS, FIRMWARE_LINTS, RUSTDOC];
 /// The variable with the image that the end-to-end tests boot.
 pub const IMAGE: &str = "WARMBUS_IMAGE";
@@ -177,7 +177,7 @@ pub fn run(options: &Options) -> Result<bool> {
     if let (true, Some(name)) = (options.long, &options.name)
         && name.starts_with(trial::NAME)
     {
-        return session.dist();
+        return session.systems(trial::run);
     }
     if options.long && matches!(options.name.as_deref(), Some("trees" | "mutations")) {
         return session.trees(options);
@@ -406,15 +406,13 @@ impl Session {
                 UsageError("tests on fresh systems take hours: they need --long".into()).into(),
             );
         }
-        let (passed, failed) = fresh::run(self.name.as_deref().unwrap_or_default())?;
-        self.sum.passed += passed;
-        self.sum.failed += failed;
-        self.end()
+        self.systems(fresh::run)
     }
 
-    /// What `cargo xtask dist` makes.
-    fn dist(&mut self) -> Result<bool> {
-        let (passed, failed) = trial::run(self.name.as_deref().unwrap_or_default())?;
+    /// Tests of systems that were just installed, of which `run` runs those with the
+    /// name, and counts those that passed and that failed.
+    fn systems(&mut self, run: impl FnOnce(&str) -> Result<(u64, u64)>) -> Result<bool> {
+        let (passed, failed) = run(self.name.as_deref().unwrap_or_default())?;
         self.sum.passed += passed;
         self.sum.failed += failed;
         self.end()
@@ -501,7 +499,7 @@ fn check(name: &str, possible: bool, command: &mut Command) -> Sum {
         return sum;
     }
     eprintln!("check {name}: {}", words(command));
-    match crate::process::run(command) {
+    match process::run(command) {
         Ok(()) => {
             println!("check {name} ... ok");
             sum.passed = 1;
@@ -515,12 +513,9 @@ fn check(name: &str, possible: bool, command: &mut Command) -> Sum {
 }
 
 fn cargo(subcommand: &str) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(paths::root())
-        .arg(subcommand)
-        // Tests start what setup found.
-        .env("PATH", programs::search_path());
+    let mut command = process::cargo(subcommand);
+    // Tests start what setup found.
+    command.env("PATH", programs::search_path());
     command
 }
 

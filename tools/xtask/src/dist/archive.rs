@@ -26,6 +26,12 @@ impl File {
             executable: false,
         }
     }
+
+    /// The permissions of it.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        if self.executable { 0o755 } else { 0o644 }
+    }
 }
 
 /// Files by their path, without a slash at the start.
@@ -46,7 +52,8 @@ pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(packer.finish()?)
 }
 
-/// A tar archive of `files` with the folders that they are in, packed with gzip. `time` is in seconds since 1970.
+/// A tar archive of `files` with the folders that they are in, packed with gzip.
+/// `time` is in seconds since 1970.
 ///
 /// # Errors
 ///
@@ -77,13 +84,9 @@ pub fn tar_gz(files: &Files, time: u64) -> Result<Vec<u8>> {
                 add(&mut header(EntryType::Directory, 0o755, 0), &folder, &[])?;
             }
         }
-        let mode = if file.executable { 0o755 } else { 0o644 };
         let size = file.bytes.len() as u64;
-        add(
-            &mut header(EntryType::Regular, mode, size),
-            path,
-            &file.bytes,
-        )?;
+        let mut header = header(EntryType::Regular, file.mode(), size);
+        add(&mut header, path, &file.bytes)?;
     }
     gzip(&archive.into_inner()?)
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -67,29 +66,11 @@ impl Architecture {
     pub(super) fn build(self, toolchain: &Toolchain) -> Result<PathBuf> {
         let what = format!("the command for {}", self.name);
         let step = Progress::begin(&format!("building {what}"));
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        let config = remap::config(self.target, &FLAGS, &toolchain.prefixes());
-        for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
-            command.env_remove(variable);
-        }
+        let mut command = process::cargo("build");
         command
-            .current_dir(crate::paths::root())
-            .args([
-                "build",
-                "--locked",
-                "--package",
-                "warmbus-cli",
-                "--bin",
-                "warmbus",
-            ])
-            .args([
-                "--profile",
-                PROFILE,
-                "--target",
-                self.target,
-                "--config",
-                &config,
-            ]);
+            .args(["--locked", "--package", "warmbus-cli", "--bin", "warmbus"])
+            .args(["--profile", PROFILE, "--target", self.target]);
+        remap::configure(&mut command, self.target, &FLAGS, &toolchain.prefixes());
         process::watch(&mut command, Duration::from_hours(1), |line| step.detail(line))
             .with_context(|| {
                 format!(

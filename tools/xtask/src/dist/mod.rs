@@ -7,6 +7,7 @@ pub mod deb;
 mod kernels;
 pub mod trial;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use crate::fresh::root;
 use crate::linux::hex;
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
@@ -197,19 +199,38 @@ fn collect(commands: &[(Architecture, PathBuf)]) -> Result<Files> {
 
 /// Adds the files below `folder` as files below `to`.
 fn add_folder(folder: &Path, to: &str, files: &mut Files) -> Result<()> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let to = format!("{to}/{name}");
-        if path.is_dir() {
-            add_folder(&path, &to, files)?;
-        } else {
-            files.insert(to, read(&path)?);
+    for name in listed(folder, &[])? {
+        if !name.ends_with('/') {
+            files.insert(format!("{to}/{name}"), read(&folder.join(&name))?);
         }
     }
     Ok(())
+}
+
+/// Every file below `folder`, and every folder with a `/` at its end, by its
+/// path; without what starts with one of `without`.
+fn listed(folder: &Path, without: &[&str]) -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        let entries =
+            fs::read_dir(&next).with_context(|| format!("cannot list {}", next.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
+            if without.contains(&&*name) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                all.insert(format!("{name}/"));
+                folders.push(path);
+            } else {
+                all.insert(name);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// The Debian packages made of `files`, by their path.
@@ -283,9 +304,7 @@ fn packages(files: &Files, version: &str, time: u64) -> Result<Files> {
 fn write(folder: &Path, files: &Files) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
+    root::remove(folder)?;
     for (path, file) in files {
         let path = folder.join(path);
         if let Some(parent) = path.parent() {
@@ -293,8 +312,7 @@ fn write(folder: &Path, files: &Files) -> Result<()> {
         }
         fs::write(&path, &file.bytes)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let mode = if file.executable { 0o755 } else { 0o644 };
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode()))?;
     }
     Ok(())
 }

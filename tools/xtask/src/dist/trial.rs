@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Made, archive, kernels};
+use super::{Made, archive, kernels, listed};
 use crate::fresh::root::{self, Host, System, USER};
 use crate::fresh::{RELEASES, Release};
 use crate::progress::Progress;
@@ -111,9 +111,9 @@ fn is_reproducible(host: &Host, made: &Made) -> Result<()> {
     }
     let output = other.path().join("output");
     let step = Progress::begin("building everything again, in another folder");
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = process::cargo("xtask");
     command
-        .args(["xtask", "dist", "--output"])
+        .args(["dist", "--output"])
         .arg(&output)
         .current_dir(&place)
         .env("HOME", &home)
@@ -143,32 +143,6 @@ fn is_reproducible(host: &Host, made: &Made) -> Result<()> {
         ensure!(one? == other?, "{file} differs");
     }
     Ok(())
-}
-
-/// Every file below `folder`, and every folder with a `/` at its end, by its
-/// path; without what starts with one of `without`.
-fn listed(folder: &Path, without: &[&str]) -> Result<BTreeSet<String>> {
-    let mut all = BTreeSet::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(next) = folders.pop() {
-        let entries =
-            fs::read_dir(&next).with_context(|| format!("cannot list {}", next.display()))?;
-        for entry in entries {
-            let entry = entry?;
-            let path = entry.path();
-            let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
-            if without.contains(&&*name) {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                all.insert(format!("{name}/"));
-                folders.push(path);
-            } else {
-                all.insert(name);
-            }
-        }
-    }
-    Ok(all)
 }
 
 fn differing(one: &BTreeSet<String>, other: &BTreeSet<String>) -> Vec<String> {
@@ -236,7 +210,6 @@ fn works_in(host: &Host, release: Release, made: &Made) -> Result<()> {
         "not as before: {:?}",
         differing(&before, &after)
     );
-    drop(step);
     Ok(())
 }
 

@@ -159,13 +159,17 @@ pub fn further(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
 /// An initrd of `initramfs` and the kernel `image`, at the place where its init
 /// finds the kernel that it starts by kexec.
 pub fn with_kernel(initramfs: &Path, image: &Path) -> Result<Vec<u8>> {
-    let read =
-        |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-    let mut initrd = read(initramfs)?;
+    let kernel = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
+    with_files(initramfs, &[("kexec/Image".to_owned(), kernel)])
+}
+
+/// An initrd of `initramfs` and `files`, each by its path below the root.
+pub fn with_files(initramfs: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut initrd =
+        fs::read(initramfs).with_context(|| format!("cannot read {}", initramfs.display()))?;
     // The kernel skips zeros between archives, and each starts aligned.
     initrd.resize(initrd.len().next_multiple_of(4), 0);
-    let kernel = ("kexec/Image".to_owned(), read(image)?);
-    initrd.extend(further(&[kernel])?);
+    initrd.extend(further(files)?);
     Ok(initrd)
 }
 
