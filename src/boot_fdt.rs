@@ -19,6 +19,8 @@ pub(crate) struct BootTree {
     pub(crate) address: u64,
     /// Bytes, no more than may be looked at; 0 where there is none.
     pub(crate) size: u64,
+    /// Whether it begins as a device tree does.
+    pub(crate) is_tree: bool,
 }
 
 impl BootTree {
@@ -30,7 +32,11 @@ impl BootTree {
     pub(crate) unsafe fn at(address: u64) -> Self {
         // The boot protocol asks for 8; with the MMU off less would fault.
         if address == 0 || !address.is_multiple_of(8) {
-            return Self { address, size: 0 };
+            return Self {
+                address,
+                size: 0,
+                is_tree: false,
+            };
         }
         // The boot protocol has a loader clean the kernel and not the tree. With
         // the caches off, what it has in them would not be seen.
@@ -41,12 +47,17 @@ impl BootTree {
             // SAFETY: by the contract of this function, and aligned.
             u32::from_be(unsafe { words.add(index).read_volatile() })
         };
-        let size = if word(0) == MAGIC {
+        let is_tree = word(0) == MAGIC;
+        let size = if is_tree {
             u64::from(word(1)).clamp(HEADER_SIZE, MAX_TREE_SIZE)
         } else {
             HEADER_SIZE
         };
-        Self { address, size }
+        Self {
+            address,
+            size,
+            is_tree,
+        }
     }
 
     /// The bytes of the tree.

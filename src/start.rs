@@ -7,7 +7,7 @@ use warmbus_boot::fdt_additions::{self, named_modules};
 use warmbus_boot::options::Options;
 use warmbus_boot::start_policy::{preserves_config, recovers};
 use warmbus_linux::payload::Payload;
-use warmbus_machine::{EarlyDevices, Machine, MachineMemory};
+use warmbus_machine::{EarlyDevices, Machine, MachineMemory, Psci};
 
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
@@ -28,6 +28,10 @@ pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
     // SAFETY: the boot protocol promises a device tree at this address; with
     // the MMU off an address that is not memory ends in an exception.
     let tree = unsafe { BootTree::at(tree) };
+    if tree.is_tree {
+        // It may say that PSCI is not to be called.
+        psci::set_conduit(Psci::None);
+    }
     // SAFETY: this is the first thing after entry, and runs once.
     let mmu = unsafe { Mmu::turn_on(&image, tree.address, tree.size) };
     let Some(mmu) = mmu else { psci::off() };
@@ -71,7 +75,7 @@ fn boot_from_device_tree(
     let raw = unsafe { tree.bytes() };
 
     // Console and PSCI come first, so that all that follows can fail with a
-    // line and power off. Without a readable tree there is neither.
+    // line and power off. Without a readable tree there is no line.
     let mut early_devices = EarlyDevices::from_device_tree(raw);
     psci::set_conduit(early_devices.psci);
     open_console(&early_devices, &mut mmu);

@@ -9,8 +9,8 @@ use aarch64_cpu::registers::{
 };
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::mmu;
 use super::serror::{self, Syndrome};
+use super::{mmu, psci};
 use crate::console::{self, println};
 use crate::image::Image;
 use crate::{mmio, recovery};
@@ -162,6 +162,11 @@ impl Cause {
         self.class() == 0x25 && self.status() == 0x10
     }
 
+    /// An instruction that the processor does not have, or does not have here.
+    const fn is_undefined(&self) -> bool {
+        self.class() == 0
+    }
+
     const fn class_name(&self) -> &'static str {
         match self.class() {
             0x00 => "undefined instruction",
@@ -214,6 +219,13 @@ extern "C" fn exception(frame: &mut Frame, vector: u64) {
         cause.go_on_at(next);
         return;
     }
+    if vector == SYNCHRONOUS
+        && cause.is_undefined()
+        && let Some(next) = psci::fixup(cause.elr)
+    {
+        cause.go_on_at(next);
+        return;
+    }
     if vector == SERROR
         && let Some((next, taken)) = serror::fixup(cause.elr, Syndrome(cause.esr))
     {
@@ -221,6 +233,7 @@ extern "C" fn exception(frame: &mut Frame, vector: u64) {
         cause.go_on_at(next);
         return;
     }
+    end_without_mmu();
     // SAFETY: the interrupted code never goes on.
     unsafe { console::force_unlock() };
     let reason = format_args!(
@@ -232,6 +245,14 @@ extern "C" fn exception(frame: &mut Frame, vector: u64) {
     );
     // SAFETY: as above.
     unsafe { recovery::recover_or_power_off(reason, || dump(frame, &cause, vector)) }
+}
+
+/// Ends the program where the MMU is off: a lock may never be had then, as exclusive
+/// accesses need cacheable memory (Arm ARM B2.12.2), and there is no console yet.
+fn end_without_mmu() {
+    if !mmu::is_on() {
+        psci::off();
+    }
 }
 
 fn dump(frame: &Frame, cause: &Cause, vector: u64) {
@@ -276,6 +297,7 @@ extern "C" fn in_exception() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    end_without_mmu();
     // SAFETY: the code that panicked never goes on.
     unsafe { console::force_unlock() };
     let print = || println!("{info}");

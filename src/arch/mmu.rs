@@ -10,8 +10,8 @@ use core::cell::UnsafeCell;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
-    CurrentEL, HCR_EL2, ID_AA64MMFR0_EL1, MAIR_EL1, MAIR_EL2, TCR_EL1, TCR_EL2, TTBR0_EL1,
-    TTBR0_EL2,
+    CurrentEL, HCR_EL2, ID_AA64MMFR0_EL1, MAIR_EL1, MAIR_EL2, SCTLR_EL1, SCTLR_EL2, TCR_EL1,
+    TCR_EL2, TTBR0_EL1, TTBR0_EL2,
 };
 use tock_registers::interfaces::{Readable, Writeable};
 use warmbus_memory::{MemoryRange, RangeSet};
@@ -150,6 +150,15 @@ fn address_size() -> (u64, u8) {
 /// Whether this is EL2, whose registers have other names.
 pub(crate) fn at_el2() -> bool {
     CurrentEL.read(CurrentEL::EL) == 2
+}
+
+/// Whether the MMU is on, and with it the data cache.
+pub(crate) fn is_on() -> bool {
+    if at_el2() {
+        SCTLR_EL2.is_set(SCTLR_EL2::M)
+    } else {
+        SCTLR_EL1.is_set(SCTLR_EL1::M)
+    }
 }
 
 /// The regime is taken as it is found: a CPU may have E2H fixed to 1.

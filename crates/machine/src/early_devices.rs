@@ -51,14 +51,26 @@ pub enum PsciConduit {
     Smc,
 }
 
+/// What the description of a machine says of PSCI 0.2 or later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Psci {
+    /// It cannot be read.
+    #[default]
+    NotKnown,
+    /// There is none that may be called: no node has it, or that is disabled.
+    None,
+    /// It is called in this way.
+    By(PsciConduit),
+}
+
 /// The console and the interface to power off. Where the tree is damaged, those
 /// that come before the damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EarlyDevices {
     /// The console, if the tree names one that is supported.
     pub console: Option<Console>,
-    /// How PSCI 0.2 or later is called; `None` where there is none.
-    pub psci: Option<PsciConduit>,
+    /// Whether PSCI may be called, and how.
+    pub psci: Psci,
 }
 
 impl EarlyDevices {
@@ -75,21 +87,25 @@ impl EarlyDevices {
     }
 }
 
-fn psci(tree: &DeviceTree<'_>) -> Option<PsciConduit> {
-    let mut conduit = None;
+fn psci(tree: &DeviceTree<'_>) -> Psci {
+    let mut found = None;
     let walked = tree.walk(&mut |node| {
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
         let known = node.is_compatible("arm,psci-0.2")? || node.is_compatible("arm,psci-1.0")?;
-        if conduit.is_none() && known && node.is_okay()? {
-            conduit = match node.text("method")? {
-                Some("hvc") => Some(PsciConduit::Hvc),
-                Some("smc") => Some(PsciConduit::Smc),
-                _ => None,
-            };
+        if known && !matches!(found, Some(Psci::By(_))) {
+            found = Some(match node.text("method")? {
+                Some("hvc") if node.is_okay()? => Psci::By(PsciConduit::Hvc),
+                Some("smc") if node.is_okay()? => Psci::By(PsciConduit::Smc),
+                _ => Psci::None,
+            });
         }
         Ok(ControlFlow::Continue(()))
     });
-    tolerate_damage_after(conduit, walked).ok().flatten()
+    // A node may be beyond the damage.
+    found.unwrap_or(match walked {
+        Ok(()) => Psci::None,
+        Err(_) => Psci::NotKnown,
+    })
 }
 
 fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {

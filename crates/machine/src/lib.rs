@@ -30,7 +30,7 @@ use core::ops::ControlFlow;
 
 pub use acpi::mcfg_quirks::{McfgId, McfgQuirk};
 pub use acpi::{AcpiError, UefiRootBridge};
-pub use early_devices::{Console, ConsoleKind, EarlyDevices, PsciConduit};
+pub use early_devices::{Console, ConsoleKind, EarlyDevices, Psci, PsciConduit};
 pub use error::MachineError;
 pub use host_nodes::HostNode;
 pub use memory::{MachineMemory, Reservation, ReservationKind};

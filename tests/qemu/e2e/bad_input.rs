@@ -4,6 +4,7 @@ use std::fs;
 
 use warmbus_boot::report::console::Outcome;
 use warmbus_qemu_tests::boot::{Boot, Lab, image};
+use warmbus_qemu_tests::simulated::{self, Flaw, Simulated};
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
 use warmbus_qemu_tests::{pci, prove};
 use xtask::qemu::Machine;
@@ -183,10 +184,53 @@ fn a_device_tree_without_memory_is_reported_and_pci_is_not_touched() {
 }
 
 #[test]
-fn without_a_device_tree_the_boot_ends_and_touches_nothing() {
-    let lab = Lab::new();
-    let boot = lab
-        .boot_to_rest(entered_with(&lab, 0, "small"))
-        .expect("it ends");
-    assert_eq!(boot.accesses(), []);
+fn without_a_device_tree_the_machine_is_powered_off_and_nothing_is_touched() {
+    // No address, none of a tree, none of memory, and none that there can be. At EL2
+    // PSCI is called by SMC, and at EL1 by HVC, which nothing says.
+    for (x0, el2) in [
+        (0, false),
+        (0, true),
+        (7, false),
+        (IMAGE + 0x1000, true),
+        (0x3f00_0000, false),
+        (0x3f00_0000, true),
+        (1 << 55, false),
+    ] {
+        let lab = Lab::new();
+        let machine = entered_with(&lab, x0, "small");
+        let machine = if el2 { machine.el2() } else { machine };
+        let boot = lab.boot_to_power_off(machine);
+        let boot = boot.unwrap_or_else(|error| panic!("{x0:#x}, {el2}: {error:?}"));
+        assert_eq!(boot.accesses(), [], "{x0:#x}");
+    }
+}
+
+#[test]
+fn psci_that_is_disabled_is_not_called_at_the_end() {
+    for (status, is_off) in [("okay", true), ("disabled", false)] {
+        let lab = Lab::new();
+        let tree = tree_of(&lab);
+        tree.remove_node("/memory@40000000");
+        tree.set_string("/psci", "status", status);
+        let machine = entered_with(&lab, TREE, "small").load(tree.file(), TREE);
+        let boot = lab.boot_to_rest(machine).expect("it ends");
+        reports(&boot, &["no memory"]);
+        assert_eq!(boot.ended.is_some(), is_off, "{status}");
+        assert_eq!(boot.accesses(), []);
+    }
+}
+
+#[test]
+fn a_machine_that_refuses_to_power_off_is_reset() {
+    for (flaws, ended) in [
+        (&[][..], "guest-shutdown"),
+        (&[Flaw::RefusesOff], "guest-reset"),
+    ] {
+        let (fabric, _) = simulated::fabric();
+        let mut simulated = Simulated::new(fabric);
+        simulated.flaws.extend(flaws);
+        // Without a kernel to start, the firmware powers off.
+        let boot = simulated.boot_to_power_off(&Lab::new()).expect("it ends");
+        assert_eq!(boot.ended.as_deref(), Some(ended));
+    }
 }

@@ -13,7 +13,7 @@ use warmbus_pcie_sim::{
 };
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::linux::{LinuxBoot, Moment, payload};
-use warmbus_qemu_tests::simulated::{self, Simulated};
+use warmbus_qemu_tests::simulated::{self, Flaw, Simulated};
 use warmbus_qemu_tests::{consumer, pci};
 
 /// A port with what is broken below it, on device 1 of the root bus.
@@ -514,7 +514,7 @@ fn a_timer_that_does_not_run() {
         // There is a link to wait for, of which nobody knows how long it takes.
         fabric.add_root(host, 2, 0, empty_port(express()));
     });
-    broken.simulated.no_frequency = true;
+    broken.simulated.flaws.push(Flaw::NoFrequency);
     let ended = broken.boot();
     ended.found_alike(&[PORT, "0000:00:02.0", BROKEN]);
     assert_eq!(ended.linux.boot.number("/machine/timer_hz"), 0);
@@ -524,7 +524,7 @@ fn a_timer_that_does_not_run() {
 #[test]
 fn a_timer_that_goes_back() {
     let mut broken = Broken::below_a_port(endpoint());
-    broken.simulated.counter_goes_back = true;
+    broken.simulated.flaws.push(Flaw::CounterGoesBack);
     let ended = broken.boot();
     ended.found_alike(&[PORT, BROKEN]);
     ended.with_the_cache();

@@ -99,7 +99,8 @@ impl Lab {
     /// The same without the dump for `lspci`, which takes a minute where there are
     /// hundreds of functions: QEMU records each byte of the console.
     pub fn boot_without_dump(&self, machine: Machine) -> Result<Boot> {
-        let mut running = self.start(machine.section(Section::Report))?;
+        let machine = machine.section(Section::Report);
+        let mut running = self.start(machine)?;
         let mut boot = Boot::default();
         let outcome = running.result(|event| {
             boot.keep(event);
@@ -122,9 +123,7 @@ impl Lab {
         machine: Machine,
         intervene: impl FnOnce(&mut Running) -> Result<()>,
     ) -> Result<Boot> {
-        let machine = machine
-            .section(Section::Report)
-            .arguments(["-icount", "shift=0,sleep=off"]);
+        let machine = machine.section(Section::Report).instruction_time(0);
         let mut running = machine.qmp(&self.file("qmp")).start()?;
         running.set_silence(LARGEST_MACHINE);
         intervene(&mut running)?;
@@ -191,6 +190,8 @@ pub struct Boot {
     pub lspci: Option<String>,
     /// The sections of the test Linux that came.
     pub linux: BTreeMap<Section, String>,
+    /// How the guest ended, in the word of QEMU; `None` where it sleeps.
+    pub ended: Option<String>,
     /// QEMU's own list of devices.
     pub query_pci: Value,
     /// QEMU's own trace and its messages.
@@ -207,6 +208,7 @@ impl Boot {
     /// Asks QEMU for its devices, ends it, and keeps what there still is.
     fn ask(&mut self, running: &mut Running) -> Result<()> {
         self.query_pci = running.qmp()?.query_pci()?;
+        self.ended = running.qmp()?.ended()?.map(str::to_owned);
         self.log = running.end()?.log;
         while let Some(event) = running.event()? {
             self.keep(event);

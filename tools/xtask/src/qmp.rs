@@ -82,8 +82,18 @@ impl Client {
     /// Whether the guest has powered off by itself: it neither reset the
     /// machine nor is it still running.
     pub fn has_powered_off(&mut self) -> Result<bool> {
+        Ok(self.ended()? == Some("guest-shutdown"))
+    }
+
+    /// How the guest ended, in the word of QEMU: `guest-shutdown` or `guest-reset`;
+    /// `None` while it runs.
+    pub fn ended(&mut self) -> Result<Option<&str>> {
         // The event is sent before the state changes.
-        Ok(self.is_off()? && self.ended.as_deref() == Some("guest-shutdown"))
+        Ok(if self.is_off()? {
+            self.ended.as_deref()
+        } else {
+            None
+        })
     }
 
     /// Instructions that the guest has executed, if QEMU counts them (`-icount`).

@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 pub use tables::AcpiError;
 pub use uefi_roots::UefiRootBridge;
 
-use super::early_devices::{EarlyDevices, PsciConduit};
+use super::early_devices::{EarlyDevices, Psci, PsciConduit};
 use super::memory::{Reservation, ReservationKind};
 use super::uefi::MemoryMap;
 use super::{Machine, Source};
@@ -85,7 +85,7 @@ impl Machine {
             chosen_probe_only: false,
             early_devices: EarlyDevices {
                 console: tables.get(*b"SPCR").and_then(console::console),
-                psci: tables.get(*b"FACP").and_then(conduit),
+                psci: tables.get(*b"FACP").map_or(Psci::NotKnown, psci),
             },
             cpus: tables.get(*b"APIC").map_or(0, processors),
             timer_frequency: None,
@@ -99,17 +99,17 @@ impl Machine {
 }
 
 /// How PSCI is called (ACPI 5.2.9.4, ARM Architecture Boot Flags).
-fn conduit(fadt: &[u8]) -> Option<PsciConduit> {
+fn psci(fadt: &[u8]) -> Psci {
     const BOOT_FLAGS: usize = 129;
     const COMPLIANT: u16 = 1;
     const USE_HVC: u16 = 1 << 1;
 
-    let flags = le_u16(fadt, BOOT_FLAGS)?;
-    (flags & COMPLIANT != 0).then_some(if flags & USE_HVC != 0 {
-        PsciConduit::Hvc
-    } else {
-        PsciConduit::Smc
-    })
+    match le_u16(fadt, BOOT_FLAGS) {
+        None => Psci::NotKnown,
+        Some(flags) if flags & COMPLIANT == 0 => Psci::None,
+        Some(flags) if flags & USE_HVC != 0 => Psci::By(PsciConduit::Hvc),
+        Some(_) => Psci::By(PsciConduit::Smc),
+    }
 }
 
 /// Processors that can be used: GICC structures that are enabled or can be

@@ -125,10 +125,22 @@ fn an_empty_region_keeps_the_names_of_those_after_it() {
 
 #[test]
 fn psci_that_is_disabled_is_not_called() {
-    assert_eq!(EarlyDevices::from_device_tree(MIXED).psci, None);
+    let psci = |tree: &[u8]| EarlyDevices::from_device_tree(tree).psci;
+    assert_eq!(psci(MIXED), Psci::None);
     let enabled = replaced(MIXED, b"disabled\0", b"okay\0\0\0\0\0");
-    let devices = EarlyDevices::from_device_tree(&enabled);
-    assert_eq!(devices.psci, Some(PsciConduit::Smc));
+    assert_eq!(psci(&enabled), Psci::By(PsciConduit::Smc));
+    // Nothing says how it is called, or that there is one.
+    let by_nothing = replaced(&enabled, b"smc\0", b"xyz\0");
+    assert_eq!(psci(&by_nothing), Psci::None);
+    let of_another = replaced(MIXED, b"arm,psci-1.0\0", b"arm,psci-9.0\0");
+    assert_eq!(psci(&of_another), Psci::None);
+    assert_eq!(psci(&MIXED[..16]), Psci::NotKnown);
+    // Damage after the node does not enable it.
+    let node = MIXED.windows(12).position(|bytes| bytes == b"arm,psci-1.0");
+    let after = node.expect("the tree has it") + 60;
+    let mut damaged = MIXED.to_vec();
+    damaged[after..after + 8].fill(0xff);
+    assert_eq!(psci(&damaged), Psci::None);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn the_tree_of_qemu_is_read_completely() {
                 register_shift: 2,
                 access_width: 4,
             }),
-            psci: Some(PsciConduit::Hvc),
+            psci: Psci::By(PsciConduit::Hvc),
         }
     );
     assert_eq!(
@@ -256,7 +256,7 @@ fn memory_reservations_and_modules_are_all_found() {
         (2, Some(24_000_000))
     );
     assert_eq!(machine.model.as_deref(), Some("Test SoC"));
-    assert_eq!(machine.early_devices.psci, Some(PsciConduit::Smc));
+    assert_eq!(machine.early_devices.psci, Psci::By(PsciConduit::Smc));
     assert_eq!(machine.bootargs, "console=ttyS0 warmbus.loglevel=debug");
 }
 

@@ -30,7 +30,7 @@ fn every_monitor_has_a_console() {
     ] {
         assert_eq!(console(tree), Some(expected));
         let devices = EarlyDevices::from_device_tree(tree);
-        assert_eq!(devices.psci, Some(PsciConduit::Hvc));
+        assert_eq!(devices.psci, Psci::By(PsciConduit::Hvc));
     }
 }
 

@@ -21,6 +21,8 @@
 // it, until the first SMC: the firmware makes none on one processor, and no Linux
 // starts without.
 //
+// With REFUSES_OFF SYSTEM_OFF of PSCI is answered with NOT_SUPPORTED.
+//
 // With COUNTER_GOES_BACK the counter of the guest goes back by 0.3 ms at every
 // 32nd of the first 512 accesses.
 //
@@ -73,6 +75,9 @@ start:  mov     x20, x0
         adr     x2, frequency
         str     x1, [x2]
         msr     cntfrq_el0, xzr
+        orr     x0, x0, #TSC
+#endif
+#ifdef REFUSES_OFF
         orr     x0, x0, #TSC
 #endif
         msr     hcr_el2, x0
@@ -285,9 +290,25 @@ serror: mrs     x1, hcr_el2
         msr     s3_4_c5_c2_3, x4        // VSESR_EL2
         b       5b
 
-smc:    adr     x1, frequency
+smc:
+#ifdef NO_FREQUENCY
+        adr     x1, frequency
         ldr     x1, [x1]
         msr     cntfrq_el0, x1
+#endif
+#ifdef REFUSES_OFF
+        ldr     x1, [x19]
+        ldr     x2, =0x84000008         // SYSTEM_OFF
+        cmp     w1, w2
+        b.ne    7f
+        mov     x1, #-1
+        str     x1, [x19]
+        mrs     x1, elr_el2             // that of the SMC itself
+        add     x1, x1, #4
+        msr     elr_el2, x1
+        b       resume
+7:
+#endif
         mrs     x1, hcr_el2
         bic     x1, x1, #TSC
         msr     hcr_el2, x1

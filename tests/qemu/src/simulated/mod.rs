@@ -21,7 +21,7 @@ use warmbus_pcie_sim::{Fabric, HostId};
 use xtask::qemu::{Machine, Payload, Running};
 use xtask::{paths, process};
 
-use crate::boot::{LOADED, Lab, image};
+use crate::boot::{Boot, LOADED, Lab, image};
 use crate::linux::{LinuxBoot, Moment};
 use crate::tree::Tree;
 
@@ -58,6 +58,35 @@ pub struct Access {
     pub is_write: bool,
 }
 
+/// What is wrong with the machine around the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// An `SError` is pending when the firmware is entered.
+    SErrorAtEntry,
+    /// The counter of the processor has no frequency.
+    NoFrequency,
+    /// That counter goes back again and again while the firmware runs.
+    CounterGoesBack,
+    /// PSCI refuses `SYSTEM_OFF`.
+    RefusesOff,
+    /// Accesses beside the ECAM window of the fabric, in the same gibibyte, end in an
+    /// `SError` and not in an abort.
+    SErrorOutside,
+}
+
+impl Flaw {
+    /// The definition that gives it to the hypervisor; `None` where the test has it.
+    const fn definition(self) -> Option<&'static str> {
+        match self {
+            Self::SErrorAtEntry => Some("-DSERROR_AT_ENTRY"),
+            Self::NoFrequency => Some("-DNO_FREQUENCY"),
+            Self::CounterGoesBack => Some("-DCOUNTER_GOES_BACK"),
+            Self::RefusesOff => Some("-DREFUSES_OFF"),
+            Self::SErrorOutside => None,
+        }
+    }
+}
+
 /// A machine with a simulated fabric.
 pub struct Simulated {
     /// What is on it.
@@ -66,12 +95,8 @@ pub struct Simulated {
     pub before: Before,
     /// Which accesses end in an `SError`.
     pub serrors: SErrors,
-    /// Whether an `SError` is pending when the firmware is entered.
-    pub serror_at_entry: bool,
-    /// Whether the counter of the processor has no frequency.
-    pub no_frequency: bool,
-    /// Whether that counter goes back again and again while the firmware runs.
-    pub counter_goes_back: bool,
+    /// What is wrong with it.
+    pub flaws: Vec<Flaw>,
     /// What is changed in the device tree of QEMU.
     pub change_tree: fn(&Tree),
 }
@@ -84,11 +109,29 @@ impl Simulated {
             fabric,
             before: Box::new(|_| ()),
             serrors: Box::new(|_| None),
-            serror_at_entry: false,
-            no_frequency: false,
-            counter_goes_back: false,
+            flaws: Vec::new(),
             change_tree: |_| (),
         }
+    }
+
+    /// Boots it with `payload`, without waiting for what the firmware says, until Linux
+    /// has ended.
+    pub fn boot_silent(self, lab: &Lab, payload: Payload) -> Result<LinuxBoot> {
+        let (fifos, server, machine) = self.prepare(lab, |one| one.payload(payload))?;
+        Ok(fifos.serve(server, || lab.follow_alone(machine))?.0)
+    }
+
+    /// Boots it without a payload, until it has powered off.
+    pub fn boot_to_power_off(self, lab: &Lab) -> Result<Boot> {
+        let (fifos, server, machine) = self.prepare(lab, |one| one)?;
+        let boot = || {
+            let boot = lab.boot_to_power_off(machine)?;
+            Ok(LinuxBoot {
+                boot,
+                ..LinuxBoot::default()
+            })
+        };
+        Ok(fifos.serve(server, boot)?.0.boot)
     }
 
     /// Boots it with `payload` to its end, with `change` made to the machine
@@ -101,20 +144,25 @@ impl Simulated {
         change: impl FnOnce(Machine) -> Machine,
         intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
     ) -> Result<(LinuxBoot, Fabric)> {
-        let switches = [
-            (self.no_frequency, "-DNO_FREQUENCY"),
-            (self.counter_goes_back, "-DCOUNTER_GOES_BACK"),
-            (self.serror_at_entry, "-DSERROR_AT_ENTRY"),
-        ];
-        let switches = switches.into_iter().filter(|(on, _)| *on);
-        let mut definitions: Vec<_> = switches.map(|(_, switch)| switch.to_owned()).collect();
+        let change = |machine: Machine| change(machine.payload(payload));
+        let (fifos, server, machine) = self.prepare(lab, change)?;
+        fifos.serve(server, || lab.boot_linux_with(machine, intervene))
+    }
+
+    /// The machine that `change` has changed, and what serves it.
+    fn prepare(
+        self,
+        lab: &Lab,
+        change: impl FnOnce(Machine) -> Machine,
+    ) -> Result<(Fifos, Server, Machine)> {
+        let definitions = self.flaws.iter().filter_map(|flaw| flaw.definition());
+        let mut definitions: Vec<_> = definitions.map(str::to_owned).collect();
         let fifos = Fifos::new(lab)?;
         definitions.extend(fifos.definitions());
         let hypervisor = assemble(lab, &definitions)?;
         let machine = Machine::kernel(&hypervisor)
             .el2()
-            .arguments(["-semihosting-config", "enable=on,target=native"])
-            .payload(payload);
+            .arguments(["-semihosting-config", "enable=on,target=native"]);
         let machine = change(machine);
         let tree = Tree::of(&machine, lab);
         reserve_hypervisor(&tree);
@@ -126,8 +174,9 @@ impl Simulated {
             fabric: self.fabric,
             before: self.before,
             serrors: self.serrors,
+            serror_outside: self.flaws.contains(&Flaw::SErrorOutside),
         };
-        fifos.serve(server, || lab.boot_linux_with(machine, intervene))
+        Ok((fifos, server, machine))
     }
 }
 
@@ -271,6 +320,7 @@ struct Server {
     fabric: Fabric,
     before: Before,
     serrors: SErrors,
+    serror_outside: bool,
 }
 
 impl Server {
@@ -280,7 +330,12 @@ impl Server {
             let clock = self.fabric.clock();
             clock.advance((request.ticks * TICK).saturating_sub(clock.time()));
             (self.before)(&mut self.fabric);
-            let answer = self.answer(&request).unwrap_or([0, 1]);
+            let outside = if self.serror_outside {
+                [u64::MAX, 2]
+            } else {
+                [0, 1]
+            };
+            let answer = self.answer(&request).unwrap_or(outside);
             let bytes: Vec<u8> = answer.into_iter().flat_map(u64::to_le_bytes).collect();
             answers.write_all(&bytes).context("no answer")?;
         }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use warmbus_boot::report::console::Section;
 use warmbus_pci::{HostBridge, HostWindow, WindowKind};
 use warmbus_pcie_sim::Fabric;
@@ -67,7 +67,7 @@ pub fn placed(
             machine
                 .bootargs(&payload.bootargs)
                 .arguments(["-initrd".to_owned(), initrd])
-                .load(kernel, LOADED)
+                .load(&unpacked(kernel, lab)?, LOADED)
         }
         Start::Firmware => machine.payload(payload),
     };
@@ -78,6 +78,7 @@ pub fn placed(
         fabric,
         before: Box::new(|_| ()),
         serrors: Box::new(|_| None),
+        serror_outside: false,
     };
     let (linux, _) = fifos.serve(server, || match start {
         Start::Linux => lab.follow_alone(machine.device_tree(tree.file())),
@@ -87,6 +88,23 @@ pub fn placed(
     })?;
     let placed = parse(&linux)?;
     Ok((linux, placed))
+}
+
+/// The `Image` in `kernel`, which may be an `Image.gz`.
+fn unpacked(kernel: &Path, lab: &Lab) -> Result<PathBuf> {
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    if !fs::read(kernel)?.starts_with(&GZIP) {
+        return Ok(kernel.into());
+    }
+    let image = lab.file("Image");
+    let file = File::create(&image)?;
+    let status = Command::new("gzip")
+        .arg("-dc")
+        .arg(kernel)
+        .stdout(file)
+        .status()?;
+    ensure!(status.success(), "gzip cannot unpack {}", kernel.display());
+    Ok(image)
 }
 
 /// Puts `hosts` in the place of the host bridge of QEMU.

@@ -87,7 +87,7 @@ fn phases(image: &Path, topology: &Topology) -> Result<BTreeMap<String, u64>> {
         .topology(topology)
         .payload(payload)
         .section(Section::Report)
-        .arguments(["-icount", "shift=0,sleep=off"])
+        .instruction_time(0)
         .start()?;
     let mut report = None;
     let outcome = running.result(|event| {

@@ -5,6 +5,7 @@ mod payload;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use warmbus_boot::report::console::Section;
 
 use super::secure_boot::Signed;
@@ -26,6 +27,8 @@ enum Start {
         how: UefiStart,
         signed: Option<Signed>,
         directory: PathBuf,
+        /// The directory is made, and is to be used as it is.
+        is_made: bool,
     },
     /// What the loader devices placed in memory; the first processor starts
     /// there.
@@ -55,6 +58,8 @@ pub struct Machine {
     time_stamps: bool,
     qmp: Option<PathBuf>,
     interactive: bool,
+    /// Binary logarithm of the nanoseconds that an instruction takes.
+    instruction_time: Option<u8>,
     extra: Vec<String>,
 }
 
@@ -99,12 +104,15 @@ impl Machine {
     /// has to be empty, when the machine is started.
     #[must_use]
     pub fn uefi(image: &Path, directory: &Path) -> Self {
-        Self::new(Start::Uefi {
+        let start = Start::Uefi {
             image: image.into(),
             how: UefiStart::Application,
             signed: None,
             directory: directory.into(),
-        })
+            is_made: false,
+        };
+        // UEFI waits for seconds, often by counting: half of its boot otherwise.
+        Self::new(start).instruction_time(5)
     }
 
     /// Has UEFI start Warmbus in another way.
@@ -114,6 +122,16 @@ impl Machine {
             *how = start;
         }
         self
+    }
+
+    /// Makes the directory of a machine with UEFI now, and not when it is started:
+    /// what is on the volume can be changed until then.
+    pub fn make_volume(mut self) -> Result<Self> {
+        self.prepare()?;
+        if let Start::Uefi { is_made, .. } = &mut self.start {
+            *is_made = true;
+        }
+        Ok(self)
     }
 
     /// Has UEFI verify what it starts, of which so much is `signed`.
@@ -151,6 +169,7 @@ impl Machine {
             time_stamps: false,
             qmp: None,
             interactive: false,
+            instruction_time: None,
             extra: Vec::new(),
         }
     }
@@ -239,6 +258,7 @@ impl Machine {
     #[must_use]
     fn interactive(mut self) -> Self {
         self.interactive = true;
+        self.instruction_time = None;
         self
     }
 
@@ -291,6 +311,16 @@ impl Machine {
     #[must_use]
     pub fn qmp(mut self, path: &Path) -> Self {
         self.qmp = Some(path.into());
+        self
+    }
+
+    /// Has each instruction take two to the power of `shift` nanoseconds of the
+    /// time of the guest, which does not pass otherwise: where the guest waits for
+    /// nothing but time, it goes on at once. What happens is the same on a busy
+    /// host.
+    #[must_use]
+    pub fn instruction_time(mut self, shift: u8) -> Self {
+        self.instruction_time = Some(shift);
         self
     }
 

@@ -72,6 +72,9 @@ impl Machine {
                 "memory_region_ops_write",
             ]);
         }
+        if let Some(shift) = self.instruction_time {
+            command.args(["-icount", &format!("shift={shift},sleep=off")]);
+        }
         if self.time_stamps {
             command.args(["-msg", "timestamp=on"]);
         }
@@ -115,6 +118,7 @@ impl Machine {
                 how,
                 signed,
                 directory,
+                is_made: false,
             } => uefi::prepare(
                 directory,
                 (image, *how),
