@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use warmbus_cli::u_boot;
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::linux::{self, payload};
 use warmbus_qemu_tests::pci;
 use warmbus_qemu_tests::tree::Tree;
-use xtask::disk::{self, File, Options, card, script};
+use xtask::disk::{self, File, Options, card};
 use xtask::paths;
 use xtask::qemu::Machine;
 use xtask::topology::Topology;
@@ -28,7 +29,7 @@ fn files() -> Vec<File> {
 }
 
 /// QEMU's U-Boot with a topology of the board, and a disk with `files`.
-fn u_boot(lab: &Lab, files: &[File]) -> Machine {
+pub(crate) fn u_boot(lab: &Lab, files: &[File]) -> Machine {
     let disk = lab.file("card.img");
     card::write(&disk, files).expect("the disk can be written");
     disk::machine(&disk)
@@ -83,10 +84,7 @@ fn the_commands_of_the_page_start_it_from_a_prompt_with_one_file_for_kernel_and_
     let described = u_boot(&lab, &[]).machine_option("dtb-randomness=off");
     let tree = Tree::of(&described, &lab);
     let files = [
-        file(
-            "boot.scr",
-            script::pack(&script).expect("mkimage is installed"),
-        ),
+        file("boot.scr", u_boot::pack(&script)),
         file("warmbus.img", read(image())),
         file("board.dtb", tree.bytes()),
         file("payload", bundle),
@@ -104,7 +102,7 @@ fn the_same_files_make_the_same_disk_image() {
     let files = [
         File {
             name: "boot.scr",
-            bytes: script::pack("echo a").expect("mkimage is installed"),
+            bytes: u_boot::pack("echo a"),
         },
         File {
             name: "Image",

@@ -22,6 +22,7 @@ mod errata;
 mod hardware;
 mod host_bridges;
 mod hostile;
+mod install;
 mod kexec_target;
 mod late;
 mod linux;

@@ -1,7 +1,9 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use warmbus_cli::input::Place;
 use warmbus_cli::install;
@@ -75,8 +77,8 @@ Examples:
 The kernel shows its counters to root only. Without root, the functions and what
 the boot tree says are shown, and what root would add.
 
-With --boot, what `warmbus install` has put on the EFI system partition is
-compared with what is there.
+With --boot, what `warmbus install` has put on the EFI system partition, or in the
+folder that U-Boot reads, is compared with what is there.
 
 Exit status: 0 the cache is used, or Warmbus is installed as it was; 1 it is not;
 2 usage error.
@@ -90,7 +92,7 @@ Examples:
         #[arg(long, conflicts_with_all = ["json", "log"])]
         boot: bool,
         #[command(flatten)]
-        place: EspArgs,
+        place: LoaderArgs,
         /// The tree of sysfs, with debugfs in kernel/debug
         #[arg(long, value_name = "DIR", default_value = "/sys")]
         sysfs: PathBuf,
@@ -104,22 +106,30 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Put Warmbus on the EFI system partition
+    /// Have Warmbus start at every boot
     #[command(after_help = "\
-A file EFI/warmbus/installed.json lists what was made. What this command does not
-understand, or would have to replace, it refuses.
+With `u-boot`, U-Boot runs a new boot.scr in its folder, which has Warmbus start the
+kernel; without one of its files it goes on as before. The other ways are those of
+UEFI.
+
+A file EFI/warmbus/installed.json, or warmbus-installed.json in the folder of U-Boot,
+lists what was made. What this command does not understand, or would have to replace,
+it refuses.
 
 Examples:
   sudo warmbus install systemd-boot --dry-run
   sudo warmbus install driver --files warmbus-0.2.0
-  sudo warmbus install application --next '\\EFI\\debian\\shimaa64.efi'")]
+  sudo warmbus install application --next '\\EFI\\debian\\shimaa64.efi'
+  sudo warmbus install u-boot --kernel /boot/Image --initrd /boot/initrd.img")]
     Install {
         /// How Warmbus is started
         #[arg(value_enum)]
         way: install::Way,
         #[command(flatten)]
-        place: EspArgs,
-        /// The folder with warmbus.efi and warmbus-driver-aa64.efi
+        place: LoaderArgs,
+        #[command(flatten)]
+        started: StartedArgs,
+        /// The folder with the files of a release
         #[arg(long, value_name = "DIR", default_value = "/usr/lib/warmbus")]
         files: PathBuf,
         /// The program that Warmbus starts, with `application` [default: the one
@@ -136,10 +146,11 @@ What has changed since stays, with a line.
 
 Examples:
   sudo warmbus uninstall --dry-run
-  sudo warmbus uninstall --esp /boot/efi")]
+  sudo warmbus uninstall --esp /boot/efi
+  sudo warmbus uninstall --folder /boot")]
     Uninstall {
         #[command(flatten)]
-        place: EspArgs,
+        place: LoaderArgs,
         /// Show the steps, and do nothing
         #[arg(long)]
         dry_run: bool,
@@ -283,23 +294,92 @@ Examples:
 }
 
 #[derive(Args)]
-pub(crate) struct EspArgs {
+pub(crate) struct LoaderArgs {
     /// Where the EFI system partition is mounted
     #[arg(long, value_name = "DIR", default_value = "/boot/efi")]
     esp: PathBuf,
     /// Where the variables of UEFI are
     #[arg(long, value_name = "DIR", default_value = "/sys/firmware/efi/efivars")]
     efivars: PathBuf,
+    /// The folder of a partition that U-Boot reads, instead of the two
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["esp", "efivars"])]
+    folder: Option<PathBuf>,
 }
 
-impl EspArgs {
-    pub(crate) fn place(&self, dry_run: bool) -> install::Place<'_> {
-        install::Place {
-            esp: &self.esp,
-            efivars: &self.efivars,
-            dry_run,
-        }
+impl LoaderArgs {
+    /// The place of `way`, or where that is not said, of what was named.
+    pub(crate) fn place(&self, way: Option<install::Way>, dry_run: bool) -> install::Place<'_> {
+        let folder = match way {
+            Some(install::Way::UBoot) => Some(self.folder.as_deref().unwrap_or(Path::new("/boot"))),
+            Some(_) => None,
+            None => self.folder.as_deref(),
+        };
+        let loader = match folder {
+            Some(folder) => install::Loader::UBoot(folder),
+            None => install::Loader::Uefi {
+                esp: &self.esp,
+                efivars: &self.efivars,
+            },
+        };
+        install::Place { loader, dry_run }
     }
+}
+
+/// What Warmbus starts where U-Boot starts Warmbus.
+#[derive(Args)]
+pub(crate) struct StartedArgs {
+    /// The kernel that Warmbus starts, with `u-boot`
+    #[arg(long, value_name = "FILE", required_if_eq("way", "u-boot"))]
+    kernel: Option<PathBuf>,
+    /// Its initrd
+    #[arg(long, value_name = "FILE", required_if_eq("way", "u-boot"))]
+    initrd: Option<PathBuf>,
+    /// The device tree [default: the one that U-Boot has]
+    #[arg(long, value_name = "FILE")]
+    tree: Option<PathBuf>,
+    /// The command line of the kernel and of Warmbus [default: that of the running
+    /// kernel, with kho=on]
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    parameters: Option<String>,
+    /// From which address on memory is free [default: that of U-Boot for kernels]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    load_address: Option<u64>,
+}
+
+impl StartedArgs {
+    /// Installs a script of U-Boot that starts it.
+    pub(crate) fn install(&self, place: &install::Place<'_>, files: &Path) -> Result<String> {
+        let named = |file: &'_ Option<PathBuf>| file.clone().context("it is not named");
+        let parameters = match &self.parameters {
+            Some(parameters) => parameters.clone(),
+            None => running_parameters()?,
+        };
+        install::install_boot_script(
+            place,
+            files,
+            &install::Started {
+                kernel: &named(&self.kernel)?,
+                initrd: &named(&self.initrd)?,
+                tree: self.tree.as_deref(),
+                parameters: &parameters,
+                load_address: self.load_address,
+            },
+        )
+    }
+}
+
+/// The command line of the running kernel, with the word that has it take a
+/// handover.
+fn running_parameters() -> Result<String> {
+    const FILE: &str = "/proc/cmdline";
+    let line = fs::read_to_string(FILE).with_context(|| format!("cannot read {FILE}"))?;
+    let line = line.trim();
+    let has_it = line.split_whitespace().any(|word| word.starts_with("kho="));
+    Ok(if has_it {
+        line.to_owned()
+    } else {
+        format!("{line} kho=on")
+    })
 }
 
 #[derive(Args)]

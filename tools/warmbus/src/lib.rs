@@ -14,6 +14,7 @@ pub mod replay;
 pub mod status;
 pub mod survey;
 pub mod trace;
+pub mod u_boot;
 pub mod view;
 
 /// The result of a command, beside its output.

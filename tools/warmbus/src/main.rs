@@ -49,7 +49,7 @@ fn run(task: Task) -> Result<Verdict> {
         }
         Task::Status {
             boot: true, place, ..
-        } => install::state(&place.place(true))?,
+        } => install::state(&place.place(None, true))?,
         Task::Status {
             sysfs,
             proc,
@@ -65,17 +65,22 @@ fn run(task: Task) -> Result<Verdict> {
         Task::Install {
             way,
             place,
+            started,
             files,
             next,
             dry_run,
         } => {
-            let place = place.place(dry_run);
-            let done = install::install(way, &place, &files, next.as_deref())?;
+            let place = place.place(Some(way), dry_run);
+            let done = match way {
+                install::Way::UBoot => started.install(&place, &files)?,
+                _ => install::install(way, &place, &files, next.as_deref())?,
+            };
             (done, Verdict::Good)
         }
-        Task::Uninstall { place, dry_run } => {
-            (install::uninstall(&place.place(dry_run))?, Verdict::Good)
-        }
+        Task::Uninstall { place, dry_run } => (
+            install::uninstall(&place.place(None, dry_run))?,
+            Verdict::Good,
+        ),
         Task::Generate { what, output } => (what.write(output.as_deref())?, Verdict::Good),
         Task::CheckKernel {
             image,

@@ -3,6 +3,8 @@
 
 mod packing;
 
+pub(crate) use packing::refused_by_firmware;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;

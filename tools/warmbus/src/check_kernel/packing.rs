@@ -214,7 +214,7 @@ pub(super) fn efi_stub(image: &[u8]) -> Result<bool> {
 
 /// Why the firmware does not start `file` as its payload, if it does not: the
 /// reason of the code in the firmware.
-pub(super) fn refused_by_firmware(file: &[u8]) -> Option<String> {
+pub(crate) fn refused_by_firmware(file: &[u8]) -> Option<String> {
     let checked = || -> Result<()> {
         let packed = KernelFormat::detect(file)?;
         let image = packed.decompress(MAX_KERNEL)?;

@@ -8,7 +8,7 @@ use crate::hex_digits;
 
 /// Value of the key `schema`.
 pub(super) const SCHEMA: &str = "warmbus-installed/1";
-/// Where it is.
+/// Where it is on an EFI system partition.
 pub(super) const PATH: &str = r"\EFI\warmbus\installed.json";
 
 /// What was made.

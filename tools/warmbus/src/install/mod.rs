@@ -1,6 +1,8 @@
 //! `warmbus install` and `uninstall`: the three ways of docs/uefi.md, on a
-//! mounted EFI system partition and the variables of UEFI.
+//! mounted EFI system partition and the variables of UEFI, and the one of
+//! docs/boards.md, in a folder that U-Boot reads.
 
+mod boot_script;
 mod load_option;
 mod manifest;
 mod state;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use boot_script::{Started, install_boot_script};
 pub use state::state;
 
 use load_option::Program;
@@ -39,6 +42,8 @@ pub enum Way {
     Driver,
     /// By the boot manager, as an application that starts the loader.
     Application,
+    /// By a script that U-Boot runs.
+    UBoot,
 }
 
 impl Way {
@@ -47,32 +52,46 @@ impl Way {
             Self::SystemdBoot => "systemd-boot",
             Self::Driver => "driver",
             Self::Application => "application",
+            Self::UBoot => "u-boot",
         }
     }
 
     /// The kind of entry that it needs.
     const fn entry(self) -> Option<&'static str> {
         match self {
-            Self::SystemdBoot => None,
+            Self::SystemdBoot | Self::UBoot => None,
             Self::Driver => Some("Driver"),
             Self::Application => Some("Boot"),
         }
     }
 }
 
+/// What the machine is booted by.
+#[derive(Clone, Copy, Debug)]
+pub enum Loader<'a> {
+    /// UEFI.
+    Uefi {
+        /// Where the EFI system partition is mounted.
+        esp: &'a Path,
+        /// Where efivarfs is mounted.
+        efivars: &'a Path,
+    },
+    /// U-Boot, which reads this folder of a partition.
+    UBoot(&'a Path),
+}
+
 /// Where to install.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// Where the EFI system partition is mounted.
-    pub esp: &'a Path,
-    /// Where efivarfs is mounted.
-    pub efivars: &'a Path,
+    /// What the machine is booted by.
+    pub loader: Loader<'a>,
     /// Only show the steps.
     pub dry_run: bool,
 }
 
-/// Installs the files in `files` in `way`. With [`Way::Application`], Warmbus
-/// starts the program `next` afterwards, or the one that is booted now.
+/// Installs the files in `files` in `way`, which is one of UEFI. With
+/// [`Way::Application`], Warmbus starts the program `next` afterwards, or the one
+/// that is booted now.
 ///
 /// # Errors
 ///
@@ -80,20 +99,14 @@ pub struct Place<'a> {
 /// a step fails. [`uninstall`] removes what was made until then.
 pub fn install(way: Way, place: &Place<'_>, files: &Path, next: Option<&str>) -> Result<String> {
     let target = target(place, way.entry().is_some())?;
-    ensure!(
-        !target.has(manifest::PATH),
-        "Warmbus is installed already: {} exists",
-        target.file(manifest::PATH).display()
-    );
-    let name = match way {
-        Way::SystemdBoot | Way::Driver => DRIVER,
-        Way::Application => APPLICATION,
+    target.is_free()?;
+    let (name, folder) = match way {
+        Way::SystemdBoot => (DRIVER, SYSTEMD_DRIVERS),
+        Way::Driver => (DRIVER, FOLDER),
+        Way::Application => (APPLICATION, FOLDER),
+        Way::UBoot => bail!("that is not a way of UEFI"),
     };
     let bytes = program(&files.join(name))?;
-    let folder = match way {
-        Way::SystemdBoot => SYSTEMD_DRIVERS,
-        Way::Driver | Way::Application => FOLDER,
-    };
     if way == Way::SystemdBoot {
         ensure!(
             target.has(SYSTEMD_BOOT),
@@ -102,11 +115,7 @@ pub fn install(way: Way, place: &Place<'_>, files: &Path, next: Option<&str>) ->
         );
     }
     let path = format!(r"{folder}\{name}");
-    ensure!(
-        !target.has(&path),
-        "{} exists, and this command has not made it",
-        target.file(&path).display()
-    );
+    target.lacks(&path)?;
     let mut steps = Vec::new();
     for folder in [FOLDER, folder] {
         let step = Step::CreateFolder(folder.to_owned());
@@ -118,6 +127,16 @@ pub fn install(way: Way, place: &Place<'_>, files: &Path, next: Option<&str>) ->
     if let (Some(kind), Some(variables)) = (way.entry(), &target.variables) {
         steps.extend(entry_steps(kind, variables, &target, path, next)?);
     }
+    perform_listed(way, &target, steps, place.dry_run)
+}
+
+/// Takes `steps`, with a list of what they make.
+fn perform_listed(
+    way: Way,
+    target: &Target,
+    mut steps: Vec<Step>,
+    dry_run: bool,
+) -> Result<String> {
     let made = describe(way, &steps);
     let text = serde_json::to_string_pretty(&made)? + "\n";
     // Before what it lists: what is cut off in the middle can be removed.
@@ -127,9 +146,9 @@ pub fn install(way: Way, place: &Place<'_>, files: &Path, next: Option<&str>) ->
     let at = at.count();
     steps.insert(
         at,
-        Step::WriteFile(manifest::PATH.to_owned(), text.into_bytes()),
+        Step::WriteFile(target.list.to_owned(), text.into_bytes()),
     );
-    perform(&target, &steps, place.dry_run)
+    perform(target, &steps, dry_run)
 }
 
 /// Removes what [`install`] made, and nothing that has changed since.
@@ -138,7 +157,7 @@ pub fn install(way: Way, place: &Place<'_>, files: &Path, next: Option<&str>) ->
 ///
 /// If it is not installed, or a step fails.
 pub fn uninstall(place: &Place<'_>) -> Result<String> {
-    let file = target(place, false)?.file(manifest::PATH);
+    let file = target(place, false)?.list();
     let text = fs::read(&file).with_context(|| {
         format!(
             "{} is missing: this command has installed nothing here",
@@ -183,23 +202,36 @@ pub fn uninstall(place: &Place<'_>) -> Result<String> {
             Ok(_) => steps.push(Step::DeleteFile(made.name.clone())),
         }
     }
-    steps.push(Step::DeleteFile(manifest::PATH.to_owned()));
+    steps.push(Step::DeleteFile(target.list.to_owned()));
     let folders = made.folders.iter().rev();
     steps.extend(folders.map(|folder| Step::DeleteFolder(folder.clone())));
     Ok(perform(&target, &steps, place.dry_run)? + &kept)
 }
 
 fn target(place: &Place<'_>, needs_variables: bool) -> Result<Target> {
-    ensure!(
-        place.esp.join("EFI").is_dir() || place.esp.join("efi").is_dir(),
-        "{} is no EFI system partition: it has no folder EFI",
-        place.esp.display()
-    );
-    let variables = needs_variables.then(|| Variables::open(place.efivars));
-    Ok(Target {
-        esp: place.esp.to_path_buf(),
-        variables: variables.transpose()?,
-    })
+    match place.loader {
+        Loader::Uefi { esp, efivars } => {
+            ensure!(
+                esp.join("EFI").is_dir() || esp.join("efi").is_dir(),
+                "{} is no EFI system partition: it has no folder EFI",
+                esp.display()
+            );
+            let variables = needs_variables.then(|| Variables::open(efivars));
+            Ok(Target {
+                root: esp.to_path_buf(),
+                list: manifest::PATH,
+                variables: variables.transpose()?,
+            })
+        }
+        Loader::UBoot(folder) => {
+            ensure!(folder.is_dir(), "{} is no folder", folder.display());
+            Ok(Target {
+                root: folder.to_path_buf(),
+                list: boot_script::LIST,
+                variables: None,
+            })
+        }
+    }
 }
 
 /// The program in `file`, which has to be one for arm64.
@@ -267,7 +299,7 @@ fn booted(variables: &Variables, target: &Target) -> Result<Program> {
         target.has(&program.path),
         "{name}, which was booted, starts {}, which is not on the partition at {}",
         program.path,
-        target.esp.display()
+        target.root.display()
     );
     Ok(program)
 }

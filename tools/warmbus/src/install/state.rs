@@ -5,8 +5,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::manifest::{self, Manifest};
-use super::{Place, numbered, target};
+use super::manifest::Manifest;
+use super::{Loader, Place, numbered, target};
 use crate::Verdict;
 
 /// The variables of Warmbus itself (docs/uefi.md).
@@ -27,11 +27,11 @@ const OWN_GUID: &str = "8e5a6f0c-1c55-4d6b-9d0f-5b2f4d0a7c31";
 ///
 /// # Errors
 ///
-/// If there is no EFI system partition, or the list of what was made is
+/// If there is no EFI system partition and no folder, or the list of what was made is
 /// damaged.
 pub fn state(place: &Place<'_>) -> Result<(String, Verdict)> {
     let target = target(place, false)?;
-    let file = target.file(manifest::PATH);
+    let file = target.list();
     let mut out = String::new();
     let Ok(text) = fs::read(&file) else {
         writeln!(out, "installed      no: {} does not exist", file.display())?;
@@ -56,7 +56,10 @@ pub fn state(place: &Place<'_>) -> Result<(String, Verdict)> {
         }
         writeln!(out, "file           {}: {state}", made.name)?;
     }
-    let variables = super::Variables::open(place.efivars);
+    let Loader::Uefi { efivars, .. } = place.loader else {
+        return Ok((out, verdict));
+    };
+    let variables = super::Variables::open(efivars);
     for made in &made.variables {
         let (kind, number) = numbered(&made.name)?;
         let variables = variables
@@ -77,7 +80,7 @@ pub fn state(place: &Place<'_>) -> Result<(String, Verdict)> {
         writeln!(out, "entry          {}: {state}", made.name)?;
     }
     for (name, meaning) in OWN {
-        if place.efivars.join(format!("{name}-{OWN_GUID}")).exists() {
+        if efivars.join(format!("{name}-{OWN_GUID}")).exists() {
             verdict = Verdict::Bad;
             writeln!(out, "variable       {name}: {meaning}")?;
         }

@@ -5,14 +5,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::variables::{Variables, order_bytes};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Creates a folder of the EFI system partition, with backslashes.
+    /// Creates a folder of the partition, with backslashes.
     CreateFolder(String),
     /// Writes a file there.
     WriteFile(String, Vec<u8>),
@@ -49,10 +49,12 @@ impl fmt::Display for Step {
     }
 }
 
-/// Where the partition is mounted, and the variables where they are needed.
+/// Where the loader finds its files, and the variables where they are needed.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) esp: PathBuf,
+    pub(super) root: PathBuf,
+    /// The list of what was made.
+    pub(super) list: &'static str,
     pub(super) variables: Option<Variables>,
 }
 
@@ -60,7 +62,7 @@ impl Target {
     /// The file of the partition that is at `path`, with backslashes. Names are
     /// compared without case, as FAT does.
     pub(super) fn file(&self, path: &str) -> PathBuf {
-        let mut found = self.esp.clone();
+        let mut found = self.root.clone();
         for part in path.split('\\').filter(|part| !part.is_empty()) {
             let is_it = |name: &std::ffi::OsStr| name.to_string_lossy().eq_ignore_ascii_case(part);
             let entries = fs::read_dir(&found).into_iter().flatten().flatten();
@@ -74,6 +76,35 @@ impl Target {
     /// Whether the partition has the file.
     pub(super) fn has(&self, path: &str) -> bool {
         self.file(path).exists()
+    }
+
+    /// The file with the list of what was made.
+    pub(super) fn list(&self) -> PathBuf {
+        self.file(self.list)
+    }
+
+    /// # Errors
+    ///
+    /// If Warmbus is installed there.
+    pub(super) fn is_free(&self) -> Result<()> {
+        ensure!(
+            !self.has(self.list),
+            "Warmbus is installed already: {} exists",
+            self.list().display()
+        );
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// If there is a file at `path`, with backslashes.
+    pub(super) fn lacks(&self, path: &str) -> Result<()> {
+        ensure!(
+            !self.has(path),
+            "{} exists, and this command has not made it",
+            self.file(path).display()
+        );
+        Ok(())
     }
 
     /// Takes a step.

@@ -2,6 +2,7 @@
 //! QEMU recorded. The oracles are the fabric, `lspci` and
 //! traces whose outcome was worked out by hand.
 
+mod boot_script;
 mod calls;
 mod compare;
 mod generated;

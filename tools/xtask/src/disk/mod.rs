@@ -2,7 +2,6 @@
 //! starts Warmbus, and Warmbus Linux.
 
 pub mod card;
-pub mod script;
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use warmbus_board::Board;
 use warmbus_boot::report::console::Event;
+use warmbus_cli::u_boot;
 
 use crate::progress::Progress;
 use crate::qemu::Machine;
@@ -21,6 +21,8 @@ use crate::{UsageError, build, linux, paths};
 
 /// The board that QEMU emulates with a U-Boot.
 const EMULATED: &str = "qemu-virt";
+/// The device tree on the disk.
+const TREE: &str = "board.dtb";
 
 /// What to write to the disk.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -184,19 +186,23 @@ impl Options {
             File::read("initrd", &initrd)?,
         ];
         if let Some(tree) = &self.tree {
-            files.push(File::read("board.dtb", tree)?);
+            files.push(File::read(TREE, tree)?);
         }
-        let script = script::Script {
+        let script = u_boot::Script {
             load_address: board.image.as_ref().and_then(|image| image.load_address),
             firmware: &files[0].bytes,
             firmware_parameters: &for_firmware.join(" "),
             linux_parameters: &for_linux.join(" "),
-            has_tree: self.tree.is_some(),
+            files: u_boot::Files {
+                tree: self.tree.as_ref().map(|_| TREE),
+                ..u_boot::Files::default()
+            },
         };
-        let text = script.text()?;
+        let text = script.text();
+        let text = text.map_err(|error| UsageError(format!("{error:#}")))?;
         files.push(File {
             name: "boot.scr",
-            bytes: script::pack(&text)?,
+            bytes: u_boot::pack(&text),
         });
         files.push(File {
             name: "boot.cmd",

@@ -12,5 +12,5 @@ mod uki;
 pub use machine::{INITRD_AT, KERNEL_AT, Machine, Payload};
 pub use running::{Ended, Log, Running, SILENCE};
 pub use secure_boot::{Signed, ensure_secure_boot};
-pub use uefi::{LOAD_DRIVER, UefiStart};
+pub use uefi::{LOAD_DRIVER, PROGRAM, SCRIPT, UefiStart, volume};
 pub use uefi_loaders::UefiLoader;

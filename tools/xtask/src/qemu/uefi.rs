@@ -16,7 +16,7 @@ use crate::build::UEFI_DRIVER;
 use crate::{UsageError, setup};
 
 /// The default path of a program on a removable volume (UEFI 3.5.1.1).
-const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
+pub const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
 /// Options of Warmbus, the kernel and its initrd, and where Debian has GRUB.
 const OPTIONS: &str = "warmbus/options.txt";
 const KERNEL: &str = "warmbus/linux.efi";
@@ -25,8 +25,12 @@ const GRUB: &str = "EFI/debian/grubaa64.efi";
 /// shim, which starts GRUB of its own directory.
 const SHIM: &str = "EFI/debian/shimaa64.efi";
 const UKI: &str = "EFI/Linux/linux.efi";
+/// Where `bootctl install` puts systemd-boot, besides [`PROGRAM`].
+const SYSTEMD_BOOT: &str = "EFI/systemd/systemd-bootaa64.efi";
 /// What the shell of UEFI runs, which starts where there is no such program.
-const SCRIPT: &str = "startup.nsh";
+pub const SCRIPT: &str = "startup.nsh";
+/// What systemd-boot does: start [`SYSTEMD_BOOT_ENTRY`] at once.
+const SYSTEMD_BOOT_CONFIGURATION: &str = "default linux.conf\ntimeout 0\n";
 
 /// Has the shell load Warmbus as a driver, and start no other one.
 pub const LOAD_DRIVER: &str = "load -nc \\warmbus\\warmbus-driver-aa64.efi";
@@ -41,6 +45,8 @@ pub enum UefiStart {
     Shell(&'static [&'static str]),
     /// As is usual for a boot loader, which starts the kernel.
     Loader(UefiLoader),
+    /// Not at all: systemd-boot starts the kernel.
+    NotInstalled,
 }
 
 /// The program, the kernel and what belongs to it, as files below `volume`,
@@ -120,13 +126,24 @@ fn write_volume(
                     let driver = format!("{SYSTEMD_BOOT_DRIVERS}/{UEFI_DRIVER}");
                     copy(&image.with_file_name(UEFI_DRIVER), &driver)?;
                     write(OPTIONS, &format!("{parameters}\n"))?;
-                    write("loader/loader.conf", "default linux.conf\ntimeout 0\n")?;
+                    write("loader/loader.conf", SYSTEMD_BOOT_CONFIGURATION)?;
                     write(
                         SYSTEMD_BOOT_ENTRY,
                         &systemd_boot_entry(&kernel, initrd, &line),
                     )
                 }
             }
+        }
+        UefiStart::NotInstalled => {
+            let program = UefiLoader::SystemdBoot.file()?;
+            copy(&program, PROGRAM)?;
+            copy(&program, SYSTEMD_BOOT)?;
+            write(OPTIONS, &format!("{parameters}\n"))?;
+            write("loader/loader.conf", SYSTEMD_BOOT_CONFIGURATION)?;
+            let initrd = payload.and_then(|payload| payload.initrd.as_ref());
+            let initrd = initrd.map(|_| format!("/{INITRD}"));
+            let entry = systemd_boot_entry(&format!("/{KERNEL}"), initrd.as_deref(), &line);
+            write(SYSTEMD_BOOT_ENTRY, &entry)
         }
         UefiStart::Shell(lines) => {
             let driver = image.with_file_name(UEFI_DRIVER);
@@ -146,7 +163,9 @@ fn for_uefi(file: &str) -> String {
     format!("\\{}", file.replace('/', "\\"))
 }
 
-fn volume(directory: &Path) -> PathBuf {
+/// The files of the volume of a machine with its files in `directory`.
+#[must_use]
+pub fn volume(directory: &Path) -> PathBuf {
     directory.join("volume")
 }
 

@@ -92,7 +92,7 @@ impl Tool {
 
 use Purpose::{Build, Fresh, Host, Image, Linux, Run};
 
-const TOOLS: [Tool; 19] = [
+const TOOLS: [Tool; 18] = [
     Tool::program(
         "QEMU for ARM",
         "qemu-system-arm",
@@ -138,7 +138,6 @@ const TOOLS: [Tool; 19] = [
         "dtc",
         &[Host],
     ),
-    Tool::program("mkimage", "u-boot-tools", "mkimage", &[Image]),
     Tool::found("U-Boot for QEMU", "u-boot-qemu", &[Image], u_boot),
     Tool::found("EDK2 for QEMU", "qemu-efi-aarch64", &[], || {
         edk2().and(edk2_flash().map(|[code, _]| code))
