@@ -36,9 +36,30 @@ pub(super) const ARCHITECTURES: [Architecture; 2] = [
 ];
 
 /// The linker that comes with the compiler links for all of them.
-const FLAGS: [&str; 2] = ["-Clinker=rust-lld", "-Clink-self-contained=yes"];
-/// The profile in `Cargo.toml`.
-const PROFILE: &str = "command";
+const FLAGS: [&str; 3] = [
+    "-Clinker=rust-lld",
+    "-Clink-self-contained=yes",
+    "-Cstrip=symbols",
+];
+/// Whom a command is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// For everybody.
+    All,
+    /// For the guests of the tests: with what the tests of the host have built
+    /// already, in half the time.
+    Guests,
+}
+
+impl Users {
+    /// The profile in `Cargo.toml`, and its folder.
+    fn profile(self) -> [&'static str; 2] {
+        match self {
+            Self::All => ["command"; 2],
+            Self::Guests => ["dev", "debug"],
+        }
+    }
+}
 
 impl Architecture {
     /// Whether this machine runs its programs.
@@ -57,19 +78,20 @@ impl Architecture {
         toolchain.is_active() && toolchain.has_standard_library(self.target)
     }
 
-    /// Builds the command, and returns its file.
+    /// Builds the command for `users`, and returns its file.
     ///
     /// # Errors
     ///
     /// If the standard library for the target is not installed, or the
     /// compiler fails.
-    pub(super) fn build(self, toolchain: &Toolchain) -> Result<PathBuf> {
+    pub(super) fn build(self, toolchain: &Toolchain, users: Users) -> Result<PathBuf> {
         let what = format!("the command for {}", self.name);
         let step = Progress::begin(&format!("building {what}"));
+        let [profile, folder] = users.profile();
         let mut command = process::cargo("build");
         command
             .args(["--locked", "--package", "warmbus-cli", "--bin", "warmbus"])
-            .args(["--profile", PROFILE, "--target", self.target]);
+            .args(["--profile", profile, "--target", self.target]);
         remap::configure(&mut command, self.target, &FLAGS, &toolchain.prefixes());
         process::watch(&mut command, Duration::from_hours(1), |line| step.detail(line))
             .with_context(|| {
@@ -80,7 +102,7 @@ impl Architecture {
             })?;
         let file = crate::paths::target()
             .join(self.target)
-            .join(PROFILE)
+            .join(folder)
             .join("warmbus");
         let program = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         ensure!(

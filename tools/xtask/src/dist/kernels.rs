@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Made;
 use crate::fresh::Release;
 use crate::fresh::root::{Host, System};
+use crate::linux::distribution;
 use crate::progress::Progress;
 
 /// What depends on the newest kernel of a suite.
@@ -62,12 +63,25 @@ fn kernels(offered: &str) -> BTreeMap<bool, String> {
 fn is_described(system: &System, name: &str, made: &Made) -> Result<String> {
     let folder = format!("/srv/{name}");
     fs::create_dir_all(system.file(&folder))?;
-    let download = format!("cd {folder} && apt-get download {name}:arm64 && dpkg-deb -x *.deb .");
+    let release = distribution::release(name);
+    let offered = system.run_as_root(&["apt-cache", "show", &format!("{name}:arm64")])?;
+    let mut depends = offered
+        .lines()
+        .filter_map(|line| line.strip_prefix("Depends: "));
+    let mut packages = vec![name];
+    packages.extend(distribution::parts(
+        depends.next().unwrap_or_default(),
+        release,
+    ));
+    let packages = packages.join(":arm64 ");
+    let download = format!(
+        "cd {folder} && apt-get download {packages}:arm64 && \
+         for package in *.deb; do dpkg-deb -x $package .; done"
+    );
     system.run_as_root(&["sh", "-c", &download])?;
-    let release = name.trim_start_matches("linux-image-");
-    let boot = system.file(&folder).join("boot");
-    let image = boot.join(format!("vmlinuz-{release}"));
-    let config = fs::read_to_string(boot.join(format!("config-{release}")))?;
+    let unpacked = system.file(&folder);
+    let image = distribution::file(&unpacked, "vmlinuz", release)?;
+    let config = fs::read_to_string(distribution::file(&unpacked, "config", release)?)?;
     let found = described(&made.folder, &image, &config)?;
     let is = |what: &str, expected: Value| {
         ensure!(

@@ -22,7 +22,7 @@ use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
 use crate::{build, paths, process};
 use archive::{File, Files, gzip};
-use command::{ARCHITECTURES, Architecture};
+use command::{ARCHITECTURES, Architecture, Users};
 use deb::About;
 
 /// The files of the firmware.
@@ -101,7 +101,7 @@ fn make(output: &Path) -> Result<Made> {
     build::firmware(&toolchain)?;
     let mut commands = Vec::new();
     for architecture in ARCHITECTURES {
-        commands.push((architecture, architecture.build(&toolchain)?));
+        commands.push((architecture, architecture.build(&toolchain, Users::All)?));
     }
     let version = env!("CARGO_PKG_VERSION");
     let mut files = collect(&commands)?;
@@ -132,7 +132,9 @@ pub fn command_for_guests(toolchain: &Toolchain) -> Result<Option<PathBuf>> {
     let guest = ARCHITECTURES
         .into_iter()
         .find(|one| one.is_for_guests() && one.can_be_built(toolchain));
-    guest.map(|guest| guest.build(toolchain)).transpose()
+    guest
+        .map(|guest| guest.build(toolchain, Users::Guests))
+        .transpose()
 }
 
 /// The time of all files: that of the commit, unless `SOURCE_DATE_EPOCH` is set.

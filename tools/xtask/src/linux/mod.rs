@@ -5,7 +5,7 @@
 //! of Debian's kernels stay there as well (`work-...`, some 2 GB): another
 //! configuration, or the patches on top, take a minute then. They may be removed.
 
-mod distribution;
+pub(crate) mod distribution;
 mod initramfs;
 mod kernel;
 mod patches;
