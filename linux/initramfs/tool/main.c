@@ -14,6 +14,7 @@ static const struct {
 	int (*run)(char **arguments);
 } parts[] = {
 	{ "compare", "", 0, compare },
+	{ "fill", "MIB", 1, fill },
 	{ "mark", "NUMBER", 1, mark },
 	{ "live-save", "", 0, live_save },
 	{ "live-load", "", 0, live_load },

@@ -15,6 +15,7 @@ _Noreturn void fail(const char *what);
 uint32_t number(const char *text);
 
 int compare(char **arguments);
+int fill(char **arguments);
 volatile uint8_t *configuration_space(const char *function);
 int guest_reset(char **arguments);
 int live_load(char **arguments);

@@ -253,10 +253,7 @@ fn set_up(kernel: &Path, words: &str) -> f64 {
     let lab = Lab::new();
     let mut payload = payload(kernel, "log");
     payload.bootargs.extend([" initcall_debug ", words]);
-    let machine = lab
-        .machine("fan")
-        .arguments(["-icount", "shift=1,sleep=off"])
-        .payload(payload);
+    let machine = lab.machine("fan").instruction_time(1).payload(payload);
     let linux = lab.boot_linux(machine).expect("it boots");
     ended_well(&linux);
     let log = linux.kernel_log().lines();

@@ -22,6 +22,8 @@ use warmbus_qemu_tests::linux;
 use warmbus_qemu_tests::simulated::stock::{Place, Sizes, Start, placed};
 use xtask::test;
 
+use crate::all_kernels::of_this_page_size;
+
 /// Machines of one boot.
 const OF_ONE_BOOT: usize = 32;
 /// Machines of a test, and of a long one.
@@ -288,4 +290,49 @@ fn what_linux_places_in_random_machines_it_places_with_the_firmware() {
     }
     println!("{table}");
     assert_eq!(table.lost, [""; 0]);
+}
+
+#[test]
+#[ignore = "needs `--kernels DIR`"]
+fn every_kernel_places_with_the_firmware_what_it_places_alone() {
+    let debian = xtask::linux::image(&xtask::linux::Options::debian());
+    let debian = debian.expect("Debian has a kernel");
+    let kernels = of_this_page_size().into_iter();
+    let kernels: Vec<_> = kernels
+        .map(|(file, facts)| (file, facts.version))
+        .chain([(debian, "of Debian".to_owned())])
+        .collect();
+    let cases: Vec<u64> = cases().filter(|case| keeps_bus_numbers(*case)).collect();
+    let mut lost = Vec::new();
+    println!("Linux        machines  functions       BARs, alone and with the firmware");
+    for (file, version) in kernels {
+        let mut table = Table::default();
+        for (cases, fabric) in fabrics(&cases) {
+            let boot = |start| {
+                let boot = placed(fabric.clone(), &Lab::new(), start, &file, "");
+                boot.unwrap_or_else(|error| panic!("Linux {version}, {start:?}: {error:?}"))
+                    .1
+            };
+            let [alone, ours] = [Start::Linux, Start::Firmware].map(boot);
+            table.count(&alone, &ours);
+            table.machines += cases.len();
+            for (segment, case) in (0..).zip(cases) {
+                table.add_missing(case, missing(segment, &alone, &ours));
+            }
+        }
+        let bars = [0, 1].map(|column| table.bars.iter().map(|row| row[column]).sum::<usize>());
+        println!(
+            "{version:12} {:8} {:>10} {:>10}",
+            table.machines,
+            format!("{:?}", table.functions),
+            format!("{bars:?}")
+        );
+        lost.extend(
+            table
+                .lost
+                .into_iter()
+                .map(|line| format!("{version}: {line}")),
+        );
+    }
+    assert_eq!(lost, [""; 0]);
 }

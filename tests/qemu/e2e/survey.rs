@@ -24,7 +24,7 @@ use crate::topologies::lspci;
 /// virtio, which make accesses when their devices answer.
 const WITHOUT_DRIVERS: &str = "initcall_blacklist=nvme_init,virtio_pci_driver_init";
 /// Two nanoseconds an instruction.
-const INSTRUCTIONS: [&str; 2] = ["-icount", "shift=1,sleep=off"];
+const INSTRUCTION_TIME: u8 = 1;
 /// How many reads of each function are timed where nothing else is said.
 const SAMPLES: usize = 100;
 
@@ -40,7 +40,7 @@ fn surveyed(lab: &Lab, name: &str) -> Option<(LinuxBoot, Value)> {
         .arguments(["-initrd".into(), with_command(lab, command)])
         .bootargs(WITHOUT_DRIVERS)
         .topology(&topology(name))
-        .arguments(INSTRUCTIONS)
+        .instruction_time(INSTRUCTION_TIME)
         .trace();
     let linux = lab.follow_alone(machine).expect("it boots");
     assert!(linux.ran_to_the_end(), "{}", linux.boot.console.join("\n"));

@@ -18,7 +18,10 @@ use crate::qmp::Client;
 /// How long a guest may print nothing before it counts as hung.
 pub const SILENCE: Duration = Duration::from_mins(5);
 /// Interval of the checks whether QEMU still runs.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the last lines of a guest that has powered off may take to be read,
+/// unless it said that it was done.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long QEMU may take to end after the guest has printed its result.
 const LAST_STEPS: Duration = Duration::from_secs(30);
 
@@ -106,6 +109,8 @@ pub struct Running {
     log: Option<JoinHandle<Log>>,
     qmp: Option<Client>,
     silence: Duration,
+    /// Whether the guest has said that it is done.
+    done: bool,
 }
 
 impl Running {
@@ -141,6 +146,7 @@ impl Running {
             log: Some(log),
             qmp: None,
             silence: SILENCE,
+            done: false,
         };
         match qmp {
             Ok(qmp) => running.qmp = qmp,
@@ -164,8 +170,17 @@ impl Running {
         let silent = Instant::now();
         let mut off = false;
         loop {
-            match self.console.recv_timeout(LOOK) {
-                Ok(line) => return Ok(Some(self.reader.push(&line)?)),
+            let wait = match off {
+                false => LOOK,
+                true if self.done => Duration::ZERO,
+                true => LAST_LINES,
+            };
+            match self.console.recv_timeout(wait) {
+                Ok(line) => {
+                    let event = self.reader.push(&line)?;
+                    self.done |= event == Event::Done;
+                    return Ok(Some(event));
+                }
                 Err(RecvTimeoutError::Timeout) if !off => {
                     // Its last lines may not have been read yet, hence one more
                     // iteration.
