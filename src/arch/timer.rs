@@ -1,19 +1,19 @@
 //! Time, from the generic timer of the processor.
 
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0};
 use tock_registers::interfaces::Readable;
 use warmbus_boot::measured_access::Ticks;
+use warmbus_boot::monotonic::Monotonic;
 use warmbus_pci::time::Clock;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// The most ticks that any timer has counted, all of which start with the
 /// program.
-static LATEST: AtomicU64 = AtomicU64::new(0);
+static LATEST: Monotonic = Monotonic::new();
 
 /// The system counter. It stands still at 0 where its frequency is unknown.
 #[derive(Clone, Copy)]
@@ -81,10 +81,7 @@ impl Ticks for Timer {
     /// Ticks since the start. A counter that goes back stands still until it is
     /// where it was.
     fn ticks(&self) -> u64 {
-        let ticks = counter().wrapping_sub(self.start);
-        // Before the start, where the difference is negative.
-        let ticks = if ticks > u64::MAX / 2 { 0 } else { ticks };
-        LATEST.fetch_max(ticks, Ordering::Relaxed).max(ticks)
+        LATEST.ticks(self.start, counter())
     }
 
     fn to_nanoseconds(&self, ticks: u64) -> u64 {

@@ -17,6 +17,7 @@ pub mod loader;
 pub mod measured_access;
 pub mod memory;
 pub mod memory_layout;
+pub mod monotonic;
 pub mod options;
 pub mod pci_words;
 pub mod phase;

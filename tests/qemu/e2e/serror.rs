@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use warmbus_boot::measured_access::MeasuredAccess;
@@ -306,13 +307,16 @@ fn an_serror_that_the_loader_left_is_named_and_no_access_is_blamed_for_it() {
     }
 }
 
-#[test]
-fn a_console_whose_access_ends_in_an_serror_is_silent_and_linux_starts_with_the_cache() {
+/// Boots with a console that answers as `flaw` has it: it is silent, and Linux starts
+/// with the cache.
+/// Returns how many accesses the console had.
+fn silent_console(flaw: Flaw) -> usize {
     // Where the hypervisor answers, and nothing is. Linux has no driver for it.
     const PORT: &str = "/serial@4030000000";
     let lab = Lab::new();
     let mut simulated = Simulated::new(fabric());
-    simulated.flaws.push(Flaw::SErrorOutside);
+    simulated.flaws.push(flaw);
+    let accesses = Arc::clone(&simulated.outside);
     let payload = payload(consumer::kernel(), "summary,sections,compare,cache");
     simulated.change_tree = |tree: &Tree| {
         tree.add_node(PORT)
@@ -338,4 +342,18 @@ fn a_console_whose_access_ends_in_an_serror_is_silent_and_linux_starts_with_the_
         "{console}"
     );
     consumer::matches_hardware(&linux, 1);
+    accesses.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_console_whose_access_ends_in_an_serror_is_silent_and_linux_starts_with_the_cache() {
+    // It is noticed behind the first line, a read and a write for each letter.
+    let accesses = silent_console(Flaw::SErrorOutside);
+    assert!((1..512).contains(&accesses), "{accesses} accesses");
+}
+
+#[test]
+fn a_console_that_aborts_what_it_is_to_send_is_silent_and_linux_starts_with_the_cache() {
+    // The status is read, and one letter is written.
+    assert_eq!(silent_console(Flaw::WriteAbortOutside), 2);
 }

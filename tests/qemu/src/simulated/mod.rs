@@ -13,6 +13,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -72,6 +74,8 @@ pub enum Flaw {
     /// Accesses beside the ECAM window of the fabric, in the same gibibyte, end in an
     /// `SError` and not in an abort.
     SErrorOutside,
+    /// Writes there end in an abort, and reads are all ones.
+    WriteAbortOutside,
 }
 
 impl Flaw {
@@ -82,7 +86,7 @@ impl Flaw {
             Self::NoFrequency => Some("-DNO_FREQUENCY"),
             Self::CounterGoesBack => Some("-DCOUNTER_GOES_BACK"),
             Self::RefusesOff => Some("-DREFUSES_OFF"),
-            Self::SErrorOutside => None,
+            Self::SErrorOutside | Self::WriteAbortOutside => None,
         }
     }
 }
@@ -97,6 +101,8 @@ pub struct Simulated {
     pub serrors: SErrors,
     /// What is wrong with it.
     pub flaws: Vec<Flaw>,
+    /// How many accesses came beside the ECAM window so far.
+    pub outside: Arc<AtomicUsize>,
     /// What is changed in the device tree of QEMU.
     pub change_tree: fn(&Tree),
 }
@@ -110,6 +116,7 @@ impl Simulated {
             before: Box::new(|_| ()),
             serrors: Box::new(|_| None),
             flaws: Vec::new(),
+            outside: Arc::default(),
             change_tree: |_| (),
         }
     }
@@ -174,7 +181,8 @@ impl Simulated {
             fabric: self.fabric,
             before: self.before,
             serrors: self.serrors,
-            serror_outside: self.flaws.contains(&Flaw::SErrorOutside),
+            flaws: self.flaws,
+            outside: self.outside,
         };
         Ok((fifos, server, machine))
     }
@@ -320,7 +328,8 @@ struct Server {
     fabric: Fabric,
     before: Before,
     serrors: SErrors,
-    serror_outside: bool,
+    flaws: Vec<Flaw>,
+    outside: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -330,16 +339,26 @@ impl Server {
             let clock = self.fabric.clock();
             clock.advance((request.ticks * TICK).saturating_sub(clock.time()));
             (self.before)(&mut self.fabric);
-            let outside = if self.serror_outside {
-                [u64::MAX, 2]
-            } else {
-                [0, 1]
-            };
-            let answer = self.answer(&request).unwrap_or(outside);
+            let answer = self
+                .answer(&request)
+                .unwrap_or_else(|| self.outside(&request));
             let bytes: Vec<u8> = answer.into_iter().flat_map(u64::to_le_bytes).collect();
             answers.write_all(&bytes).context("no answer")?;
         }
         Ok(self.fabric)
+    }
+
+    /// The value and the outcome where nothing is.
+    fn outside(&self, request: &Request) -> [u64; 2] {
+        self.outside.fetch_add(1, Ordering::Relaxed);
+        let ones = u64::MAX >> (64 - (8 << request.log2_size));
+        if self.flaws.contains(&Flaw::SErrorOutside) {
+            [ones, 2]
+        } else if self.flaws.contains(&Flaw::WriteAbortOutside) && !request.is_write {
+            [ones, 0]
+        } else {
+            [0, 1]
+        }
     }
 
     /// The value and the outcome, as `hypervisor.S` has it; `None` where nothing

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use warmbus_boot::report::console::Section;
@@ -78,7 +79,8 @@ pub fn placed(
         fabric,
         before: Box::new(|_| ()),
         serrors: Box::new(|_| None),
-        serror_outside: false,
+        flaws: Vec::new(),
+        outside: Arc::default(),
     };
     let (linux, _) = fifos.serve(server, || match start {
         Start::Linux => lab.follow_alone(machine.device_tree(tree.file())),
