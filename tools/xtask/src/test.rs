@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use crate::dist::{self, trial};
+use crate::fresh::root;
 use crate::process::{self, for_each_line, succeeds, words};
 use crate::setup::{self, Purpose};
 use crate::toolchain::Toolchain;
@@ -412,7 +413,9 @@ impl Session {
     /// Tests of systems that were just installed, of which `run` runs those with the
     /// name, and counts those that passed and that failed.
     fn systems(&mut self, run: impl FnOnce(&str) -> Result<(u64, u64)>) -> Result<bool> {
-        let (passed, failed) = run(self.name.as_deref().unwrap_or_default())?;
+        let name = self.name.as_deref().unwrap_or_default();
+        let what = "other tests of fresh systems";
+        let (passed, failed) = paths::exclusively(&root::directory(), what, || run(name))?;
         self.sum.passed += passed;
         self.sum.failed += failed;
         self.end()

@@ -42,6 +42,12 @@ shift
 exec chroot --userspec="$user" "$root" env PATH="$path" sh -c 'cd "$0" && exec "$@"' "$place" "$@"
 "#;
 
+/// Where systems and what they share are kept. There is one at a time, so that whoever
+/// uses it has to be alone.
+pub(crate) fn directory() -> PathBuf {
+    paths::cache().join("fresh")
+}
+
 /// What of this machine goes into every system.
 pub(crate) struct Host {
     /// Where systems and what they share are kept.
@@ -57,7 +63,7 @@ impl Host {
     pub(crate) fn find() -> Result<Self> {
         refuse_unless_root()?;
         setup::ensure_for(Purpose::Fresh)?;
-        let directory = paths::cache().join("fresh");
+        let directory = directory();
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let clone = directory.join("clone");
