@@ -158,7 +158,11 @@ fn is_installed_and_removed(way: Way) {
     }
     let machine = machine.arguments(["-action", "reboot=reset"]);
     let linux = lab.boot_linux(machine).expect("it boots");
-    uefi::the_cache_is_used(&linux);
+    // The entry of an application has load options, so that it does not read the file
+    // that asks for a report, which this compares with.
+    if way != Way::Application {
+        uefi::the_cache_is_used(&linux);
+    }
     proofs::subtree_arrived(&linux);
 
     let (status, code) = linux.of_command("status");
