@@ -297,8 +297,13 @@ fn what_linux_places_in_random_machines_it_places_with_the_firmware() {
 fn every_kernel_places_with_the_firmware_what_it_places_alone() {
     let debian = xtask::linux::image(&xtask::linux::Options::debian());
     let debian = debian.expect("Debian has a kernel");
-    let kernels = of_this_page_size().into_iter();
+    // One of each version of the handover, unless there is time.
+    let mut kernels = of_this_page_size();
+    if !test::is_long() {
+        kernels.dedup_by(|(_, one), (_, before)| one.kho == before.kho);
+    }
     let kernels: Vec<_> = kernels
+        .into_iter()
         .map(|(file, facts)| (file, facts.version))
         .chain([(debian, "of Debian".to_owned())])
         .collect();
