@@ -42,8 +42,8 @@ shift
 exec chroot --userspec="$user" "$root" env PATH="$path" sh -c 'cd "$0" && exec "$@"' "$place" "$@"
 "#;
 
-/// Where systems and what they share are kept. There is one at a time, so that whoever
-/// uses it has to be alone.
+/// Where systems and what they share are kept. There is one system at a time, which one
+/// process may use.
 pub(crate) fn directory() -> PathBuf {
     paths::cache().join("fresh")
 }
