@@ -122,7 +122,6 @@ fn script(
 /// All of it in one way.
 fn is_installed_and_removed(way: Way) {
     let Some(command) = command() else {
-        eprintln!("skipped: Rust has no standard library for aarch64-unknown-linux-musl here");
         return;
     };
     let lab = Lab::new();

@@ -99,8 +99,7 @@ impl Lab {
     /// The same without the dump for `lspci`, which takes a minute where there are
     /// hundreds of functions: QEMU records each byte of the console.
     pub fn boot_without_dump(&self, machine: Machine) -> Result<Boot> {
-        let machine = machine.section(Section::Report);
-        let mut running = self.start(machine)?;
+        let mut running = self.start(machine.section(Section::Report))?;
         let mut boot = Boot::default();
         let outcome = running.result(|event| {
             boot.keep(event);
@@ -209,6 +208,11 @@ impl Boot {
     fn ask(&mut self, running: &mut Running) -> Result<()> {
         self.query_pci = running.qmp()?.query_pci()?;
         self.ended = running.qmp()?.ended()?.map(str::to_owned);
+        self.end(running)
+    }
+
+    /// Ends QEMU, and keeps what there still is.
+    pub(crate) fn end(&mut self, running: &mut Running) -> Result<()> {
         self.log = running.end()?.log;
         while let Some(event) = running.event()? {
             self.keep(event);

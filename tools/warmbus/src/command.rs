@@ -349,7 +349,6 @@ pub(crate) struct StartedArgs {
 impl StartedArgs {
     /// Installs a script of U-Boot that starts it.
     pub(crate) fn install(&self, place: &install::Place<'_>, files: &Path) -> Result<String> {
-        let named = |file: &'_ Option<PathBuf>| file.clone().context("it is not named");
         let parameters = match &self.parameters {
             Some(parameters) => parameters.clone(),
             None => running_parameters()?,
@@ -358,8 +357,8 @@ impl StartedArgs {
             place,
             files,
             &install::Started {
-                kernel: &named(&self.kernel)?,
-                initrd: &named(&self.initrd)?,
+                kernel: self.kernel.as_deref().context("no kernel is named")?,
+                initrd: self.initrd.as_deref().context("no initrd is named")?,
                 tree: self.tree.as_deref(),
                 parameters: &parameters,
                 load_address: self.load_address,
