@@ -83,14 +83,15 @@ fn boot_from_device_tree(
     warn_of_serror_at_entry(serror);
 
     // Then comes memory: the rest takes as much of it as the tree is large.
-    let ranges = MachineMemory::from_device_tree(raw)?;
-    let modules: Vec<_> = named_modules(raw).map(|(_, range)| range).collect();
-    let found = Payload::find(raw).ok();
+    let mut ranges = MachineMemory::from_device_tree(raw)?;
+    let mut payload = Payload::find(raw);
+    let found = payload.as_ref().ok();
+    let modules: Vec<_> = named_modules(found).map(|(_, range)| range).collect();
     // Memory may not be there. Whether nothing is to be started at all is an
     // option, and not known yet.
     let is_second = failure.is_some();
     let names_kernel = !modules.is_empty() && !is_second;
-    if names_kernel || recovers(&Options::default(), found.as_ref(), is_second) {
+    if names_kernel || recovers(&Options::default(), found, is_second) {
         // SAFETY: the first start, on the only CPU.
         unsafe { recovery::arm(tree.address) };
     }
@@ -101,18 +102,22 @@ fn boot_from_device_tree(
     };
     let memory = mem::map_all(&ranges, image, loaded, &mut mmu, is_second);
 
-    let completed = fdt_additions::complete(raw);
+    let completed = fdt_additions::complete(raw, found);
     let bytes = completed.tree.as_deref().unwrap_or(raw);
-    if early_devices.console.is_none() {
+    if completed.tree.is_some() {
+        let had_console = early_devices.console.is_some();
         early_devices = EarlyDevices::from_device_tree(bytes);
         psci::set_conduit(early_devices.psci);
-        open_console(&early_devices, &mut mmu);
+        if !had_console {
+            open_console(&early_devices, &mut mmu);
+        }
+        ranges = MachineMemory::from_device_tree(bytes)?;
+        payload = Payload::find(bytes);
     }
-    let machine = Machine::from_device_tree(bytes)?;
+    let machine = Machine::with_early_devices(bytes, ranges, early_devices)?;
     let mut options = fdt_additions::options(&completed, &machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);
-    let payload = Payload::find(bytes);
     options.preserve = preserves_config(&options, payload.as_ref().ok());
     if !recovers(&options, payload.as_ref().ok(), is_second) {
         recovery::disarm();

@@ -23,7 +23,7 @@ use warmbus_fdt::{DeviceTree, FdtWriter};
 use warmbus_linux::payload::{Module, Payload};
 use warmbus_linux::pci_parameters::PciParameters;
 use warmbus_machine::{HostNode, Machine};
-use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory};
+use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet, TestMemory, crc32};
 use warmbus_pci::{
     BusRange, ConfigAccess, ConfigOffset, HostBridge, PciRange, PortType, Sbdf, Width, WindowKind,
 };
@@ -133,6 +133,18 @@ fn kernel(texts: &[&str]) -> Vec<u8> {
     image
 }
 
+/// A gzip file (RFC 1952) with `content` in one block that is not compressed.
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("one block has room for it");
+    let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1];
+    file.extend(length.to_le_bytes());
+    file.extend((!length).to_le_bytes());
+    file.extend(content);
+    file.extend(crc32::checksum(content).to_le_bytes());
+    file.extend(u32::from(length).to_le_bytes());
+    file
+}
+
 const READS_ROUTING: &str = "warmbus,version";
 
 /// The tree of the machine, without what is on PCI.
@@ -192,6 +204,8 @@ struct Boot {
     ram: MemoryRange,
     /// Where the kernel was loaded, and its command line.
     kernel: MemoryRange,
+    /// It is in a gzip file.
+    is_packed: bool,
     bootargs: Option<&'static [u8]>,
     memory: FakeMemory,
     previous: PreviousBoot,
@@ -219,6 +233,7 @@ impl Boot {
             change_host: |_| {},
             ram: RAM,
             kernel: KERNEL,
+            is_packed: false,
             bootargs: None,
             memory: FakeMemory::new(RAM),
             previous: PreviousBoot::default(),
@@ -233,7 +248,12 @@ impl Boot {
         machine.hosts = self.fabric.host_bridges();
         machine.hosts.iter_mut().for_each(self.change_host);
         machine.host_nodes = self.host_nodes;
-        self.memory.load(self.kernel, &kernel(&self.texts));
+        let mut file = kernel(&self.texts);
+        if self.is_packed {
+            file = gzip(&file);
+            self.kernel.size = file.len() as u64;
+        }
+        self.memory.load(self.kernel, &file);
         self.memory.load(INITRD, b"070701 and so on");
         let module = |range| Module {
             range,
@@ -780,18 +800,34 @@ fn gigantic_pages_come_out_of_scratch_memory_before_7_3_only() {
 }
 
 #[test]
-fn a_kernel_that_was_loaded_where_it_would_run_is_unpacked_elsewhere() {
-    let first = Boot::new(topologies::small(), &["kho-v4"]).run();
-    let mut second = Boot::new(topologies::small(), &["kho-v4"]);
-    second.kernel = MemoryRange::new(PhysAddr(first.linux.entry), KERNEL.size);
-    let loaded = second.kernel;
-    let second = second.run();
-    second.assert_handed_over("kho-v4");
-    for range in &second.memory.written {
-        assert!(
-            !range.overlaps(loaded),
-            "{range} overlaps the loaded kernel"
-        );
+fn a_kernel_stays_where_it_was_loaded() {
+    let booted = Boot::new(topologies::small(), &["kho-v4"]).run();
+    booted.assert_handed_over("kho-v4");
+    assert_eq!(booted.linux.entry, KERNEL.start.0);
+    // The loader may have left it in the data cache.
+    let image = MemoryRange::new(KERNEL.start, 4 * MIB);
+    assert!(booted.memory.cleaned.borrow().contains_range(image));
+}
+
+#[test]
+fn a_kernel_that_cannot_stay_is_moved_and_a_packed_one_is_unpacked_elsewhere() {
+    let boot = || Boot::new(topologies::small(), &["kho-v4"]);
+    // Not at a multiple of 2 MiB, and with the initrd in what Linux clears.
+    let (aligned, offset) = (INITRD.start.0 - 2 * MIB, KERNEL.start.0 + 0x1000);
+    for (start, packed) in [(offset, false), (aligned, false), (KERNEL.start.0, true)] {
+        let mut boot = boot();
+        boot.kernel.start = PhysAddr(start);
+        boot.is_packed = packed;
+        let file = boot.kernel;
+        let booted = boot.run();
+        booted.assert_handed_over("kho-v4");
+        assert_ne!(booted.linux.entry, start);
+        let image = MemoryRange::new(PhysAddr(booted.linux.entry), 0x4000);
+        let image = booted.memory.bytes(image).expect("it is memory");
+        assert_eq!(image, kernel(&["kho-v4"]));
+        for range in &booted.memory.written {
+            assert!(!range.overlaps(file), "{range} overlaps {file}");
+        }
     }
 }
 

@@ -48,6 +48,7 @@ impl Machine {
             kernel: KernelNeeds {
                 text_offset: 0,
                 image_size: 40 * MIB,
+                loaded: None,
             },
             initrd: None,
             tree_size: 0x1_2345,
@@ -192,6 +193,74 @@ fn an_initrd_stays_where_it_is_unless_something_is_wrong_with_the_place() {
 }
 
 #[test]
+fn a_kernel_stays_where_it_is_unless_something_is_wrong_with_the_place() {
+    const LOADED: u64 = 0x5000_0000;
+    let planned = |change: &dyn Fn(&mut Machine)| {
+        let mut machine = Machine::new(&[(0x4000_0000, GIB)]);
+        machine.kernel.loaded = Some(range(LOADED, 12 * MIB + 512));
+        machine.initrd = Some(InitrdNeeds {
+            loaded: range(0x5800_0000, 10 * MIB),
+        });
+        change(&mut machine);
+        machine.plan().unwrap()
+    };
+    let loaded = PhysAddr(LOADED);
+    let plan = planned(&|_| {});
+    assert_eq!(plan.kernel, range(LOADED, 40 * MIB));
+    assert_eq!(plan.initrd, Some(range(0x5800_0000, 10 * MIB)));
+    assert_eq!(
+        planned(&|machine| machine.handover = None).kernel.start,
+        loaded
+    );
+    assert_eq!(
+        planned(&|machine| machine.initrd = None).kernel.start,
+        loaded
+    );
+    // Behind the file is what Linux clears, up to 40 MiB.
+    let just_behind = |machine: &mut Machine| {
+        machine.occupied.push(range(LOADED + 40 * MIB, MIB));
+        let loaded = range(LOADED - MIB, MIB);
+        machine.initrd = Some(InitrdNeeds { loaded });
+    };
+    assert_eq!(planned(&just_behind).kernel.start, loaded);
+    let offset = |machine: &mut Machine| {
+        machine.kernel.text_offset = 0x8_0000;
+        machine.kernel.loaded = Some(range(LOADED + 0x8_0000, 12 * MIB));
+    };
+    assert_eq!(planned(&offset).kernel.start, PhysAddr(LOADED + 0x8_0000));
+
+    let wrong: [&dyn Fn(&mut Machine); 8] = [
+        &|machine| machine.kernel.loaded = Some(range(LOADED + 4096, 12 * MIB)),
+        &|machine| machine.kernel.text_offset = 0x8_0000,
+        &|machine| machine.kernel.image_size = 12 * MIB,
+        &|machine| machine.occupied.push(range(LOADED + 39 * MIB, MIB)),
+        &|machine| machine.occupied.push(range(LOADED + MIB, 1)),
+        &|machine| {
+            machine.reserved.push(ReservedRegion {
+                range: range(LOADED + 20 * MIB, 4096),
+                no_map: false,
+            });
+        },
+        &|machine| {
+            let loaded = range(LOADED + 13 * MIB, MIB);
+            machine.initrd = Some(InitrdNeeds { loaded });
+        },
+        &|machine| {
+            let areas = [range(LOADED, 64 * MIB), range(0x6000_0000, 64 * MIB)];
+            machine.scratch = areas.to_vec();
+        },
+    ];
+    for (number, change) in wrong.into_iter().enumerate() {
+        let plan = planned(change);
+        let near = range(LOADED, 4 * MIB);
+        assert!(
+            !near.contains(range(plan.kernel.start.0, 1)),
+            "{number}: {plan:#x?}"
+        );
+    }
+}
+
+#[test]
 fn an_initrd_of_100_mib_fits_into_512_mib_wherever_it_was_loaded() {
     for megabyte in (8..400).step_by(7) {
         let mut machine = Machine::new(&[(0x4000_0000, 512 * MIB)]);
@@ -333,6 +402,27 @@ fn the_check_notices_every_kind_of_fault() {
         fault(&|plan| plan.scratch.push(range(0x11_0000_0000, 24 * GIB))),
         TooMuchScratch
     ));
+
+    // A file that stays where it is, and one that something else is put over.
+    let file = range(good.kernel.start.0, 8 * MIB);
+    let check = |file: MemoryRange, plan: &MemoryPlan| {
+        let mut machine = machine.clone();
+        machine.kernel.loaded = Some(file);
+        plan.check(&machine.request())
+    };
+    assert_eq!(check(file, &good), Ok(()));
+    let larger = range(file.start.0, good.kernel.size + 1);
+    assert!(matches!(
+        check(larger, &good),
+        Err(Size("file of the kernel", _))
+    ));
+    for piece in [good.kernel, good.tree, arena, good.initrd.unwrap()] {
+        let file = range(piece.end() - 1, 8 * MIB);
+        assert!(matches!(
+            check(file, &good),
+            Err(Overlap("file of the kernel", ..))
+        ));
+    }
     assert!(matches!(
         fault(&|plan| plan.scratch.clear()),
         Presence("handover")
@@ -371,6 +461,7 @@ fn machine() -> impl Strategy<Value = Machine> {
         holes(),
         holes(),
         (1..96 * MIB, prop::sample::select(vec![0, 0x8_0000_u64])),
+        prop::option::of((0..1000_u64, 1..64 * MIB)),
         prop::option::of((0..1000_u64, 1..200 * MIB)),
         prop::option::of((
             0..3000_usize,
@@ -378,41 +469,51 @@ fn machine() -> impl Strategy<Value = Machine> {
             prop::sample::select(&PageSize::ALL[..]),
         )),
     )
-        .prop_map(|(ram, reserved, occupied, kernel, initrd, handover)| {
-            // A thousandth of the RAM, counted without its gaps.
-            let total: u64 = ram.iter().map(|region| region.range.size).sum();
-            let place = |thousandth: u64| {
-                let mut left = total / 1000 * thousandth;
-                for region in &ram {
-                    if left < region.range.size {
-                        return region.range.start.0 + left;
+        .prop_map(
+            |(ram, reserved, occupied, kernel, loaded, initrd, handover)| {
+                // A thousandth of the RAM, counted without its gaps.
+                let total: u64 = ram.iter().map(|region| region.range.size).sum();
+                let place = |thousandth: u64| {
+                    let mut left = total / 1000 * thousandth;
+                    for region in &ram {
+                        if left < region.range.size {
+                            return region.range.start.0 + left;
+                        }
+                        left -= region.range.size;
                     }
-                    left -= region.range.size;
+                    unreachable!()
+                };
+                let hole = |&(at, size): &(u64, u64)| range(place(at), size);
+                let mut machine = Machine::new(&[(0, GIB)]);
+                machine.reserved = reserved
+                    .iter()
+                    .map(|at| ReservedRegion {
+                        range: hole(at),
+                        no_map: at.1 % 2 == 0,
+                    })
+                    .collect();
+                machine.occupied = occupied.iter().map(hole).collect();
+                machine.kernel = KernelNeeds {
+                    text_offset: kernel.1,
+                    image_size: kernel.0,
+                    loaded: loaded.as_ref().map(|&(thousandth, size)| {
+                        // Most loaders align it, and some do not.
+                        let align = if size % 4 == 0 { 4096 } else { 2 * MIB };
+                        let base = place(thousandth) / align * align;
+                        range(base + kernel.1, size.min(kernel.0).max(1))
+                    }),
+                };
+                machine.initrd = initrd.as_ref().map(|at| InitrdNeeds { loaded: hole(at) });
+                match handover {
+                    None => machine.handover = None,
+                    Some((functions, abi, page_size)) => {
+                        machine.hand_over(functions, abi, page_size)
+                    }
                 }
-                unreachable!()
-            };
-            let hole = |&(at, size): &(u64, u64)| range(place(at), size);
-            let mut machine = Machine::new(&[(0, GIB)]);
-            machine.reserved = reserved
-                .iter()
-                .map(|at| ReservedRegion {
-                    range: hole(at),
-                    no_map: at.1 % 2 == 0,
-                })
-                .collect();
-            machine.occupied = occupied.iter().map(hole).collect();
-            machine.kernel = KernelNeeds {
-                text_offset: kernel.1,
-                image_size: kernel.0,
-            };
-            machine.initrd = initrd.as_ref().map(|at| InitrdNeeds { loaded: hole(at) });
-            match handover {
-                None => machine.handover = None,
-                Some((functions, abi, page_size)) => machine.hand_over(functions, abi, page_size),
-            }
-            machine.ram = ram;
-            machine
-        })
+                machine.ram = ram;
+                machine
+            },
+        )
 }
 
 proptest! {

@@ -12,12 +12,12 @@ use warmbus_memory::MemoryRange;
 use crate::options::Options;
 
 /// Adds to `tree` the nodes of its board, and modules for the files that
-/// `warmbus.kernel=` and `warmbus.initrd=` name. Where that fails, the tree
-/// stays as it is, with a warning.
+/// `warmbus.kernel=` and `warmbus.initrd=` name and `payload`, that of the tree,
+/// does not. Where that fails, the tree stays as it is, with a warning.
 #[must_use]
-pub fn complete(tree: &[u8]) -> FdtWithBoardOverlay {
+pub fn complete(tree: &[u8], payload: Option<&Payload<'_>>) -> FdtWithBoardOverlay {
     let mut completed = FdtWithBoardOverlay::new(tree);
-    if let Some(modules) = module_nodes(named_modules(tree)) {
+    if let Some(modules) = module_nodes(named_modules(payload)) {
         completed.add(tree, &modules, "what the command line names");
     }
     completed
@@ -31,13 +31,14 @@ pub fn options(tree: &FdtWithBoardOverlay, bootargs: &str) -> Options {
     Options::from_bootargs(&format!("{board} {bootargs}"))
 }
 
-/// The files that the command line of `tree` names and no node does: the kind
-/// of module of the "Multiboot on Arm" binding, and the range. Nothing is
-/// allocated for that.
-pub fn named_modules(tree: &[u8]) -> impl Iterator<Item = (&'static str, MemoryRange)> + use<> {
+/// The files that the command line of the tree of `payload` names and no node
+/// does: the kind of module of the "Multiboot on Arm" binding, and the range.
+/// Nothing is allocated for that.
+pub fn named_modules(
+    payload: Option<&Payload<'_>>,
+) -> impl Iterator<Item = (&'static str, MemoryRange)> + use<> {
     // After a kexec they are the files that the previous kernel was started
     // from.
-    let payload = Payload::find(tree).ok();
     let payload = payload.filter(|payload| !payload.from_kexec);
     let modules = payload.map(|payload| {
         let line = core::str::from_utf8(payload.bootargs.unwrap_or_default());

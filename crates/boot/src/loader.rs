@@ -242,11 +242,13 @@ impl<M: BootMemory> Loader<'_, M> {
         if let Some(ramdisk) = self.payload.ramdisk {
             self.memory.bytes(ramdisk.range)?;
         }
+        let file = self.memory.bytes(self.kernel.range)?;
         let request = LayoutRequest {
             machine: self.machine,
             tree: self.tree,
             payload: self.payload,
             kernel: self.kernel,
+            may_stay: matches!(KernelFormat::detect(file)?, KernelFormat::Uncompressed(_)),
             header,
             in_use: self.memory.map().in_use(),
             previous: self.previous,
@@ -277,17 +279,21 @@ impl<M: BootMemory> Loader<'_, M> {
         }
     }
 
-    /// Moves kernel and initrd to their places. Returns the kernel without
-    /// what it clears by itself.
+    /// Moves kernel and initrd to their places, where they are not there yet.
+    /// Returns the kernel without what it clears by itself.
     fn unpack(&mut self, plan: &MemoryPlan) -> Result<MemoryRange, LoadError> {
         let file = self.kernel.range;
-        let (packed, target) = self.memory.source_and_target(file, plan.kernel)?;
-        let size = match KernelFormat::detect(packed)? {
-            KernelFormat::Uncompressed(_) if file.size <= plan.kernel.size => {
-                self.memory.copy(file, plan.kernel.start)?;
-                file.size
+        let size = if file.start == plan.kernel.start {
+            file.size
+        } else {
+            let (packed, target) = self.memory.source_and_target(file, plan.kernel)?;
+            match KernelFormat::detect(packed)? {
+                KernelFormat::Uncompressed(_) if file.size <= plan.kernel.size => {
+                    self.memory.copy(file, plan.kernel.start)?;
+                    file.size
+                }
+                packed => packed.decompress_into(target)? as u64,
             }
-            packed => packed.decompress_into(target)? as u64,
         };
         if let (Some(module), Some(range)) = (self.payload.ramdisk, plan.initrd)
             && module.range != range

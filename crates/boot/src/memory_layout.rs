@@ -29,6 +29,8 @@ pub struct LayoutRequest<'a> {
     pub payload: &'a Payload<'a>,
     /// The kernel of the payload.
     pub kernel: Module<'a>,
+    /// Its file is not packed, so that it may stay where it was loaded.
+    pub may_stay: bool,
     /// The header of the kernel.
     pub header: &'a ImageHeader,
     /// Memory in use by the firmware.
@@ -61,8 +63,11 @@ impl LayoutRequest<'_> {
         let Reservations {
             reserved,
             mut occupied,
-        } = Reservations::new(self.machine, self.payload, self.previous);
-        occupied.push(self.kernel.range);
+        } = Reservations::new(self.machine, self.payload, self.kernel, self.previous);
+        let loaded = self.may_stay.then_some(self.kernel.range);
+        if loaded.is_none() {
+            occupied.push(self.kernel.range);
+        }
         occupied.extend_from_slice(self.in_use);
         let scratch = match (self.previous.parsed(), &handover) {
             (Some(previous), Some(_)) => &previous.scratch[..],
@@ -75,6 +80,7 @@ impl LayoutRequest<'_> {
             kernel: KernelNeeds {
                 text_offset: self.header.text_offset,
                 image_size: self.header.image_size,
+                loaded,
             },
             initrd: ramdisk.map(|loaded| InitrdNeeds { loaded }),
             tree_size: self.tree_size(handover.is_some())?,
@@ -162,14 +168,20 @@ struct Reservations {
 }
 
 impl Reservations {
-    fn new(machine: &Machine, payload: &Payload<'_>, previous: &PreviousBoot) -> Self {
+    fn new(
+        machine: &Machine,
+        payload: &Payload<'_>,
+        kernel: Module<'_>,
+        previous: &PreviousBoot,
+    ) -> Self {
         let mut all = Self::default();
         let ramdisk = payload.ramdisk.map(|module| module.range);
         for &Reservation { range, kind } in &machine.reservations {
             let no_map = kind == ReservationKind::NoMap;
             match kind {
-                // The plan knows that the initrd may stay where it is.
+                // The plan knows that the two may stay where they are.
                 ReservationKind::Initrd | ReservationKind::Module if Some(range) == ramdisk => {}
+                ReservationKind::Module if range == kernel.range => {}
                 ReservationKind::Initrd | ReservationKind::Module => all.occupied.push(range),
                 // The loader reserves the file that kernel and initrd came in,
                 // and the tree for Linux no longer has that entry.
@@ -229,7 +241,12 @@ mod tests {
             range: range(0x1000),
             bootargs: None,
         };
+        let kernel = Module {
+            range: range(0x4000),
+            bootargs: None,
+        };
         let payload = Payload {
+            kernel: Some(kernel),
             ramdisk: Some(ramdisk),
             combined_initrd: Some(range(0x2000)),
             ..Payload::default()
@@ -258,9 +275,11 @@ mod tests {
             },
         );
         for (kind, start, expected) in [
-            // The initrd is part of the request in another place.
+            // They are part of the request in another place.
             (Initrd, 0x1000, free.clone()),
-            (ReservationKind::Module, 0x1000, free),
+            (ReservationKind::Module, 0x1000, free.clone()),
+            (ReservationKind::Module, 0x4000, free),
+            (Initrd, 0x4000, occupied(0x4000)),
             (Initrd, 0x3000, occupied(0x3000)),
             (ReservationKind::Module, 0x3000, occupied(0x3000)),
             // The file that both came in; without that it is Linux's, too.
@@ -272,10 +291,10 @@ mod tests {
             (NoMap, 0x3000, no_map(0x3000)),
         ] {
             let machine = machine(&[(kind, range(start))]);
-            let found = Reservations::new(&machine, &payload, &PreviousBoot::default());
+            let found = Reservations::new(&machine, &payload, kernel, &PreviousBoot::default());
             assert_eq!(found, expected, "{kind:?} at {start:#x}");
         }
-        let found = Reservations::new(&machine(&[]), &payload, &previous);
+        let found = Reservations::new(&machine(&[]), &payload, kernel, &previous);
         assert_eq!(found, reserved(0x9000));
     }
 

@@ -136,6 +136,8 @@ impl ResidentPlan {
                 range: kernel.range,
                 bootargs: Some(kernel.command_line.as_bytes()),
             },
+            // It is not this program that places it.
+            may_stay: false,
             header: &header,
             in_use: &[],
             previous: &previous,

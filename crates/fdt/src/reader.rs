@@ -169,6 +169,21 @@ pub struct FdtNode<'p, 'a> {
     parent: Option<&'p FdtNode<'p, 'a>>,
 }
 
+/// The names in the `compatible` of a node (DT 2.3.1), the most specific first.
+#[derive(Clone, Copy, Debug)]
+pub struct Compatible<'a> {
+    list: &'a [u8],
+}
+
+impl Compatible<'_> {
+    /// Whether `model` is one of them.
+    #[must_use]
+    pub fn lists(self, model: &str) -> bool {
+        let mut entries = self.list.split(|byte| *byte == 0);
+        entries.any(|entry| entry == model.as_bytes())
+    }
+}
+
 /// How many 32-bit cells addresses and sizes below a node have (DT 2.3.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellCounts {
@@ -261,15 +276,23 @@ impl<'p, 'a> FdtNode<'p, 'a> {
         Ok(self.property(name)?.and_then(text))
     }
 
-    /// Whether `compatible` lists `model` (DT 2.3.1).
+    /// The names in `compatible` (DT 2.3.1).
     ///
     /// # Errors
     ///
     /// If the node is damaged; the error has its path.
-    pub fn is_compatible(&self, model: &str) -> Result<bool, FdtError> {
+    pub fn compatible(&self) -> Result<Compatible<'a>, FdtError> {
         let list = self.property("compatible")?.unwrap_or_default();
-        let mut entries = list.split(|byte| *byte == 0);
-        Ok(entries.any(|entry| entry == model.as_bytes()))
+        Ok(Compatible { list })
+    }
+
+    /// Whether `compatible` lists `model`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`compatible`](Self::compatible).
+    pub fn is_compatible(&self, model: &str) -> Result<bool, FdtError> {
+        Ok(self.compatible()?.lists(model))
     }
 
     /// Whether the node may be used (`status`, DT 2.3.4).

@@ -4,7 +4,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::bindings::{Binding, binding};
@@ -12,7 +11,7 @@ use super::cells::AddressError;
 use super::host_nodes::{self, FreeSegments, HostNode, Role};
 use super::memory::at_most;
 use super::windows::{drop_shared_windows, windows};
-use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode};
+use warmbus_fdt::{Cells, FdtError, FdtNode};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::bytes::be_u32;
 use warmbus_pci::{BusRange, HostBridge, Mechanism, PhysAddr};
@@ -80,31 +79,69 @@ struct Candidate {
     host: Result<HostBridge, BridgeError>,
 }
 
-/// Reads all host bridges that are to be used. One that cannot be is excluded
-/// with a warning.
-pub(super) fn bridges(
-    tree: &DeviceTree<'_>,
-    memory: &[MemoryRange],
-    warnings: &mut Vec<String>,
-) -> Result<Bridges, MachineError> {
-    let chosen = tree.root_child_property("chosen", "linux,pci-probe-only")?;
-    let chosen_preserve = chosen.is_some_and(|value| probe_only(value, "/chosen", warnings));
+/// What a walk over a device tree finds of host bridges.
+pub(super) struct Reader<'m> {
+    /// Memory, which no host bridge may overlap.
+    memory: &'m [MemoryRange],
+    read: Vec<Candidate>,
+    /// All segments that some node names: the number of one without may depend
+    /// on a node that comes later.
+    segments: BTreeSet<u16>,
+    /// What `/chosen` says of all host bridges.
+    chosen_probe_only: Option<bool>,
+    warnings: Vec<String>,
+}
 
-    // First everything but segment numbers, since one may depend on a node
-    // that comes later.
-    let mut read = Vec::new();
-    let mut segments = BTreeSet::new();
-    tree.walk(&mut |node| {
+impl<'m> Reader<'m> {
+    pub(super) const fn new(memory: &'m [MemoryRange]) -> Self {
+        Self {
+            memory,
+            read: Vec::new(),
+            segments: BTreeSet::new(),
+            chosen_probe_only: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Reads `/chosen`.
+    pub(super) fn chosen(&mut self, node: &FdtNode<'_, '_>) -> Result<(), FdtError> {
+        if let Some(value) = node.property("linux,pci-probe-only")?
+            && self.chosen_probe_only.is_none()
+        {
+            self.chosen_probe_only = Some(probe_only(value, "/chosen", &mut self.warnings));
+        }
+        Ok(())
+    }
+
+    /// Reads any node.
+    pub(super) fn visit(&mut self, node: &FdtNode<'_, '_>) -> Result<(), FdtError> {
         let role = host_nodes::role(node)?;
         if role.is_some() {
-            segments.extend(host_nodes::domain(node)?);
+            self.segments.extend(host_nodes::domain(node)?);
         }
         if role == Some(Role::Host) {
-            read.push(candidate(node, chosen_preserve, memory, warnings)?);
+            let candidate = candidate(node, self.memory, &mut self.warnings)?;
+            self.read.push(candidate);
         }
-        Ok(ControlFlow::Continue(()))
-    })?;
+        Ok(())
+    }
 
+    /// All host bridges that are to be used. One that cannot be is excluded, with
+    /// one of the sentences that are added to `warnings`.
+    pub(super) fn finish(mut self, warnings: &mut Vec<String>) -> Result<Bridges, MachineError> {
+        warnings.append(&mut self.warnings);
+        let chosen_preserve = self.chosen_probe_only.unwrap_or(false);
+        bridges(self.read, self.segments, chosen_preserve, warnings)
+    }
+}
+
+/// Gives segments to all that was read, and excludes what does not get along.
+fn bridges(
+    mut read: Vec<Candidate>,
+    segments: BTreeSet<u16>,
+    chosen_preserve: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Bridges, MachineError> {
     at_most(read.len(), MAX_HOSTS, "host bridges")?;
     refuse_doubles(&mut read);
     let mut free = FreeSegments::new(segments);
@@ -116,6 +153,7 @@ pub(super) fn bridges(
         let accepted = host.and_then(|mut host| {
             let segment = domain.or_else(|| free.next());
             host.segment = segment.ok_or(BridgeError::NoSegment)?;
+            host.preserve_config |= node.probe_only.unwrap_or(chosen_preserve);
             check_neighbours(&bridges.hosts, &host)?;
             Ok(host)
         });
@@ -134,10 +172,9 @@ pub(super) fn bridges(
     Ok(bridges)
 }
 
-/// What one node says of its host bridge.
+/// What one node says of its host bridge; what `/chosen` says is not known yet.
 fn candidate(
     node: &FdtNode<'_, '_>,
-    chosen_preserve: bool,
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<Candidate, FdtError> {
@@ -148,10 +185,7 @@ fn candidate(
     let names = node.property("compatible")?.unwrap_or_default();
     let host = match binding(names) {
         None => Err(BridgeError::Unsupported(host_nodes::binding_names(node)?)),
-        Some(binding) => {
-            let preserve = own.unwrap_or(chosen_preserve);
-            bridge(node, binding, preserve, memory, warnings)
-        }
+        Some(binding) => bridge(node, binding, memory, warnings),
     };
     let node = HostNode {
         path,
@@ -215,7 +249,6 @@ fn regions(host: &HostBridge) -> impl Iterator<Item = MemoryRange> {
 fn bridge(
     node: &FdtNode<'_, '_>,
     binding: &Binding,
-    preserve: bool,
     memory: &[MemoryRange],
     warnings: &mut Vec<String>,
 ) -> Result<HostBridge, BridgeError> {
@@ -228,7 +261,7 @@ fn bridge(
     host.windows = windows(node, memory, warnings)?;
     host.depends_on = host_nodes::depends_on(node)?;
     let is_started = host.depends_on.is_none();
-    host.preserve_config = preserve || binding.fixed || !is_started;
+    host.preserve_config = binding.fixed || !is_started;
     host.survives_linux_driver = binding.kept && is_started;
     check_ranges(&host, memory)?;
     Ok(host)

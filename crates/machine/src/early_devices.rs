@@ -4,6 +4,7 @@
 use alloc::string::String;
 use core::ops::ControlFlow;
 
+use super::basics::is_root_child;
 use super::cells;
 use crate::{MachineMemory, UartLayout};
 use warmbus_fdt::{DeviceTree, FdtError, FdtNode, text, tolerate_damage_after};
@@ -77,45 +78,72 @@ impl EarlyDevices {
     /// Reads as much as can be read from a device tree, which may be damaged.
     #[must_use]
     pub fn from_device_tree(bytes: &[u8]) -> Self {
-        let Ok(tree) = DeviceTree::new(bytes) else {
-            return Self::default();
-        };
+        DeviceTree::new(bytes).map_or_else(|_| Self::default(), |tree| Self::of(&tree))
+    }
+
+    /// The same of a tree that is open.
+    pub(crate) fn of(tree: &DeviceTree<'_>) -> Self {
+        let mut reader = Reader::default();
+        let walked = tree.walk(&mut |node| reader.visit(node));
+        // A node may be beyond the damage.
+        let psci = reader.psci.unwrap_or(match walked {
+            Ok(()) => Psci::None,
+            Err(_) => Psci::NotKnown,
+        });
+        let stdout = reader.stdout.or(reader.linux_stdout);
+        let stdout = tolerate_damage_after(stdout, walked);
+        let console = stdout.and_then(|stdout| {
+            let line = reader.bootargs.and_then(text).unwrap_or_default();
+            console(tree, stdout.and_then(text), line)
+        });
         Self {
-            console: console(&tree).unwrap_or_default(),
-            psci: psci(&tree),
+            console: console.unwrap_or_default(),
+            psci,
         }
     }
 }
 
-fn psci(tree: &DeviceTree<'_>) -> Psci {
-    let mut found = None;
-    let walked = tree.walk(&mut |node| {
+/// What one walk over a tree finds.
+#[derive(Default)]
+struct Reader<'a> {
+    psci: Option<Psci>,
+    /// The properties of `/chosen`.
+    stdout: Option<&'a [u8]>,
+    linux_stdout: Option<&'a [u8]>,
+    bootargs: Option<&'a [u8]>,
+}
+
+impl<'a> Reader<'a> {
+    fn visit(&mut self, node: &FdtNode<'_, 'a>) -> Result<ControlFlow<()>, FdtError> {
+        if self.stdout.is_none() && is_root_child(node, "chosen")? {
+            self.stdout = node.property("stdout-path")?;
+            self.linux_stdout = node.property("linux,stdout-path")?;
+            self.bootargs = node.property("bootargs")?;
+        }
         // PSCI 0.1 has neither fixed function numbers nor SYSTEM_OFF.
-        let known = node.is_compatible("arm,psci-0.2")? || node.is_compatible("arm,psci-1.0")?;
-        if known && !matches!(found, Some(Psci::By(_))) {
-            found = Some(match node.text("method")? {
+        let names = node.compatible()?;
+        let is_psci = names.lists("arm,psci-0.2") || names.lists("arm,psci-1.0");
+        if is_psci && !matches!(self.psci, Some(Psci::By(_))) {
+            self.psci = Some(match node.text("method")? {
                 Some("hvc") if node.is_okay()? => Psci::By(PsciConduit::Hvc),
                 Some("smc") if node.is_okay()? => Psci::By(PsciConduit::Smc),
                 _ => Psci::None,
             });
         }
         Ok(ControlFlow::Continue(()))
-    });
-    // A node may be beyond the damage.
-    found.unwrap_or(match walked {
-        Ok(()) => Psci::None,
-        Err(_) => Psci::NotKnown,
-    })
+    }
 }
 
-fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
-    let stdout = match tree.root_child_property("chosen", "stdout-path") {
-        Ok(None) => tree.root_child_property("chosen", "linux,stdout-path"),
-        other => other,
-    };
-    let Some(stdout) = stdout?.and_then(text) else {
-        return match earlycon(tree)? {
-            None => only_port(tree),
+/// The port that `stdout` names, `/chosen/stdout-path`; where the tree has none,
+/// one that the command line `line` gives the address or the number of.
+fn console(
+    tree: &DeviceTree<'_>,
+    stdout: Option<&str>,
+    line: &str,
+) -> Result<Option<Console>, FdtError> {
+    let Some(stdout) = stdout else {
+        return match earlycon(tree, line) {
+            None => only_port(tree, line),
             console => Ok(console),
         };
     };
@@ -145,9 +173,8 @@ fn console(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
 /// The serial port that `earlycon=` or `console=` of the command line gives the
 /// address of (Linux `Documentation/admin-guide/kernel-parameters.txt`), unless
 /// it would be in memory.
-fn earlycon(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
-    let line = tree.root_child_property("chosen", "bootargs")?;
-    let words = line.and_then(text).unwrap_or_default().split_whitespace();
+fn earlycon(tree: &DeviceTree<'_>, line: &str) -> Option<Console> {
+    let words = line.split_whitespace();
     let console = words.take_while(|&word| word != "--").find_map(|word| {
         let value = word
             .strip_prefix("earlycon=")
@@ -179,22 +206,19 @@ fn earlycon(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
             access_width,
         })
     });
-    let Some(console) = console else {
-        return Ok(None);
-    };
+    let console = console?;
     let registers = MemoryRange::new(console.base, console.size);
     let is_memory = |memory: &MachineMemory| memory.ranges.iter().any(|r| r.overlaps(registers));
     let memory = MachineMemory::of(tree).ok();
-    Ok(memory.filter(|memory| !is_memory(memory)).map(|_| console))
+    memory.filter(|memory| !is_memory(memory)).map(|_| console)
 }
 
 /// The only serial port of a tree that is supported and may be used; of several
 /// ports the one whose number the command line has, as Linux counts them.
 ///
 /// Virtual machine monitors write no `stdout-path`.
-fn only_port(tree: &DeviceTree<'_>) -> Result<Option<Console>, FdtError> {
-    let line = tree.root_child_property("chosen", "bootargs")?;
-    let numbered = numbered_port(line.and_then(text).unwrap_or_default());
+fn only_port(tree: &DeviceTree<'_>, line: &str) -> Result<Option<Console>, FdtError> {
+    let numbered = numbered_port(line);
     let mut only = None;
     let mut count = 0;
     let mut wanted = None;
@@ -295,13 +319,9 @@ fn port(node: &FdtNode<'_, '_>) -> Result<Option<Console>, FdtError> {
     if !node.is_okay()? {
         return Ok(None);
     }
-    let mut found = None;
-    for (model, kind, registers) in PORTS {
-        if found.is_none() && node.is_compatible(model)? {
-            found = Some((kind, registers));
-        }
-    }
-    let Some((kind, registers)) = found else {
+    let names = node.compatible()?;
+    let found = PORTS.iter().find(|&&(model, ..)| names.lists(model));
+    let Some(&(_, kind, registers)) = found else {
         return Ok(None);
     };
     if node.property("reg")?.is_none_or(|reg| reg.len() > MAX_REG) {

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod acpi;
+mod basics;
 mod bindings;
 pub mod board_overlay;
 mod bridges;
@@ -37,7 +38,8 @@ pub use memory::{MachineMemory, Reservation, ReservationKind};
 pub use uart::{UartLayout, UartRegisters};
 pub use uefi::MemoryMap;
 
-use warmbus_fdt::DeviceTree;
+use basics::Basics;
+use warmbus_fdt::{DeviceTree, text};
 use warmbus_memory::{MemoryRange, RamRegion, RangeSet};
 use warmbus_pci::HostBridge;
 
@@ -94,30 +96,55 @@ impl Machine {
     /// Reads the device tree that starts with `bytes`.
     pub fn from_device_tree(bytes: &[u8]) -> Result<Self, MachineError> {
         let tree = DeviceTree::new(bytes)?;
+        Self::of(&tree, MachineMemory::of(&tree)?, EarlyDevices::of(&tree))
+    }
+
+    /// The same where `memory` and `early_devices` of this tree are known.
+    pub fn with_early_devices(
+        bytes: &[u8],
+        memory: MachineMemory,
+        early_devices: EarlyDevices,
+    ) -> Result<Self, MachineError> {
+        Self::of(&DeviceTree::new(bytes)?, memory, early_devices)
+    }
+
+    fn of(
+        tree: &DeviceTree<'_>,
+        memory: MachineMemory,
+        early_devices: EarlyDevices,
+    ) -> Result<Self, MachineError> {
         let MachineMemory {
             ranges: memory,
             nodes: memory_nodes,
             reservations,
             mut warnings,
-        } = MachineMemory::of(&tree)?;
-        let bridges = bridges::bridges(&tree, &memory, &mut warnings)?;
-        let (timer_frequency, model) = basics(&tree)?;
-        let cpus = processors(&tree)?;
+        } = memory;
+        let mut bridges = bridges::Reader::new(&memory);
+        let mut basics = Basics::default();
+        tree.walk(&mut |node| {
+            basics.visit(node)?;
+            if basics::is_root_child(node, "chosen")? {
+                bridges.chosen(node)?;
+            }
+            bridges.visit(node)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let bridges = bridges.finish(&mut warnings)?;
         Ok(Self {
             source: Source::DeviceTree,
-            model,
-            memory,
+            model: basics.model.map(String::from),
             memory_nodes,
             reservations,
             hosts: bridges.hosts,
             unusable_host_bridges: bridges.unusable,
             host_nodes: bridges.nodes,
             chosen_probe_only: bridges.chosen_probe_only,
-            early_devices: EarlyDevices::from_device_tree(bytes),
-            cpus,
-            timer_frequency,
-            bootargs: memory::bootargs(&tree)?,
+            early_devices,
+            cpus: basics.cpus,
+            timer_frequency: basics.timer_frequency,
+            bootargs: basics.bootargs.and_then(text).unwrap_or_default().into(),
             warnings,
+            memory,
         })
     }
 
@@ -153,44 +180,4 @@ impl Machine {
             warnings: Vec::new(),
         }
     }
-}
-
-/// Frequency of the timer, and the model name.
-fn basics(tree: &DeviceTree<'_>) -> Result<(Option<u32>, Option<String>), MachineError> {
-    let (mut frequency, mut model) = (None, None);
-    tree.walk(&mut |node| {
-        if node.parent().is_none() {
-            model = node.text("model")?.map(String::from);
-            return Ok(ControlFlow::Continue(()));
-        }
-        if node.is_compatible("arm,armv8-timer")? {
-            frequency = node.cell("clock-frequency")?.filter(|&hertz| hertz != 0);
-        }
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok((frequency, model))
-}
-
-/// Number of processors.
-fn processors(tree: &DeviceTree<'_>) -> Result<usize, MachineError> {
-    let mut count = 0;
-    tree.walk(&mut |node| {
-        let Some(parent) = node.parent() else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        if parent.parent().is_none() {
-            return Ok(match node.name()?.as_str() {
-                "cpus" => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            });
-        }
-        // As Linux does: some trees have no device_type.
-        let is_cpu = node.text("device_type")? == Some("cpu")
-            || node.name()?.split('@').next() == Some("cpu");
-        if is_cpu && node.is_okay()? {
-            count += 1;
-        }
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok(count)
 }

@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::cells;
-use warmbus_fdt::{Cells, DeviceTree, FdtNode, text};
+use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode};
 use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
 /// More memory ranges, and more reservations, than any machine has. The time to
@@ -75,13 +75,14 @@ impl MachineMemory {
     /// The same of a tree that is open.
     pub(crate) fn of(tree: &DeviceTree<'_>) -> Result<Self, MachineError> {
         let mut warnings = Vec::new();
-        let nodes = memory(tree, &mut warnings)?;
-        Ok(Self {
-            ranges: nodes.iter().map(|region| region.range).collect(),
-            nodes,
-            reservations: reservations(tree, &mut warnings)?,
+        let mut reader = Reader {
+            reservations: reserved_by_map(tree, &mut warnings),
             warnings,
-        })
+            ..Reader::default()
+        };
+        reader.reserved = reader.reservations.len();
+        tree.walk_root_children(&mut |node| reader.visit(node))?;
+        reader.finish()
     }
 
     /// The memory that may be mapped: all but what is reserved as `no-map`.
@@ -123,75 +124,73 @@ fn warn(warnings: &mut Vec<String>, sentence: impl FnOnce() -> String) {
     }
 }
 
-/// All memory of the tree, each range with the number of its NUMA node, 0 where
-/// the tree names none.
-fn memory(
-    tree: &DeviceTree<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<RamRegion>, MachineError> {
-    let mut found: Vec<(u32, Vec<MemoryRange>)> = Vec::new();
-    let mut count = 0;
-    tree.walk_root_children(&mut |node| {
-        if node.text("device_type")? == Some("memory") && node.is_okay()? {
-            // A crash or guest kernel may use less memory than there is.
-            let property = match node.property("linux,usable-memory")? {
-                Some(_) => "linux,usable-memory",
-                None => "reg",
-            };
-            let number = node.cell("numa-node-id")?.unwrap_or(0);
-            let mut regions = Vec::new();
-            count += read_ranges(node, property, &mut regions, warnings);
-            if count > MAX_REGIONS {
-                return Ok(ControlFlow::Break(()));
-            }
-            match found.iter_mut().find(|(node, _)| *node == number) {
-                Some((_, of_node)) => of_node.append(&mut regions),
-                None => found.push((number, regions)),
-            }
-        }
-        Ok(ControlFlow::Break(()))
-    })?;
-    if count == 0 {
-        return Err(MachineError::NoMemory);
-    }
-    at_most(count, MAX_REGIONS, "memory ranges")?;
-    let nodes = found.into_iter().flat_map(|(node, regions)| {
-        let ranges = RangeSet::from_iter(regions).into_iter();
-        ranges.map(move |range| RamRegion { range, node })
-    });
-    Ok(nodes.collect())
+/// What one walk over a tree finds of its memory.
+#[derive(Default)]
+struct Reader {
+    /// The ranges of each NUMA node, which is 0 where the tree names none.
+    nodes: Vec<(u32, Vec<MemoryRange>)>,
+    /// How many ranges that are, more than are kept if they are too many.
+    ranges: usize,
+    reservations: Vec<Reservation>,
+    /// The same for the reservations.
+    reserved: usize,
+    /// Start and end of the initrd that `/chosen` names.
+    initrd: (Option<u64>, Option<u64>),
+    warnings: Vec<String>,
 }
 
-/// All memory reservations of the tree.
-fn reservations(
-    tree: &DeviceTree<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Reservation>, MachineError> {
-    let mut taken = reserved_by_map(tree, warnings);
-    let mut count = taken.len();
-    let mut take = |found: Vec<MemoryRange>, kind| {
-        taken.extend(found.into_iter().map(|range| Reservation { range, kind }));
-    };
-    let mut initrd = (None, None);
-    tree.walk_root_children(&mut |node| {
-        let Some(parent) = node.parent().filter(|parent| parent.parent().is_some()) else {
-            let name = node.name()?;
-            if name == "chosen" {
-                initrd = (
-                    node.property("linux,initrd-start")?.and_then(one_number),
-                    node.property("linux,initrd-end")?.and_then(one_number),
-                );
-            }
-            return Ok(match name.as_str() {
-                "chosen" | "reserved-memory" => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            });
+impl Reader {
+    /// Reads a child of the root, or of one for which this has continued.
+    fn visit(&mut self, node: &FdtNode<'_, '_>) -> Result<ControlFlow<()>, FdtError> {
+        if let Some(parent) = node.parent().filter(|parent| parent.parent().is_some()) {
+            self.reservation(parent, node)?;
+            return Ok(ControlFlow::Break(()));
+        }
+        if node.text("device_type")? == Some("memory") && node.is_okay()? {
+            self.memory(node)?;
+        }
+        let name = node.name()?;
+        if name == "chosen" {
+            self.initrd = (
+                node.property("linux,initrd-start")?.and_then(one_number),
+                node.property("linux,initrd-end")?.and_then(one_number),
+            );
+        }
+        Ok(match name.as_str() {
+            "chosen" | "reserved-memory" => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        })
+    }
+
+    /// Reads a node that is memory.
+    fn memory(&mut self, node: &FdtNode<'_, '_>) -> Result<(), FdtError> {
+        if self.ranges > MAX_REGIONS {
+            return Ok(());
+        }
+        // A crash or guest kernel may use less memory than there is.
+        let property = match node.property("linux,usable-memory")? {
+            Some(_) => "linux,usable-memory",
+            None => "reg",
         };
+        let number = node.cell("numa-node-id")?.unwrap_or(0);
+        let mut regions = Vec::new();
+        self.ranges += read_ranges(node, property, &mut regions, &mut self.warnings);
+        match self.nodes.iter_mut().find(|(node, _)| *node == number) {
+            Some((_, of_node)) => of_node.append(&mut regions),
+            None => self.nodes.push((number, regions)),
+        }
+        Ok(())
+    }
+
+    /// Reads a node below `/chosen` or `/reserved-memory`.
+    fn reservation(
+        &mut self,
+        parent: &FdtNode<'_, '_>,
+        node: &FdtNode<'_, '_>,
+    ) -> Result<(), FdtError> {
         let kind = if parent.name()? == "chosen" {
-            let mut is_module = false;
-            for kind in MODULES {
-                is_module |= node.is_compatible(kind)?;
-            }
+            let names = node.compatible()?;
+            let is_module = MODULES.iter().any(|kind| names.lists(kind));
             is_module.then_some(ReservationKind::Module)
         } else if node.is_okay()? && node.property("reg")?.is_some() {
             Some(match node.property("no-map")? {
@@ -201,25 +200,43 @@ fn reservations(
         } else {
             None
         };
-        if let Some(kind) = kind.filter(|_| count <= MAX_REGIONS) {
+        if let Some(kind) = kind.filter(|_| self.reserved <= MAX_REGIONS) {
             let mut found = Vec::new();
-            count += read_ranges(node, "reg", &mut found, warnings);
-            take(found, kind);
+            self.reserved += read_ranges(node, "reg", &mut found, &mut self.warnings);
+            let found = found.into_iter().map(|range| Reservation { range, kind });
+            self.reservations.extend(found);
         }
-        Ok(ControlFlow::Break(()))
-    })?;
-    at_most(count, MAX_REGIONS, "memory reservations")?;
-    match initrd {
-        (Some(start), Some(end)) if start < end => take(
-            alloc::vec![MemoryRange::from_bounds(start, end)],
-            ReservationKind::Initrd,
-        ),
-        (Some(start), Some(end)) => warn(warnings, || {
-            format!("/chosen: the initrd from {start:#x} to {end:#x} is empty")
-        }),
-        _ => {}
+        Ok(())
     }
-    Ok(taken)
+
+    fn finish(mut self) -> Result<MachineMemory, MachineError> {
+        if self.ranges == 0 {
+            return Err(MachineError::NoMemory);
+        }
+        at_most(self.ranges, MAX_REGIONS, "memory ranges")?;
+        at_most(self.reserved, MAX_REGIONS, "memory reservations")?;
+        match self.initrd {
+            (Some(start), Some(end)) if start < end => self.reservations.push(Reservation {
+                range: MemoryRange::from_bounds(start, end),
+                kind: ReservationKind::Initrd,
+            }),
+            (Some(start), Some(end)) => warn(&mut self.warnings, || {
+                format!("/chosen: the initrd from {start:#x} to {end:#x} is empty")
+            }),
+            _ => {}
+        }
+        let nodes = self.nodes.into_iter().flat_map(|(node, regions)| {
+            let ranges = RangeSet::from_iter(regions).into_iter();
+            ranges.map(move |range| RamRegion { range, node })
+        });
+        let nodes: Vec<_> = nodes.collect();
+        Ok(MachineMemory {
+            ranges: nodes.iter().map(|region| region.range).collect(),
+            nodes,
+            reservations: self.reservations,
+            warnings: self.warnings,
+        })
+    }
 }
 
 /// Refuses a tree with more than `limit` of something.
@@ -287,10 +304,4 @@ fn reserved_by_map(tree: &DeviceTree<'_>, warnings: &mut Vec<String>) -> Vec<Res
         }
     }
     taken
-}
-
-/// The kernel command line that the tree carries.
-pub(super) fn bootargs(tree: &DeviceTree<'_>) -> Result<String, MachineError> {
-    let value = tree.root_child_property("chosen", "bootargs")?;
-    Ok(value.and_then(text).unwrap_or_default().into())
 }

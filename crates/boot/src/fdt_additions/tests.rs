@@ -12,6 +12,11 @@ use warmbus_fdt::RawTree;
 use warmbus_machine::board_overlay::Board;
 use warmbus_machine::{Machine, ReservationKind};
 
+/// [`super::complete`], with the payload that the tree names.
+fn complete(tree: &[u8]) -> FdtWithBoardOverlay {
+    super::complete(tree, Payload::find(tree).ok().as_ref())
+}
+
 /// The bytes that dtc makes of a source.
 fn compiled(source: &str) -> Vec<u8> {
     dtc(&["-I", "dts", "-O", "dtb"], source.as_bytes())

@@ -88,6 +88,16 @@ impl MemoryPlan {
         if !base.is_some_and(|base| base.is_multiple_of(KERNEL_ALIGN)) {
             return Err(PlanViolation::Alignment("kernel", kernel));
         }
+        if let Some(file) = request.kernel.loaded {
+            let others = [self.tree].into_iter().chain(self.arena).chain(self.initrd);
+            let moved = (kernel.start != file.start).then_some(kernel);
+            for other in others.chain(moved) {
+                apart("file of the kernel", file, other)?;
+            }
+            if file.size > kernel.size && moved.is_none() {
+                return Err(PlanViolation::Size("file of the kernel", file));
+            }
+        }
         if self.tree.size != request.tree_size || self.tree.size > MAX_TREE_SIZE {
             return Err(PlanViolation::Size("device tree", self.tree));
         }

@@ -55,6 +55,9 @@ pub struct KernelNeeds {
     pub text_offset: u64,
     /// Bytes in memory, from the image header.
     pub image_size: u64,
+    /// The range that its file was loaded to, where the file is not packed. It
+    /// stays there if that is possible.
+    pub loaded: Option<MemoryRange>,
 }
 
 /// What an initrd needs.
@@ -90,7 +93,7 @@ pub struct PlanRequest<'a> {
     /// and stacks, the boot tree, compressed files. Nothing is written there
     /// before; Linux may use it as scratch memory afterwards.
     pub occupied: &'a [MemoryRange],
-    /// The kernel.
+    /// The kernel. Its range is occupied as well.
     pub kernel: KernelNeeds,
     /// The initrd, if there is one. Its range is occupied as well.
     pub initrd: Option<InitrdNeeds>,

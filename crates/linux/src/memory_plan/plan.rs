@@ -12,7 +12,8 @@ use warmbus_memory::{PhysAddr, RangeSet};
 /// The address of every piece. No two pieces overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The kernel, BSS included. Its first byte is its entry.
+    /// The kernel, BSS included. Its first byte is its entry. It is where its
+    /// file was loaded if it can stay there.
     pub kernel: MemoryRange,
     /// The initrd; where it was loaded if it can stay there.
     pub initrd: Option<MemoryRange>,
@@ -49,36 +50,33 @@ impl MemoryPlan {
     pub fn new(request: &PlanRequest<'_>) -> Result<Self, PlanError> {
         let search = Search::new(request)?;
         let Some(handover) = &request.handover else {
-            return search.place(None, &[]);
+            return search.first(|kept| search.place(kept, &[]));
         };
-        let mut failure = None;
         if !request.scratch.is_empty() {
-            let in_place = search.initrd_in_place().map(Some);
-            for kept in in_place.into_iter().chain([None]) {
-                match search.place(kept, request.scratch) {
-                    Ok(plan) => return Ok(plan),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            return Err(failure.unwrap_or(PlanError::NoRam));
+            return search.first(|kept| search.place(kept, request.scratch));
         }
         let pages = scratch_area::gigantic_areas(&handover.scratch);
+        let mut failure = None;
         for mut areas in scratch_area::choices(request.ram, search.ram_bytes, handover)? {
             areas.extend_from_slice(&pages);
-            let in_place = search.initrd_in_place().map(Some);
-            for kept in in_place.into_iter().chain([None]) {
-                match search.with_scratch(&areas, kept) {
-                    Ok(mut plan) => {
-                        plan.gigantic_areas = pages.len();
-                        return Ok(plan);
-                    }
-                    Err(error) if failure.as_ref().is_some_and(|worst| *worst >= error) => {}
-                    Err(error) => failure = Some(error),
+            match search.first(|kept| search.with_scratch(&areas, kept)) {
+                Ok(mut plan) => {
+                    plan.gigantic_areas = pages.len();
+                    return Ok(plan);
                 }
+                Err(error) => failure = failure.max(Some(error)),
             }
         }
         Err(failure.unwrap_or(PlanError::NoRam))
     }
+}
+
+/// What stays where it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    /// The kernel, from its aligned base to its end.
+    kernel: Option<MemoryRange>,
+    initrd: Option<MemoryRange>,
 }
 
 struct Search<'a> {
@@ -105,7 +103,8 @@ impl<'a> Search<'a> {
         }
         let mut writable = usable.clone();
         let initrd = request.initrd.map(|initrd| initrd.loaded);
-        for occupied in request.occupied.iter().copied().chain(initrd) {
+        let loaded = request.kernel.loaded.into_iter().chain(initrd);
+        for occupied in request.occupied.iter().copied().chain(loaded) {
             writable.remove(pages(occupied));
         }
         if ram_bytes == 0 {
@@ -119,17 +118,39 @@ impl<'a> Search<'a> {
         })
     }
 
+    /// The first plan that `plan` makes. What was loaded stays there if that is
+    /// possible, the initrd rather than the kernel.
+    fn first(
+        &self,
+        plan: impl Fn(Kept) -> Result<MemoryPlan, PlanError>,
+    ) -> Result<MemoryPlan, PlanError> {
+        let all = Kept {
+            kernel: self.kernel_in_place(),
+            initrd: self.initrd_in_place(),
+        };
+        let initrd = Kept {
+            kernel: None,
+            ..all
+        };
+        let mut choices = alloc::vec![all, initrd, Kept::default()];
+        choices.dedup();
+        let mut failure = None;
+        for kept in choices {
+            match plan(kept) {
+                Ok(plan) => return Ok(plan),
+                Err(error) => failure = failure.max(Some(error)),
+            }
+        }
+        Err(failure.unwrap_or(PlanError::NoRam))
+    }
+
     /// Places the scratch areas, then the rest. The first area, the one in low
     /// memory, is tried at each end of each free range: with coarse alignments
     /// only one of them may leave enough memory for the rest.
-    fn with_scratch(
-        &self,
-        areas: &[ScratchArea],
-        kept: Option<MemoryRange>,
-    ) -> Result<MemoryPlan, PlanError> {
+    fn with_scratch(&self, areas: &[ScratchArea], kept: Kept) -> Result<MemoryPlan, PlanError> {
         let mut free = self.usable.clone();
-        if let Some(initrd) = kept {
-            free.remove(pages(initrd));
+        for loaded in kept.kernel.into_iter().chain(kept.initrd) {
+            free.remove(pages(loaded));
         }
         let Some((first, others)) = areas.split_first() else {
             return Err(PlanError::NoRam);
@@ -177,45 +198,55 @@ impl<'a> Search<'a> {
     fn initrd_in_place(&self) -> Option<MemoryRange> {
         let loaded = self.request.initrd?.loaded;
         let mut here = self.usable.clone();
-        for occupied in self.request.occupied {
+        for occupied in self
+            .request
+            .occupied
+            .iter()
+            .chain(&self.request.kernel.loaded)
+        {
             here.remove(*occupied);
         }
         here.lowest_fit(loaded.size, 1, addressable(loaded))?;
         Some(loaded)
     }
 
-    /// Places everything but scratch. With `kept` the initrd stays there.
-    fn place(
-        &self,
-        kept: Option<MemoryRange>,
-        areas: &[MemoryRange],
-    ) -> Result<MemoryPlan, PlanError> {
+    /// The kernel, from its aligned base to its end, if it can stay where its
+    /// file was loaded: nothing else uses that memory, and what follows the file,
+    /// which Linux clears, is free.
+    fn kernel_in_place(&self) -> Option<MemoryRange> {
+        let kernel = self.request.kernel;
+        let file = kernel.loaded?;
+        let base = file.start.0.checked_sub(kernel.text_offset)?;
+        let place = MemoryRange::new(PhysAddr(base), self.kernel_size());
+        let initrd = self.request.initrd.map(|initrd| initrd.loaded);
+        let others = self.request.occupied.iter().copied().chain(initrd);
+        let here = self.usable.within(place).without(others.map(pages));
+        let is_place = base.is_multiple_of(KERNEL_ALIGN) && file.size <= kernel.image_size;
+        (is_place && here.contains_range(place)).then_some(place)
+    }
+
+    /// Places everything but scratch, which is in `areas`.
+    fn place(&self, kept: Kept, areas: &[MemoryRange]) -> Result<MemoryPlan, PlanError> {
         let request = self.request;
-        let mut free = self.writable.clone();
-        for area in areas {
-            free.remove(*area);
-        }
-        let kept = match request.handover {
-            None => self.initrd_in_place(),
-            Some(_) => kept,
+        let free = self.writable.clone().without(areas.iter().copied());
+        let window = kept.initrd.map_or(ALL, window_around);
+        let is_free = |kernel: &MemoryRange| !areas.iter().any(|area| area.overlaps(*kernel));
+        let places: Vec<PhysAddr> = match kept.kernel {
+            Some(kernel) if window.contains(kernel) && is_free(&kernel) => {
+                alloc::vec![kernel.start]
+            }
+            Some(_) => Vec::new(),
+            None => self.kernel_places(&free, window).collect(),
         };
-        if let Some(initrd) = kept {
-            let window = window_around(initrd);
-            if let Some(start) = self.kernel_places(&free, window).next() {
-                return self.finish(free, start, Some(initrd), areas);
-            }
-            if request.handover.is_some() {
-                return Err(self.no_kernel());
-            }
-        }
         let mut failure = self.no_kernel();
-        for start in self.kernel_places(&free, ALL) {
+        for start in places {
             let mut free = free.clone();
             let kernel = MemoryRange::new(start, self.kernel_size());
             free.remove(kernel);
-            let initrd = match request.initrd {
-                None => None,
-                Some(needs) => {
+            let initrd = match (kept.initrd, request.initrd) {
+                (Some(initrd), _) => Some(initrd),
+                (None, None) => None,
+                (None, Some(needs)) => {
                     let size = needs.loaded.size;
                     let capacity = size.saturating_add(PAGE - 1) / PAGE * PAGE;
                     let window = window_around(kernel);
@@ -260,7 +291,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Places what is left: the tree and the arena.
+    /// Places what is left: the tree and the arena. `free` is without the kernel.
     fn finish(
         &self,
         mut free: RangeSet,
@@ -269,7 +300,6 @@ impl<'a> Search<'a> {
         areas: &[MemoryRange],
     ) -> Result<MemoryPlan, PlanError> {
         let request = self.request;
-        free.remove(MemoryRange::new(kernel_base, self.kernel_size()));
         if let Some(initrd) = initrd {
             free.remove(pages(initrd));
         }
