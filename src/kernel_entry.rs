@@ -52,6 +52,8 @@ pub(crate) unsafe fn start_linux(linux: &LoadedLinux, image: &Image) -> ! {
 ///
 /// `kernel` must be the entry of an arm64 kernel and `tree` the address of a
 /// device tree, both clean to the point of coherency.
+// `cargo xtask bench` finds the end of the firmware by the name of its function.
+#[inline(never)]
 pub(crate) unsafe fn enter_kernel(kernel: u64, tree: u64, image: &Image) -> ! {
     // SAFETY: the image is mapped to itself, so that the code goes on where it
     // is when the MMU is off. From then on no memory is touched: everything is

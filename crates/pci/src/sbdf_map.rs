@@ -10,8 +10,9 @@ use super::Sbdf;
 
 /// Values by the address of a function.
 ///
-/// One access to a function follows the other, so that the function that was
-/// found last mostly is the one that is looked for: it is found without a
+/// One access to a function follows the other, and functions are gone through in
+/// the order in which they were found, so that the one that was found last or
+/// the one after it mostly is the one that is looked for: it is found without a
 /// search, which would take longer the more functions there are.
 #[derive(Debug)]
 pub struct SbdfMap<T> {
@@ -56,13 +57,22 @@ impl<T> SbdfMap<T> {
     }
 
     fn index(&self, function: Sbdf) -> Option<usize> {
-        let last = self.slots.get(self.last.get());
-        if last.is_some_and(|slot| slot.is_of(function)) {
-            return Some(self.last.get());
+        let last = self.last.get();
+        if self.is_at(last, function) {
+            return Some(last);
         }
-        let index = self.indices.get(&function).copied()?;
+        let index = if self.is_at(last + 1, function) {
+            last + 1
+        } else {
+            self.indices.get(&function).copied()?
+        };
         self.last.set(index);
         Some(index)
+    }
+
+    fn is_at(&self, index: usize, function: Sbdf) -> bool {
+        let slot = self.slots.get(index);
+        slot.is_some_and(|slot| slot.is_of(function))
     }
 
     /// The value of `function`.
@@ -78,12 +88,19 @@ impl<T> SbdfMap<T> {
 
     /// Makes `value` that of `function`, instead of one that there may be.
     pub fn insert(&mut self, function: Sbdf, value: T) {
+        match self.index(function) {
+            Some(index) => self.slots[index].value = Some(Box::new(value)),
+            None => self.add(function, value),
+        }
+    }
+
+    /// The same where there is none.
+    fn add(&mut self, function: Sbdf, value: T) {
         let slot = Slot {
             function,
             value: Some(Box::new(value)),
         };
-        let index = self.index(function).or_else(|| self.free.pop());
-        let index = index.unwrap_or(self.slots.len());
+        let index = self.free.pop().unwrap_or(self.slots.len());
         match self.slots.get_mut(index) {
             Some(there) => *there = slot,
             None => self.slots.push(slot),
@@ -95,7 +112,7 @@ impl<T> SbdfMap<T> {
     /// The value of `function`, to change; what `make` makes where there was none.
     pub fn get_or_insert_with(&mut self, function: Sbdf, make: fn() -> T) -> &mut T {
         if self.index(function).is_none() {
-            self.insert(function, make());
+            self.add(function, make());
         }
         let value = &mut self.slots[self.last.get()].value;
         value.get_or_insert_with(|| Box::new(make()))

@@ -213,7 +213,10 @@ impl<'a> FunctionRecord<'a> {
         crc.update(records.used());
         header.crc = crc.finalize().into();
         sink.write(at, header.as_bytes());
-        sink.write(PhysAddr(at.0 + HEADER as u64), &records.bytes);
+        at.0 += HEADER as u64;
+        sink.write(at, records.used());
+        let rest = EXTENSION_SIZE - HEADER - records.bytes.len();
+        sink.zero(PhysAddr(at.0 + records.bytes.len() as u64), rest as u64);
     }
 
     /// The header of the extension, without its CRC, and the records behind it.
@@ -253,7 +256,7 @@ impl<'a> FunctionRecord<'a> {
             magic: BLOCK_MAGIC,
             version: VERSION.into(),
             header_size: (HEADER as u16).into(),
-            used: ((HEADER + records.size) as u32).into(),
+            used: ((HEADER + records.bytes.len()) as u32).into(),
             crc: 0.into(),
             segment: self.sbdf.segment().into(),
             routing_id: self.sbdf.routing_id().into(),
@@ -293,34 +296,28 @@ impl<'a> FunctionRecord<'a> {
     }
 }
 
-/// The records behind the header of the extension; zeros behind them.
+/// The records behind the header of the extension.
 struct Records {
-    bytes: [u8; EXTENSION_SIZE - HEADER],
-    size: usize,
+    bytes: Vec<u8>,
 }
 
 impl Records {
     const fn new() -> Self {
-        Self {
-            bytes: [0; EXTENSION_SIZE - HEADER],
-            size: 0,
-        }
+        Self { bytes: Vec::new() }
     }
 
     /// Adds records, for which there is space, and returns the offset of the
     /// first in the block.
     fn add<T: IntoBytes + Immutable>(&mut self, records: impl Iterator<Item = T>) -> usize {
-        let start = EXTENSION + HEADER + self.size;
+        let start = EXTENSION + HEADER + self.bytes.len();
         for record in records {
-            let bytes = record.as_bytes();
-            self.bytes[self.size..self.size + bytes.len()].copy_from_slice(bytes);
-            self.size += bytes.len();
+            self.bytes.extend_from_slice(record.as_bytes());
         }
         start
     }
 
     fn used(&self) -> &[u8] {
-        &self.bytes[..self.size]
+        &self.bytes
     }
 }
 

@@ -20,6 +20,19 @@ impl Bitmap {
             .is_some_and(|byte| byte >> (n % 8) & 1 != 0)
     }
 
+    /// Whether all bits from `start` up to before `end` are set.
+    pub(super) fn all(&self, start: u16, end: u16) -> bool {
+        let (at, last) = (
+            usize::from(start / 8),
+            usize::from(end.saturating_sub(1) / 8),
+        );
+        if at != last || end <= start {
+            return (start..end).all(|bit| self.get(bit));
+        }
+        let bits = bits_of_byte(start % 8, end - start);
+        self.0.get(at).is_some_and(|byte| byte & bits == bits)
+    }
+
     /// Sets bit `n` to `value`; one beyond the end is ignored.
     pub(super) fn set(&mut self, n: u16, value: bool) {
         if let Some(byte) = self.0.get_mut(usize::from(n / 8)) {
@@ -38,7 +51,7 @@ impl Bitmap {
         let (mut at, end) = (usize::from(start), usize::from(end));
         while at < end {
             let stop = end.min((at / 8 + 1) * 8);
-            let bits = (0xff_u8 << (at % 8)) & (0xff_u8 >> (8 - (stop - at / 8 * 8)));
+            let bits = bits_of_byte((at % 8) as u16, (stop - at) as u16);
             if let Some(byte) = self.0.get_mut(at / 8) {
                 *byte |= bits;
             }
@@ -74,6 +87,12 @@ impl Bitmap {
     }
 }
 
+/// The bits of a byte from `first` on, `count` of them, 1 to 8, of which none is
+/// beyond the byte.
+const fn bits_of_byte(first: u16, count: u16) -> u8 {
+    (0xff_u8 >> (8 - count)) << first
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +106,11 @@ mod tests {
                 range.set_range(start, end);
                 (start..end).for_each(|bit| each.set(bit, true));
                 assert_eq!(range, each, "{start} to {end}");
+                // What is beyond the end is not set.
+                for (first, last) in [(start, end), (start, end + 1), (start.max(1) - 1, end)] {
+                    let all = (first..last).all(|bit| range.get(bit));
+                    assert_eq!(range.all(first, last), all, "{first} to {last}");
+                }
             }
         }
     }

@@ -141,17 +141,24 @@ pub(super) struct ByteRuleMap {
     size: u16,
     /// The place of each line of the space in `lines`, plus 1.
     places: [u8; ConfigOffset::END as usize / LINE],
-    lines: Vec<[ByteRule; LINE]>,
+    /// For each byte the place of its rule in `rules`.
+    lines: Vec<[u8; LINE]>,
+    /// All rules of the space, after [`ByteRule::UNKNOWN`] in the order in which
+    /// they were needed. A function has some dozens.
+    rules: Vec<ByteRule>,
 }
 
 impl ByteRuleMap {
     /// A space of `size` bytes, 256 or 4096, of which nothing is known.
     #[must_use]
-    pub(super) const fn new(size: u16) -> Self {
+    pub(super) fn new(size: u16) -> Self {
+        let mut rules = Vec::with_capacity(16);
+        rules.push(ByteRule::UNKNOWN);
         Self {
             size,
             places: [0; ConfigOffset::END as usize / LINE],
-            lines: Vec::new(),
+            lines: Vec::with_capacity(usize::from(size) / LINE / 8),
+            rules,
         }
     }
 
@@ -164,21 +171,34 @@ impl ByteRuleMap {
     /// Makes `cell` of all bytes from `first` up to before `end` that the space
     /// has.
     pub(super) fn set_range(&mut self, first: u16, end: u16, cell: ByteRule) {
+        let rule = self.rule(cell);
         let end = usize::from(end.min(self.size));
         let mut at = usize::from(first);
         while at < end {
             let stop = end.min((at / LINE + 1) * LINE);
             let length = stop - at;
             let start = at % LINE;
-            self.line(at / LINE)[start..start + length].fill(cell);
+            self.line(at / LINE)[start..start + length].fill(rule);
             at = stop;
         }
     }
 
-    fn line(&mut self, number: usize) -> &mut [ByteRule; LINE] {
+    /// The place of `cell` among the rules.
+    fn rule(&mut self, cell: ByteRule) -> u8 {
+        let known = self.rules.iter().position(|rule| *rule == cell);
+        let place = known.unwrap_or_else(|| {
+            self.rules.push(cell);
+            self.rules.len() - 1
+        });
+        // There are fewer rules in all tables. Of one too many nothing would be
+        // known, which is always true.
+        u8::try_from(place).unwrap_or(0)
+    }
+
+    fn line(&mut self, number: usize) -> &mut [u8; LINE] {
         let place = &mut self.places[number];
         if *place == 0 {
-            self.lines.push([ByteRule::UNKNOWN; LINE]);
+            self.lines.push([0; LINE]);
             // There are at most 64.
             *place = self.lines.len() as u8;
         }
@@ -188,21 +208,23 @@ impl ByteRuleMap {
     /// The cells as runs of equal ones.
     #[must_use]
     pub(super) fn compress(&self) -> ClassMap {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut add = |start, cell| {
-            if runs.last().is_none_or(|run| run.cell != cell) {
+        let mut runs: Vec<Run> = Vec::with_capacity(32);
+        let mut last = None;
+        let mut add = |start, rule: u8| {
+            if last != Some(rule) {
+                let cell = self.rules[usize::from(rule)];
                 runs.push(Run { start, cell });
+                last = Some(rule);
             }
         };
         let mut start = 0;
         while start < self.size {
             match self.places[usize::from(start) / LINE] {
-                0 => add(start, ByteRule::UNKNOWN),
+                0 => add(start, 0),
                 place => {
-                    let mut at = start;
-                    for cells in self.lines[usize::from(place) - 1].chunk_by(ByteRule::eq) {
-                        add(at, cells[0]);
-                        at += cells.len() as u16;
+                    let rules = self.lines[usize::from(place) - 1];
+                    for (at, rule) in (start..).zip(rules) {
+                        add(at, rule);
                     }
                 }
             }

@@ -21,19 +21,24 @@ impl FunctionCache {
 
     /// Whether all bytes of an access may be cached.
     pub(crate) fn is_all_cacheable(&self, offset: ConfigOffset, width: Width) -> bool {
-        bytes(offset, width).all(|byte| self.cacheable.get(byte))
+        let bytes = bytes(offset, width);
+        self.cacheable.all(bytes.start, bytes.end)
     }
 
     /// The value of an access whose bytes are all cached.
     pub(crate) fn lookup(&self, offset: ConfigOffset, width: Width) -> Option<u32> {
-        let mut value = 0;
-        for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
-            if !self.cached.get(byte) {
-                return None;
-            }
-            value |= u32::from(*self.data.get(usize::from(byte))?) << shift;
+        let bytes = bytes(offset, width);
+        if !self.cached.all(bytes.start, bytes.end) {
+            return None;
         }
-        Some(value)
+        let data = self
+            .data
+            .get(usize::from(bytes.start)..usize::from(bytes.end))?;
+        Some(
+            data.iter()
+                .rev()
+                .fold(0, |value, byte| value << 8 | u32::from(*byte)),
+        )
     }
 
     /// Keeps the cacheable bytes of a value that the hardware returned, and
@@ -41,14 +46,21 @@ impl FunctionCache {
     pub(crate) fn fill(&mut self, offset: ConfigOffset, width: Width, value: u32) {
         let moves = |rule: ByteRule| rule.tag == InvalidatedBy::RomValidation;
         let none_moves = self.map.all(offset, width, |rule| !moves(rule));
-        for (shift, byte) in (0u32..).step_by(8).zip(bytes(offset, width)) {
-            let value = (value >> shift) as u8;
-            self.track_bus_numbers(byte, value);
-            let moves_on_its_own = !none_moves
-                && value & 0xfe != 0
-                && moves(self.map.cell(ConfigOffset::wrapping(byte)));
-            if self.cacheable.get(byte) && !moves_on_its_own {
-                self.set_byte(byte, value);
+        if self.lists.header_type == 1 {
+            for (byte, value) in bytes(offset, width).zip(value.to_le_bytes()) {
+                self.track_bus_numbers(byte, value);
+            }
+        }
+        if none_moves && self.is_all_cacheable(offset, width) {
+            self.set_all(offset, width, value);
+        } else {
+            for (byte, value) in bytes(offset, width).zip(value.to_le_bytes()) {
+                let moves_on_its_own = !none_moves
+                    && value & 0xfe != 0
+                    && moves(self.map.cell(ConfigOffset::wrapping(byte)));
+                if self.cacheable.get(byte) && !moves_on_its_own {
+                    self.set_byte(byte, value);
+                }
             }
         }
         if width == Width::Dword {
@@ -81,6 +93,18 @@ impl FunctionCache {
                 registers::SUBORDINATE_BUS => self.buses[1] = value,
                 _ => {}
             }
+        }
+    }
+
+    /// Keeps all bytes of an access.
+    fn set_all(&mut self, offset: ConfigOffset, width: Width, value: u32) {
+        let bytes = bytes(offset, width);
+        let place = usize::from(bytes.start)..usize::from(bytes.end);
+        if let Some(kept) = self.data.get_mut(place) {
+            for (kept, byte) in kept.iter_mut().zip(value.to_le_bytes()) {
+                *kept = byte;
+            }
+            self.cached.set_range(bytes.start, bytes.end);
         }
     }
 
@@ -134,7 +158,7 @@ impl FunctionCache {
 }
 
 /// The offsets of the bytes of an access.
-fn bytes(offset: ConfigOffset, width: Width) -> impl Iterator<Item = u16> {
+fn bytes(offset: ConfigOffset, width: Width) -> core::ops::Range<u16> {
     let start = offset.get();
     start..start + width.bytes()
 }
