@@ -18,7 +18,9 @@ pub mod sizes;
 mod table;
 pub mod time;
 mod time_boots;
+mod time_plot;
 mod time_table;
+mod u_boot;
 pub mod versions;
 mod vms;
 
@@ -270,8 +272,20 @@ fn time_boots() -> Result<()> {
     Ok(())
 }
 
-/// Writes the tables of `times` to the page of the benchmark.
+/// The plots of `times`, by the names of their files.
+fn time_plots(times: &Times) -> Result<[(&'static str, String); 2]> {
+    use time_plot::{BOOTS, KEXEC, milliseconds};
+    let boots = milliseconds(times, "From power-on to the first process", &BOOTS)?;
+    let kexec = milliseconds(times, "From kexec to the first process", &KEXEC)?;
+    Ok([("times.svg", boots), ("kexec.svg", kexec)])
+}
+
+/// Writes the plots of `times`, and its tables to the page of the benchmark.
 fn write_times(times: &Times) -> Result<()> {
+    for (name, plot) in time_plots(times)? {
+        let file = paths::root().join(DIRECTORY).join(name);
+        fs::write(&file, plot).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     let file = paths::root().join(PAGE);
     let old = fs::read_to_string(&file)?;
     let new = time_table::page(&old, times);
@@ -408,11 +422,13 @@ mod tests {
     fn pages_and_plots_are_generated_from_the_published_results() {
         let directory = paths::root().join(DIRECTORY);
         let results = Results::load(&directory.join(JSON)).unwrap();
-        for (name, text) in files(&results).unwrap() {
+        let times = Times::published().unwrap();
+        let plots = time_plots(&times).unwrap();
+        for (name, text) in files(&results).unwrap().into_iter().chain(plots) {
             let written = fs::read_to_string(directory.join(name)).unwrap();
             assert!(
                 written == text,
-                "{DIRECTORY}/{name} was not generated from {JSON}"
+                "{DIRECTORY}/{name} was not generated from the results"
             );
         }
         let readme = fs::read_to_string(paths::root().join("README.md")).unwrap();
@@ -422,7 +438,7 @@ mod tests {
             "the README does not show {DIRECTORY}/{JSON}"
         );
         let page = fs::read_to_string(paths::root().join(PAGE)).unwrap();
-        let made = time_table::page(&page, &Times::published().unwrap());
+        let made = time_table::page(&page, &times);
         assert_eq!(Some(page), made, "{PAGE} does not show the published times");
     }
 }

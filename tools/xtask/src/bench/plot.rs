@@ -13,9 +13,9 @@ use super::table::thousands;
 const OTHERS: RGBColor = RGBColor(0x6b, 0x72, 0x80);
 /// Contenders with the cache.
 const OURS: RGBColor = RGBColor(0x0b, 0x72, 0x85);
-const TEXT: RGBColor = RGBColor(0x1f, 0x29, 0x37);
-const FAINT: RGBColor = RGBColor(0x5b, 0x64, 0x70);
-const GRID: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
+pub(super) const TEXT: RGBColor = RGBColor(0x1f, 0x29, 0x37);
+pub(super) const FAINT: RGBColor = RGBColor(0x5b, 0x64, 0x70);
+pub(super) const GRID: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
 /// How much of the colour of reads is left in that of writes.
 const WRITES: f64 = 0.45;
 
@@ -42,7 +42,7 @@ fn shade(contender: Contender) -> RGBColor {
 
 /// The next number with one digit other than 0 that is not below `most`, and into
 /// how many parts an axis up to it is to be cut.
-fn nice(most: u64) -> (u64, u64) {
+pub(super) fn nice(most: u64) -> (u64, u64) {
     let mut step = 1;
     while step * 10 < most {
         step *= 10;
@@ -56,12 +56,12 @@ fn nice(most: u64) -> (u64, u64) {
 }
 
 /// A small number as a coordinate.
-fn whole(number: usize) -> i32 {
+pub(super) fn whole(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 /// `part` of `all` on a line of `length`.
-fn scaled(part: u64, all: u64, length: i32) -> i32 {
+pub(super) fn scaled(part: u64, all: u64, length: i32) -> i32 {
     let length = u64::from(length.unsigned_abs());
     i32::try_from(part * length / all.max(1)).unwrap_or(i32::MAX)
 }

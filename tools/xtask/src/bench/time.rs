@@ -100,6 +100,8 @@ pub enum Peer {
     LinuxStock,
     /// Linux with our patches, without firmware before it.
     LinuxCold,
+    /// U-Boot, then stock Linux.
+    UBootLinuxStock,
     /// Warmbus, then stock Linux.
     WarmbusLinuxStock,
     /// Warmbus, then Linux with our patches.
@@ -112,9 +114,10 @@ pub enum Peer {
 
 impl Peer {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LinuxStock,
         Self::LinuxCold,
+        Self::UBootLinuxStock,
         Self::WarmbusLinuxStock,
         Self::WarmbusLinux,
         Self::KexecLinuxStock,
@@ -127,6 +130,7 @@ impl Peer {
         match self {
             Self::LinuxStock => "Linux, stock",
             Self::LinuxCold => "Linux, cache cold",
+            Self::UBootLinuxStock => "U-Boot + Linux, stock",
             Self::WarmbusLinuxStock => "Warmbus + Linux, stock",
             Self::WarmbusLinux => "Warmbus + Linux",
             Self::KexecLinuxStock => "kexec: Linux, stock",

@@ -19,11 +19,12 @@ use warmbus_cli::trace::Access;
 
 use super::measure;
 use super::time::{Firmware, Peer, Timed, Work};
-use crate::linux;
+use super::u_boot;
 use crate::qemu::debugger::Debugger;
-use crate::qemu::{Log, Machine, Payload, Running};
+use crate::qemu::{INITRD_AT, KERNEL_AT, Log, Machine, Payload, Running};
 use crate::run::LINUX_BOOTARGS;
 use crate::topology::Topology;
+use crate::{linux, setup};
 
 /// Two nanoseconds an instruction.
 const INSTRUCTION_TIME: u8 = 1;
@@ -86,6 +87,7 @@ impl Programs {
         let timed = match peer {
             Peer::LinuxStock => self.alone(&self.stock, topology),
             Peer::LinuxCold => self.alone(&self.consumer, topology),
+            Peer::UBootLinuxStock => self.after_u_boot(&self.stock, topology),
             Peer::WarmbusLinuxStock => self.after_warmbus(&self.stock, topology),
             Peer::WarmbusLinux => self.after_warmbus(&self.consumer, topology),
             Peer::KexecLinuxStock => self.after_kexec(&self.stock, false, topology),
@@ -94,16 +96,51 @@ impl Programs {
         timed.with_context(|| format!("{} on {}", peer.title(), topology.name))
     }
 
-    fn alone(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
-        let machine = alone(&kernel.image, &self.initramfs, "summary").topology(topology);
+    /// `machine` with its own device tree, without padding.
+    fn with_short_tree(&self, machine: Machine) -> Result<Machine> {
         let tree = self.directory.path().join("tree.dtb");
         machine.dump_device_tree(&tree)?;
         fs::write(&tree, without_padding(fs::read(&tree)?)?)?;
-        let mut guest = self.start(machine.device_tree(&tree))?;
+        Ok(machine.device_tree(&tree))
+    }
+
+    fn alone(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
+        let machine = alone(&kernel.image, &self.initramfs, "summary").topology(topology);
+        let mut guest = self.start(self.with_short_tree(machine)?)?;
         let [first, pci, init] = guest.linux(kernel, ENTRY)?;
         let parts = guest.end()?;
         Ok(Timed {
             firmware: None,
+            pci: parts.between(first, pci),
+            init: parts.between(pci, init),
+        })
+    }
+
+    /// U-Boot from power-on, which finds kernel and initrd in memory, as behind
+    /// any medium whose time is not its own.
+    fn after_u_boot(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
+        let bios = setup::u_boot().context("U-Boot for QEMU is not installed")?;
+        let flash = self.directory.path().join("environment");
+        let size = fs::metadata(&self.initramfs)?.len();
+        let start = format!("booti {KERNEL_AT:x} {INITRD_AT:x}:{size:x} ${{fdtcontroladdr}}");
+        u_boot::write_environment(
+            &flash,
+            &[("bootargs", &bootargs("summary")), ("bootcmd", &start)],
+        )?;
+        let machine = self.with_short_tree(Machine::bios(&bios).topology(topology))?;
+        let machine = machine
+            .load(&kernel.image, KERNEL_AT)
+            .load(&self.initramfs, INITRD_AT)
+            .arguments(["-drive".into(), u_boot::flash_drive(&flash)]);
+        let mut guest = self.start(machine)?;
+        let start = guest.stop()?;
+        let [first, pci, init] = guest.linux(kernel, KERNEL_AT)?;
+        let parts = guest.end()?;
+        Ok(Timed {
+            firmware: Some(Firmware {
+                work: parts.between(start, first),
+                console_bytes: parts.printed_before(first),
+            }),
             pci: parts.between(first, pci),
             init: parts.between(pci, init),
         })

@@ -111,6 +111,7 @@ fn break_even(times: &Times) -> Table {
     ]);
     let pairs = [
         (Peer::WarmbusLinux, Peer::LinuxStock),
+        (Peer::WarmbusLinux, Peer::UBootLinuxStock),
         (Peer::WarmbusLinux, Peer::LinuxCold),
         (Peer::LinuxCold, Peer::LinuxStock),
         (Peer::KexecLinux, Peer::KexecLinuxStock),

@@ -1,0 +1,176 @@
+//! Times as plots: who takes how many milliseconds, and for what.
+
+use anyhow::Result;
+use plotters::style::RGBColor;
+
+use super::canvas::{Align, Canvas, Point};
+use super::plot::{FAINT, GRID, TEXT, nice, scaled, whole};
+use super::time::{Peer, Timed, Times, Work};
+
+/// The parts of a boot: the firmware, the set-up of PCI, and the rest.
+const PARTS: [(&str, RGBColor); 3] = [
+    ("firmware", RGBColor(0xc2, 0x6a, 0x0a)),
+    ("Linux, until PCI is set up", RGBColor(0x0b, 0x72, 0x85)),
+    ("the rest, to the first process", RGBColor(0xb4, 0xbc, 0xc6)),
+];
+/// Picoseconds that an instruction is taken to last.
+const INSTRUCTION: u64 = 2000;
+/// Microseconds of an access, one for each column.
+const LATENCIES: [u64; 2] = [1, 17];
+/// The topologies that are shown, in order.
+const TOPOLOGIES: [&str; 4] = ["small", "switch", "fan", "sriov"];
+
+/// Boots from power-on, and those by kexec.
+pub(super) const BOOTS: [Peer; 5] = [
+    Peer::LinuxStock,
+    Peer::LinuxCold,
+    Peer::UBootLinuxStock,
+    Peer::WarmbusLinuxStock,
+    Peer::WarmbusLinux,
+];
+pub(super) const KEXEC: [Peer; 2] = [Peer::KexecLinuxStock, Peer::KexecLinux];
+
+/// Space of a panel, of the names before its bars and of the numbers behind them.
+const WIDTH: i32 = 560;
+const NAMES: i32 = 190;
+const NUMBERS: i32 = 70;
+const HEAD: i32 = 92;
+/// From one bar to the next, and how thick it is.
+const STEP: i32 = 26;
+const THICK: i32 = 16;
+
+/// Milliseconds of `peers`, a line for each topology, a column for each latency.
+pub(super) fn milliseconds(times: &Times, title: &str, peers: &[Peer]) -> Result<String> {
+    let height = 74 + STEP * whole(peers.len());
+    let lines = whole(TOPOLOGIES.len());
+    let mut svg = String::new();
+    let canvas = Canvas::new(&mut svg, (2 * WIDTH, HEAD + lines * height))?;
+    canvas.text(title, (20, 26), 22, TEXT, Align::Left)?;
+    let legend = "2 ns an instruction; left, 1 us for each access to configuration space; right, \
+                  17 us; shorter is better";
+    canvas.text(legend, (20, 50), 15, FAINT, Align::Left)?;
+    let boots = TOPOLOGIES.iter().flat_map(|topology| {
+        let boots = peers.iter();
+        boots.filter_map(|&peer| Some(parts(times.get(topology, peer)?, 1)))
+    });
+    let boots: Vec<_> = boots.collect();
+    let mut at = 20;
+    for (part, (name, color)) in PARTS.into_iter().enumerate() {
+        // No firmware runs when a kernel starts the next one.
+        if boots.iter().all(|parts| parts[part] == 0) {
+            continue;
+        }
+        canvas.bar((at, 66), (at + 14, 80), color.into())?;
+        canvas.text(name, (at + 20, 73), 14, TEXT, Align::Left)?;
+        at += 60 + 8 * whole(name.len());
+    }
+    for (line, topology) in (0..).zip(TOPOLOGIES) {
+        for (column, latency) in (0..).zip(LATENCIES) {
+            let rows = peers.iter().filter_map(|&peer| {
+                let boot = times.get(topology, peer)?;
+                Some((peer.title(), parts(boot, latency)))
+            });
+            let panel = Panel {
+                title: format!("{topology}, milliseconds at {latency} us"),
+                rows: rows.collect(),
+            };
+            panel.draw(&canvas, (column * WIDTH, HEAD + line * height))?;
+        }
+    }
+    canvas.end()?;
+    Ok(svg)
+}
+
+/// Microseconds of each of the [`PARTS`].
+fn parts(timed: &Timed, latency: u64) -> [u64; 3] {
+    let firmware = timed.firmware.map(|firmware| firmware.work);
+    let time = |work: Work| work.microseconds(INSTRUCTION, latency);
+    [firmware.unwrap_or_default(), timed.pci, timed.init].map(time)
+}
+
+/// The bars of one machine at one latency.
+struct Panel {
+    title: String,
+    rows: Vec<(&'static str, [u64; 3])>,
+}
+
+impl Panel {
+    fn draw(&self, canvas: &Canvas, (x, y): Point) -> Result<()> {
+        canvas.text(&self.title, (x + 20, y + 12), 18, TEXT, Align::Left)?;
+        let totals = self.rows.iter().map(|(_, parts)| parts.iter().sum::<u64>());
+        let (end, ticks) = nice(totals.max().unwrap_or(0) / 1000);
+        let (zero, length) = (x + NAMES, WIDTH - NAMES - NUMBERS);
+        let top = y + 28;
+        let bottom = top + STEP * whole(self.rows.len()) + 4;
+        for tick in 0..=ticks {
+            let value = end * tick / ticks;
+            let at = zero + scaled(value, end, length);
+            canvas.line(vec![(at, top), (at, bottom)], GRID, 1)?;
+            canvas.text(
+                &value.to_string(),
+                (at, bottom + 11),
+                13,
+                FAINT,
+                Align::Middle,
+            )?;
+        }
+        for (number, (name, parts)) in self.rows.iter().enumerate() {
+            let above = top + 4 + whole(number) * STEP;
+            let middle = above + THICK / 2;
+            canvas.text(name, (zero - 8, middle), 15, TEXT, Align::Right)?;
+            let mut done = 0;
+            for (microseconds, (_, color)) in parts.iter().zip(PARTS) {
+                let [from, to] = [done, done + microseconds]
+                    .map(|reached| zero + scaled(reached, end * 1000, length));
+                canvas.bar((from, above), (to, above + THICK), color.into())?;
+                done += microseconds;
+            }
+            let behind = zero + scaled(done, end * 1000, length) + 6;
+            let number = format!("{}", (done + 500) / 1000);
+            canvas.text(&number, (behind, middle), 14, TEXT, Align::Left)?;
+        }
+        canvas.line(vec![(zero, top), (zero, bottom)], FAINT, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::time::Firmware;
+
+    #[test]
+    fn the_parts_of_a_bar_are_the_parts_of_the_boot() {
+        let work = |instructions, accesses| Work {
+            instructions,
+            accesses,
+        };
+        let timed = Timed {
+            firmware: Some(Firmware {
+                work: work(1_000_000, 100),
+                console_bytes: 0,
+            }),
+            pci: work(2_000_000, 200),
+            init: work(3_000_000, 0),
+        };
+        assert_eq!(parts(&timed, 17), [3700, 7400, 6000]);
+        let alone = Timed {
+            firmware: None,
+            ..timed
+        };
+        assert_eq!(parts(&alone, 1), [0, 4200, 6000]);
+    }
+
+    #[test]
+    fn every_boot_that_was_measured_has_its_bar_and_its_number() {
+        let times = Times::published().unwrap();
+        let svg = milliseconds(&times, "Time", &BOOTS).unwrap();
+        for peer in BOOTS {
+            let bars = TOPOLOGIES.len() * LATENCIES.len();
+            let names = format!("\n{}\n", peer.title());
+            assert_eq!(svg.matches(&names).count(), bars, "{peer:?}");
+        }
+        let boot = times.get("fan", Peer::UBootLinuxStock).unwrap();
+        let number = (parts(boot, 17).iter().sum::<u64>() + 500) / 1000;
+        assert!(svg.contains(&format!("\n{number}\n")), "{number}");
+    }
+}
