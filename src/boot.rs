@@ -89,7 +89,7 @@ pub(crate) fn run(
     previous.parse(&memory, heap::usage().size);
     report_output::print_banner(machine, options, inputs.completed, image);
 
-    let mut recorder = Recorder::new(timer);
+    let mut recorder = Recorder::new(timer, 0);
     let mut captured = match failure {
         Some(failure) => Err(failure.into()),
         None => {

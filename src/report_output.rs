@@ -87,10 +87,10 @@ pub(crate) fn report<A: ConfigAccess>(
             bytes_per_function: 0,
         },
         anomalies: machine.warnings.clone(),
-        ..ReportInput::new(captured).with_recorded(recorder, &timer)
+        ..ReportInput::new(captured)
     };
     let cached = |function| report::cached_bytes(&captured.config, function);
-    Report::new(input, &cached)
+    Report::new(input, &cached).with_recorded(recorder, &timer)
 }
 
 /// Prints a few lines or, where they are requested, the tree and the summary;

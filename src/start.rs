@@ -21,9 +21,10 @@ use crate::mem::{self, Loaded, heap};
 use crate::{logger, recovery};
 
 /// Called by the first instructions, with the address of the device tree and
-/// the MMU off. `is_second` is not 0 on a second start (see `recovery.rs`).
-pub(crate) extern "C" fn start(tree: u64, is_second: u64) -> ! {
-    let timer = Timer::start();
+/// the MMU off. `is_second` is not 0 on a second start (see `recovery.rs`);
+/// `entry` is the system counter as it was at the first instruction.
+pub(crate) extern "C" fn start(tree: u64, is_second: u64, entry: u64) -> ! {
+    let timer = Timer::start_at(entry);
     let image = Image::running();
     // SAFETY: the boot protocol promises a device tree at this address; with
     // the MMU off an address that is not memory ends in an exception.

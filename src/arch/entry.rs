@@ -8,7 +8,8 @@
 //! MMU is still off: no atomics before it is on.
 //!
 //! A second start (see `recovery.rs`) uses the same entry, with all data
-//! as it was on the first; `start` gets that as an argument.
+//! as it was on the first; `start` gets that as an argument, and the system
+//! counter as it was at the entry.
 //!
 //! From UEFI, for which the image is an application in PE form (the header of
 //! an arm64 Image has room for that), on entry: MMU and caches are on, `x0` is
@@ -104,6 +105,8 @@ park:
     b.eq    park
 
     mov     x19, x0
+    // Time begins here.
+    mrs     x22, cntvct_el0
     // Whatever the loader left in the caches goes to memory, where all
     // accesses with the MMU off go, and cannot come back over it.
     bl      clean_image
@@ -220,7 +223,7 @@ prepare:
     b       11b
 19: ret
 
-// With the MMU off: goes on at x21 with x19 and x20 as the arguments. Exceptions
+// With the MMU off: goes on at x21 with x19, x20 and x22 as the arguments. Exceptions
 // run on SP_ELx, everything else on SP_EL0.
 run_alone:
     msr     spsel, #1
@@ -257,6 +260,7 @@ run_alone:
     mov     x30, xzr
     mov     x0, x19
     mov     x1, x20
+    mov     x2, x22
     blr     x21
 
 .section .data.boot_state, "aw"

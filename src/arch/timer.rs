@@ -32,6 +32,17 @@ impl Timer {
         }
     }
 
+    /// The same, where the counter was `entry` when the program was entered. That
+    /// was read once, and so is not believed if it is more than a second ago.
+    pub(crate) fn start_at(entry: u64) -> Self {
+        let now = Self::start();
+        let is_near = now.start.wrapping_sub(entry) <= now.frequency;
+        Self {
+            start: if is_near { entry } else { now.start },
+            ..now
+        }
+    }
+
     /// The same timer, with `frequency` ticks a second where it is given.
     pub(crate) fn with_frequency(self, frequency: Option<u32>) -> Self {
         Self {

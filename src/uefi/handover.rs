@@ -10,7 +10,7 @@ use uefi::boot;
 use uefi_raw::table::boot::MemoryType;
 use warmbus_boot::hosts::open_hosts;
 use warmbus_boot::load_options::LoadOptions;
-use warmbus_boot::measured_access::MeasuredAccess;
+use warmbus_boot::measured_access::{MeasuredAccess, Ticks as _};
 use warmbus_boot::options::Options;
 use warmbus_boot::pipeline::{Captured, Pipeline};
 use warmbus_boot::recorder::Recorder;
@@ -163,6 +163,7 @@ impl Resident {
 
     /// Finds the machine and reads its configuration space.
     fn survey(&mut self) -> Result<Survey, Why> {
+        let began = self.timer.ticks();
         self.provide_heap()?;
         let rsdp = tables::rsdp().ok_or("there are no ACPI tables")?;
         let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
@@ -174,7 +175,7 @@ impl Resident {
         }
         let (hosts, access) = open_hosts(&machine, &self.options, |_| bridges)?;
         let access = MeasuredAccess::new(access, self.timer);
-        let mut recorder = Recorder::new(self.timer);
+        let mut recorder = Recorder::new(self.timer, began);
         let pipeline = Pipeline::from_options(&self.options);
         let mut clock = self.timer;
         let captured = pipeline.run(&hosts, access, &mut clock, &mut recorder);

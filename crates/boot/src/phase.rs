@@ -6,6 +6,9 @@ use warmbus_pcsc::ConfigCache;
 /// A phase of a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
+    /// From the first instruction to the first of the phases that follow: memory,
+    /// the console and the description of the machine.
+    Start,
     /// Finding the functions and assigning bus numbers.
     Enumerate,
     /// Sizing BARs and assigning addresses.
@@ -38,6 +41,8 @@ pub enum Phase {
     Clean,
     /// Verifying the handover.
     HandoverCheck,
+    /// What was in no other phase up to the report, such as printing.
+    Other,
 }
 
 impl Phase {
@@ -45,6 +50,7 @@ impl Phase {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Start => "start",
             Self::Enumerate => "enumerate",
             Self::Assign => "assign",
             Self::Capture => "capture",
@@ -61,6 +67,7 @@ impl Phase {
             Self::Tree => "tree",
             Self::Clean => "clean",
             Self::HandoverCheck => "handover-check",
+            Self::Other => "other",
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct CacheFigures {
 #[derive(Debug)]
 pub struct Recorder<T> {
     counter: T,
+    /// When the boot began, in ticks.
+    began: u64,
     /// The phases that have ended, in order.
     pub phases: Vec<PhaseTime>,
     /// Accesses that reached the hardware, those of the comparison with it
@@ -53,15 +55,29 @@ struct Start {
 }
 
 impl<T: Ticks> Recorder<T> {
-    /// Nothing was recorded yet.
-    pub fn new(counter: T) -> Self {
+    /// Nothing was recorded yet of what began at `began` ticks of `counter`.
+    pub fn new(counter: T, began: u64) -> Self {
         Self {
             counter,
+            began,
             phases: Vec::new(),
             accesses: AccessCounts::default(),
             cache: CacheFigures::default(),
             start: Start::default(),
         }
+    }
+
+    /// What all that was recorded took so far, with what was in no phase as
+    /// [`Phase::Other`].
+    pub fn all_phases(&self) -> impl Iterator<Item = PhaseTime> {
+        let all = self.counter.ticks().saturating_sub(self.began);
+        let in_phases = self.phases.iter().map(|phase| phase.ticks).sum();
+        let other = PhaseTime {
+            phase: Phase::Other,
+            ticks: all.saturating_sub(in_phases),
+            config_ticks: 0,
+        };
+        self.phases.iter().copied().chain([other])
     }
 }
 
@@ -72,8 +88,16 @@ where
 {
     fn phase_begins(&mut self, _: Phase, config: Option<&ConfigCache<MeasuredAccess<A, T>>>) {
         let access = config.map(ConfigCache::access);
+        let now = self.counter.ticks();
+        if self.phases.is_empty() {
+            self.phases.push(PhaseTime {
+                phase: Phase::Start,
+                ticks: now.saturating_sub(self.began),
+                config_ticks: 0,
+            });
+        }
         self.start = Start {
-            ticks: self.counter.ticks(),
+            ticks: now,
             config_ticks: access.map_or(0, MeasuredAccess::ticks),
             accesses: access.map_or_else(AccessCounts::default, MeasuredAccess::counts),
         };

@@ -101,7 +101,14 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
     let peers = [Peer::WarmbusLinuxStock, Peer::WarmbusLinux];
     let now = Times::measure(image(), &topologies, &peers, |_, _| ()).expect("all boot");
     assert_eq!(now.rises(&kept), Vec::<String>::new());
+    let phases = Instructions::published().expect("they are written down");
     for (topology, boots) in &now.topologies {
+        // The phases are all of it, but for the jump and what is printed before.
+        let all = boots[&Peer::WarmbusLinuxStock].firmware;
+        let all = all.expect("it is Warmbus").work.instructions;
+        let phases: u64 = phases.topologies[topology].values().sum();
+        let share = 97..=100;
+        assert!(share.contains(&(phases * 100 / all)), "{phases} of {all}");
         for (&peer, timed) in boots {
             let firmware = timed.firmware.expect("it is Warmbus");
             let of_kept = kept.get(topology, peer).expect("it is written down");
@@ -115,8 +122,8 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
 #[test]
 fn a_boot_takes_the_same_instructions_in_every_run() {
     let measure = || {
-        let peers = [Peer::LinuxStock, Peer::WarmbusLinux];
-        Times::measure(image(), &[topology("small")], &peers, |_, _| ()).expect("both boot")
+        let peers = [Peer::LinuxStock, Peer::UBootLinuxStock, Peer::WarmbusLinux];
+        Times::measure(image(), &[topology("small")], &peers, |_, _| ()).expect("all boot")
     };
     let (first, second) = (measure(), measure());
     assert_eq!(first, second);
@@ -124,8 +131,13 @@ fn a_boot_takes_the_same_instructions_in_every_run() {
     let kept = paths::root().join("bench/results/bench.json");
     let kept = Results::load(&kept).expect("results are written down");
     let small = kept.topologies.iter().find(|case| case.name == "small");
-    let warmbus = small.and_then(|case| case.measure(Contender::Warmbus));
-    let timed = first.get("small", Peer::WarmbusLinux).expect("it booted");
-    let accesses = timed.firmware.map(|firmware| firmware.work.accesses);
-    assert_eq!(accesses, warmbus.map(Measure::total));
+    for (peer, contender) in [
+        (Peer::UBootLinuxStock, Contender::UBoot),
+        (Peer::WarmbusLinux, Contender::Warmbus),
+    ] {
+        let counted = small.and_then(|case| case.measure(contender));
+        let timed = first.get("small", peer).expect("it booted");
+        let accesses = timed.firmware.map(|firmware| firmware.work.accesses);
+        assert_eq!(accesses, counted.map(Measure::total), "{peer:?}");
+    }
 }

@@ -20,6 +20,8 @@ use crate::{paths, process, programs};
 
 /// The targets that the firmware can be built for, best first.
 pub const TARGETS: [&str; 2] = ["aarch64-unknown-none-softfloat", "aarch64-unknown-none"];
+/// The target of programs that run in the Linux of the tests.
+pub const GUESTS: &str = "aarch64-unknown-linux-musl";
 
 /// The oldest Rust release that builds the firmware: `rust-version` of the
 /// manifest.
@@ -101,8 +103,15 @@ impl Compiler {
         })
     }
 
-    /// Whether the core library of `target` is installed with this compiler.
-    fn has_prebuilt(&self, target: &str) -> bool {
+    /// Whether rustup has installed it.
+    #[must_use]
+    pub fn is_from_rustup(&self) -> bool {
+        self.sysroot.starts_with(paths::rustup_home())
+    }
+
+    /// Whether the libraries of `target` are installed with this compiler.
+    #[must_use]
+    pub fn has_library(&self, target: &str) -> bool {
         let libraries = self.sysroot.join("lib/rustlib").join(target).join("lib");
         fs::read_dir(libraries).is_ok_and(|files| {
             files.flatten().any(|file| {
@@ -204,7 +213,7 @@ impl Toolchain {
     /// Whether libraries for `target` are installed with the compiler.
     #[must_use]
     pub fn has_standard_library(&self, target: &str) -> bool {
-        self.compiler.has_prebuilt(target)
+        self.compiler.has_library(target)
     }
 
     /// What there is, in the order above.
@@ -218,7 +227,7 @@ impl Toolchain {
     pub fn prebuilt(active: &Compiler) -> Option<Self> {
         let target = TARGETS
             .into_iter()
-            .find(|target| active.has_prebuilt(target))?;
+            .find(|target| active.has_library(target))?;
         Self::new(active.clone(), Core::Prebuilt, target)
     }
 

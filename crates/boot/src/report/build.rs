@@ -81,8 +81,27 @@ impl<'a> ReportInput<'a> {
                 .map_or(Ok(()), |failure| Err(failure.to_string())),
         }
     }
+}
 
-    /// Adds what `recorder`, which counts with `counter`, has recorded.
+impl From<&warmbus_pcsc::SelfCheck> for SelfCheck {
+    fn from(check: &warmbus_pcsc::SelfCheck) -> Self {
+        let difference = |difference: &warmbus_pcsc::Difference| Difference {
+            sbdf: difference.function,
+            offset: difference.offset.get(),
+            cached: difference.cached,
+            hardware: difference.hardware,
+        };
+        Self {
+            bytes: check.bytes,
+            reads: check.reads,
+            differences: check.differences.iter().map(difference).collect(),
+        }
+    }
+}
+
+impl Report {
+    /// Adds what `recorder`, which counts with `counter`, has recorded: last, so
+    /// that the time of the report itself is in it.
     #[must_use]
     pub fn with_recorded<T: Ticks>(self, recorder: &Recorder<T>, counter: &T) -> Self {
         let (accesses, figures) = (recorder.accesses, recorder.cache);
@@ -104,8 +123,7 @@ impl<'a> ReportInput<'a> {
                 invalidations: statistics.invalidations,
             },
             phases: recorder
-                .phases
-                .iter()
+                .all_phases()
                 .map(|time| Phase {
                     name: time.phase.name().into(),
                     ticks: time.ticks,
@@ -116,25 +134,7 @@ impl<'a> ReportInput<'a> {
             ..self
         }
     }
-}
 
-impl From<&warmbus_pcsc::SelfCheck> for SelfCheck {
-    fn from(check: &warmbus_pcsc::SelfCheck) -> Self {
-        let difference = |difference: &warmbus_pcsc::Difference| Difference {
-            sbdf: difference.function,
-            offset: difference.offset.get(),
-            cached: difference.cached,
-            hardware: difference.hardware,
-        };
-        Self {
-            bytes: check.bytes,
-            reads: check.reads,
-            differences: check.differences.iter().map(difference).collect(),
-        }
-    }
-}
-
-impl Report {
     /// The report of `input`; `cached` returns what the cache holds of a
     /// function.
     pub fn new<'c>(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::progress::Progress;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{GUESTS, Toolchain};
 use crate::{process, remap};
 
 /// An architecture for which the command is built.
@@ -31,7 +31,7 @@ pub(super) const ARCHITECTURES: [Architecture; 2] = [
     Architecture {
         debian: "arm64",
         name: "aarch64",
-        target: "aarch64-unknown-linux-musl",
+        target: GUESTS,
     },
 ];
 

@@ -22,7 +22,7 @@ use self::rust::COMPILER_SETS;
 use self::tools::Tool;
 pub(crate) use self::tools::qemu_data;
 pub use self::tools::{Purpose, edk2, edk2_flash, edk2_test_keys, u_boot};
-use crate::toolchain::{Compiler, TARGETS, Toolchain};
+use crate::toolchain::{Compiler, GUESTS, TARGETS, Toolchain};
 use crate::{UsageError, programs};
 
 /// Makes sure that all is there for `purpose`, gets what is missing, and
@@ -31,7 +31,11 @@ use crate::{UsageError, programs};
 pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
     let active = Compiler::active()?;
     if Toolchain::prebuilt(&active).is_none() {
-        rust::add_target_with_rustup(&active);
+        rust::add_target_with_rustup(&active, TARGETS[0], "looking for another way");
+    }
+    if purpose == Purpose::Test && active.is_from_rustup() && !active.has_library(GUESTS) {
+        let otherwise = "leaving out the tests that need it";
+        rust::add_target_with_rustup(&active, GUESTS, otherwise);
     }
     obtain(purpose, Some(&active))?;
     Toolchain::find(&active).context("the toolchain that was just there is gone")

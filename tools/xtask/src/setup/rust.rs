@@ -21,13 +21,12 @@ pub(super) const COMPILER_SETS: [[&str; 3]; 2] = [
     ["rustc", "cargo", "rust-src"],
 ];
 
-/// Asks rustup for the core library of the firmware's target, unless that
-/// failed lately. Failure is no error: there are other ways.
-pub(super) fn add_target_with_rustup(active: &Compiler) {
+/// Asks rustup for the libraries of `target`, unless that failed lately. Failure
+/// is no error: `otherwise` says how it goes on.
+pub(super) fn add_target_with_rustup(active: &Compiler, target: &str, otherwise: &str) {
     if programs::find_in_system("rustup").is_none() {
         return;
     }
-    let target = TARGETS[0];
     let failed = paths::cache().join(format!("rustup-failed-{}-{target}", active.release));
     let rests = fs::metadata(&failed)
         .and_then(|file| file.modified())
@@ -43,7 +42,7 @@ pub(super) fn add_target_with_rustup(active: &Compiler) {
         Err(error) => {
             let why = error.to_string();
             step.end(&format!(
-                "{}; looking for another way, and not asking again for a day",
+                "{}; {otherwise}, and not asking again for a day",
                 why.lines().next().unwrap_or_default().trim_end_matches(':')
             ));
             // Not being able to remember only costs time at the next start.
