@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use warmbus_cli::install::{self, Loader, Place, Started, Way};
 use warmbus_qemu_tests::boot::{Lab, image, topology};
 use warmbus_qemu_tests::consumer;
-use warmbus_qemu_tests::linux::{self, command, payload, with_command};
+use warmbus_qemu_tests::linux::{LinuxBoot, command, payload, with_command};
 use xtask::disk;
 use xtask::qemu::{Machine, PROGRAM, SCRIPT, UefiStart, volume};
 use xtask::test::is_long;
@@ -119,6 +119,23 @@ fn script(
     lines + "reset\r\nendif\r\n"
 }
 
+/// Fails unless `warmbus status` in the guest says that each function is used and
+/// that reads are answered.
+fn status_has_all_functions(linux: &LinuxBoot) {
+    let (status, code) = linux.of_command("status");
+    assert_eq!(code, 0, "{status}");
+    let there = linux.boot.pci();
+    assert_eq!(status["handed_over"], there.len(), "{status}");
+    let functions = status["functions"].as_array().expect("functions");
+    let used: Vec<_> = functions
+        .iter()
+        .filter(|one| one["state"] == "used")
+        .collect();
+    assert_eq!(used.len(), there.len(), "{status}");
+    let served = &status["counters"]["hits"];
+    assert!(served.as_u64().is_some_and(|hits| hits > 200), "{status}");
+}
+
 /// All of it in one way.
 fn is_installed_and_removed(way: Way) {
     let Some(command) = command() else {
@@ -164,18 +181,7 @@ fn is_installed_and_removed(way: Way) {
     }
     proofs::subtree_arrived(&linux);
 
-    let (status, code) = linux.of_command("status");
-    assert_eq!(code, 0, "{status}");
-    let there = linux.boot.pci();
-    assert_eq!(status["handed_over"], there.len(), "{status}");
-    let functions = status["functions"].as_array().expect("functions");
-    let used: Vec<_> = functions
-        .iter()
-        .filter(|one| one["state"] == "used")
-        .collect();
-    assert_eq!(used.len(), there.len(), "{status}");
-    let served = &status["counters"]["hits"];
-    assert!(served.as_u64().is_some_and(|hits| hits > 200), "{status}");
+    status_has_all_functions(&linux);
 
     if needs_variables {
         fs::remove_file(esp.join(SCRIPT)).unwrap();
@@ -204,19 +210,22 @@ fn every_way_to_install_works_and_is_undone() {
 
 #[test]
 fn u_boot_runs_the_script_that_was_installed_and_it_is_removed() {
+    let Some(command) = command() else {
+        return;
+    };
     let lab = Lab::new();
     let boot = lab.file("boot");
     fs::create_dir(&boot).unwrap();
     let file = |name: &str| boot.join(name);
-    fs::copy(linux::kernel(), file("vmlinuz")).unwrap();
-    fs::copy(linux::initramfs(), file("initrd.img")).unwrap();
+    fs::copy(consumer::kernel(), file("vmlinuz")).unwrap();
+    fs::copy(with_command(&lab, command), file("initrd.img")).unwrap();
     let before = content(&boot);
     let place = Place {
         loader: Loader::UBoot(&boot),
         dry_run: false,
     };
     let parameters = format!(
-        "{} quiet warmbus.report warmbus.test={}",
+        "{} quiet pcsc=on warmbus.report warmbus.test=status,{}",
         xtask::run::LINUX_BOOTARGS,
         proofs::SECTIONS
     );
@@ -240,6 +249,7 @@ fn u_boot_runs_the_script_that_was_installed_and_it_is_removed() {
     proofs::subtree_arrived(&linux);
     proofs::cache_is_true(&linux);
     proofs::nothing_moved(&linux);
+    status_has_all_functions(&linux);
 
     install::uninstall(&place).expect("it is removed");
     assert!(content(&boot) == before, "the folder is not as it was");
