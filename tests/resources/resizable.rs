@@ -49,3 +49,21 @@ fn a_bar_that_may_be_larger_is_named_and_keeps_its_size() {
     fabric.add_root(host, 1, 0, endpoint(7));
     assert_eq!(set_up(fabric).function(at(0, 1, 0)).resizable, None);
 }
+
+/// The first entry has the number of entries; what is behind them is not one.
+#[test]
+fn what_is_behind_the_last_entry_is_no_bar() {
+    // BAR 0 has its only size; BAR 2 could have 2 MiB.
+    let [only, larger] = [1 << 4, 0b11 << 4];
+    for (count, expected) in [(1, None), (2, Some(next(2, 2 * MIB)))] {
+        let (mut fabric, host) = Fabric::with_windows(&[IO, LOW, HIGH]);
+        let model = endpoint(7)
+            .bar(0, BarModel::memory64(MIB).prefetchable())
+            .bar(2, BarModel::memory64(MIB).prefetchable())
+            .extended(0x15, 1, &[only, count << 5, larger, 2]);
+        fabric.add_root(host, 1, 0, model);
+        let machine = set_up(fabric);
+        let function = machine.function(at(0, 1, 0));
+        assert_eq!(function.resizable, expected, "{count} entries");
+    }
+}
