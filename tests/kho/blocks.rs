@@ -282,3 +282,28 @@ fn vfs_that_do_not_exist_now_are_in_the_index_only_with_their_conditions() {
         assert_eq!(extension.capabilities.len(), block.capabilities.len());
     }
 }
+
+/// In larger pages a block is followed by what nobody wrote, and all of it is
+/// written, records or not.
+#[test]
+fn a_block_is_all_of_its_bytes_and_nothing_behind_them() {
+    const UNTOUCHED: u8 = 0xa5;
+    let functions = functions(2);
+    let masks = masks(3);
+    for page_size in [PageSize::K16, PageSize::K64] {
+        let mut blocks = inputs(&functions);
+        blocks[1].masks = &masks;
+        let (memory, tree) = written((KhoAbi::V4, page_size), &blocks);
+        let index = pcsc::Index::open(&memory, &tree).unwrap();
+        for block in &blocks {
+            let sbdf = block.sbdf;
+            let function = (sbdf.segment(), sbdf.bus(), sbdf.device(), sbdf.function());
+            let (at, _) = index.find(function).0.expect("in the index");
+            let page = memory.get(PhysAddr(at), page_size.bytes() as usize);
+            let (written, behind) = page.unwrap().split_at(8192);
+            // The records are short: the last quarter is zeros.
+            assert!(written[6144..].iter().all(|byte| *byte == 0), "{sbdf}");
+            assert!(behind.iter().all(|byte| *byte == UNTOUCHED), "{sbdf}");
+        }
+    }
+}
