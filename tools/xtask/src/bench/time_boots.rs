@@ -134,16 +134,8 @@ impl Programs {
             .arguments(["-drive".into(), u_boot::flash_drive(&flash)]);
         let mut guest = self.start(machine)?;
         let start = guest.stop()?;
-        let [first, pci, init] = guest.linux(kernel, KERNEL_AT)?;
-        let parts = guest.end()?;
-        Ok(Timed {
-            firmware: Some(Firmware {
-                work: parts.between(start, first),
-                console_bytes: parts.printed_before(first),
-            }),
-            pci: parts.between(first, pci),
-            init: parts.between(pci, init),
-        })
+        let linux = guest.linux(kernel, KERNEL_AT)?;
+        Ok(guest.end()?.behind_firmware(start, linux))
     }
 
     fn by_warmbus(&self, kernel: &Kernel, initrd: &Path, steps: &str) -> Machine {
@@ -160,16 +152,8 @@ impl Programs {
         guest.debugger.run_to(ENTRY)?;
         let start = guest.stop()?;
         let entry = guest.debugger.run_to(self.enter)?.get(0)?;
-        let [first, pci, init] = guest.linux(kernel, entry)?;
-        let parts = guest.end()?;
-        Ok(Timed {
-            firmware: Some(Firmware {
-                work: parts.between(start, first),
-                console_bytes: parts.printed_before(first),
-            }),
-            pci: parts.between(first, pci),
-            init: parts.between(pci, init),
-        })
+        let linux = guest.linux(kernel, entry)?;
+        Ok(guest.end()?.behind_firmware(start, linux))
     }
 
     /// The second of two boots of `kernel`, the first of which was started by
@@ -298,6 +282,18 @@ impl Parts {
         Work {
             instructions: self.instructions[last] - self.instructions[first],
             accesses: self.accesses[last] - self.accesses[first],
+        }
+    }
+
+    /// A boot by a firmware that began at `start`, with the notes of its Linux.
+    fn behind_firmware(&self, start: usize, [first, pci, init]: [usize; 3]) -> Timed {
+        Timed {
+            firmware: Some(Firmware {
+                work: self.between(start, first),
+                console_bytes: self.printed_before(first),
+            }),
+            pci: self.between(first, pci),
+            init: self.between(pci, init),
         }
     }
 
