@@ -118,6 +118,11 @@ impl ByteRule {
         self.class == ByteClass::Static && self.tag == InvalidatedBy::None
     }
 
+    /// A number that is that of no other rule.
+    const fn key(self) -> u32 {
+        self.class as u32 | (self.tag as u32) << 8 | (self.effect as u32) << 16
+    }
+
     /// A byte that nothing names.
     pub(super) const UNKNOWN: Self = Self::of(ByteClass::Unknown);
 
@@ -144,8 +149,8 @@ pub(super) struct ByteRuleMap {
     /// For each byte the place of its rule in `rules`.
     lines: Vec<[u8; LINE]>,
     /// All rules of the space, after [`ByteRule::UNKNOWN`] in the order in which
-    /// they were needed. A function has some dozens.
-    rules: Vec<ByteRule>,
+    /// they were needed, each behind its key. A function has some dozens.
+    rules: Vec<(u32, ByteRule)>,
 }
 
 impl ByteRuleMap {
@@ -153,7 +158,7 @@ impl ByteRuleMap {
     #[must_use]
     pub(super) fn new(size: u16) -> Self {
         let mut rules = Vec::with_capacity(16);
-        rules.push(ByteRule::UNKNOWN);
+        rules.push((ByteRule::UNKNOWN.key(), ByteRule::UNKNOWN));
         Self {
             size,
             places: [0; ConfigOffset::END as usize / LINE],
@@ -185,9 +190,10 @@ impl ByteRuleMap {
 
     /// The place of `cell` among the rules.
     fn rule(&mut self, cell: ByteRule) -> u8 {
-        let known = self.rules.iter().position(|rule| *rule == cell);
+        let key = cell.key();
+        let known = self.rules.iter().position(|(known, _)| *known == key);
         let place = known.unwrap_or_else(|| {
-            self.rules.push(cell);
+            self.rules.push((key, cell));
             self.rules.len() - 1
         });
         // There are fewer rules in all tables. Of one too many nothing would be
@@ -212,7 +218,7 @@ impl ByteRuleMap {
         let mut last = None;
         let mut add = |start, rule: u8| {
             if last != Some(rule) {
-                let cell = self.rules[usize::from(rule)];
+                let (_, cell) = self.rules[usize::from(rule)];
                 runs.push(Run { start, cell });
                 last = Some(rule);
             }
@@ -251,7 +257,33 @@ pub(super) struct ClassMap {
     runs: Box<[Run]>,
 }
 
+/// The cells of every conventional header that is not known yet (PCIe 7.5.1.1).
+const HEADER: [Run; 7] = {
+    const fn run(start: u16, class: ByteClass) -> Run {
+        let cell = ByteRule::of(class);
+        Run { start, cell }
+    }
+    [
+        run(0, ByteClass::Static),
+        // COMMAND; STATUS changes by itself.
+        run(4, ByteClass::Software),
+        run(6, ByteClass::Unknown),
+        run(8, ByteClass::Static),
+        // Cache Line Size and Latency Timer.
+        run(0xc, ByteClass::Software),
+        run(0xe, ByteClass::Static),
+        run(0xf, ByteClass::Unknown),
+    ]
+};
+
 impl ClassMap {
+    /// What holds for every header.
+    pub(super) fn of_any_header() -> Self {
+        Self {
+            runs: Box::from(HEADER),
+        }
+    }
+
     /// The cell of the byte at `offset`.
     #[must_use]
     pub(super) fn cell(&self, offset: ConfigOffset) -> ByteRule {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::byte_class::InvalidatedBy;
 use super::function_cache::FunctionCache;
-use warmbus_pci::registers::{extended, sr_iov};
+use warmbus_pci::registers::{EXTENDED_CAPABILITIES, extended, sr_iov};
 use warmbus_pci::{ConfigOffset, VfIdentity, VfRouting};
 
 /// The bytes that the specification fixes in every virtual function, first
@@ -83,7 +83,9 @@ impl FunctionCache {
 
     /// Takes note of `value`, read at `offset`, if it says where VFs are.
     pub(super) fn learn_routing(&mut self, offset: u16, value: u32) {
-        if self.sr_iov_register(sr_iov::VF_OFFSET) != Some(offset) {
+        // Most registers are not even where SR-IOV can be.
+        if offset < EXTENDED_CAPABILITIES || self.sr_iov_register(sr_iov::VF_OFFSET) != Some(offset)
+        {
             return;
         }
         let cached = self

@@ -51,7 +51,8 @@ impl FunctionCache {
                 self.track_bus_numbers(byte, value);
             }
         }
-        if none_moves && self.is_all_cacheable(offset, width) {
+        let is_all_cacheable = self.is_all_cacheable(offset, width);
+        if none_moves && is_all_cacheable {
             self.set_all(offset, width, value);
         } else {
             for (byte, value) in bytes(offset, width).zip(value.to_le_bytes()) {
@@ -65,12 +66,19 @@ impl FunctionCache {
         }
         if width == Width::Dword {
             self.learn_mask(offset.get(), value);
-            let express = self.capability(registers::capability::EXPRESS);
-            if let Some(found) = ConstantBits::of(offset.get(), value, express) {
-                self.fixed.retain(|known| known.offset != found.offset);
-                self.fixed.push(found);
+            // Of what is cached as a whole nobody asks for single bits.
+            if !is_all_cacheable {
+                self.learn_constant_bits(offset.get(), value);
             }
             self.learn_routing(offset.get(), value);
+        }
+    }
+
+    fn learn_constant_bits(&mut self, offset: u16, value: u32) {
+        let express = self.capability(registers::capability::EXPRESS);
+        if let Some(found) = ConstantBits::of(offset, value, express) {
+            self.fixed.retain(|known| known.offset != found.offset);
+            self.fixed.push(found);
         }
     }
 

@@ -63,12 +63,6 @@ pub struct FunctionCache {
 impl FunctionCache {
     /// A block that knows only what holds for every header.
     pub(crate) fn new() -> Self {
-        let mut rule_map = ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END);
-        rule_map.set_range(0x00, 0x0f, ByteRule::of(ByteClass::Static));
-        // COMMAND, Cache Line Size and Latency Timer; STATUS changes by itself.
-        rule_map.set_range(0x04, 0x06, ByteRule::of(ByteClass::Software));
-        rule_map.set_range(0x06, 0x08, ByteRule::UNKNOWN);
-        rule_map.set_range(0x0c, 0x0e, ByteRule::of(ByteClass::Software));
         let mut block = Self {
             size: 0,
             data: Vec::new(),
@@ -88,7 +82,7 @@ impl FunctionCache {
             virtual_function: None,
             routing: None,
         };
-        block.classify(&rule_map);
+        block.set_classes(ConfigOffset::CONVENTIONAL_END, ClassMap::of_any_header());
         block
     }
 
@@ -116,8 +110,11 @@ impl FunctionCache {
     /// Takes `rule_map` as the classes of the whole space. What is cached
     /// and still cacheable stays.
     pub(crate) fn classify(&mut self, rule_map: &ByteRuleMap) {
-        let size = rule_map.size();
-        let map = rule_map.compress();
+        self.set_classes(rule_map.size(), rule_map.compress());
+    }
+
+    /// The same, for a space of `size` bytes.
+    fn set_classes(&mut self, size: u16, map: ClassMap) {
         let cacheable_runs = || {
             let runs = map.runs(size);
             runs.filter(|(_, _, cell)| cell.class.is_cacheable())
