@@ -123,9 +123,18 @@ pub(crate) fn run(
         loader.load(captured.as_mut().ok(), &mut timer.clone(), &mut recorder)
     });
 
-    if let Ok(captured) = &captured {
+    let report = captured.as_ref().ok().map(|captured| {
         let report = report_output::report(captured, &recorder, machine, image, timer);
-        report_output::print(&report, captured, options);
+        report_output::print(&report, options);
+        report
+    });
+    if let Some(Ok(linux)) = &loaded {
+        console::print(format_args!("{}", linux.description));
+    }
+    if let (Some(report), Ok(captured)) = (report, &captured) {
+        // What was printed took its time as well.
+        let report = report.with_recorded(&recorder, &timer);
+        report_output::print_sections(&report, captured, options);
     }
     let heap = heap::usage();
     let (tables, all_tables) = mmu.usage();
@@ -147,9 +156,6 @@ pub(crate) fn run(
         ),
         Err(error) => (None, Err(error.into())),
     };
-    if let Some(linux) = &linux {
-        console::print(format_args!("{}", linux.description));
-    }
     let failure = failure.map_or(Ok(()), |failure| Err(failure.into()));
     Ok(BootResult {
         result: result.and(survey).and(failure),

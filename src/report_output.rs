@@ -67,7 +67,7 @@ pub(crate) fn print_banner(
     }
 }
 
-/// What a boot has found.
+/// What a boot has found, and what it took up to now.
 pub(crate) fn report<A: ConfigAccess>(
     captured: &Captured<MeasuredAccess<A, Timer>>,
     recorder: &Recorder<Timer>,
@@ -93,15 +93,8 @@ pub(crate) fn report<A: ConfigAccess>(
     Report::new(input, &cached).with_recorded(recorder, &timer)
 }
 
-/// Prints a few lines or, where they are requested, the tree and the summary;
-/// and where they are requested the report and the dump, each between two lines
-/// by which a program finds them.
-pub(crate) fn print<A: ConfigAccess>(
-    report: &Report,
-    captured: &Captured<MeasuredAccess<A, Timer>>,
-    options: &Options,
-) {
-    let cached = |function| report::cached_bytes(&captured.config, function);
+/// Prints a few lines or, where they are requested, the tree and the summary.
+pub(crate) fn print(report: &Report, options: &Options) {
     let mut console = Console;
     // The console cannot fail: what it cannot print is lost.
     if options.show.tree {
@@ -113,6 +106,16 @@ pub(crate) fn print<A: ConfigAccess>(
     } else if log_enabled!(Level::Info) {
         let _ = report::summary::write_brief(report, &mut console);
     }
+}
+
+/// Prints the report and the dump, where they are requested, each between two lines
+/// by which a program finds them.
+pub(crate) fn print_sections<A: ConfigAccess>(
+    report: &Report,
+    captured: &Captured<MeasuredAccess<A, Timer>>,
+    options: &Options,
+) {
+    let cached = |function| report::cached_bytes(&captured.config, function);
     if options.report {
         section(Section::Report, || {
             report::json::write(report, &mut Console)

@@ -205,9 +205,11 @@ impl Resident {
             captured,
             recorder,
         } = survey;
-        let report =
-            report_output::report(captured, recorder, machine, &Image::running(), self.timer);
-        report_output::print(&report, captured, &self.options);
+        let timer = self.timer;
+        let image = Image::running();
+        let report = report_output::report(captured, recorder, machine, &image, timer);
+        report_output::print(&report, &self.options);
+        report_output::print_sections(&report, captured, &self.options);
         if let Some(path) = &self.report_file {
             let mut text = String::new();
             // A string takes whatever is written to it.

@@ -100,8 +100,8 @@ impl From<&warmbus_pcsc::SelfCheck> for SelfCheck {
 }
 
 impl Report {
-    /// Adds what `recorder`, which counts with `counter`, has recorded: last, so
-    /// that the time of the report itself is in it.
+    /// Adds what `recorder`, which counts with `counter`, has recorded up to now,
+    /// instead of what was added before.
     #[must_use]
     pub fn with_recorded<T: Ticks>(self, recorder: &Recorder<T>, counter: &T) -> Self {
         let (accesses, figures) = (recorder.accesses, recorder.cache);
