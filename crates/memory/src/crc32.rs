@@ -107,12 +107,7 @@ impl Crc32 {
         let mut state = add_bytes(self.state, before);
         for block in blocks {
             state = if block.iter().fold(0, |all, word| all | word) == 0 {
-                let [a, b, c, d] = state.to_le_bytes();
-                let [last, third, second, first] = &BEFORE_ZEROS;
-                first[usize::from(a)]
-                    ^ second[usize::from(b)]
-                    ^ third[usize::from(c)]
-                    ^ last[usize::from(d)]
+                with_zero_words(state)
             } else {
                 block.iter().copied().fold(state, add_word)
             };
@@ -121,11 +116,26 @@ impl Crc32 {
         self.state = add_bytes(state, after);
     }
 
+    /// Adds `count` zeros.
+    pub fn update_zeros(&mut self, count: usize) {
+        const STEP: usize = 8 * ZERO_WORDS;
+        let state = (0..count / STEP).fold(self.state, |state, _| with_zero_words(state));
+        self.state = state;
+        self.update(&[0; STEP][..count % STEP]);
+    }
+
     /// The CRC-32 of all bytes that were added.
     #[must_use]
     pub const fn finalize(self) -> u32 {
         !self.state
     }
+}
+
+/// Adds [`ZERO_WORDS`] words of zeros.
+fn with_zero_words(state: u32) -> u32 {
+    let [a, b, c, d] = state.to_le_bytes();
+    let [last, third, second, first] = &BEFORE_ZEROS;
+    first[usize::from(a)] ^ second[usize::from(b)] ^ third[usize::from(c)] ^ last[usize::from(d)]
 }
 
 fn add_bytes(state: u32, bytes: &[u8]) -> u32 {
@@ -188,6 +198,11 @@ mod tests {
             }
             let bytes = &bytes[start.min(bytes.len())..];
             prop_assert_eq!(checksum(bytes), crc32fast::hash(bytes));
+            let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+            let mut crc = Crc32::new();
+            crc.update(&bytes[..bytes.len() - zeros]);
+            crc.update_zeros(zeros);
+            prop_assert_eq!(crc.finalize(), crc32fast::hash(bytes));
         }
     }
 }

@@ -27,15 +27,16 @@ pub struct SbdfMap<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    function: Sbdf,
+    /// The number of the function.
+    number: u32,
     /// On its own, so that a list that grows moves little.
     value: Option<Box<T>>,
 }
 
 impl<T> Slot<T> {
-    /// Whether it is that of `function`.
-    fn is_of(&self, function: Sbdf) -> bool {
-        self.function.number() == function.number() && self.value.is_some()
+    /// Whether it is that of the function with this number.
+    fn is_of(&self, number: u32) -> bool {
+        self.number == number && self.value.is_some()
     }
 }
 
@@ -57,11 +58,11 @@ impl<T> SbdfMap<T> {
     }
 
     fn index(&self, function: Sbdf) -> Option<usize> {
-        let last = self.last.get();
-        if self.is_at(last, function) {
+        let (last, number) = (self.last.get(), function.number());
+        if self.is_at(last, number) {
             return Some(last);
         }
-        let index = if self.is_at(last + 1, function) {
+        let index = if self.is_at(last + 1, number) {
             last + 1
         } else {
             self.indices.get(&function).copied()?
@@ -70,9 +71,9 @@ impl<T> SbdfMap<T> {
         Some(index)
     }
 
-    fn is_at(&self, index: usize, function: Sbdf) -> bool {
+    fn is_at(&self, index: usize, number: u32) -> bool {
         let slot = self.slots.get(index);
-        slot.is_some_and(|slot| slot.is_of(function))
+        slot.is_some_and(|slot| slot.is_of(number))
     }
 
     /// The value of `function`.
@@ -97,7 +98,7 @@ impl<T> SbdfMap<T> {
     /// The same where there is none.
     fn add(&mut self, function: Sbdf, value: T) {
         let slot = Slot {
-            function,
+            number: function.number(),
             value: Some(Box::new(value)),
         };
         let index = self.free.pop().unwrap_or(self.slots.len());

@@ -227,7 +227,7 @@ impl<'a> FunctionRecord<'a> {
         let vf = self.virtual_function;
         let ranges = vf.map_or(&[][..], |vf| vf.synthesised);
 
-        let mut records = Records::new();
+        let mut records = Records::new(masks.len(), capabilities.len());
         let masks_at = records.add(masks.iter().map(MaskEntry::from));
         let capabilities_at = records.add(capabilities.iter().map(CapabilityEntry::from));
         let routings_at = records.add(routings.iter().map(RoutingEntry::from));
@@ -302,8 +302,13 @@ struct Records {
 }
 
 impl Records {
-    const fn new() -> Self {
-        Self { bytes: Vec::new() }
+    /// None yet, with space for so many masks and capabilities: most blocks have no
+    /// other records.
+    fn new(masks: usize, capabilities: usize) -> Self {
+        let size = masks * size_of::<MaskEntry>() + capabilities * size_of::<CapabilityEntry>();
+        Self {
+            bytes: Vec::with_capacity(size),
+        }
     }
 
     /// Adds records, for which there is space, and returns the offset of the
@@ -330,12 +335,11 @@ fn write_padded(
     bytes: &[u8],
     size: usize,
 ) {
-    const ZEROS: [u8; SPACE] = [0; SPACE];
     let rest = size - bytes.len();
     sink.write(address, bytes);
     sink.zero(PhysAddr(address.0 + bytes.len() as u64), rest as u64);
     crc.update(bytes);
-    crc.update(&ZEROS[..rest]);
+    crc.update_zeros(rest);
 }
 
 fn count_ones(bitmap: &[u8]) -> u16 {

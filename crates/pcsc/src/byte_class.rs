@@ -228,9 +228,10 @@ impl ByteRuleMap {
             match self.places[usize::from(start) / LINE] {
                 0 => add(start, 0),
                 place => {
-                    let rules = self.lines[usize::from(place) - 1];
-                    for (at, rule) in (start..).zip(rules) {
-                        add(at, rule);
+                    let mut at = start;
+                    for rules in self.lines[usize::from(place) - 1].chunk_by(u8::eq) {
+                        add(at, rules[0]);
+                        at += rules.len() as u16;
                     }
                 }
             }

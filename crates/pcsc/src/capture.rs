@@ -30,6 +30,9 @@ pub struct SelfCheck {
     pub differences: Vec<Difference>,
 }
 
+/// Reads that the capture of a function takes.
+const SOME_READS: usize = 16;
+
 impl<A: ConfigAccess> ConfigCache<A> {
     /// The reads that [`Self::capture`] would make of `function`, in its order.
     pub fn missing_reads(&self, function: Sbdf) -> Vec<ConfigRead> {
@@ -41,9 +44,11 @@ impl<A: ConfigAccess> ConfigCache<A> {
             wanted: |byte| block.is_cacheable(byte) && !block.is_cached(byte),
             narrowest: self.access.narrowest_read(function),
             is_halved: false,
-            reads: Vec::new(),
+            reads: Vec::with_capacity(SOME_READS),
         };
-        for dword in block.cacheable_dwords() {
+        // The walk of the lists has read most of them.
+        let missing = |dword: &ConfigOffset| block.dword(dword.get()).is_none();
+        for dword in block.cacheable_dwords().filter(missing) {
             plan.add(dword.get(), Width::Dword);
         }
         let read = |(offset, width)| ConfigRead {

@@ -43,7 +43,7 @@ pub(super) fn infer<A: ConfigAccess>(
         known,
         out: Inference {
             rule_map: ByteRuleMap::new(ConfigOffset::CONVENTIONAL_END),
-            seen: Vec::new(),
+            seen: Vec::with_capacity(SEEN),
             lists: CapabilityLists::default(),
             anomalies: Vec::new(),
             vanished: false,
@@ -52,6 +52,9 @@ pub(super) fn infer<A: ConfigAccess>(
     walk.run(vendor_id);
     walk.out
 }
+
+/// Registers of a function with some capabilities.
+const SEEN: usize = 32;
 
 struct Walk<'a, A, K> {
     access: &'a mut A,
