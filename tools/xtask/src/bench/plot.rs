@@ -96,8 +96,8 @@ pub(super) fn topologies(results: &Results) -> Result<String> {
 const NAMES: i32 = 168;
 const NUMBERS: i32 = 112;
 /// From one bar to the next, and how thick it is.
-const STEP: i32 = 26;
-const THICK: i32 = 16;
+pub(super) const STEP: i32 = 26;
+pub(super) const THICK: i32 = 16;
 
 fn panel(canvas: &Canvas, case: &Case, (x, y): Point) -> Result<()> {
     let title = case.functions.map_or_else(

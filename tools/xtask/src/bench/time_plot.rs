@@ -4,8 +4,9 @@ use anyhow::Result;
 use plotters::style::RGBColor;
 
 use super::canvas::{Align, Canvas, Point};
-use super::plot::{FAINT, GRID, TEXT, nice, scaled, whole};
+use super::plot::{FAINT, GRID, STEP, TEXT, THICK, nice, scaled, whole};
 use super::time::{Peer, Timed, Times, Work};
+use super::time_table::INSTRUCTION;
 
 /// The parts of a boot: the firmware, the set-up of PCI, and the rest.
 const PARTS: [(&str, RGBColor); 3] = [
@@ -13,14 +14,12 @@ const PARTS: [(&str, RGBColor); 3] = [
     ("Linux, until PCI is set up", RGBColor(0x0b, 0x72, 0x85)),
     ("the rest, to the first process", RGBColor(0xb4, 0xbc, 0xc6)),
 ];
-/// Picoseconds that an instruction is taken to last.
-const INSTRUCTION: u64 = 2000;
 /// Microseconds of an access, one for each column.
 const LATENCIES: [u64; 2] = [1, 17];
 /// The topologies that are shown, in order.
 const TOPOLOGIES: [&str; 4] = ["small", "switch", "fan", "sriov"];
 
-/// Boots from power-on, and those by kexec.
+/// Boots from power-on.
 pub(super) const BOOTS: [Peer; 5] = [
     Peer::LinuxStock,
     Peer::LinuxCold,
@@ -28,6 +27,7 @@ pub(super) const BOOTS: [Peer; 5] = [
     Peer::WarmbusLinuxStock,
     Peer::WarmbusLinux,
 ];
+/// Boots by kexec.
 pub(super) const KEXEC: [Peer; 2] = [Peer::KexecLinuxStock, Peer::KexecLinux];
 
 /// Space of a panel, of the names before its bars and of the numbers behind them.
@@ -35,9 +35,6 @@ const WIDTH: i32 = 560;
 const NAMES: i32 = 190;
 const NUMBERS: i32 = 70;
 const HEAD: i32 = 92;
-/// From one bar to the next, and how thick it is.
-const STEP: i32 = 26;
-const THICK: i32 = 16;
 
 /// Milliseconds of `peers`, a line for each topology, a column for each latency.
 pub(super) fn milliseconds(times: &Times, title: &str, peers: &[Peer]) -> Result<String> {
@@ -84,7 +81,7 @@ pub(super) fn milliseconds(times: &Times, title: &str, peers: &[Peer]) -> Result
 /// Microseconds of each of the [`PARTS`].
 fn parts(timed: &Timed, latency: u64) -> [u64; 3] {
     let firmware = timed.firmware.map(|firmware| firmware.work);
-    let time = |work: Work| work.microseconds(INSTRUCTION, latency);
+    let time = |work: Work| work.microseconds(INSTRUCTION[0], latency);
     [firmware.unwrap_or_default(), timed.pci, timed.init].map(time)
 }
 

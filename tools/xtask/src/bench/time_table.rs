@@ -5,7 +5,7 @@ use super::time::{Peer, Timed, Times};
 
 /// Picoseconds that an instruction is taken to last: on a small core, and on a
 /// fast one.
-const INSTRUCTION: [u64; 2] = [2000, 500];
+pub(super) const INSTRUCTION: [u64; 2] = [2000, 500];
 /// Microseconds that an access is taken to last beyond its instruction.
 const LATENCIES: [u64; 4] = [0, 1, 5, 17];
 /// Nanoseconds of a byte at 115,200 baud, ten bits.

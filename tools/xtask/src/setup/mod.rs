@@ -34,7 +34,7 @@ pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
         rust::add_target_with_rustup(&active, TARGETS[0], "looking for another way");
     }
     if purpose == Purpose::Test && active.is_from_rustup() && !active.has_library(GUESTS) {
-        let otherwise = "leaving out the tests that need it";
+        let otherwise = "skipping the tests that need it";
         rust::add_target_with_rustup(&active, GUESTS, otherwise);
     }
     obtain(purpose, Some(&active))?;
