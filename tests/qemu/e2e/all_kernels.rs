@@ -35,6 +35,22 @@ pub(crate) fn of_this_page_size() -> Vec<(PathBuf, KernelFacts)> {
     kernels.collect()
 }
 
+/// Those, one of each version of the handover unless there is time for all, and the
+/// one that Debian ships, each with its version.
+pub(crate) fn with_that_of_debian() -> Vec<(PathBuf, String)> {
+    let debian = xtask::linux::image(&xtask::linux::Options::debian());
+    let debian = debian.expect("Debian has a kernel");
+    let mut kernels = of_this_page_size();
+    if !test::is_long() {
+        kernels.dedup_by(|(_, one), (_, before)| one.kho == before.kho);
+    }
+    let kernels = kernels.into_iter();
+    kernels
+        .map(|(file, facts)| (file, facts.version))
+        .chain([(debian, "of Debian".to_owned())])
+        .collect()
+}
+
 /// Unpacks the kernel in `file` to `lab`, since the processors of QEMU would take
 /// longer than for the rest of the boot. That the firmware unpacks each of them is
 /// a test of `tests/linux_images.rs`.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use warmbus_qemu_tests::boot::{Lab, image};
@@ -14,8 +15,10 @@ use warmbus_qemu_tests::linux::{self, Function, LinuxBoot, alone, payload};
 use warmbus_qemu_tests::tree::{HOST_BRIDGE, Tree};
 use xtask::process;
 use xtask::qemu::Machine;
+use xtask::test;
 use xtask::topology::Topology;
 
+use crate::all_kernels;
 use crate::linux::{SECTIONS, ended_well};
 
 /// Devices of a machine, as QEMU arguments, and what its tree says of its host
@@ -55,10 +58,10 @@ impl Case {
         tree
     }
 
-    /// What Linux alone makes of it.
-    fn stock(&self) -> LinuxBoot {
+    /// What `kernel` alone makes of it.
+    fn stock(&self, kernel: &Path) -> LinuxBoot {
         let lab = Lab::new();
-        let machine = alone(linux::kernel(), "summary,sections").topology(&self.topology());
+        let machine = alone(kernel, "summary,sections").topology(&self.topology());
         let tree = self.changed(&machine, &lab);
         let linux = lab
             .follow_alone(machine.device_tree(tree.file()))
@@ -67,13 +70,13 @@ impl Case {
         linux
     }
 
-    /// What Linux makes of it after the firmware.
-    fn with_firmware(&self, bootargs: &str) -> LinuxBoot {
+    /// What `kernel` makes of it after the firmware.
+    fn with_firmware(&self, kernel: &Path) -> LinuxBoot {
         let lab = Lab::new();
         let machine = Machine::kernel(image())
             .topology(&self.topology())
-            .bootargs(bootargs)
-            .payload(payload(linux::kernel(), SECTIONS));
+            .bootargs("warmbus.show=summary")
+            .payload(payload(kernel, SECTIONS));
         let tree = self.changed(&machine, &lab);
         let linux = lab
             .boot_linux(machine.own_device_tree(tree.file()))
@@ -85,8 +88,12 @@ impl Case {
     /// Boots it without and with the firmware: what Linux alone places has its
     /// place, and there is no function less. Returns the boot with the firmware.
     fn compare(&self) -> LinuxBoot {
-        let stock = placed(&self.stock());
-        let linux = self.with_firmware("warmbus.show=summary");
+        self.compare_on(linux::kernel())
+    }
+
+    fn compare_on(&self, kernel: &Path) -> LinuxBoot {
+        let stock = placed(&self.stock(kernel));
+        let linux = self.with_firmware(kernel);
         let ours = placed(&linux);
         assert!(stock.values().any(|bars| !bars.is_empty()));
         for (function, bars) in &stock {
@@ -186,11 +193,15 @@ fn ports(count: usize, options: &str, device: impl Fn(usize) -> String) -> Strin
     (0..count).map(port).collect()
 }
 
+/// More I/O BARs than 64 KiB of I/O space have windows of bridges, which is 15.
+fn eighteen_io_bars() -> Case {
+    let device = |_| "virtio-net-pci,disable-modern=off,disable-legacy=off".into();
+    Case::new(ports(18, "", device))
+}
+
 #[test]
 fn io_bars_beyond_the_io_window_do_not_cost_the_cache() {
-    // 64 KiB of I/O space have 15 windows of bridges.
-    let device = |_| "virtio-net-pci,disable-modern=off,disable-legacy=off".into();
-    let linux = Case::new(ports(18, "", device)).compare();
+    let linux = eighteen_io_bars().compare();
     keeps(&linux);
     let lines = linux.boot.lines_with(&["does not fit"]);
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -210,55 +221,71 @@ fn membar(size: &str) -> String {
     format!("pci-testdev,membar={size}")
 }
 
-#[test]
-fn holes_below_aligned_bars_are_used_as_by_linux() {
-    // 80 GiB from 516 GiB on, where 32 GiB are aligned in one place.
+/// Four BARs of 64 GiB together.
+fn large_bars() -> Case {
     let sizes = ["32G", "8G", "8G", "16G"];
-    let devices = ports(4, ",hotplug=off", |number| membar(sizes[number]));
+    Case::new(ports(4, ",hotplug=off", |number| membar(sizes[number])))
+}
+
+/// The same, with 80 GiB from 516 GiB on for them, where 32 GiB are aligned in one
+/// place.
+fn holes_below_aligned_bars() -> Case {
     let change = |tree: &Tree| {
         let high = [0x0300_0000, 0x81, 0, 0x81, 0, 0x14, 0];
         set_windows(tree, MEMORY_WINDOW, high);
     };
-    keeps(&Case::new(devices).with_tree(change).compare());
-}
-
-/// A GPU and a disk.
-fn gpu_and_nvme() -> String {
-    ports(2, "", |number| match number {
-        0 => membar("256M"),
-        _ => "nvme,serial=a".into(),
-    })
+    large_bars().with_tree(change)
 }
 
 #[test]
-fn a_64_bit_bar_falls_back_below_4_gib_as_with_linux() {
+fn large_bars_are_placed_as_by_linux() {
+    keeps(&large_bars().compare());
+}
+
+#[test]
+fn holes_below_aligned_bars_are_used_as_by_linux() {
+    keeps(&holes_below_aligned_bars().compare());
+}
+
+/// A GPU and a disk.
+fn gpu_and_nvme() -> Case {
+    Case::new(ports(2, "", |number| match number {
+        0 => membar("256M"),
+        _ => "nvme,serial=a".into(),
+    }))
+}
+
+/// Less memory above 4 GiB than the GPU needs.
+fn little_high_memory() -> Case {
     let change = |tree: &Tree| {
         let high = [0x0300_0000, 0x80, 0, 0x80, 0, 0, 0x0400_0000];
         set_windows(tree, MEMORY_WINDOW, high);
     };
-    keeps(&Case::new(gpu_and_nvme()).with_tree(change).compare());
+    gpu_and_nvme().with_tree(change)
 }
 
 #[test]
-fn a_prefetchable_window_below_4_gib_is_used_as_by_linux() {
+fn a_64_bit_bar_falls_back_below_4_gib_as_with_linux() {
+    keeps(&little_high_memory().compare());
+}
+
+/// The GPU has a place in a prefetchable window below 4 GiB only.
+fn prefetchable_below_4_gib() -> Case {
     let change = |tree: &Tree| {
         let low = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x0100_0000];
         let prefetchable = [0x4200_0000, 0, 0x2000_0000, 0, 0x2000_0000, 0, 0x1eff_0000];
         set_windows(tree, low, prefetchable);
     };
-    keeps(&Case::new(gpu_and_nvme()).with_tree(change).compare());
+    gpu_and_nvme().with_tree(change)
 }
 
 #[test]
-fn large_bars_are_placed_as_by_linux() {
-    let sizes = ["32G", "8G", "8G", "16G"];
-    let devices = ports(4, ",hotplug=off", |number| membar(sizes[number]));
-    keeps(&Case::new(devices).compare());
+fn a_prefetchable_window_below_4_gib_is_used_as_by_linux() {
+    keeps(&prefetchable_below_4_gib().compare());
 }
 
-#[test]
-fn spare_buses_leave_numbers_for_all_devices_of_eight_switches() {
-    // With a number to spare for each of 128 empty ports there are too few.
+/// With a bus number to spare for each of 128 empty ports there are too few.
+fn eight_switches() -> Case {
     let mut devices = String::new();
     for switch in 0..8 {
         let root = switch + 2;
@@ -279,31 +306,44 @@ fn spare_buses_leave_numbers_for_all_devices_of_eight_switches() {
     devices += "-device nvme,serial=a,bus=d7x15\n\
                 -device pcie-root-port,id=last,chassis=99,slot=99,addr=a.0\n\
                 -device nvme,serial=b,bus=last\n";
-    keeps(&Case::new(devices).compare());
+    Case::new(devices)
 }
 
 #[test]
-fn the_last_of_three_bars_for_two_places_is_lost_as_with_linux() {
-    // 32-bit memory with two aligned places of 256 MiB.
+fn spare_buses_leave_numbers_for_all_devices_of_eight_switches() {
+    keeps(&eight_switches().compare());
+}
+
+/// 32-bit memory has two aligned places of 256 MiB, for three BARs.
+fn three_bars_for_two_places() -> Case {
     let change = |tree: &Tree| {
         let low = [0x0200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
         let none = [0x0300_0000, 0x80, 0, 0x80, 0, 0, 0x0010_0000];
         set_windows(tree, low, none);
     };
     let devices = ports(3, ",hotplug=off", |_| membar("256M"));
-    let linux = Case::new(devices).with_tree(change).compare();
+    Case::new(devices).with_tree(change)
+}
+
+#[test]
+fn the_last_of_three_bars_for_two_places_is_lost_as_with_linux() {
+    let linux = three_bars_for_two_places().compare();
     keeps(&linux);
     let lines = linux.boot.lines_with(&["does not fit"]);
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
-#[test]
-fn a_port_gets_what_qemu_asks_to_be_reserved() {
+fn reserved_below_a_port() -> Case {
     let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0,bus-reserve=4,\
                    mem-reserve=64M,pref64-reserve=32G,io-reserve=8K\n\
                    -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
                    -device nvme,serial=b,bus=r1\n";
-    let linux = Case::new(devices).compare();
+    Case::new(devices)
+}
+
+#[test]
+fn a_port_gets_what_qemu_asks_to_be_reserved() {
+    let linux = reserved_below_a_port().compare();
     keeps(&linux);
     // Resources 7 to 9 of the header are those of a bridge; sysfs has them from 13
     // on, after those of virtual functions.
@@ -319,22 +359,25 @@ fn a_port_gets_what_qemu_asks_to_be_reserved() {
     assert_eq!(linux.boot.lines_with(&["QEMU asks"]), [""; 0]);
 }
 
-#[test]
-fn what_qemu_asks_for_and_does_not_fit_is_named() {
+fn more_reserved_than_there_is() -> Case {
     let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0,mem-reserve=2G\n\
                    -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
                    -device nvme,serial=b,bus=r1\n";
-    let linux = Case::new(devices).compare();
+    Case::new(devices)
+}
+
+#[test]
+fn what_qemu_asks_for_and_does_not_fit_is_named() {
+    let linux = more_reserved_than_there_is().compare();
     keeps(&linux);
     let line = "0000:00:02.0: QEMU asks for 0x80000000 bytes of memory below this bridge, \
                 which has 0x200000";
     assert_eq!(linux.boot.lines_with(&[line]).len(), 1);
 }
 
-#[test]
-fn a_disk_is_not_hidden_by_the_bus_of_an_expander() {
-    // The tree gives all buses to the first root complex, and bus 3 answers for the
-    // other one.
+/// The tree gives all buses to the first root complex, and bus 3 answers for the
+/// other one.
+fn bus_of_an_expander() -> Case {
     let devices = "-device pcie-root-port,id=r0,chassis=1,slot=1,addr=2.0\n\
                    -device nvme,serial=a,bus=r0\n\
                    -device pcie-root-port,id=r1,chassis=2,slot=2,addr=3.0\n\
@@ -342,7 +385,57 @@ fn a_disk_is_not_hidden_by_the_bus_of_an_expander() {
                    -device pxb-pcie,id=px,bus_nr=3,bus=pcie.0,addr=4.0\n\
                    -device pcie-root-port,id=r2,chassis=3,slot=3,bus=px\n\
                    -device nvme,serial=c,bus=r2\n";
-    let linux = Case::new(devices).compare();
+    Case::new(devices)
+}
+
+#[test]
+fn a_disk_is_not_hidden_by_the_bus_of_an_expander() {
+    let linux = bus_of_an_expander().compare();
     let drivers = linux.summary("PCI drivers");
     assert!(drivers[0].contains("nvme x 2"), "{drivers:?}");
+}
+
+/// 16 of the 256 buses have configuration space, whatever the tree says of them.
+fn small_ecam() -> Case {
+    gpu_and_nvme().with_tree(|tree| {
+        tree.set_cells(HOST_BRIDGE, "reg", &[0x40, 0x1000_0000, 0, 0x0100_0000]);
+    })
+}
+
+#[test]
+fn buses_without_configuration_space_are_not_used_as_by_linux() {
+    keeps(&small_ecam().compare());
+}
+
+/// All machines above.
+const CASES: [fn() -> Case; 12] = [
+    eighteen_io_bars,
+    holes_below_aligned_bars,
+    little_high_memory,
+    prefetchable_below_4_gib,
+    large_bars,
+    eight_switches,
+    three_bars_for_two_places,
+    reserved_below_a_port,
+    more_reserved_than_there_is,
+    bus_of_an_expander,
+    small_ecam,
+    gpu_and_nvme,
+];
+
+#[test]
+#[ignore = "needs `--kernels DIR`"]
+fn every_kernel_places_on_these_machines_what_it_places_alone() {
+    let folder = all_kernels::with_that_of_debian();
+    for (number, (file, version)) in folder.into_iter().enumerate() {
+        let unpacked = Lab::new();
+        let kernel = all_kernels::unpack(&file, &unpacked);
+        // All of them, or another one for each kernel unless there is time.
+        let count = if test::is_long() { CASES.len() } else { 1 };
+        for case in CASES.iter().cycle().skip(number).take(count) {
+            let linux = case().compare_on(&kernel);
+            let drivers = linux.summary("PCI drivers");
+            println!("Linux {version}: {drivers:?}");
+        }
+    }
 }

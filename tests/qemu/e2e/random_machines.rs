@@ -22,7 +22,7 @@ use warmbus_qemu_tests::linux;
 use warmbus_qemu_tests::simulated::stock::{Place, Sizes, Start, placed};
 use xtask::test;
 
-use crate::all_kernels::of_this_page_size;
+use crate::all_kernels;
 
 /// Machines of one boot.
 const OF_ONE_BOOT: usize = 32;
@@ -295,22 +295,10 @@ fn what_linux_places_in_random_machines_it_places_with_the_firmware() {
 #[test]
 #[ignore = "needs `--kernels DIR`"]
 fn every_kernel_places_with_the_firmware_what_it_places_alone() {
-    let debian = xtask::linux::image(&xtask::linux::Options::debian());
-    let debian = debian.expect("Debian has a kernel");
-    // One of each version of the handover, unless there is time.
-    let mut kernels = of_this_page_size();
-    if !test::is_long() {
-        kernels.dedup_by(|(_, one), (_, before)| one.kho == before.kho);
-    }
-    let kernels: Vec<_> = kernels
-        .into_iter()
-        .map(|(file, facts)| (file, facts.version))
-        .chain([(debian, "of Debian".to_owned())])
-        .collect();
     let cases: Vec<u64> = cases().filter(|case| keeps_bus_numbers(*case)).collect();
     let mut lost = Vec::new();
     println!("Linux        machines  functions       BARs, alone and with the firmware");
-    for (file, version) in kernels {
+    for (file, version) in all_kernels::with_that_of_debian() {
         let mut table = Table::default();
         for (cases, fabric) in fabrics(&cases) {
             let boot = |start| {

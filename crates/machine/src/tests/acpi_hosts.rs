@@ -63,6 +63,10 @@ pub(super) fn machines() -> Vec<Set> {
             "synquacer",
             &[edk2!("synquacer-mcfg.dat"), edk2!("synquacer-ssdt.dat")],
         ),
+        own(
+            "sbsa-ref",
+            &[edk2!("sbsa-ref-mcfg.dat"), edk2!("sbsa-ref-dsdt.dat")],
+        ),
     ];
     if let Ok(folder) = std::env::var("WARMBUS_ACPI") {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -178,9 +182,10 @@ fn host_bridges_are_those_of_an_interpreter_and_the_rules_of_linux() {
         ("d05", 0, 0),
         ("n1sdp", 0, 2),
         ("synquacer", 0, 0),
+        ("sbsa-ref", 1, 1),
     ];
     let expected = expected.map(|(name, ours, theirs)| (String::from(name), ours, theirs));
-    assert_eq!(counts[..6], expected);
+    assert_eq!(counts[..7], expected);
 }
 
 #[test]
