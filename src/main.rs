@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod after_uefi;
 mod arch;
 mod boot;
 mod boot_fdt;

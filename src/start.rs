@@ -7,8 +7,9 @@ use warmbus_boot::fdt_additions::{self, named_modules};
 use warmbus_boot::options::Options;
 use warmbus_boot::start_policy::{preserves_config, recovers};
 use warmbus_linux::payload::Payload;
-use warmbus_machine::{EarlyDevices, Machine, MachineMemory, Psci};
+use warmbus_machine::{EarlyDevices, Machine, MachineMemory, Psci, Source};
 
+use crate::after_uefi::AfterUefi;
 use crate::arch::mmu::Mmu;
 use crate::arch::psci;
 use crate::arch::serror::{self, Syndrome};
@@ -84,9 +85,13 @@ fn boot_from_device_tree(
     warn_of_serror_at_entry(serror);
 
     // Then comes memory: the rest takes as much of it as the tree is large.
-    let mut ranges = MachineMemory::from_device_tree(raw)?;
     let mut payload = Payload::find(raw);
     let found = payload.as_ref().ok();
+    let after_uefi = AfterUefi::read(tree, raw, found, image, &mut mmu)?;
+    let (after_uefi, mut ranges) = match after_uefi {
+        Some((after_uefi, ranges)) => (Some(after_uefi), ranges),
+        None => (None, MachineMemory::from_device_tree(raw)?),
+    };
     let modules: Vec<_> = named_modules(found).map(|(_, range)| range).collect();
     // Memory may not be there. Whether nothing is to be started at all is an
     // option, and not known yet.
@@ -112,10 +117,29 @@ fn boot_from_device_tree(
         if !had_console {
             open_console(&early_devices, &mut mmu);
         }
-        ranges = MachineMemory::from_device_tree(bytes)?;
+        if after_uefi.is_none() {
+            ranges = MachineMemory::from_device_tree(bytes)?;
+        }
         payload = Payload::find(bytes);
     }
-    let machine = Machine::with_early_devices(bytes, ranges, early_devices)?;
+    let by_acpi = after_uefi.as_ref().and_then(|after_uefi| {
+        let payload = payload.as_ref().ok();
+        after_uefi.machine(&ranges, payload, &mut mmu)
+    });
+    let machine = match by_acpi {
+        Some(machine) => {
+            psci::set_conduit(machine.early_devices.psci);
+            open_console(&machine.early_devices, &mut mmu);
+            machine
+        }
+        None => {
+            let mut machine = Machine::with_early_devices(bytes, ranges, early_devices)?;
+            if after_uefi.is_some() {
+                machine.source = Source::DeviceTreeAndUefi;
+            }
+            machine
+        }
+    };
     let mut options = fdt_additions::options(&completed, &machine.bootargs);
     let timer = timer.with_frequency(machine.timer_frequency);
     logger::start(timer, options.log_level);

@@ -90,6 +90,11 @@ impl Mmu {
         unmapped
     }
 
+    /// Maps memory for reading, where it is not mapped yet.
+    pub(crate) fn map_memory(&mut self, range: MemoryRange) -> Result<(), PagingError> {
+        self.map(range.start.0, range.size, Memory::ReadOnly)
+    }
+
     /// Maps device registers.
     pub(crate) fn map_device(&mut self, base: u64, size: u64) -> Result<(), PagingError> {
         self.map(base, size, Memory::Device)

@@ -1,7 +1,7 @@
 //! PSCI (Arm DEN 0022): powers off or resets the machine.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use aarch64_cpu::asm;
 use warmbus_machine::{Psci, PsciConduit};
@@ -14,6 +14,9 @@ const SMC: u8 = 2;
 const NONE: u8 = 3;
 
 static CONDUIT: AtomicU8 = AtomicU8::new(NOT_KNOWN);
+
+/// The machine has an entry to boot by itself.
+static BOOTS_BY_ITSELF: AtomicBool = AtomicBool::new(false);
 
 // A call by a conduit that is not there is an undefined instruction, which goes on
 // at `psci_refused` (see `fixup`). Only exceptions of code on SP_EL0 are repaired, and
@@ -83,8 +86,13 @@ pub(crate) fn set_conduit(psci: Psci) {
     CONDUIT.store(number, Ordering::Relaxed);
 }
 
+/// Has the machine start again at its end, since UEFI boots it then.
+pub(crate) fn reset_at_the_end() {
+    BOOTS_BY_ITSELF.store(true, Ordering::Relaxed);
+}
+
 /// Powers the machine off (PSCI `SYSTEM_OFF`), or resets it where it cannot be
-/// powered off.
+/// powered off; the other way round after [`reset_at_the_end`].
 ///
 /// Where no description of the machine can be read, both conduits are tried: what is lost
 /// is a CPU that would sleep without end. At EL2 an `HVC` would come back to the firmware
@@ -93,7 +101,11 @@ pub(crate) fn set_conduit(psci: Psci) {
 pub(crate) fn off() -> ! {
     let conduit = CONDUIT.load(Ordering::Relaxed);
     // SAFETY: it is two words of the image that nothing changes.
-    for function in unsafe { psci_endings } {
+    let mut endings = unsafe { psci_endings };
+    if BOOTS_BY_ITSELF.load(Ordering::Relaxed) {
+        endings.reverse();
+    }
+    for function in endings {
         // SAFETY: such a function does not return unless it failed; a call may change
         // the registers that any function may change. A conduit that is not there is
         // repaired by `fixup`, as the vectors are set.

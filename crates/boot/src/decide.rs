@@ -157,7 +157,7 @@ impl KernelFacts {
         };
         let has_kho = matches!(abi, Ok(Some(_)));
         Self {
-            keeps_scratch_with_uefi: facts.source == Source::Acpi
+            keeps_scratch_with_uefi: facts.source.has_uefi()
                 && detect::keeps_scratch_with_uefi(image),
             reads_vf_routing: has_kho
                 && facts.may_probe_vfs
@@ -235,7 +235,7 @@ fn handover(
             abi.ok_or(Refusal::NoKho)?
         }
     };
-    if facts.source == Source::Acpi && !kernel.keeps_scratch_with_uefi {
+    if facts.source.has_uefi() && !kernel.keeps_scratch_with_uefi {
         return Err(Refusal::ScratchLostWithUefi);
     }
     let page_size = facts.request()?;

@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod after_uefi;
 pub mod attempts;
 pub mod capture;
 pub mod decide;

@@ -18,7 +18,7 @@ pub enum MachineError {
         limit: usize,
     },
     /// The tree names no usable memory.
-    #[error("the device tree names no memory")]
+    #[error("the machine description names no memory")]
     NoMemory,
     /// The description has no host bridge that can be used.
     #[error("{}", no_host_bridge(*unusable))]

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod acpi;
+mod after_uefi;
 mod basics;
 mod bindings;
 pub mod board_overlay;
@@ -31,6 +32,7 @@ use core::ops::ControlFlow;
 
 pub use acpi::mcfg_quirks::{McfgId, McfgQuirk};
 pub use acpi::{AcpiError, UefiRootBridge};
+pub use after_uefi::{UefiError, UefiInChosen, UefiTables};
 pub use early_devices::{Console, ConsoleKind, EarlyDevices, Psci, PsciConduit};
 pub use error::MachineError;
 pub use host_nodes::HostNode;
@@ -48,8 +50,18 @@ use warmbus_pci::HostBridge;
 pub enum Source {
     /// A device tree.
     DeviceTree,
+    /// A device tree, with the memory map of UEFI.
+    DeviceTreeAndUefi,
     /// ACPI tables, with the memory map of UEFI.
     Acpi,
+}
+
+impl Source {
+    /// Whether Linux learns from UEFI which memory there is.
+    #[must_use]
+    pub const fn has_uefi(self) -> bool {
+        matches!(self, Self::DeviceTreeAndUefi | Self::Acpi)
+    }
 }
 
 /// A machine.

@@ -7,6 +7,7 @@ use core::ops::ControlFlow;
 
 use super::MachineError;
 use super::cells;
+use super::uefi::MemoryMap;
 use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode};
 use warmbus_memory::{MemoryRange, PhysAddr, RamRegion, RangeSet};
 
@@ -74,15 +75,35 @@ impl MachineMemory {
 
     /// The same of a tree that is open.
     pub(crate) fn of(tree: &DeviceTree<'_>) -> Result<Self, MachineError> {
-        let mut warnings = Vec::new();
-        let mut reader = Reader {
-            reservations: reserved_by_map(tree, &mut warnings),
-            warnings,
-            ..Reader::default()
-        };
-        reader.reserved = reader.reservations.len();
+        let mut reader = Reader::new(tree);
         tree.walk_root_children(&mut |node| reader.visit(node))?;
         reader.finish()
+    }
+
+    /// The memory of `map`, of which `firmware` is reserved besides what `tree` reserves:
+    /// as in Linux, memory that the tree names does not count.
+    pub fn from_uefi(
+        tree: &[u8],
+        map: &MemoryMap<'_>,
+        firmware: impl IntoIterator<Item = MemoryRange>,
+    ) -> Result<Self, MachineError> {
+        let tree = DeviceTree::new(tree)?;
+        let mut reader = Reader::new(&tree);
+        let ram = map.ram();
+        reader.ranges = ram.len();
+        reader.nodes = alloc::vec![(0, ram.into_iter().collect())];
+        tree.walk_root_children(&mut |node| match node.parent() {
+            Some(parent) if parent.parent().is_none() && is_memory(node)? => {
+                Ok(ControlFlow::Break(()))
+            }
+            _ => reader.visit(node),
+        })?;
+        let mut memory = reader.finish()?;
+        let kind = ReservationKind::Firmware;
+        let firmware = firmware.into_iter().collect::<RangeSet>().into_iter();
+        let firmware = firmware.map(|range| Reservation { range, kind });
+        memory.reservations.extend(firmware);
+        Ok(memory)
     }
 
     /// The memory that may be mapped: all but what is reserved as `no-map`.
@@ -140,13 +161,25 @@ struct Reader {
 }
 
 impl Reader {
+    /// One that has read the memory reservation block of `tree`.
+    fn new(tree: &DeviceTree<'_>) -> Self {
+        let mut warnings = Vec::new();
+        let reservations = reserved_by_map(tree, &mut warnings);
+        Self {
+            reserved: reservations.len(),
+            reservations,
+            warnings,
+            ..Self::default()
+        }
+    }
+
     /// Reads a child of the root, or of one for which this has continued.
     fn visit(&mut self, node: &FdtNode<'_, '_>) -> Result<ControlFlow<()>, FdtError> {
         if let Some(parent) = node.parent().filter(|parent| parent.parent().is_some()) {
             self.reservation(parent, node)?;
             return Ok(ControlFlow::Break(()));
         }
-        if node.text("device_type")? == Some("memory") && node.is_okay()? {
+        if is_memory(node)? {
             self.memory(node)?;
         }
         let name = node.name()?;
@@ -237,6 +270,11 @@ impl Reader {
             warnings: self.warnings,
         })
     }
+}
+
+/// Whether a child of the root is memory.
+fn is_memory(node: &FdtNode<'_, '_>) -> Result<bool, FdtError> {
+    Ok(node.text("device_type")? == Some("memory") && node.is_okay()?)
 }
 
 /// Refuses a tree with more than `limit` of something.

@@ -16,7 +16,9 @@ const LOADER_DATA: u32 = 2;
 const BOOT_SERVICES_CODE: u32 = 3;
 const BOOT_SERVICES_DATA: u32 = 4;
 const CONVENTIONAL: u32 = 7;
+const RUNTIME_SERVICES_DATA: u32 = 6;
 const ACPI_RECLAIM: u32 = 9;
+const ACPI_NVS: u32 = 10;
 /// Types that must not be read: memory with errors, device registers, and memory
 /// that was not accepted yet.
 const UNUSABLE: u32 = 8;
@@ -24,9 +26,11 @@ const MAPPED_IO: u32 = 11;
 const MAPPED_IO_PORTS: u32 = 12;
 const UNACCEPTED: u32 = 15;
 
-/// Attributes: can be cached with write-back, is meant for a special purpose.
+/// Attributes: can be cached with write-back, is meant for a special purpose, stays in
+/// use by UEFI.
 const WRITE_BACK: u64 = 1 << 3;
 const SPECIFIC_PURPOSE: u64 = 1 << 18;
+const RUNTIME: u64 = 1 << 63;
 
 /// A memory map in memory, as `GetMemoryMap` wrote it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +42,8 @@ pub struct MemoryMap<'a> {
 struct Descriptor {
     kind: u32,
     range: MemoryRange,
+    /// Where UEFI sees it once it was told to; 0 where it was not.
+    virtual_start: u64,
     attributes: u64,
 }
 
@@ -63,6 +69,7 @@ impl<'a> MemoryMap<'a> {
             (size != 0).then_some(Descriptor {
                 kind: le_u32(raw, 0)?,
                 range: MemoryRange::new(PhysAddr(base), size),
+                virtual_start: le_u64(raw, 16)?,
                 attributes: le_u64(raw, 32)?,
             })
         })
@@ -87,6 +94,36 @@ impl<'a> MemoryMap<'a> {
         usable.map(|descriptor| descriptor.range).collect()
     }
 
+    /// All memory that may be read after boot services: [`Self::ram`], and what UEFI
+    /// keeps its tables in.
+    #[must_use]
+    pub fn readable(&self) -> RangeSet {
+        let mut all = self.ram();
+        let tables = self.descriptors().filter(|descriptor| {
+            matches!(descriptor.kind, RUNTIME_SERVICES_DATA | ACPI_NVS)
+                && descriptor.attributes & WRITE_BACK != 0
+        });
+        for descriptor in tables {
+            all.insert(descriptor.range);
+        }
+        all
+    }
+
+    /// The physical address of what UEFI sees at `address`, after
+    /// `SetVirtualAddressMap` or without one.
+    #[must_use]
+    pub fn physical(&self, address: u64) -> PhysAddr {
+        let mut at_runtime = self
+            .descriptors()
+            .filter(|descriptor| descriptor.attributes & RUNTIME != 0);
+        let place = at_runtime.find_map(|descriptor| {
+            let offset = address.checked_sub(descriptor.virtual_start)?;
+            let is_inside = descriptor.virtual_start != 0 && offset < descriptor.range.size;
+            is_inside.then(|| PhysAddr(descriptor.range.start.0 + offset))
+        });
+        place.unwrap_or(PhysAddr(address))
+    }
+
     /// The memory that is to be preserved.
     fn preserved(&self) -> impl Iterator<Item = MemoryRange> + '_ {
         self.descriptors()
@@ -96,7 +133,7 @@ impl<'a> MemoryMap<'a> {
 
     /// The memory that is allocated now: UEFI gives none of it to anybody else
     /// until boot services end.
-    pub(crate) fn allocated(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+    pub fn allocated(&self) -> impl Iterator<Item = MemoryRange> + '_ {
         self.descriptors()
             .filter(|descriptor| descriptor.kind != CONVENTIONAL)
             .map(|descriptor| descriptor.range)

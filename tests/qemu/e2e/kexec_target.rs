@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use warmbus_boot::report::console::{Event, Section};
 use warmbus_cli::trace::Kind;
 use warmbus_qemu_tests::boot::{Lab, image};
 use warmbus_qemu_tests::consumer;
+use warmbus_qemu_tests::debugger::Debugger;
 use warmbus_qemu_tests::linux::{LinuxBoot, initramfs, kernel, payload};
-use xtask::qemu::{Machine, Payload};
+use xtask::qemu::{Machine, Payload, UefiStart};
 
 use super::linux as proofs;
 
@@ -62,6 +64,61 @@ fn boot(lab: &Lab, steps: &str, words: &str) -> LinuxBoot {
         .bootargs(&format!("{} liveupdate=on {words}", payload.bootargs))
         .trace();
     lab.boot_linux(machine).expect("it boots")
+}
+
+/// The same with `kernel` on a machine with UEFI, where no Warmbus is installed.
+fn machine_with_uefi(lab: &Lab, kernel: &Path, steps: &str) -> Machine {
+    let disk = lab.file("disk");
+    fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let given = payload(kernel, steps);
+    let payload = Payload {
+        initrd: Some(initrd(lab, kernel)),
+        bootargs: format!("{} liveupdate=on", given.bootargs),
+        ..given
+    };
+    Machine::uefi(image(), &lab.file("uefi"))
+        .payload(payload)
+        .arguments(devices(&disk.to_string_lossy()))
+        .uefi_start(UefiStart::Shell(&[]))
+        .trace()
+}
+
+/// The address behind `word` in the log of a Linux.
+fn place(log: &str, word: &str) -> u64 {
+    let (_, rest) = log.split_once(word).expect(word);
+    let digits = rest.trim_start_matches([' ', ':']).trim_start_matches("0x");
+    let end = digits.find(|digit: char| !digit.is_ascii_hexdigit());
+    u64::from_str_radix(&digits[..end.expect("more follows")], 16).expect(word)
+}
+
+/// Boots a Linux with UEFI that starts the firmware and another Linux, and meanwhile
+/// turns a bit of what is `offset` bytes behind the place that `word` of its log names.
+/// Returns the lines of the console since, and how the machine ended.
+fn damaged(word: &str, offset: u64) -> (Vec<String>, Option<String>) {
+    let lab = Lab::new();
+    let steps = "save,sections,wait,warmbus,summary,load";
+    let socket = lab.file("debugger");
+    let machine = machine_with_uefi(&lab, kernel(), steps).arguments(Debugger::arguments(&socket));
+    let mut running = machine.qmp(&lab.file("qmp")).start().expect("QEMU starts");
+    let (mut log, mut lines) = (String::new(), Vec::new());
+    while let Some(event) = running.event().expect("QEMU runs") {
+        match event {
+            Event::Complete(Section::LinuxLog, text) => log = text,
+            Event::Waiting => {
+                let at = place(&log, word) + offset;
+                let mut debugger = Debugger::stop(&socket).unwrap();
+                let value = debugger.read(at & !3).unwrap();
+                debugger.write(at & !3, value ^ 1 << (at % 4 * 8)).unwrap();
+                debugger.go_on().unwrap();
+                lines.clear();
+                running.type_in("\n").unwrap();
+            }
+            Event::Text(line) | Event::Starting(line) => lines.push(line),
+            _ => {}
+        }
+    }
+    let ended = running.qmp().unwrap().ended().unwrap().map(str::to_owned);
+    (lines, ended)
 }
 
 /// What the first kernel preserved is in the second, word by word.
@@ -180,4 +237,87 @@ fn a_cache_that_a_kernel_hands_on_is_replaced_by_a_new_one() {
         assert_eq!(counters["restored"] as usize, functions);
         assert_eq!(counters["rejected"], 0);
     }
+}
+
+/// Linux goes on with the tables that the kernel before it has given the interrupt
+/// controller, which are in memory that it has reserved by UEFI.
+fn interrupt_tables_are_kept(linux: &LinuxBoot) {
+    let log = linux.kernel_log();
+    println!("{log}");
+    assert!(
+        log.contains("Using preallocated redistributor tables"),
+        "{log}"
+    );
+}
+
+#[test]
+fn on_a_machine_with_acpi_what_lives_on_is_there_and_the_cache_is_new() {
+    let steps = "save,warmbus,summary,load,sections,wait";
+    let lab = Lab::new();
+    let machine = machine_with_uefi(&lab, kernel(), steps);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    assert_lives_on(&linux);
+    assert_eq!(linux.boot.number("/accesses/writes"), 0);
+    interrupt_tables_are_kept(&linux);
+    proofs::subtree_arrived(&linux);
+    let log = linux.kernel_log();
+    for line in [
+        "ACPI: Interpreter enabled",
+        "efi: EFI v",
+        "luo: Retrieved live update data",
+    ] {
+        assert!(log.contains(line), "no {line:?} in {log}");
+    }
+}
+
+#[test]
+fn on_a_machine_with_acpi_a_kernel_that_reads_the_cache_uses_it() {
+    let steps = "save,warmbus,cache,compare,load,sections,wait";
+    let lab = Lab::new();
+    let machine = machine_with_uefi(&lab, consumer::kernel(), steps);
+    let linux = lab.boot_linux(machine).expect("it boots");
+    assert_lives_on(&linux);
+    consumer::matches_hardware(&linux, 1);
+    let counters = &consumer::counters(&linux)[0];
+    assert_eq!(
+        counters["restored"] as usize,
+        linux.functions().unwrap().len()
+    );
+    assert!(counters["hits"] > 50, "{counters:?}");
+}
+
+#[test]
+fn on_a_machine_with_uefi_and_a_device_tree_what_lives_on_is_there_as_well() {
+    let steps = "save,warmbus,summary,load,sections,wait";
+    let lab = Lab::new();
+    let machine = machine_with_uefi(&lab, kernel(), steps).machine_option("acpi=off");
+    let linux = lab.boot_linux(machine).expect("it boots");
+    assert_lives_on(&linux);
+    assert_eq!(linux.boot.number("/accesses/writes"), 0);
+    interrupt_tables_are_kept(&linux);
+    proofs::subtree_arrived(&linux);
+    assert!(linux.kernel_log().contains("efi: EFI v"));
+}
+
+#[test]
+fn where_the_tables_are_damaged_the_kernel_starts_with_what_lives_on() {
+    // The checksum of the MCFG, which Linux does not insist on.
+    let (lines, ended) = damaged("ACPI: MCFG", 9);
+    assert_eq!(ended.as_deref(), Some("guest-shutdown"));
+    for line in [
+        "warning: an ACPI table is excluded: the bytes of the table at ",
+        "no cache handed over: no function was captured",
+        "live: 8388608 bytes, 0 words differ",
+        "PCI functions      4",
+    ] {
+        let said = lines.iter().filter(|said| said.contains(line));
+        assert_eq!(said.count(), 1, "{line}: {lines:#?}");
+    }
+}
+
+#[test]
+fn where_nothing_can_be_started_the_machine_starts_again() {
+    // The signature of the system table, without which Linux finds no memory either.
+    let (lines, ended) = damaged("System Table", 0);
+    assert_eq!(ended.as_deref(), Some("guest-reset"), "{lines:#?}");
 }

@@ -16,14 +16,16 @@ mod structures;
 mod tables;
 mod uefi_roots;
 
+use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 pub use tables::AcpiError;
 pub use uefi_roots::UefiRootBridge;
 
 use super::early_devices::{EarlyDevices, Psci, PsciConduit};
-use super::memory::{Reservation, ReservationKind};
+use super::memory::{MachineMemory, Reservation, ReservationKind};
 use super::uefi::MemoryMap;
 use super::{Machine, Source};
 use roots::{Excluded, RootBridge};
@@ -43,6 +45,51 @@ impl Machine {
         map: &MemoryMap<'_>,
     ) -> Result<Self, AcpiError> {
         Self::from_tables(memory, rsdp, map, roots::root_bridges)
+    }
+
+    /// A machine that a running Linux started this program on, by `kexec`. What there is
+    /// besides its `memory`, which Linux goes on with, the tables of ACPI say; where they
+    /// cannot be read, a warning has the reason, and the machine has no host bridge.
+    #[must_use]
+    pub fn after_uefi(
+        contents: &dyn PhysMemory,
+        rsdp: Option<PhysAddr>,
+        map: &MemoryMap<'_>,
+        memory: MachineMemory,
+    ) -> Self {
+        let tables = rsdp.ok_or(AcpiError::NoRsdp);
+        let tables = tables.and_then(|rsdp| Self::from_acpi(contents, rsdp, map));
+        let mut machine = tables.unwrap_or_else(|error| Self {
+            memory: memory.ranges,
+            memory_nodes: memory.nodes,
+            ..Self::unknown(vec![format!("the machine is not known: {error}")])
+        });
+        machine.reservations = memory.reservations;
+        machine.warnings.extend(memory.warnings);
+        machine
+    }
+
+    /// One of which nothing is known but `warnings`, with UEFI.
+    fn unknown(warnings: Vec<String>) -> Self {
+        Self {
+            source: Source::Acpi,
+            model: None,
+            memory: RangeSet::new(),
+            memory_nodes: Vec::new(),
+            reservations: Vec::new(),
+            hosts: Vec::new(),
+            unusable_host_bridges: 0,
+            host_nodes: Vec::new(),
+            chosen_probe_only: false,
+            early_devices: EarlyDevices {
+                console: None,
+                psci: Psci::NotKnown,
+            },
+            cpus: 0,
+            timer_frequency: None,
+            bootargs: String::new(),
+            warnings,
+        }
     }
 
     /// The same while boot services run: the host bridges are those that UEFI
@@ -74,23 +121,15 @@ impl Machine {
         let tables = Tables::find(memory, rsdp, &mut warnings)?;
         let bridges = mcfg::bridges(&tables, roots(&tables), &map.ram(), &mut warnings);
         let mut machine = Self {
-            source: Source::Acpi,
             model: Some(tables.oem.clone()).filter(|name| !name.is_empty()),
-            memory: RangeSet::new(),
-            memory_nodes: Vec::new(),
-            reservations: Vec::new(),
             hosts: bridges.hosts,
             unusable_host_bridges: bridges.unusable,
-            host_nodes: Vec::new(),
-            chosen_probe_only: false,
             early_devices: EarlyDevices {
                 console: tables.get(*b"SPCR").and_then(console::console),
                 psci: tables.get(*b"FACP").map_or(Psci::NotKnown, psci),
             },
             cpus: tables.get(*b"APIC").map_or(0, processors),
-            timer_frequency: None,
-            bootargs: String::new(),
-            warnings,
+            ..Self::unknown(warnings)
         };
         machine.memory_nodes = tables.get(*b"SRAT").map_or_else(Vec::new, affinities);
         machine.set_memory(map);

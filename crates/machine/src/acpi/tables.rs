@@ -25,6 +25,9 @@ const MAX_BYTES: usize = 64 << 20;
 /// Why the tables of ACPI cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcpiError {
+    /// UEFI names no RSDP of ACPI 2.0 or later.
+    #[error("UEFI has no table that names the RSDP of ACPI 2.0 or later")]
+    NoRsdp,
     /// A structure is not in memory that may be read.
     #[error("the {what} should be at {address}, where there are no {size:#x} bytes of memory")]
     NotInMemory {

@@ -1,5 +1,7 @@
 //! ACPI tables: real ones, changed ones, damaged ones.
 
+use alloc::vec;
+
 use super::*;
 use crate::uefi::MemoryMap;
 use crate::{AcpiError, Source};
@@ -323,5 +325,52 @@ fn without_an_rsdp_or_an_xsdt_there_is_no_machine() {
     for (change, why) in named {
         let error = error(change);
         assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn after_a_kexec_memory_is_what_linux_goes_on_with_and_the_rest_is_in_the_tables() {
+    let tables = Tables::new(ROOTS);
+    let map = memory_map(&[(7, 0x4000_0000, 0xc00_0000), (9, 0x4c40_0000, 0x3_0000)]);
+    let map = MemoryMap::new(&map, 48);
+    let reserved = Reservation {
+        range: region(0x4100_0000, 0x1000),
+        kind: ReservationKind::Firmware,
+    };
+    let memory = MachineMemory {
+        ranges: map.ram(),
+        nodes: vec![in_node(0x4000_0000, 0xc00_0000, 0)],
+        reservations: vec![reserved],
+        warnings: vec!["a warning".to_string()],
+    };
+    let expected = Machine::from_acpi(&tables, tables.rsdp(), &map).unwrap();
+    let found = Machine::after_uefi(&tables, Some(tables.rsdp()), &map, memory.clone());
+    assert_eq!(found.hosts, expected.hosts);
+    assert_eq!(found.hosts.len(), 2);
+    assert_eq!(found.early_devices, expected.early_devices);
+    assert_eq!(found.memory_nodes, expected.memory_nodes);
+    assert_eq!(found.reservations, [reserved]);
+    assert_eq!(found.warnings, ["a warning"]);
+
+    // Without tables Linux is started all the same.
+    let mut damaged = tables.clone();
+    damaged.table(b"RSD PTR ")[0] = b'X';
+    for (rsdp, warning) in [
+        (
+            None,
+            "the machine is not known: UEFI has no table that names the RSDP of ACPI 2.0 or later",
+        ),
+        (
+            Some(tables.rsdp()),
+            "the machine is not known: what is at 0x40430018 is no RSDP",
+        ),
+    ] {
+        let found = Machine::after_uefi(&damaged, rsdp, &map, memory.clone());
+        assert_eq!(found.warnings[0], warning);
+        assert_eq!(found.source, Source::Acpi);
+        assert_eq!(found.hosts, []);
+        assert_eq!(found.memory, memory.ranges);
+        assert_eq!(found.memory_nodes, memory.nodes);
+        assert_eq!(found.reservations, [reserved]);
     }
 }

@@ -40,7 +40,7 @@ fn what_is_no_device_tree_is_refused_with_the_numbers() {
     assert!(error(&with_header(QEMU, 8, u32::MAX)).starts_with("the strings block"));
     assert!(error(&with_header(QEMU, 9, 4)).starts_with("the structure block"));
     let no_memory = replaced(QEMU, b"memory\0", b"memori\0");
-    assert_eq!(error(&no_memory), "the device tree names no memory");
+    assert_eq!(error(&no_memory), "the machine description names no memory");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::patches::{Patched, Series};
 use super::source::Source;
-use super::{CROSS, Options, Store, key};
+use super::{CROSS, Options, Store, VERSION, key};
 use crate::progress::Progress;
 use crate::{UsageError, paths, process, programs};
 
@@ -21,7 +21,8 @@ const RECIPE: &str = "1";
 const LIMIT: Duration = Duration::from_hours(4);
 /// What our patches add to the configuration.
 const CONSUMER: &str = "CONFIG_PCI_PCSC";
-/// Their unit tests, which run with `kunit.enable=1` on the command line.
+/// Their unit tests, which run with `kunit.enable=1` on the command line. They are for
+/// the Linux that the series is for: others lack what some of them use.
 const UNIT_TESTS: &str = "CONFIG_KUNIT=y\nCONFIG_PCI_KUNIT_TEST=y\n\
                           # CONFIG_KUNIT_DEBUGFS is not set\n\
                           # CONFIG_KUNIT_DEFAULT_ENABLED is not set\n";
@@ -72,9 +73,11 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     let prefixes = prefixes(options);
     let series = (!prefixes.is_empty()).then(|| Series::read(prefixes));
     let series = series.transpose()?;
-    let consumer = options
-        .consumer
-        .then(|| format!("{CONSUMER}=y\n{UNIT_TESTS}"));
+    let tests = match options.version.as_str() {
+        VERSION => UNIT_TESTS,
+        _ => "",
+    };
+    let consumer = options.consumer.then(|| format!("{CONSUMER}=y\n{tests}"));
     let wanted = format!(
         "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}",
         options.page_size.kib(),
