@@ -42,7 +42,7 @@ pub struct MemoryMap<'a> {
 struct Descriptor {
     kind: u32,
     range: MemoryRange,
-    /// Where UEFI sees it once it was told to; 0 where it was not.
+    /// Where UEFI sees it after `SetVirtualAddressMap`; 0 before.
     virtual_start: u64,
     attributes: u64,
 }

@@ -39,15 +39,25 @@ static volatile uint8_t *map(uint32_t bus, uint32_t devfn)
 {
 	int memory = open("/dev/mem", O_RDWR | O_SYNC);
 	off_t at = window() + (bus << 20) + (devfn << 12);
-	void *mapped;
+	/* A page of Linux may have several functions. */
+	size_t inside = at & (sysconf(_SC_PAGESIZE) - 1);
+	uint8_t *mapped;
 
 	if (memory < 0)
 		fail("/dev/mem");
-	mapped = mmap(NULL, FUNCTION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, at);
+	mapped = mmap(NULL, inside + FUNCTION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory,
+		      at - inside);
 	if (mapped == MAP_FAILED)
 		fail("mmap of the ECAM window");
 	close(memory);
-	return mapped;
+	return mapped + inside;
+}
+
+static void unmap(volatile void *mapped)
+{
+	size_t inside = (uintptr_t)mapped & (sysconf(_SC_PAGESIZE) - 1);
+
+	munmap((uint8_t *)mapped - inside, inside + FUNCTION_SIZE);
 }
 
 /* The registers of a function by its name, as the hardware has them. */
@@ -93,7 +103,7 @@ static uint32_t compare_function(const char *name, uint32_t *compared)
 		}
 	}
 	close(file);
-	munmap((void *)hardware, FUNCTION_SIZE);
+	unmap(hardware);
 	return differ;
 }
 

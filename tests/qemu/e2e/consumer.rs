@@ -201,6 +201,11 @@ fn unit_tests_of_the_series_pass() {
         .boot_linux(lab.machine("small").payload(payload))
         .expect("it boots");
     ended_well(&linux);
+    unit_tests_passed(&linux);
+}
+
+/// Linux, which `kunit.enable=1` was given to, ran all unit tests of the patches.
+pub(crate) fn unit_tests_passed(linux: &LinuxBoot) {
     let log = linux.kernel_log();
     // Of each case of the patches the kernel says that it passed.
     let mut cases = 0;

@@ -10,6 +10,7 @@ mod breaking;
 mod broken;
 mod command_line;
 mod consumer;
+mod consumer_builds;
 mod consumer_chain;
 mod consumer_churn;
 mod consumer_events;

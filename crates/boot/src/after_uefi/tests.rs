@@ -1,5 +1,6 @@
 use alloc::string::ToString;
 
+use proptest::prelude::*;
 use warmbus_fdt::FdtWriter;
 use warmbus_machine::ReservationKind;
 use warmbus_memory::{PhysMemoryWrite, TestMemory};
@@ -312,4 +313,28 @@ fn a_damaged_descriptor_costs_what_it_describes() {
     let (memory, _) = left.read().expect("the rest can be read");
     let free = [range(BASE, RUNTIME)];
     assert_eq!(memory.free(&[]), free.into_iter().collect());
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_damaged_nothing_panics_and_what_is_free_is_memory(
+        changes in proptest::collection::vec((0..7_usize, 0..200_usize, any::<u8>()), 1..12),
+    ) {
+        let mut left = Left::new();
+        for (part, offset, value) in changes {
+            let at = [SYSTEM_TABLE, RUNTIME + 0x800, FIRST_RESERVED, SECOND_RESERVED];
+            match at.get(part) {
+                Some(at) => left.memory.write(PhysAddr(at + offset as u64), &[value]),
+                None => {
+                    let count = left.map.len();
+                    left.map[(part * 200 + offset) % count] = value;
+                }
+            }
+        }
+        if let Ok((memory, _)) = left.read() {
+            let map = MemoryMap::new(&left.map, left.uefi.descriptor_size);
+            let ram = map.ram();
+            prop_assert!(memory.free(&[]).iter().all(|free| ram.contains_range(*free)));
+        }
+    }
 }

@@ -56,6 +56,36 @@ impl PageSize {
     }
 }
 
+/// How a kernel is compressed that unpacks itself as a program of UEFI (`zboot`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zboot {
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Zboot {
+    const ALL: [(Self, &str, &str); 2] = [
+        (Self::Gzip, "gzip", "CONFIG_KERNEL_GZIP"),
+        (Self::Zstd, "zstd", "CONFIG_KERNEL_ZSTD"),
+    ];
+
+    /// Reads the name of a format.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|(_, name, _)| *name == text);
+        found
+            .map(|(format, ..)| format)
+            .ok_or_else(|| "the formats are gzip and zstd".into())
+    }
+
+    fn config(self) -> String {
+        let found = Self::ALL.iter().filter(|(format, ..)| *format == self);
+        let options = found.map(|(_, _, option)| format!("CONFIG_EFI_ZBOOT=y\n{option}=y\n"));
+        options.collect()
+    }
+}
+
 /// What the names of the patches that `options` select start with.
 fn prefixes(options: &Options) -> &'static [&'static str] {
     match (options.consumer, options.fewer_reads) {
@@ -79,9 +109,10 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
     };
     let consumer = options.consumer.then(|| format!("{CONSUMER}=y\n{tests}"));
     let wanted = format!(
-        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}",
+        "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}{}",
         options.page_size.kib(),
-        consumer.unwrap_or_default()
+        consumer.unwrap_or_default(),
+        options.zboot.map_or_else(String::new, Zboot::config)
     );
     let compiler = process::output(programs::command(&format!("{CROSS}gcc")).arg("--version"))?;
 
@@ -113,6 +144,8 @@ struct Build<'a> {
     label: String,
     wanted: &'a str,
     series: Option<&'a Series>,
+    /// The file that `make` is to make.
+    target: &'static str,
     /// What was built.
     results: PathBuf,
     /// Source and objects.
@@ -147,7 +180,12 @@ impl<'a> Build<'a> {
         } else if options.fewer_reads {
             label += "-fewer-reads";
         }
+        let target = match options.zboot {
+            Some(_) => "vmlinuz.efi",
+            None => "Image",
+        };
         Self {
+            target,
             results: store.path(&format!("{label}-{key}")),
             work: store.path(&format!("work-{work}")),
             base: format!("{RECIPE}, {identity}, {compiler}"),
@@ -158,7 +196,7 @@ impl<'a> Build<'a> {
     }
 
     fn image(&self) -> PathBuf {
-        self.results.join("Image")
+        self.results.join(self.target)
     }
 
     fn is_done(&self) -> bool {
@@ -180,9 +218,9 @@ impl<'a> Build<'a> {
         fs::create_dir_all(&self.results)?;
         fs::write(self.results.join("config"), config)?;
         // Under its name only once it is whole.
-        let whole = self.results.join("Image.new");
-        fs::copy(objects.join("arch/arm64/boot/Image"), &whole)
-            .context("the build left no Image")?;
+        let whole = self.image().with_extension("new");
+        fs::copy(objects.join("arch/arm64/boot").join(self.target), &whole)
+            .with_context(|| format!("the build left no {}", self.target))?;
         fs::rename(&whole, self.image())?;
         if matches!(source, Source::Tarball { .. }) {
             fs::remove_dir_all(&self.work)?;
@@ -267,7 +305,7 @@ impl<'a> Build<'a> {
         let mut step = Progress::begin(&format!("building Linux {}, once", self.label));
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let mut command = Self::make(from, objects);
-        command.args([&format!("-j{jobs}"), "Image"]);
+        command.args([&format!("-j{jobs}"), self.target]);
         let mut done = 0;
         process::watch(&mut command, LIMIT, |line| {
             if let Some(file) = compiled(line) {

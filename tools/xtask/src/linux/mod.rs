@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{paths, setup};
 
-pub use kernel::PageSize;
+pub use kernel::{PageSize, Zboot};
 pub use trees::Trees;
 
 /// The default version.
@@ -62,12 +62,16 @@ pub struct Options {
     pub fewer_reads: bool,
 
     /// Download the kernel that Debian ships, which has no Kexec HandOver
-    #[arg(long, conflicts_with_all = ["version", "source", "consumer", "fewer_reads", "page_size"])]
+    #[arg(long, conflicts_with_all = ["version", "source", "consumer", "fewer_reads", "page_size", "zboot"])]
     pub debian: bool,
 
     /// Page size in KiB: 4, 16 or 64
     #[arg(long, value_name = "KIB", default_value = "4", value_parser = PageSize::parse)]
     pub page_size: PageSize,
+
+    /// Pack it as a program of UEFI that unpacks itself (zboot): gzip or zstd
+    #[arg(long, value_name = "FORMAT", value_parser = Zboot::parse)]
+    pub zboot: Option<Zboot>,
 
     /// Check for a newer revision in the archive of Debian
     #[arg(long, conflicts_with = "source")]
@@ -112,6 +116,7 @@ impl Default for Options {
             fewer_reads: false,
             debian: false,
             page_size: PageSize::K4,
+            zboot: None,
             refresh: false,
         }
     }
