@@ -40,5 +40,6 @@ mod start;
 mod survey;
 mod topologies;
 mod uefi;
+mod uefi_kernels;
 mod uefi_security;
 mod virtual_functions;

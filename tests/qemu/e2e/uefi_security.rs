@@ -1,16 +1,20 @@
 //! Secure Boot and the TPM on machines with UEFI: what verifies and what is
 //! measured is as without Warmbus.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
-use warmbus_qemu_tests::linux::LinuxBoot;
-use xtask::qemu::{Signed, UefiLoader, UefiStart, ensure_secure_boot};
+use warmbus_qemu_tests::linux::{LinuxBoot, Moment};
+use xtask::qemu::{Running, Signed, UefiLoader, UefiStart, ensure_secure_boot};
 use xtask::setup;
 
 use super::uefi::{AS_DRIVER, buses_are_kept, machine, steps, the_cache_is_used};
@@ -27,7 +31,7 @@ fn verified(loader: UefiLoader, signed: Signed) -> Option<LinuxBoot> {
         .uefi_start(UefiStart::Loader(loader))
         .secure_boot(signed);
     let linux = match signed {
-        Signed::All => lab.boot_linux(machine),
+        Signed::All | Signed::ByOwner => lab.boot_linux(machine),
         Signed::AllButWarmbus | Signed::AllAndWarmbusAltered => lab.follow_alone(machine),
     };
     let linux = linux.expect("it boots");
@@ -48,6 +52,15 @@ fn with_secure_boot_what_is_signed_starts_with_the_cache() {
 #[test]
 fn with_secure_boot_shim_and_grub_start_a_kernel_that_finds_the_cache() {
     if let Some(linux) = verified(UefiLoader::Shim, Signed::All) {
+        the_cache_is_used(&linux);
+        buses_are_kept(&linux);
+    }
+}
+
+/// shim starts Warmbus, and verifies GRUB, with the key of Debian, and the kernel.
+#[test]
+fn with_a_machine_owner_key_shim_starts_warmbus_in_the_place_of_grub() {
+    if let Some(linux) = verified(UefiLoader::ShimFirst, Signed::ByOwner) {
         the_cache_is_used(&linux);
         buses_are_kept(&linux);
     }
@@ -158,6 +171,84 @@ fn measured(linux: &LinuxBoot) -> Vec<(u32, Vec<u8>)> {
         .collect()
 }
 
+/// An event of the log of the TPM (TCG PC Client Platform Firmware Profile 1.05,
+/// 10.2.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Measured {
+    register: u32,
+    kind: u32,
+    /// All digests, each with the number of its algorithm.
+    digests: Vec<u8>,
+    data: Vec<u8>,
+}
+
+/// A driver that was loaded, and programs: `UEFI_IMAGE_LOAD_EVENT`, which starts with
+/// the address where it is.
+const IMAGES: RangeInclusive<u32> = 0x8000_0003..=0x8000_0005;
+const DRIVER: u32 = 0x8000_0004;
+
+/// The events of `log`, without addresses.
+fn events(mut log: &[u8]) -> Vec<Measured> {
+    fn take<'a>(log: &mut &'a [u8], count: usize) -> &'a [u8] {
+        let (taken, rest) = log.split_at(count);
+        *log = rest;
+        taken
+    }
+    fn number(log: &mut &[u8]) -> u32 {
+        u32::from_le_bytes(take(log, 4).try_into().expect("four bytes"))
+    }
+    let word = |bytes: &[u8]| usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+
+    // The first event, with a digest of SHA-1, describes the log: algorithms and the
+    // bytes of their digests.
+    take(&mut log, 28);
+    let size = number(&mut log) as usize;
+    let header = take(&mut log, size);
+    assert!(header.starts_with(b"Spec ID Event03\0"));
+    let algorithms = header[28..].chunks_exact(4).take(header[24].into());
+    let sizes: BTreeMap<_, _> = algorithms.map(|one| (word(one), word(&one[2..]))).collect();
+    let mut events = Vec::new();
+    while !log.is_empty() {
+        let (register, kind, count) = (number(&mut log), number(&mut log), number(&mut log));
+        let mut digests = Vec::new();
+        for _ in 0..count {
+            let algorithm = take(&mut log, 2);
+            digests.extend(algorithm);
+            digests.extend(take(&mut log, sizes[&word(algorithm)]));
+        }
+        let size = number(&mut log) as usize;
+        let mut data = take(&mut log, size).to_vec();
+        if IMAGES.contains(&kind) {
+            data[..8].fill(0);
+        }
+        events.push(Measured {
+            register,
+            kind,
+            digests,
+            data,
+        });
+    }
+    events
+}
+
+/// The log that UEFI has left, as it is in memory while Linux runs.
+fn log(lab: &Lab, running: &mut Running, linux: &LinuxBoot) -> Result<Vec<u8>> {
+    /// `struct linux_efi_tpm_eventlog` before the log.
+    const HEADER: usize = 9;
+    let text = linux.kernel_log();
+    let (_, place) = text.split_once("TPMEventLog=0x").context("no log")?;
+    let end = place.find(' ').context("a space")?;
+    let place = u64::from_str_radix(&place[..end], 16)?;
+    let file = lab.file("log");
+    let mut read = |size| -> Result<Vec<u8>> {
+        running.qmp()?.save_memory(place, size, &file)?;
+        Ok(fs::read(&file)?)
+    };
+    let size = read(4)?;
+    let size = u32::from_le_bytes(size.try_into().expect("four bytes"));
+    Ok(read(u64::from(size) + HEADER as u64)?[HEADER..].to_vec())
+}
+
 #[test]
 fn the_tpm_measures_what_it_measures_without_us_and_warmbus_itself() {
     /// Where UEFI measures drivers.
@@ -172,26 +263,42 @@ fn the_tpm_measures_what_it_measures_without_us_and_warmbus_itself() {
         let machine = machine(&lab, consumer::kernel(), &steps())
             .uefi_start(start)
             .arguments(tpm.arguments());
-        let linux = lab.follow_alone(machine).expect("it boots");
+        let mut logged = Vec::new();
+        let linux = lab.follow_alone_with(machine, |moment, running, linux| {
+            if moment != Moment::Starting {
+                logged = events(&log(&lab, running, linux)?);
+            }
+            Ok(())
+        });
+        let linux = linux.expect("it boots");
         let found = linux.kernel_log().contains("KHO: found");
         assert_eq!(found, start == AS_DRIVER);
-        measured(&linux)
+        (measured(&linux), logged)
     });
     // Firmware, its variables, boot attempts, the kernel, its initrd and its
     // command line.
     for register in [0, 1, 4, 5, 7, 9] {
-        let of_register = |(found, _): &&(u32, Vec<u8>)| *found == register;
-        assert!(
-            without.iter().any(|found| of_register(&found)),
-            "{register}"
-        );
+        let of_register = |(found, _): &(u32, Vec<u8>)| *found == register;
+        assert!(without.0.iter().any(of_register), "{register}");
+        let of_register = |event: &Measured| event.register == register;
+        assert!(without.1.iter().any(of_register), "{register}");
     }
-    let mut rest = without.iter().peekable();
-    let own: Vec<_> = with
-        .iter()
-        .filter(|found| rest.next_if_eq(found).is_none())
-        .collect();
-    assert_eq!(rest.next(), None, "it was not measured with Warmbus");
+    let own = added(&with.0, &without.0);
     let registers: Vec<_> = own.iter().map(|(register, _)| *register).collect();
     assert_eq!(registers, [DRIVERS]);
+    let own = added(&with.1, &without.1);
+    let kinds: Vec<_> = own
+        .iter()
+        .map(|event| (event.register, event.kind))
+        .collect();
+    assert_eq!(kinds, [(DRIVERS, DRIVER)]);
+}
+
+/// What is in `with` besides all of `without`, which is there in its order.
+fn added<'a, T: PartialEq + Debug>(with: &'a [T], without: &[T]) -> Vec<&'a T> {
+    let mut rest = without.iter().peekable();
+    let added = with.iter().filter(|one| rest.next_if_eq(one).is_none());
+    let added = added.collect();
+    assert_eq!(rest.next(), None, "it is not there with Warmbus");
+    added
 }

@@ -177,12 +177,22 @@ impl Lab {
 
     /// Boots `machine`, which [`alone`] has made, to its end.
     pub fn follow_alone(&self, machine: Machine) -> Result<LinuxBoot> {
+        self.follow_alone_with(machine, |_, _, _| Ok(()))
+    }
+
+    /// The same, and has `intervene` do something to the machine at each
+    /// [`Moment`].
+    pub fn follow_alone_with(
+        &self,
+        machine: Machine,
+        intervene: impl FnMut(Moment, &mut Running, &LinuxBoot) -> Result<()>,
+    ) -> Result<LinuxBoot> {
         let machine = machine.qmp(&self.file("qmp"));
         let linux = LinuxBoot {
             started: true,
             ..LinuxBoot::default()
         };
-        self.follow(machine.start()?, linux, true, |_, _, _| Ok(()))
+        self.follow(machine.start()?, linux, true, intervene)
     }
 
     fn follow(

@@ -26,6 +26,8 @@ enum Start {
         image: PathBuf,
         how: UefiStart,
         signed: Option<Signed>,
+        /// The flash with the code of UEFI, where it is not the usual one.
+        code: Option<PathBuf>,
         directory: PathBuf,
         /// The directory is made, and is to be used as it is.
         is_made: bool,
@@ -108,6 +110,7 @@ impl Machine {
             image: image.into(),
             how: UefiStart::Application,
             signed: None,
+            code: None,
             directory: directory.into(),
             is_made: false,
         };
@@ -120,6 +123,15 @@ impl Machine {
     pub fn uefi_start(mut self, start: UefiStart) -> Self {
         if let Start::Uefi { how, .. } = &mut self.start {
             *how = start;
+        }
+        self
+    }
+
+    /// Has UEFI be the one in `code`, an image of its flash.
+    #[must_use]
+    pub fn uefi_code(mut self, file: &Path) -> Self {
+        if let Start::Uefi { code, .. } = &mut self.start {
+            *code = Some(file.into());
         }
         self
     }

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::uefi::{GRUB, KERNEL};
+use super::variables::{self, Variable};
 use crate::build::{UEFI_APPLICATION, UEFI_DRIVER};
 use crate::{UsageError, process, setup};
 
@@ -22,6 +24,8 @@ pub enum Signed {
     AllButWarmbus,
     /// All, and a byte of Warmbus was changed afterwards.
     AllAndWarmbusAltered,
+    /// Warmbus and the kernel with a machine owner key, which only shim knows.
+    ByOwner,
 }
 
 /// What it takes to sign.
@@ -67,14 +71,21 @@ impl Signer {
         command.args(["rsa", "-passin", PASSWORD]);
         process::output(command.arg("-in").arg(&self.key).arg("-out").arg(&key))
             .context("the key cannot be decrypted")?;
+        let of_owner = owner(directory);
         for program in programs(volume)? {
             let is_own = own.contains(&fs::read(&program)?);
-            if is_own && what == Signed::AllButWarmbus {
-                continue;
-            }
+            let (key, certificate) = match what {
+                Signed::AllButWarmbus if is_own => continue,
+                // As Debian has signed it.
+                Signed::ByOwner if program.ends_with(GRUB) => continue,
+                Signed::ByOwner if is_own || program.ends_with(KERNEL) => {
+                    (&of_owner[0], &of_owner[1])
+                }
+                _ => (&key, &self.certificate),
+            };
             let mut command = Command::new(&self.sbsign);
-            command.arg("--key").arg(&key);
-            command.arg("--cert").arg(&self.certificate);
+            command.arg("--key").arg(key);
+            command.arg("--cert").arg(certificate);
             command.arg("--output").arg(&program).arg(&program);
             process::output(&mut command)
                 .with_context(|| format!("{} cannot be signed", program.display()))?;
@@ -87,6 +98,55 @@ impl Signer {
         }
         Ok(())
     }
+
+    /// Makes a key and a certificate in `directory`, and has shim find the latter in the
+    /// list of machine owner keys in `flash`, as after `mokutil --import`.
+    pub(super) fn enroll_owner(&self, directory: &Path, flash: &Path) -> Result<()> {
+        /// `EFI_CERT_X509_GUID` (UEFI 2.10, 32.4.1).
+        const X509: u128 = 0xa159_c0a5_e494_a74a_87b5_ab15_5c2b_f072;
+        /// That of shim.
+        const SHIM: u128 = 0x50ab_5d60_46e0_0043_abb6_3dd8_10dd_8b23;
+        const LIST_HEADER: usize = 28;
+        const OWNER: [u8; 16] = SHIM.to_be_bytes();
+
+        let [key, certificate] = owner(directory);
+        let mut command = Command::new("openssl");
+        command.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes"]);
+        command.args(["-days", "3650", "-subj", "/CN=the owner of this machine"]);
+        process::output(
+            command
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate),
+        )
+        .context("no key can be made")?;
+        let der = directory.join("owner.der");
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-outform", "der"]);
+        process::output(command.arg("-in").arg(&certificate).arg("-out").arg(&der))
+            .context("the certificate cannot be converted")?;
+        let der = fs::read(&der)?;
+        // EFI_SIGNATURE_LIST with one EFI_SIGNATURE_DATA.
+        let mut list = Vec::from(X509.to_be_bytes());
+        let entry = OWNER.len() + der.len();
+        for number in [LIST_HEADER + entry, 0, entry] {
+            list.extend(u32::try_from(number)?.to_le_bytes());
+        }
+        list.extend(OWNER);
+        list.extend(der);
+        let variable = Variable {
+            vendor: SHIM.to_be_bytes(),
+            name: "MokList",
+            data: &list,
+        };
+        variables::add(flash, &variable)
+    }
+}
+
+/// The key of the owner and its certificate, files in `directory`.
+fn owner(directory: &Path) -> [PathBuf; 2] {
+    ["owner.key", "owner.crt"].map(|name| directory.join(name))
 }
 
 /// Makes sure that a machine with Secure Boot can be made here.

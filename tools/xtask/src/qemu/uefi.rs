@@ -17,11 +17,13 @@ use crate::{UsageError, setup};
 
 /// The default path of a program on a removable volume (UEFI 3.5.1.1).
 pub const PROGRAM: &str = "EFI/BOOT/BOOTAA64.EFI";
+/// What shim starts there.
+const BESIDE_PROGRAM: &str = "EFI/BOOT/grubaa64.efi";
 /// Options of Warmbus, the kernel and its initrd, and where Debian has GRUB.
 const OPTIONS: &str = "warmbus/options.txt";
-const KERNEL: &str = "warmbus/linux.efi";
+pub(super) const KERNEL: &str = "warmbus/linux.efi";
 const INITRD: &str = "warmbus/initrd";
-const GRUB: &str = "EFI/debian/grubaa64.efi";
+pub(super) const GRUB: &str = "EFI/debian/grubaa64.efi";
 /// shim, which starts GRUB of its own directory.
 const SHIM: &str = "EFI/debian/shimaa64.efi";
 const UKI: &str = "EFI/Linux/linux.efi";
@@ -115,6 +117,16 @@ fn write_volume(
                         &grub_configuration(&kernel, initrd, &line),
                     )
                 }
+                UefiLoader::ShimFirst => {
+                    copy(&program, PROGRAM)?;
+                    copy(image, BESIDE_PROGRAM)?;
+                    copy(&UefiLoader::Grub.file()?, GRUB)?;
+                    write(OPTIONS, &format!("{parameters} next={}\n", for_uefi(GRUB)))?;
+                    write(
+                        GRUB_CONFIGURATION,
+                        &grub_configuration(&kernel, initrd, &line),
+                    )
+                }
                 UefiLoader::Uki => {
                     copy(image, PROGRAM)?;
                     write(OPTIONS, &format!("{parameters} next={}\n", for_uefi(UKI)))?;
@@ -193,17 +205,24 @@ pub(super) fn prepare(
     let volume = volume(directory);
     write_volume(&volume, start, payload, parameters)?;
     match (keys, signed) {
-        (Some(keys), Some(signed)) => keys.sign(&volume, directory, start.0, signed),
+        (Some(keys), Some(signed)) => {
+            if signed == Signed::ByOwner {
+                keys.enroll_owner(directory, &file)?;
+            }
+            keys.sign(&volume, directory, start.0, signed)
+        }
         _ => Ok(()),
     }
 }
 
 /// The arguments for QEMU. The volume is on a disk that is not on PCI, so that
 /// the topology is what it is without UEFI.
-pub(super) fn arguments(directory: &Path) -> Vec<String> {
-    let code = setup::edk2_flash()
-        .map(|[code, _]| code)
-        .unwrap_or_default();
+///
+/// UEFI is that in `code`, or the one that is installed.
+pub(super) fn arguments(directory: &Path, code: Option<&Path>) -> Vec<String> {
+    let installed = || setup::edk2_flash().map(|[code, _]| code);
+    let code = code.map(Path::to_owned).or_else(installed);
+    let code = code.unwrap_or_default();
     let flash = |unit, options, file: &Path| {
         format!(
             "if=pflash,format=raw,unit={unit}{options},file={}",

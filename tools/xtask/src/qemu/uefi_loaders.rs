@@ -15,6 +15,8 @@ pub enum UefiLoader {
     Grub,
     /// shim, behind Warmbus as an application, and GRUB behind it.
     Shim,
+    /// shim, which starts Warmbus in the place of GRUB, and GRUB behind it.
+    ShimFirst,
     /// systemd-boot, which loads Warmbus as a driver.
     SystemdBoot,
     /// A unified kernel image, behind Warmbus as an application.
@@ -25,7 +27,7 @@ impl UefiLoader {
     const fn package(self) -> &'static str {
         match self {
             Self::Grub => "grub-efi-arm64-signed",
-            Self::Shim => "shim-signed",
+            Self::Shim | Self::ShimFirst => "shim-signed",
             Self::SystemdBoot | Self::Uki => "systemd-boot-efi",
         }
     }
@@ -34,7 +36,7 @@ impl UefiLoader {
     const fn program(self) -> &'static str {
         match self {
             Self::Grub => "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed",
-            Self::Shim => "usr/lib/shim/shimaa64.efi.signed",
+            Self::Shim | Self::ShimFirst => "usr/lib/shim/shimaa64.efi.signed",
             Self::SystemdBoot => "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
             Self::Uki => "usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
         }
@@ -44,6 +46,13 @@ impl UefiLoader {
     pub(super) fn file(self) -> Result<PathBuf> {
         program_of(self.package(), self.program())
     }
+}
+
+/// EDK2 of Debian 13 as it is built with its strictest protection of memory against
+/// execution (`strictnx`). It has no shell.
+pub fn strict_nx_flash() -> Result<PathBuf> {
+    let file = "usr/share/AAVMF/AAVMF_CODE.secboot.strictnx.fd";
+    program_of("qemu-efi-aarch64", file)
 }
 
 /// What `package` of Debian's for arm64 has as `program`, which is downloaded

@@ -47,7 +47,9 @@ impl Machine {
                 }
             }
             Start::Bios(bios) => drop(command.arg("-bios").arg(bios)),
-            Start::Uefi { directory, .. } => drop(command.args(uefi::arguments(directory))),
+            Start::Uefi {
+                directory, code, ..
+            } => drop(command.args(uefi::arguments(directory, code.as_deref()))),
             Start::Loaders => {}
         }
         if let Some(file) = &self.device_tree {
@@ -119,6 +121,7 @@ impl Machine {
                 signed,
                 directory,
                 is_made: false,
+                ..
             } => uefi::prepare(
                 directory,
                 (image, *how),
