@@ -300,12 +300,13 @@ fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
 
 #[test]
 fn linux_finds_the_machine_that_it_finds_without_us() {
+    let steps = format!("firmware,{}", proofs::SECTIONS);
     let lab = Lab::new();
-    let with = machine(&lab, linux::kernel(), proofs::SECTIONS);
+    let with = machine(&lab, linux::kernel(), &steps);
     let with = lab.boot_linux(with.uefi_start(AS_DRIVER));
     let with = with.expect("it boots");
     let lab = Lab::new();
-    let without = machine(&lab, linux::kernel(), proofs::SECTIONS);
+    let without = machine(&lab, linux::kernel(), &steps);
     let without = lab.follow_alone(without.uefi_start(UefiStart::Shell(&[])));
     let without = without.expect("it boots");
     proofs::ended_well(&with);
@@ -313,6 +314,10 @@ fn linux_finds_the_machine_that_it_finds_without_us() {
     assert!(!without.kernel_log().contains("KHO: found"));
     assert!(machine_lines(&with).len() > 40);
     assert_eq!(machine_lines(&with), machine_lines(&without));
+    // The tables of ACPI, and what UEFI says of itself.
+    let files = |linux| consumer::said(linux, "file ");
+    assert!(files(&with).len() > 10, "{:?}", files(&with));
+    assert_eq!(files(&with), files(&without));
     // Drivers put addresses into the capabilities behind the header, for MSI.
     let functions = |linux: &LinuxBoot| {
         let functions = linux.functions().unwrap().into_iter();
