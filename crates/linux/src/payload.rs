@@ -34,6 +34,9 @@ pub struct Payload<'a> {
     pub combined_initrd: Option<MemoryRange>,
     /// A running kernel has started this program by `kexec` (`linux,booted-from-kexec`).
     pub from_kexec: bool,
+    /// The memory map of UEFI is named (`linux,uefi-mmap-start`), so that memory is what
+    /// that says.
+    pub has_uefi: bool,
     /// The handover of the previous kernel: the root tree and the array of
     /// scratch areas (`linux,kho-fdt`, `linux,kho-scratch`).
     pub handover: Option<(MemoryRange, MemoryRange)>,
@@ -117,6 +120,7 @@ impl<'a> Reader<'a> {
         self.initrd_start = node.property("linux,initrd-start")?.and_then(number);
         self.initrd_end = node.property("linux,initrd-end")?.and_then(number);
         self.payload.from_kexec = node.property("linux,booted-from-kexec")?.is_some();
+        self.payload.has_uefi = node.property("linux,uefi-mmap-start")?.is_some();
         self.root_tree = node.property("linux,kho-fdt")?;
         self.scratch = node.property("linux,kho-scratch")?;
         Ok(())
