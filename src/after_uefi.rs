@@ -49,7 +49,7 @@ impl AfterUefi {
         // Which memory there is the map itself says.
         let map = RangeSet::from_iter([uefi.map]);
         // SAFETY: Linux has reserved the map, and nothing here writes to it.
-        let map = unsafe { OnDemand::new(mmu, map).bytes_for_good(uefi.map) }?;
+        let map = unsafe { OnDemand::new(mmu, map).static_bytes(uefi.map) }?;
         let map = MemoryMap::new(map, uefi.descriptor_size);
         let mut loaded = alloc::vec![image.region(), tree.region()];
         let found = payload.and_then(|payload| Some(payload.ramdisk?.range));
@@ -107,7 +107,7 @@ impl<'a> OnDemand<'a> {
     /// # Safety
     ///
     /// Nothing may ever write to `range`.
-    unsafe fn bytes_for_good(&self, range: MemoryRange) -> Result<&'static [u8], NotMemory> {
+    unsafe fn static_bytes(&self, range: MemoryRange) -> Result<&'static [u8], NotMemory> {
         let bytes = ptr::from_ref(self.bytes(range)?);
         // SAFETY: it stays mapped, and does not change by the contract.
         Ok(unsafe { &*bytes })

@@ -1,7 +1,7 @@
 //! The series in other kernels than that of the tests: of other page sizes, and of the
 //! version before. They are built only where there is time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
@@ -29,7 +29,7 @@ fn kernel((page_size, version): (PageSize, &str)) -> PathBuf {
 }
 
 /// Boots `kernel` on `topology` to do `steps`, with `words` on its command line.
-fn boot(kernel: &PathBuf, topology: &str, steps: &str, words: &str) -> LinuxBoot {
+fn boot(kernel: &Path, topology: &str, steps: &str, words: &str) -> LinuxBoot {
     let lab = Lab::new();
     let mut payload = payload(kernel, steps);
     payload.bootargs.extend([" ", words]);

@@ -98,50 +98,50 @@ impl Signer {
         }
         Ok(())
     }
+}
 
-    /// Makes a key and a certificate in `directory`, and has shim find the latter in the
-    /// list of machine owner keys in `flash`, as after `mokutil --import`.
-    pub(super) fn enroll_owner(&self, directory: &Path, flash: &Path) -> Result<()> {
-        /// `EFI_CERT_X509_GUID` (UEFI 2.10, 32.4.1).
-        const X509: u128 = 0xa159_c0a5_e494_a74a_87b5_ab15_5c2b_f072;
-        /// That of shim.
-        const SHIM: u128 = 0x50ab_5d60_46e0_0043_abb6_3dd8_10dd_8b23;
-        const LIST_HEADER: usize = 28;
-        const OWNER: [u8; 16] = SHIM.to_be_bytes();
+/// Makes a key and a certificate in `directory`, and has shim find the latter in the
+/// list of machine owner keys in `flash`, as after `mokutil --import`.
+pub(super) fn enroll_owner(directory: &Path, flash: &Path) -> Result<()> {
+    /// `EFI_CERT_X509_GUID` (UEFI 2.10, 32.4.1).
+    const X509: u128 = 0xa159_c0a5_e494_a74a_87b5_ab15_5c2b_f072;
+    /// That of shim.
+    const SHIM: u128 = 0x50ab_5d60_46e0_0043_abb6_3dd8_10dd_8b23;
+    const LIST_HEADER: usize = 28;
+    const OWNER: [u8; 16] = SHIM.to_be_bytes();
 
-        let [key, certificate] = owner(directory);
-        let mut command = Command::new("openssl");
-        command.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes"]);
-        command.args(["-days", "3650", "-subj", "/CN=the owner of this machine"]);
-        process::output(
-            command
-                .arg("-keyout")
-                .arg(&key)
-                .arg("-out")
-                .arg(&certificate),
-        )
-        .context("no key can be made")?;
-        let der = directory.join("owner.der");
-        let mut command = Command::new("openssl");
-        command.args(["x509", "-outform", "der"]);
-        process::output(command.arg("-in").arg(&certificate).arg("-out").arg(&der))
-            .context("the certificate cannot be converted")?;
-        let der = fs::read(&der)?;
-        // EFI_SIGNATURE_LIST with one EFI_SIGNATURE_DATA.
-        let mut list = Vec::from(X509.to_be_bytes());
-        let entry = OWNER.len() + der.len();
-        for number in [LIST_HEADER + entry, 0, entry] {
-            list.extend(u32::try_from(number)?.to_le_bytes());
-        }
-        list.extend(OWNER);
-        list.extend(der);
-        let variable = Variable {
-            vendor: SHIM.to_be_bytes(),
-            name: "MokList",
-            data: &list,
-        };
-        variables::add(flash, &variable)
+    let [key, certificate] = owner(directory);
+    let mut command = Command::new("openssl");
+    command.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes"]);
+    command.args(["-days", "3650", "-subj", "/CN=the owner of this machine"]);
+    process::output(
+        command
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate),
+    )
+    .context("no key can be made")?;
+    let der = directory.join("owner.der");
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-outform", "der"]);
+    process::output(command.arg("-in").arg(&certificate).arg("-out").arg(&der))
+        .context("the certificate cannot be converted")?;
+    let der = fs::read(&der)?;
+    // EFI_SIGNATURE_LIST with one EFI_SIGNATURE_DATA.
+    let mut list = Vec::from(X509.to_be_bytes());
+    let entry = OWNER.len() + der.len();
+    for number in [LIST_HEADER + entry, 0, entry] {
+        list.extend(u32::try_from(number)?.to_le_bytes());
     }
+    list.extend(OWNER);
+    list.extend(der);
+    let variable = Variable {
+        vendor: SHIM.to_be_bytes(),
+        name: "MokList",
+        data: &list,
+    };
+    variables::add(flash, &variable)
 }
 
 /// The key of the owner and its certificate, files in `directory`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Payload;
-use super::secure_boot::{Signed, Signer};
+use super::secure_boot::{Signed, Signer, enroll_owner};
 use super::uefi_loaders::{
     GRUB_CONFIGURATION, SYSTEMD_BOOT_DRIVERS, SYSTEMD_BOOT_ENTRY, UefiLoader, grub_configuration,
     systemd_boot_entry,
@@ -102,30 +102,23 @@ fn write_volume(
             let initrd = initrd.map(|_| format!("/{INITRD}"));
             let (kernel, initrd) = (format!("/{KERNEL}"), initrd.as_deref());
             match loader {
-                UefiLoader::Grub | UefiLoader::Shim => {
-                    copy(image, PROGRAM)?;
+                UefiLoader::Grub | UefiLoader::Shim | UefiLoader::ShimFirst => {
                     copy(&UefiLoader::Grub.file()?, GRUB)?;
-                    let next = if loader == UefiLoader::Shim {
-                        copy(&program, SHIM)?;
-                        for_uefi(SHIM)
-                    } else {
-                        for_uefi(GRUB)
+                    let (first, next) = match loader {
+                        UefiLoader::ShimFirst => (&*program, GRUB),
+                        UefiLoader::Shim => (image, SHIM),
+                        _ => (image, GRUB),
                     };
+                    copy(first, PROGRAM)?;
+                    match loader {
+                        UefiLoader::ShimFirst => copy(image, BESIDE_PROGRAM)?,
+                        UefiLoader::Shim => copy(&program, SHIM)?,
+                        _ => {}
+                    }
+                    let next = for_uefi(next);
                     write(OPTIONS, &format!("{parameters} next={next}\n"))?;
-                    write(
-                        GRUB_CONFIGURATION,
-                        &grub_configuration(&kernel, initrd, &line),
-                    )
-                }
-                UefiLoader::ShimFirst => {
-                    copy(&program, PROGRAM)?;
-                    copy(image, BESIDE_PROGRAM)?;
-                    copy(&UefiLoader::Grub.file()?, GRUB)?;
-                    write(OPTIONS, &format!("{parameters} next={}\n", for_uefi(GRUB)))?;
-                    write(
-                        GRUB_CONFIGURATION,
-                        &grub_configuration(&kernel, initrd, &line),
-                    )
+                    let configuration = grub_configuration(&kernel, initrd, &line);
+                    write(GRUB_CONFIGURATION, &configuration)
                 }
                 UefiLoader::Uki => {
                     copy(image, PROGRAM)?;
@@ -207,7 +200,7 @@ pub(super) fn prepare(
     match (keys, signed) {
         (Some(keys), Some(signed)) => {
             if signed == Signed::ByOwner {
-                keys.enroll_owner(directory, &file)?;
+                enroll_owner(directory, &file)?;
             }
             keys.sign(&volume, directory, start.0, signed)
         }
