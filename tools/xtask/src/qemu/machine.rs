@@ -10,6 +10,7 @@ use warmbus_boot::report::console::Section;
 
 use super::secure_boot::Signed;
 use super::uefi::UefiStart;
+use crate::setup;
 use crate::topology::Topology;
 pub use payload::{INITRD_AT, KERNEL_AT, Payload};
 
@@ -149,8 +150,9 @@ impl Machine {
     /// Has UEFI verify what it starts, of which so much is `signed`.
     #[must_use]
     pub fn secure_boot(mut self, what: Signed) -> Self {
-        if let Start::Uefi { signed, .. } = &mut self.start {
+        if let Start::Uefi { signed, code, .. } = &mut self.start {
             *signed = Some(what);
+            *code = code.take().or_else(setup::edk2_secure_code);
         }
         self
     }

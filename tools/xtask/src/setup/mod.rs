@@ -21,7 +21,7 @@ pub use self::private::Private;
 use self::rust::COMPILER_SETS;
 use self::tools::Tool;
 pub(crate) use self::tools::qemu_data;
-pub use self::tools::{Purpose, edk2, edk2_flash, edk2_test_keys, u_boot};
+pub use self::tools::{Purpose, edk2, edk2_flash, edk2_secure_code, edk2_test_keys, u_boot};
 use crate::toolchain::{Compiler, GUESTS, TARGETS, Toolchain};
 use crate::{UsageError, programs};
 

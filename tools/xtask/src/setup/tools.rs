@@ -233,6 +233,13 @@ pub fn edk2_flash() -> Option<[PathBuf; 2]> {
     Some([part("CODE")?, part("VARS")?])
 }
 
+/// The code of EDK2 that can verify what it starts, where that is another one than the
+/// usual, as in Debian 13.
+#[must_use]
+pub fn edk2_secure_code() -> Option<PathBuf> {
+    installed("/usr/share/AAVMF/AAVMF_CODE.secboot.fd")
+}
+
 /// A flash of EDK2 with its test keys enrolled, the key, and its certificate.
 #[must_use]
 pub fn edk2_test_keys() -> Option<[PathBuf; 3]> {
