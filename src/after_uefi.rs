@@ -1,11 +1,13 @@
 //! A start by `kexec` on a machine with UEFI: memory is what its memory map says, and
 //! where the device tree describes nothing else, the machine is what ACPI says.
 
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ptr;
 
 use log::warn;
 use warmbus_boot::after_uefi::{LeftByLinux, memory};
+use warmbus_boot::memory::UsableMemory;
 use warmbus_linux::payload::Payload;
 use warmbus_machine::{Machine, MachineMemory, MemoryMap, Psci, UefiInChosen};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory, RangeSet};
@@ -89,7 +91,7 @@ impl AfterUefi {
 /// and what of UEFI never is.
 struct OnDemand<'a> {
     mmu: RefCell<&'a mut Mmu>,
-    memory: RangeSet,
+    memory: UsableMemory,
 }
 
 impl<'a> OnDemand<'a> {
@@ -100,7 +102,7 @@ impl<'a> OnDemand<'a> {
     const unsafe fn new(mmu: &'a mut Mmu, memory: RangeSet) -> Self {
         Self {
             mmu: RefCell::new(mmu),
-            memory,
+            memory: UsableMemory::new(memory, Vec::new()),
         }
     }
 
@@ -116,15 +118,11 @@ impl<'a> OnDemand<'a> {
 
 impl PhysMemory for OnDemand<'_> {
     fn bytes(&self, range: MemoryRange) -> Result<&[u8], NotMemory> {
-        let fault = NotMemory { range };
-        let is_slice = range.start.0 != 0 && isize::try_from(range.size).is_ok();
-        if !is_slice || range.is_empty() || !self.memory.contains_range(range) {
-            return Err(fault);
-        }
+        self.memory.check(range)?;
         let mapped = self.mmu.borrow_mut().map_memory(range);
         mapped.map_err(|error| {
             warn!("{range} cannot be read: {error}");
-            fault
+            NotMemory { range }
         })?;
         let start = ptr::with_exposed_provenance(range.start.0 as usize);
         // SAFETY: it was just mapped; that nothing writes to it is the contract of `new`.

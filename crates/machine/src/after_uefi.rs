@@ -5,8 +5,9 @@
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
+use super::memory::one_number;
 use super::uefi::MemoryMap;
-use warmbus_fdt::{Cells, DeviceTree, FdtError, FdtNode, is_chosen};
+use warmbus_fdt::{DeviceTree, FdtError, FdtNode, is_chosen};
 use warmbus_memory::bytes::{array, le_u32, le_u64};
 use warmbus_memory::{MemoryRange, NotMemory, PhysAddr, PhysMemory};
 
@@ -59,15 +60,7 @@ struct Properties {
 impl Properties {
     fn read(&mut self, node: &FdtNode<'_, '_>) -> Result<(), FdtError> {
         // Addresses have two cells and sizes have one.
-        let number = |name| {
-            let value = node.property(name)?;
-            let cells = |value: &[u8]| Cells::new(value).number(value.len() / 4);
-            Ok::<_, FdtError>(
-                value
-                    .filter(|value| matches!(value.len(), 4 | 8))
-                    .and_then(cells),
-            )
-        };
+        let number = |name| Ok::<_, FdtError>(node.property(name)?.and_then(one_number));
         self.system_table = number("linux,uefi-system-table")?;
         self.map = number("linux,uefi-mmap-start")?;
         self.map_size = number("linux,uefi-mmap-size")?;

@@ -286,7 +286,7 @@ pub(super) fn at_most(count: usize, limit: usize, what: &'static str) -> Result<
 }
 
 /// A property of one or two cells, as `/chosen` has them.
-fn one_number(value: &[u8]) -> Option<u64> {
+pub(super) fn one_number(value: &[u8]) -> Option<u64> {
     matches!(value.len(), 4 | 8).then(|| Cells::new(value).number(value.len() / 4))?
 }
 

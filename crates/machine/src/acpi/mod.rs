@@ -47,6 +47,25 @@ impl Machine {
         Self::from_tables(memory, rsdp, map, roots::root_bridges)
     }
 
+    /// The same while boot services run: the host bridges are those that UEFI
+    /// has a protocol for, `roots`, and no AML is read. All memory that is
+    /// allocated counts as reserved.
+    pub fn from_uefi(
+        memory: &dyn PhysMemory,
+        rsdp: PhysAddr,
+        map: &MemoryMap<'_>,
+        roots: &[UefiRootBridge],
+    ) -> Result<Self, AcpiError> {
+        let mut machine =
+            Self::from_tables(memory, rsdp, map, |_| uefi_roots::root_bridges(roots))?;
+        let reserved = map.allocated().map(|range| Reservation {
+            range,
+            kind: ReservationKind::Firmware,
+        });
+        machine.reservations = reserved.collect();
+        Ok(machine)
+    }
+
     /// A machine that a running Linux started this program on, by `kexec`. What there is
     /// besides its `memory`, which Linux goes on with, the tables of ACPI say; where they
     /// cannot be read, a warning has the reason, and the machine has no host bridge.
@@ -90,25 +109,6 @@ impl Machine {
             bootargs: String::new(),
             warnings,
         }
-    }
-
-    /// The same while boot services run: the host bridges are those that UEFI
-    /// has a protocol for, `roots`, and no AML is read. All memory that is
-    /// allocated counts as reserved.
-    pub fn from_uefi(
-        memory: &dyn PhysMemory,
-        rsdp: PhysAddr,
-        map: &MemoryMap<'_>,
-        roots: &[UefiRootBridge],
-    ) -> Result<Self, AcpiError> {
-        let mut machine =
-            Self::from_tables(memory, rsdp, map, |_| uefi_roots::root_bridges(roots))?;
-        let reserved = map.allocated().map(|range| Reservation {
-            range,
-            kind: ReservationKind::Firmware,
-        });
-        machine.reservations = reserved.collect();
-        Ok(machine)
     }
 
     fn from_tables(

@@ -57,7 +57,7 @@ impl PageSize {
 }
 
 /// How a kernel is compressed that unpacks itself as a program of UEFI (`zboot`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Zboot {
     /// gzip.
     Gzip,
@@ -66,23 +66,11 @@ pub enum Zboot {
 }
 
 impl Zboot {
-    const ALL: [(Self, &str, &str); 2] = [
-        (Self::Gzip, "gzip", "CONFIG_KERNEL_GZIP"),
-        (Self::Zstd, "zstd", "CONFIG_KERNEL_ZSTD"),
-    ];
-
-    /// Reads the name of a format.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|(_, name, _)| *name == text);
-        found
-            .map(|(format, ..)| format)
-            .ok_or_else(|| "the formats are gzip and zstd".into())
-    }
-
-    fn config(self) -> String {
-        let found = Self::ALL.iter().filter(|(format, ..)| *format == self);
-        let options = found.map(|(_, _, option)| format!("CONFIG_EFI_ZBOOT=y\n{option}=y\n"));
-        options.collect()
+    const fn config(self) -> &'static str {
+        match self {
+            Self::Gzip => "CONFIG_EFI_ZBOOT=y\nCONFIG_KERNEL_GZIP=y\n",
+            Self::Zstd => "CONFIG_EFI_ZBOOT=y\nCONFIG_KERNEL_ZSTD=y\n",
+        }
     }
 }
 
@@ -112,7 +100,7 @@ pub(super) fn image(store: &Store, options: &Options) -> Result<PathBuf> {
         "{wanted}CONFIG_ARM64_{}K_PAGES=y\n{}{}",
         options.page_size.kib(),
         consumer.unwrap_or_default(),
-        options.zboot.map_or_else(String::new, Zboot::config)
+        options.zboot.map_or("", Zboot::config)
     );
     let compiler = process::output(programs::command(&format!("{CROSS}gcc")).arg("--version"))?;
 

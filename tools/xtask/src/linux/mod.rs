@@ -69,8 +69,8 @@ pub struct Options {
     #[arg(long, value_name = "KIB", default_value = "4", value_parser = PageSize::parse)]
     pub page_size: PageSize,
 
-    /// Pack it as a program of UEFI that unpacks itself (zboot): gzip or zstd
-    #[arg(long, value_name = "FORMAT", value_parser = Zboot::parse)]
+    /// Pack it as a program of UEFI that unpacks itself (zboot)
+    #[arg(long, value_name = "FORMAT")]
     pub zboot: Option<Zboot>,
 
     /// Check for a newer revision in the archive of Debian

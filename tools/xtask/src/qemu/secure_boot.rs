@@ -106,9 +106,8 @@ pub(super) fn enroll_owner(directory: &Path, flash: &Path) -> Result<()> {
     /// `EFI_CERT_X509_GUID` (UEFI 2.10, 32.4.1).
     const X509: u128 = 0xa159_c0a5_e494_a74a_87b5_ab15_5c2b_f072;
     /// That of shim.
-    const SHIM: u128 = 0x50ab_5d60_46e0_0043_abb6_3dd8_10dd_8b23;
+    const SHIM: [u8; 16] = 0x50ab_5d60_46e0_0043_abb6_3dd8_10dd_8b23_u128.to_be_bytes();
     const LIST_HEADER: usize = 28;
-    const OWNER: [u8; 16] = SHIM.to_be_bytes();
 
     let [key, certificate] = owner(directory);
     let mut command = Command::new("openssl");
@@ -130,14 +129,14 @@ pub(super) fn enroll_owner(directory: &Path, flash: &Path) -> Result<()> {
     let der = fs::read(&der)?;
     // EFI_SIGNATURE_LIST with one EFI_SIGNATURE_DATA.
     let mut list = Vec::from(X509.to_be_bytes());
-    let entry = OWNER.len() + der.len();
+    let entry = SHIM.len() + der.len();
     for number in [LIST_HEADER + entry, 0, entry] {
         list.extend(u32::try_from(number)?.to_le_bytes());
     }
-    list.extend(OWNER);
+    list.extend(SHIM);
     list.extend(der);
     let variable = Variable {
-        vendor: SHIM.to_be_bytes(),
+        vendor: SHIM,
         name: "MokList",
         data: &list,
     };
