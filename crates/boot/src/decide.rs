@@ -109,6 +109,8 @@ pub struct HandoverDecision {
 pub enum Refusal {
     /// The boot arguments say so.
     SwitchedOff,
+    /// The kernel command line has Linux use nothing.
+    UnusedByLinux,
     /// The pipeline did not run.
     NoSurvey,
     /// What it made is not to be used.
@@ -147,7 +149,7 @@ impl KernelFacts {
         let found = match facts.requested {
             KhoChoice::Auto => detect::detect(image).map(|abi| abi.map(|abi| (abi, None))),
             KhoChoice::LikeV4 => detect::detect_like_v4(image),
-            KhoChoice::Off => Ok(None),
+            KhoChoice::Off | KhoChoice::UnusedByLinux => Ok(None),
             KhoChoice::Abi(abi) => Ok(Some((abi, None))),
         };
         let (abi, abi_name) = match found {
@@ -172,8 +174,10 @@ impl Facts {
     /// The page size of the handover that is wanted so far, which the memory
     /// plan needs space for.
     pub fn request(&self) -> Result<PageSize, Refusal> {
-        if self.requested == KhoChoice::Off {
-            return Err(Refusal::SwitchedOff);
+        match self.requested {
+            KhoChoice::Off => return Err(Refusal::SwitchedOff),
+            KhoChoice::UnusedByLinux => return Err(Refusal::UnusedByLinux),
+            KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Abi(_) => {}
         }
         let kernel = self.page_size.clone().map_err(Refusal::Kernel)?;
         let survey = self.survey.as_ref().ok_or(Refusal::NoSurvey)?;
@@ -229,6 +233,7 @@ fn handover(
 ) -> Result<HandoverDecision, Refusal> {
     let abi = match facts.requested {
         KhoChoice::Off => return Err(Refusal::SwitchedOff),
+        KhoChoice::UnusedByLinux => return Err(Refusal::UnusedByLinux),
         KhoChoice::Abi(abi) => abi,
         KhoChoice::Auto | KhoChoice::LikeV4 => {
             let abi = kernel.abi.clone().map_err(Refusal::Kernel)?;
@@ -266,6 +271,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SwitchedOff => f.write_str("switched off by warmbus.kho=off"),
+            Self::UnusedByLinux => f.write_str("pcsc=off on the kernel command line"),
             Self::NoSurvey => f.write_str("no function was captured"),
             Self::Failed(failure) => failure.fmt(f),
             Self::NoMemory(error) => error.fmt(f),

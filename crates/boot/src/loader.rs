@@ -214,22 +214,23 @@ impl<M: BootMemory> Loader<'_, M> {
             functions.any(|function| function.sriov.is_some())
         });
         Facts {
-            requested: self.options.kho,
+            requested: self.options.kho.for_linux(self.command_line()),
             may_probe_vfs: has_vfs && (vfs.scope != VfScope::Off || !vfs.listed.is_empty()),
             source: self.machine.source,
-            pci_word: captured
-                .and_then(|captured| word_for_linux(&self.pci_parameters(), &captured.topology)),
+            pci_word: captured.and_then(|captured| {
+                let parameters = PciParameters::from_command_line(self.command_line());
+                word_for_linux(&parameters, &captured.topology)
+            }),
             survey: captured.map(|captured| survey_facts(self.machine, captured)),
             previous: self.previous.facts(),
             page_size: detect::page_size(header),
         }
     }
 
-    /// What the command line of the kernel asks of PCI.
-    fn pci_parameters(&self) -> PciParameters {
-        self.payload
-            .command_line(Some(self.kernel))
-            .map_or_else(PciParameters::default, PciParameters::from_command_line)
+    /// The command line of the kernel, where it has one.
+    fn command_line(&self) -> &str {
+        let line = self.payload.command_line(Some(self.kernel));
+        line.unwrap_or_default()
     }
 
     /// Finds a place for everything, with the handover if there is one for

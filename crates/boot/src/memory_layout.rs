@@ -141,7 +141,7 @@ fn handover_needs(
 ) -> Result<HandoverNeeds, LayoutError> {
     let possible: &[KhoAbi] = match &choice {
         KhoChoice::Abi(abi) => core::slice::from_ref(abi),
-        KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Off => &KhoAbi::ALL,
+        _ => &KhoAbi::ALL,
     };
     let mut needs = HandoverNeeds {
         abi: possible[0],

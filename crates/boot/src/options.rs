@@ -8,7 +8,7 @@ use core::time::Duration;
 use log::LevelFilter;
 
 use warmbus_kho::KhoAbi;
-use warmbus_linux::command_line::parameters;
+use warmbus_linux::command_line::{parameters, switches_cache_off};
 use warmbus_memory::MemoryRange;
 use warmbus_memory::PhysAddr;
 use warmbus_pci::{Sbdf, VfPolicy, VfScope};
@@ -21,11 +21,26 @@ pub enum KhoChoice {
     Auto,
     /// None: Linux is started without the cache.
     Off,
+    /// None, as Linux was asked not to use it.
+    UnusedByLinux,
     /// The one that the kernel image names, where a name that is not known
     /// stands for the layout of `kho-v4`.
     LikeV4,
     /// This one, whatever the kernel image names.
     Abi(KhoAbi),
+}
+
+impl KhoChoice {
+    /// The choice for a Linux with this command line: where nobody chose, a cache
+    /// that Linux would only free is not handed over.
+    #[must_use]
+    pub fn for_linux(self, command_line: &str) -> Self {
+        if self == Self::Auto && switches_cache_off(command_line) {
+            Self::UnusedByLinux
+        } else {
+            self
+        }
+    }
 }
 
 /// What is printed for people beside the few lines of every boot. A serial

@@ -81,7 +81,7 @@ impl<'a> Candidate<'a> {
     pub fn new(options: &Options, kernel: LoadedKernel<'a>) -> Result<Self, ResidentError> {
         let header = ImageHeader::parse(kernel.image)?;
         let facts = Facts {
-            requested: options.kho,
+            requested: options.kho.for_linux(kernel.command_line),
             // Nothing is written here, so that the kernel need not be searched for
             // whether it reads what a probe finds.
             may_probe_vfs: false,

@@ -11,6 +11,17 @@ pub fn parameters(line: &str) -> impl Iterator<Item = &str> {
     .filter(|parameter| !parameter.is_empty())
 }
 
+/// Whether a Linux with the patches of `linux/` is to use nothing that is handed
+/// over to it: the last `pcsc=` of the command line is `off`.
+#[must_use]
+pub fn switches_cache_off(line: &str) -> bool {
+    let words = parameters(line).take_while(|&word| word != "--");
+    let modes = words.filter_map(|word| word.trim_matches('"').strip_prefix("pcsc="));
+    modes
+        .last()
+        .is_some_and(|mode| mode.trim_matches('"') == "off")
+}
+
 /// The number that `text` starts with, as Linux reads one: decimal, with `0x`
 /// hexadecimal, or with `0` octal; and what follows. `None` where there is no
 /// digit, or the number has more than 64 bits.
@@ -54,6 +65,23 @@ pub(crate) fn memory_size_and_rest(text: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_mode_of_the_cache_counts() {
+        for (line, off) in [
+            ("", false),
+            ("quiet pcsc=off", true),
+            ("pcsc=off pcsc=on", false),
+            ("pcsc=verify \"pcsc=off\"", true),
+            ("pcsc=\"off\"", true),
+            ("pcsc=offended", false),
+            ("xpcsc=off", false),
+            ("init=\"/a pcsc=off\"", false),
+            ("quiet -- pcsc=off", false),
+        ] {
+            assert_eq!(switches_cache_off(line), off, "{line}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_linux_reads_them() {

@@ -99,6 +99,12 @@ fn kernels_that_can_take_the_cache_have_it_and_the_others_lose_no_memory() {
     let mut kernels: Vec<(&str, PathBuf, &str, Takes)> = vec![
         ("Debian's", debian(), "kho=on", Takes::Nothing),
         ("series", consumer::kernel().into(), "kho=off", Takes::Uses),
+        (
+            "series",
+            consumer::kernel().into(),
+            "kho=on pcsc=off",
+            Takes::Nothing,
+        ),
     ];
     if test::is_long() {
         let pages = |page_size| Options {

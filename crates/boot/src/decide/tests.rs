@@ -230,6 +230,11 @@ fn what_speaks_against_a_handover_is_named() {
     let rows = [
         (off.clone(), kernel(v4), Refusal::SwitchedOff),
         (off, no_kho.clone(), Refusal::SwitchedOff),
+        (
+            with(|facts| facts.requested = KhoChoice::UnusedByLinux),
+            kernel(v4),
+            Refusal::UnusedByLinux,
+        ),
         (facts(), no_kho.clone(), Refusal::NoKho),
         (facts(), unknown, Refusal::Kernel(UNKNOWN)),
         (acpi.clone(), kernel(v4), Refusal::ScratchLostWithUefi),

@@ -105,6 +105,17 @@ fn the_last_of_two_words_counts() {
 }
 
 #[test]
+fn what_linux_would_only_free_is_handed_over_on_request_only() {
+    let off = "quiet pcsc=off";
+    assert_eq!(KhoChoice::Auto.for_linux(off), KhoChoice::UnusedByLinux);
+    let chosen = KhoChoice::Abi(KhoAbi::V4);
+    for choice in [KhoChoice::Off, KhoChoice::LikeV4, chosen] {
+        assert_eq!(choice.for_linux(off), choice);
+    }
+    assert_eq!(KhoChoice::Auto.for_linux("pcsc=on"), KhoChoice::Auto);
+}
+
+#[test]
 fn every_choice_of_a_handover_has_its_word() {
     for (word, choice) in [
         ("auto", KhoChoice::Auto),
