@@ -1,5 +1,6 @@
 //! Servers: started by UEFI, described by ACPI.
 
+use std::fs::{self, File};
 use std::path::Path;
 
 use warmbus_boot::report::console::Event;
@@ -150,31 +151,82 @@ fn grub_loads_the_kernel_by_itself_and_the_kernel_finds_the_cache() {
     starts_with_the_cache(UefiStart::Loader(UefiLoader::Grub));
 }
 
+/// GRUB 2.06 gives the initrd in a device tree of its own, which is there before ours.
+#[test]
+fn grub_of_debian_12_gives_its_initrd_beside_the_cache() {
+    starts_with_the_cache(UefiStart::Loader(UefiLoader::Grub206));
+}
+
 #[test]
 fn the_kernel_of_a_unified_image_finds_the_cache() {
     starts_with_the_cache(UefiStart::Loader(UefiLoader::Uki));
 }
 
 /// Devices that UEFI has drivers for, which it stops when Linux takes over.
-const DRIVEN: [&str; 7] = [
+const DRIVEN: [&str; 9] = [
     "pcie-root-port,id=storage,chassis=1,slot=1",
-    "nvme,bus=storage,serial=warmbus",
-    "virtio-net-pci,romfile=",
-    "virtio-gpu-pci,romfile=",
+    "nvme,bus=storage,serial=warmbus,drive=empty",
+    "virtio-blk-pci,drive=files",
+    "virtio-net-pci,netdev=net,bootindex=0",
+    "virtio-gpu-pci",
     "qemu-xhci,id=usb",
     "usb-kbd,bus=usb.0",
+    "usb-storage,bus=usb.0,drive=stick",
     "virtio-rng-pci",
+];
+
+/// All drivers are started, and the shell reads a file where there is one.
+const USE: [&str; 6] = [
+    LOAD_DRIVER,
+    "connect",
+    "map -r",
+    "for %a in 0 1 2 3",
+    "type fs%a:\\used.txt",
+    "endfor",
 ];
 
 #[test]
 fn nothing_is_stale_where_drivers_of_uefi_have_used_the_devices() {
     let lab = Lab::new();
-    let devices = DRIVEN.iter().flat_map(|device| ["-device", device]);
+    let empty = lab.file("empty");
+    File::create(&empty).unwrap().set_len(1 << 20).unwrap();
+    let mut arguments = vec![
+        "-drive".into(),
+        format!("if=none,id=empty,format=raw,file={}", empty.display()),
+    ];
+    for name in ["files", "stick"] {
+        let files = lab.file(name);
+        fs::create_dir(&files).unwrap();
+        fs::write(files.join("used.txt"), format!("read from {name}\n")).unwrap();
+        arguments.push("-drive".into());
+        let file = format!("readonly=on,file=fat:{}", files.display());
+        arguments.push(format!("if=none,id={name},format=raw,{file}"));
+    }
+    let tftp = lab.file("stick");
+    let net = format!("user,id=net,ipv6=off,tftp={},bootfile=none", tftp.display());
+    arguments.extend(["-netdev".into(), net]);
+    arguments.extend(
+        DRIVEN
+            .iter()
+            .flat_map(|&device| ["-device".into(), device.into()]),
+    );
     let machine = Machine::uefi(image(), &lab.file("uefi"))
         .payload(payload(consumer::kernel(), &steps()))
-        .arguments(devices)
+        .arguments(arguments)
+        .uefi_start(UefiStart::Shell(&USE))
         .trace();
     let linux = lab.boot_linux(machine).expect("it boots");
+    let console = linux.boot.console.join("\n");
+    for used in [
+        // Partitions that were read, and a file.
+        "NVMe(0x1,",
+        "Pci(0x2,0x0)/HD(1,MBR,",
+        "read from stick",
+        "Start PXE over IPv4",
+        "PXE-E",
+    ] {
+        assert!(console.contains(used), "no {used:?} in {console}");
+    }
     proofs::subtree_arrived(&linux);
     proofs::cache_is_true(&linux);
     consumer::matches_hardware(&linux, 1);

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use crate::progress::Progress;
 use crate::{UsageError, paths, process, programs};
 
-/// The suites that are looked at.
+/// The suites that are looked at, unless others are asked for.
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
 /// The architecture of the machine that everything is for.
 const ARCHITECTURE: &str = "arm64";
@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_mins(30);
 /// What an archive offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offer {
-    /// The suites above, for the machine that everything is for.
+    /// Suites that were asked for, for the machine that everything is for.
     Suites,
     /// What the user's settings say, for this machine.
     System,
@@ -52,13 +52,22 @@ impl Archive {
     /// Debian's archive for arm64. Fetches the lists of packages from the first
     /// mirror in the user's settings that has the suites.
     pub fn open() -> Result<Self> {
-        let archive = Self::prepare(paths::cache().join("apt"), Offer::Suites, "")?;
+        Self::of_suites(paths::cache().join("apt"), &SUITES)
+    }
+
+    /// What Debian 12 has, which is older.
+    pub fn of_debian_12() -> Result<Self> {
+        Self::of_suites(paths::cache().join("apt-12"), &["bookworm"])
+    }
+
+    fn of_suites(directory: PathBuf, suites: &[&str]) -> Result<Self> {
+        let archive = Self::prepare(directory, Offer::Suites, "")?;
         let step = Progress::begin("asking Debian for its list of packages");
         let mut failure = None;
         for mirror in mirrors()? {
             archive.write(
                 "sources.list",
-                &sources(&mirror, Path::new(KEYRING).is_file()),
+                &sources(&mirror, suites, Path::new(KEYRING).is_file()),
             )?;
             let mut command = archive.command("apt-get");
             command.args(["--error-on=any", "update"]);
@@ -282,14 +291,15 @@ fn distinct(lists: &[String]) -> Vec<String> {
     all
 }
 
-fn sources(mirror: &str, keyring: bool) -> String {
+fn sources(mirror: &str, suites: &[&str], keyring: bool) -> String {
     let keys = if keyring {
         format!("[signed-by={KEYRING}] ")
     } else {
         String::new()
     };
-    let lines = SUITES.map(|suite| format!("deb {keys}{mirror} {suite} main\n"));
-    lines.concat()
+    let lines = suites.iter();
+    let lines = lines.map(|suite| format!("deb {keys}{mirror} {suite} main\n"));
+    lines.collect()
 }
 
 #[cfg(test)]
@@ -304,7 +314,7 @@ mod tests {
 
     #[test]
     fn all_suites_are_verified_with_the_installed_keys() {
-        let list = sources("http://mirror.example/debian/", true);
+        let list = sources("http://mirror.example/debian/", &SUITES, true);
         assert_eq!(list.lines().count(), SUITES.len());
         for (line, suite) in list.lines().zip(SUITES) {
             assert_eq!(
@@ -312,7 +322,7 @@ mod tests {
                 format!("deb [signed-by={KEYRING}] http://mirror.example/debian/ {suite} main")
             );
         }
-        assert!(!sources("http://mirror.example/debian/", false).contains("signed-by"));
+        assert!(!sources("http://mirror.example/debian/", &SUITES, false).contains("signed-by"));
     }
 
     #[test]

@@ -102,8 +102,15 @@ fn write_volume(
             let initrd = initrd.map(|_| format!("/{INITRD}"));
             let (kernel, initrd) = (format!("/{KERNEL}"), initrd.as_deref());
             match loader {
-                UefiLoader::Grub | UefiLoader::Shim | UefiLoader::ShimFirst => {
-                    copy(&UefiLoader::Grub.file()?, GRUB)?;
+                UefiLoader::Grub
+                | UefiLoader::Grub206
+                | UefiLoader::Shim
+                | UefiLoader::ShimFirst => {
+                    let grub = match loader {
+                        UefiLoader::Grub206 => program.clone(),
+                        _ => UefiLoader::Grub.file()?,
+                    };
+                    copy(&grub, GRUB)?;
                     let (first, next) = match loader {
                         UefiLoader::ShimFirst => (&*program, GRUB),
                         UefiLoader::Shim => (image, SHIM),
@@ -233,7 +240,7 @@ pub(super) fn arguments(directory: &Path, code: Option<&Path>) -> Vec<String> {
             volume(directory).display()
         ),
         "-device".into(),
-        "virtio-blk-device,drive=volume,bootindex=0".into(),
+        "virtio-blk-device,drive=volume,bootindex=9".into(),
     ]
 }
 

@@ -13,6 +13,9 @@ use crate::paths;
 pub enum UefiLoader {
     /// GRUB, behind Warmbus as an application.
     Grub,
+    /// GRUB 2.06 of Debian 12, behind Warmbus as an application.
+    #[value(name = "grub-2.06")]
+    Grub206,
     /// shim, behind Warmbus as an application, and GRUB behind it.
     Shim,
     /// shim, which starts Warmbus in the place of GRUB, and GRUB behind it.
@@ -26,7 +29,7 @@ pub enum UefiLoader {
 impl UefiLoader {
     const fn package(self) -> &'static str {
         match self {
-            Self::Grub => "grub-efi-arm64-signed",
+            Self::Grub | Self::Grub206 => "grub-efi-arm64-signed",
             Self::Shim | Self::ShimFirst => "shim-signed",
             Self::SystemdBoot | Self::Uki => "systemd-boot-efi",
         }
@@ -35,7 +38,7 @@ impl UefiLoader {
     /// Its program in the package. Of a unified kernel image it is the stub.
     const fn program(self) -> &'static str {
         match self {
-            Self::Grub => "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed",
+            Self::Grub | Self::Grub206 => "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed",
             Self::Shim | Self::ShimFirst => "usr/lib/shim/shimaa64.efi.signed",
             Self::SystemdBoot => "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
             Self::Uki => "usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
@@ -44,7 +47,11 @@ impl UefiLoader {
 
     /// The program, which is downloaded where it was not before.
     pub(super) fn file(self) -> Result<PathBuf> {
-        program_of(self.package(), self.program())
+        let (package, program) = (self.package(), self.program());
+        if self == Self::Grub206 {
+            return kept("grub-2.06.efi", Archive::of_debian_12, package, program);
+        }
+        program_of(package, program)
     }
 }
 
@@ -58,15 +65,26 @@ pub fn strict_nx_flash() -> Result<PathBuf> {
 /// What `package` of Debian's for arm64 has as `program`, which is downloaded
 /// where it was not before.
 fn program_of(package: &str, program: &str) -> Result<PathBuf> {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    kept(name, Archive::open, package, program)
+}
+
+/// The same of the Debian in `archive`, kept as `name`.
+fn kept(
+    name: &str,
+    archive: impl FnOnce() -> Result<Archive>,
+    package: &str,
+    program: &str,
+) -> Result<PathBuf> {
     let directory = paths::cache().join("uefi-loaders");
-    let kept = directory.join(program.rsplit('/').next().unwrap_or(program));
+    let kept = directory.join(name);
     if kept.is_file() {
         return Ok(kept);
     }
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let unpacked = tempfile::tempdir_in(&directory)?;
-    Archive::open()?.unpack(package, unpacked.path())?;
+    archive()?.unpack(package, unpacked.path())?;
     fs::rename(unpacked.path().join(program), &kept)
         .with_context(|| format!("{package} has no {program}"))?;
     Ok(kept)
