@@ -238,8 +238,8 @@ fn memory(topology: &str, mode: &str, firmware: &str) -> [u64; 2] {
 
 #[test]
 fn what_is_not_used_is_freed_and_a_function_takes_little() {
-    let [small, _] = memory("small", "off", "warmbus.kho=v4");
-    let [fan, slab] = memory("fan", "off", "warmbus.kho=v4");
+    let [small, _] = memory("small", "off", consumer::IN_EACH_MODE);
+    let [fan, slab] = memory("fan", "off", consumer::IN_EACH_MODE);
     let [without, _] = memory("fan", "on", "warmbus.kho=off");
     let [unused, _] = memory("fan", "off", "");
     let [_, used] = memory("fan", "on", "");
@@ -261,9 +261,8 @@ fn set_up(kernel: &Path, words: &str) -> f64 {
     let lab = Lab::new();
     let mut payload = payload(kernel, "log");
     payload.bootargs.extend([" initcall_debug ", words]);
-    // Also for a Linux that frees it.
     let machine = lab.machine("fan").instruction_time(1);
-    let machine = machine.bootargs("warmbus.kho=v4").payload(payload);
+    let machine = machine.bootargs(consumer::IN_EACH_MODE).payload(payload);
     let linux = lab.boot_linux(machine).expect("it boots");
     ended_well(&linux);
     let log = linux.kernel_log().lines();

@@ -45,6 +45,7 @@ fn boot(
 ) -> LinuxBoot {
     let mut payload = payload(consumer::kernel(), steps);
     payload.bootargs.extend([" pcsc=", mode]);
+    let machine = machine.bootargs(consumer::IN_EACH_MODE);
     lab.boot_linux_with(machine.payload(payload), intervene)
         .expect("it boots")
 }

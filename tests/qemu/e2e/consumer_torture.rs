@@ -118,7 +118,7 @@ pub(crate) fn boot(
     let ended = simulated.boot(
         &lab,
         payload,
-        |machine| machine,
+        |machine| machine.bootargs(consumer::IN_EACH_MODE),
         |moment, _, _| {
             if let Moment::Waiting(number) = moment {
                 stage.store(number + 1, Ordering::Relaxed);

@@ -117,6 +117,7 @@ fn alike_in_each_mode(
         let mut payload = payload(consumer::kernel(), &format!("{steps},compare,cache"));
         payload.bootargs.extend([" pcsc=", mode]);
         let machine = machine(&lab)
+            .bootargs(consumer::IN_EACH_MODE)
             .machine_option("iommu=smmuv3")
             .smp(4)
             .payload(payload);

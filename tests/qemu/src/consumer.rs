@@ -23,6 +23,10 @@ pub fn kernel() -> &'static Path {
     })
 }
 
+/// Has the firmware hand over also to a Linux that is to use nothing, so that all
+/// else is the same in each mode.
+pub const IN_EACH_MODE: &str = "warmbus.kho=v4";
+
 /// What the test init says after `warmbus: linux: ` in lines that start with
 /// `word`.
 pub fn said<'a>(linux: &'a LinuxBoot, word: &str) -> Vec<&'a str> {
