@@ -17,7 +17,7 @@ use uefi::proto::media::fs::SimpleFileSystem;
 use uefi::{Handle, Status};
 use warmbus_boot::load_options::LoadOptions;
 
-use super::Why;
+use super::{Why, cannot};
 
 /// The file with load options, for a boot manager that passes none.
 pub(super) const OPTIONS: &str = "\\warmbus\\options.txt";
@@ -90,19 +90,19 @@ pub(super) fn write_file(path: &str, text: &str) -> Result<(), Why> {
 /// Loads the program `next` from the volume of this image and starts it with
 /// `options`. Returns what it returns.
 pub(super) fn start(next: &str, options: &str) -> Result<Status, Why> {
-    let failed = |what: &str, status: Status| format!("UEFI cannot {what} {next}: {status}");
     let mut storage = Vec::new();
     let path = device_path(next, &mut storage).ok_or("the volume of Warmbus has no device path")?;
     let source = LoadImageSource::FromDevicePath {
         device_path: path,
         boot_policy: BootPolicy::ExactMatch,
     };
-    let image = boot::load_image(boot::image_handle(), source)
-        .map_err(|error| failed("load", error.status()))?;
+    let image =
+        boot::load_image(boot::image_handle(), source).map_err(cannot(&format!("load {next}")))?;
     let line =
         CString16::try_from(options).map_err(|_| "the load options of next= are no UCS-2")?;
     if !options.is_empty() {
-        let mut loaded = boot::open_protocol_exclusive::<LoadedImage>(image)?;
+        let mut loaded = boot::open_protocol_exclusive::<LoadedImage>(image)
+            .map_err(cannot(&format!("pass load options to {next}")))?;
         // SAFETY: the line lives until the program comes back.
         unsafe { loaded.set_load_options(line.as_ptr().cast(), line.num_bytes() as u32) };
     }

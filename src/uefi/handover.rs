@@ -6,8 +6,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use log::{info, warn};
-use uefi::boot;
-use uefi_raw::table::boot::MemoryType;
 use warmbus_boot::hosts::open_hosts;
 use warmbus_boot::load_options::LoadOptions;
 use warmbus_boot::measured_access::{MeasuredAccess, Ticks as _};
@@ -24,7 +22,7 @@ use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory as _};
 use super::Why;
 use super::attempt::Attempt;
 use super::chain;
-use super::mapped::Mapped;
+use super::mapped::{MapNow, Mapped};
 use super::pages::Pages;
 use super::root_bridges::RootBridges;
 use super::tables::{self, DeviceTreeTable};
@@ -166,7 +164,7 @@ impl Resident {
         let began = self.timer.ticks();
         self.provide_heap()?;
         let rsdp = tables::rsdp().ok_or("there are no ACPI tables")?;
-        let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
+        let map = MapNow::read()?;
         let memory = Mapped::of(&map);
         let bridges = RootBridges::find();
         let machine = Machine::from_uefi(&memory, rsdp, memory.map(), &bridges.descriptions())?;
@@ -226,7 +224,7 @@ const LARGEST_TREE: u32 = 2 << 20;
 
 /// A copy of the device tree at `place`.
 fn copy_tree(place: PhysAddr) -> Result<Vec<u8>, Why> {
-    let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
+    let map = MapNow::read()?;
     let memory = Mapped::of(&map);
     let header = memory.bytes(MemoryRange::new(place, HEADER_SIZE as u64))?;
     let size = be_u32(header, 4).unwrap_or_default();

@@ -9,16 +9,15 @@ use core::ptr::NonNull;
 
 use uefi::boot::{self, EventType, SearchType, Tpl};
 use uefi::proto::loaded_image::LoadedImage;
-use uefi::{Event, Guid, Handle, guid};
-use uefi_raw::table::boot::MemoryType;
+use uefi::{Event, Guid, Handle, Status, guid};
 use warmbus_boot::load_options;
 use warmbus_boot::resident::LoadedKernel;
 use warmbus_boot::started_kernel::{LinuxImage, started};
 use warmbus_memory::{MemoryRange, PhysAddr, PhysMemory as _};
 
 use super::handover::Resident;
-use super::mapped::Mapped;
-use super::{Why, shared_protocol};
+use super::mapped::{MapNow, Mapped};
+use super::{Why, cannot, shared_protocol};
 
 /// Names the handle of the image that is resident.
 static RESIDENT: Guid = guid!("4b5b6a6e-3f1d-4c0e-8a55-2f0f2f1c9b0d");
@@ -34,12 +33,16 @@ pub(super) struct Claim;
 impl Claim {
     /// Marks this image; `None` where another one is resident.
     pub(super) fn new() -> Result<Option<Self>, Why> {
-        if boot::locate_handle_buffer(SearchType::ByProtocol(&RESIDENT)).is_ok() {
-            return Ok(None);
+        match boot::locate_handle_buffer(SearchType::ByProtocol(&RESIDENT)) {
+            Ok(_) => return Ok(None),
+            Err(error) if error.status() == Status::NOT_FOUND => {}
+            Err(error) => return Err(cannot("look for another Warmbus")(error).into()),
         }
         let handle = Some(boot::image_handle());
         // SAFETY: the protocol has no interface.
-        unsafe { boot::install_protocol_interface(handle, &RESIDENT, core::ptr::null()) }?;
+        let marked =
+            unsafe { boot::install_protocol_interface(handle, &RESIDENT, core::ptr::null()) };
+        marked.map_err(cannot("mark Warmbus as resident"))?;
         Ok(Some(Self))
     }
 }
@@ -70,7 +73,7 @@ impl Watch {
         let context = NonNull::new(watch.resident.cast::<c_void>());
         // SAFETY: the callback runs until `drop`, and `resident` stays so long.
         // After boot services nobody signals it.
-        watch.event = Some(unsafe {
+        let event = unsafe {
             boot::create_event_ex(
                 EventType::NOTIFY_SIGNAL,
                 Tpl::CALLBACK,
@@ -78,7 +81,8 @@ impl Watch {
                 context,
                 Some(&STUB_IS_READY),
             )
-        }?);
+        };
+        watch.event = Some(event.map_err(cannot("say when a kernel starts"))?);
         Ok(watch)
     }
 }
@@ -112,11 +116,12 @@ unsafe extern "efiapi" fn stub_is_ready(_: Event, context: Option<NonNull<c_void
 
 /// Finds the kernel that is running, and has `resident` prepare its handover.
 fn look_for_kernel(resident: &mut Resident) -> Result<(), Why> {
-    let map = boot::memory_map(MemoryType::BOOT_SERVICES_DATA)?;
+    let map = MapNow::read()?;
     let memory = Mapped::of(&map);
     let mut images = Vec::new();
     let mut lines = Vec::new();
-    for handle in boot::find_handles::<LoadedImage>()? {
+    let handles = boot::find_handles::<LoadedImage>();
+    for handle in handles.map_err(cannot("list what it has loaded"))? {
         let Some((range, line)) = image_of(handle) else {
             continue;
         };

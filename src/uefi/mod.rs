@@ -17,8 +17,10 @@ mod tables;
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use core::error::Error;
 use core::ffi::c_void;
+use core::fmt::Debug;
 
 use uefi::boot::{self, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol};
 use uefi::proto::Protocol;
@@ -37,6 +39,11 @@ use handover::Resident;
 use kernels::{Claim, Watch};
 
 type Why = Box<dyn Error>;
+
+/// The sentence for an error of UEFI, which could not do `what`.
+fn cannot<D: Debug>(what: &str) -> impl FnOnce(uefi::Error<D>) -> String {
+    move |error| format!("UEFI cannot {what}: {}", error.status())
+}
 
 /// Called by the first instructions. A driver that returns success stays; an
 /// application is removed when it returns.

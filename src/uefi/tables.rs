@@ -10,7 +10,7 @@ use uefi::{Guid, guid};
 use uefi_raw::table::boot::MemoryType;
 use warmbus_memory::PhysAddr;
 
-use super::Why;
+use super::{Why, cannot};
 
 /// `EFI_DTB_TABLE_GUID`: a device tree.
 static DEVICE_TREE: Guid = guid!("b1b621d5-f19c-41a5-830b-d9152c69aae0");
@@ -43,7 +43,8 @@ impl DeviceTreeTable {
     /// Installs a copy of `tree`.
     pub(super) fn install(tree: &[u8]) -> Result<Self, Why> {
         // The type that UEFI recommends for tables that are read once.
-        let copy = boot::allocate_pool(MemoryType::ACPI_RECLAIM, tree.len())?;
+        let copy = boot::allocate_pool(MemoryType::ACPI_RECLAIM, tree.len())
+            .map_err(cannot("allocate the device tree"))?;
         let table = Self {
             tree: copy,
             before: other_device_tree(),
@@ -51,7 +52,9 @@ impl DeviceTreeTable {
         // SAFETY: as many bytes were just allocated.
         unsafe { ptr::copy_nonoverlapping(tree.as_ptr(), copy.as_ptr(), tree.len()) };
         // SAFETY: it is a device tree, and stays until the table is removed.
-        unsafe { boot::install_configuration_table(&DEVICE_TREE, copy.as_ptr().cast()) }?;
+        let installed =
+            unsafe { boot::install_configuration_table(&DEVICE_TREE, copy.as_ptr().cast()) };
+        installed.map_err(cannot("install the device tree"))?;
         Ok(table)
     }
 }

@@ -113,6 +113,8 @@ pub enum Refusal {
     UnusedByLinux,
     /// The pipeline did not run.
     NoSurvey,
+    /// It found no function.
+    NothingCaptured,
     /// What it made is not to be used.
     Failed(PipelineFailure),
     /// The kernel cannot be made a handover for.
@@ -255,8 +257,10 @@ fn handover(
     {
         return Err(Refusal::Renumbered(host.clone()));
     }
-    if survey.usable == 0 && survey.captured != 0 {
-        return Err(Refusal::NothingUsable);
+    match (survey.captured, survey.usable) {
+        (0, _) => return Err(Refusal::NothingCaptured),
+        (_, 0) => return Err(Refusal::NothingUsable),
+        _ => {}
     }
     Ok(HandoverDecision {
         abi,
@@ -273,6 +277,7 @@ impl fmt::Display for Refusal {
             Self::SwitchedOff => f.write_str("switched off by warmbus.kho=off"),
             Self::UnusedByLinux => f.write_str("pcsc=off on the kernel command line"),
             Self::NoSurvey => f.write_str("no function was captured"),
+            Self::NothingCaptured => f.write_str("no function was found"),
             Self::Failed(failure) => failure.fmt(f),
             Self::NoMemory(error) => error.fmt(f),
             Self::Kernel(error) => error.fmt(f),

@@ -40,6 +40,7 @@ mod start;
 mod survey;
 mod topologies;
 mod uefi;
+mod uefi_faults;
 mod uefi_kernels;
 mod uefi_security;
 mod virtual_functions;

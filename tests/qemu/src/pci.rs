@@ -73,10 +73,12 @@ impl Function {
     }
 }
 
+/// QEMU writes addresses with a sign: a window that is closed may begin below 0.
 fn number(value: &Value, what: &str) -> u64 {
-    value[what]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{what} is a number in {value}"))
+    let number = &value[what];
+    let signed = || number.as_i64().map(i64::cast_unsigned);
+    let number = number.as_u64().or_else(signed);
+    number.unwrap_or_else(|| panic!("{what} is a number in {value}"))
 }
 
 fn flag(value: &Value, what: &str) -> bool {

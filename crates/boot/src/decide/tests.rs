@@ -113,13 +113,6 @@ fn a_cache_is_handed_over_where_nothing_speaks_against_it() {
             PageSize::K4,
             PciPolicy::KEEP_ALL,
         ),
-        // No function at all is nothing that Linux does not find.
-        (
-            surveyed(|survey| (survey.captured, survey.usable) = (0, 0)),
-            KhoAbi::V4,
-            PageSize::K4,
-            PciPolicy::KEEP_ALL,
-        ),
         (
             surveyed(|survey| survey.usable = 1),
             KhoAbi::V4,
@@ -285,6 +278,11 @@ fn what_speaks_against_a_handover_is_named() {
             surveyed(|survey| survey.usable = 0),
             kernel(v4),
             Refusal::NothingUsable,
+        ),
+        (
+            surveyed(|survey| (survey.captured, survey.usable) = (0, 0)),
+            kernel(v4),
+            Refusal::NothingCaptured,
         ),
     ];
     for (facts, kernel, refusal) in rows {

@@ -70,20 +70,48 @@ impl Debugger {
     /// Lets the guest run to the virtual address `address`, and returns what its
     /// registers have there.
     pub fn run_to(&mut self, address: u64) -> Result<Registers> {
-        self.order(&format!("Z1,{address:x},4"))?;
+        self.run_to_one_of(&[address])
+    }
+
+    /// Lets the guest run to one of these virtual addresses, and returns what its
+    /// registers have there. If it is at one of them now, it stays there.
+    pub fn run_to_one_of(&mut self, addresses: &[u64]) -> Result<Registers> {
+        for address in addresses {
+            self.order(&format!("Z1,{address:x},4"))?;
+        }
         let stream = self.stream.get_ref();
         stream.set_read_timeout(Some(RUN_LIMIT))?;
         let why = self.ask("c")?;
         ensure!(why.starts_with("T05"), "the guest stopped with {why}");
         self.stream.get_ref().set_read_timeout(Some(LIMIT))?;
         let registers = Registers(self.ask("g")?);
-        let stopped = registers.get(PROGRAM_COUNTER)?;
+        let stopped = registers.program_counter()?;
         ensure!(
-            stopped == address,
-            "the guest stopped at {stopped:#x} instead of {address:#x}"
+            addresses.contains(&stopped),
+            "the guest stopped at {stopped:#x} instead of at one of {addresses:#x?}"
         );
-        self.order(&format!("z1,{address:x},4"))?;
+        for address in addresses {
+            self.order(&format!("z1,{address:x},4"))?;
+        }
         Ok(registers)
+    }
+
+    /// Lets the guest execute one instruction.
+    pub fn step(&mut self) -> Result<()> {
+        let why = self.ask("s")?;
+        ensure!(why.starts_with("T05"), "the guest stopped with {why}");
+        Ok(())
+    }
+
+    /// At the start of a function, where the guest has `registers`: has the function
+    /// return `value` at once.
+    pub fn return_at_once(&mut self, registers: &Registers, value: u64) -> Result<()> {
+        let mut all = registers.0.clone();
+        for (place, value) in [(0, value), (PROGRAM_COUNTER, registers.link()?)] {
+            let digits = format!("{:016x}", value.swap_bytes());
+            all.replace_range(16 * place..16 * (place + 1), &digits);
+        }
+        self.order(&format!("G{all}"))
     }
 
     /// Lets the guest go on.
@@ -152,6 +180,11 @@ impl Registers {
     /// The link register: where a function that starts here returns to.
     pub fn link(&self) -> Result<u64> {
         self.get(30)
+    }
+
+    /// Where the guest is.
+    pub fn program_counter(&self) -> Result<u64> {
+        self.get(PROGRAM_COUNTER)
     }
 
     /// The general register number `place`, 0 to 30.
