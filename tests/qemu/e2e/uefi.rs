@@ -336,10 +336,12 @@ fn nothing_is_read_for_a_kernel_that_takes_no_handover() {
 
 /// What Linux says of firmware, tables and PCI, without the memory map and the
 /// places of what its EFI stub allocates.
-fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
+pub(super) fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
     let lines = linux.kernel_log().lines();
     let lines = lines.filter_map(|line| Some(line.split_once("] ")?.1));
-    let topics = ["efi: ", "ACPI: ", "psci: ", "SMBIOS", "pci_bus ", "pci "];
+    let topics = [
+        "efi: ", "efifb: ", "ACPI: ", "psci: ", "SMBIOS", "pci_bus ", "pci ",
+    ];
     let lines = lines.filter(|line| topics.iter().any(|topic| line.starts_with(topic)));
     let lines = lines.filter(|line| !line.contains(" MemMap ") && !line.starts_with("efi:   0x"));
     let without_place = |word: &str| match word.split_once('=') {

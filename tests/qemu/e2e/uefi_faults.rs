@@ -36,10 +36,10 @@ type Service = (Table, u64);
 const ALLOCATE_PAGES: Service = (Table::Boot, 40);
 const GET_MEMORY_MAP: Service = (Table::Boot, 56);
 const ALLOCATE_POOL: Service = (Table::Boot, 64);
+const LOCATE_HANDLE: Service = (Table::Boot, 176);
 const INSTALL_CONFIGURATION_TABLE: Service = (Table::Boot, 192);
 const EXIT_BOOT_SERVICES: Service = (Table::Boot, 232);
 const OPEN_PROTOCOL: Service = (Table::Boot, 280);
-const LOCATE_HANDLE_BUFFER: Service = (Table::Boot, 312);
 const GET_VARIABLE: Service = (Table::Runtime, 72);
 const SET_VARIABLE: Service = (Table::Runtime, 88);
 
@@ -264,7 +264,7 @@ fn each_service_may_fail_always_or_once() {
         GET_MEMORY_MAP,
         INSTALL_CONFIGURATION_TABLE,
         OPEN_PROTOCOL,
-        LOCATE_HANDLE_BUFFER,
+        LOCATE_HANDLE,
         GET_VARIABLE,
         SET_VARIABLE,
     ] {

@@ -11,7 +11,7 @@ use xtask::qemu::{Machine, UefiLoader, UefiStart, strict_nx_flash};
 use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
 use xtask::test;
 
-use super::uefi::{AS_DRIVER, machine, steps, the_cache_is_used};
+use super::uefi::{AS_DRIVER, machine, machine_lines, steps, the_cache_is_used};
 
 fn built(options: &Options) -> PathBuf {
     xtask::linux::image(options).expect("Linux builds")
@@ -59,11 +59,12 @@ fn with_strict_protection_of_memory_linux_starts_with_the_cache() {
 /// handover on its command line.
 fn boot(kernel: &Path, word: &str, lines: UefiStart) -> LinuxBoot {
     let lab = Lab::new();
-    let mut payload = payload(kernel, "summary,cache,sections");
+    let mut payload = payload(kernel, "summary,cache,firmware,sections");
     payload.bootargs = payload.bootargs.replace("kho=on", word);
     let machine = Machine::uefi(image(), &lab.file("uefi"))
         .payload(payload)
         .memory("2G")
+        .arguments(["-device", "ramfb"])
         .cpu(CPU_WITH_ALL_PAGE_SIZES)
         .uefi_start(lines);
     let linux = if lines == AS_DRIVER {
@@ -79,6 +80,30 @@ fn boot(kernel: &Path, word: &str, lines: UefiStart) -> LinuxBoot {
 /// KiB of memory that Linux has.
 fn memory(linux: &LinuxBoot) -> u64 {
     consumer::counters(linux)[0]["MemTotal"]
+}
+
+/// The resources of `/proc/iomem`. Scratch memory of a handover is System RAM, but a
+/// resource of its own.
+fn resources(linux: &LinuxBoot) -> Vec<String> {
+    let mut resources: Vec<String> = Vec::new();
+    let mut memory_to = None;
+    for line in consumer::said(linux, "iomem ") {
+        let Some((start, end)) = line
+            .strip_suffix(" : System RAM")
+            .and_then(|range| range.split_once('-'))
+        else {
+            resources.push(line.to_owned());
+            continue;
+        };
+        let [start, end] =
+            [start, end].map(|digits| u64::from_str_radix(digits, 16).expect("an address"));
+        if memory_to != Some(start) {
+            resources.push(format!("System RAM from {start:x}"));
+        }
+        memory_to = Some(end + 1);
+    }
+    resources.extend(memory_to.map(|end| format!("System RAM to {end:x}")));
+    resources
 }
 
 /// What a kernel does with the handover. The word `kho=` is only about what it will hand
@@ -144,6 +169,15 @@ fn kernels_that_can_take_the_cache_have_it_and_the_others_lose_no_memory() {
             [AS_DRIVER, UefiStart::Shell(&[])].map(|start| boot(&kernel, word, start));
         let [own, direct] = [&with, &without].map(memory);
         println!("{name}, {word}: MemTotal {own} KiB, {direct} without Warmbus");
+        assert_eq!(machine_lines(&with), machine_lines(&without), "{name}");
+        let files = |linux| consumer::said(linux, "file ");
+        assert!(files(&with).len() > 10, "{:?}", files(&with));
+        assert_eq!(files(&with), files(&without), "{name}");
+        assert!(resources(&with).len() > 20, "{:?}", resources(&with));
+        assert_eq!(resources(&with), resources(&without), "{name}");
+        let framebuffer = with.kernel_log().contains("efifb: framebuffer at ");
+        // Only Debian's kernel has a driver for it.
+        assert_eq!(framebuffer, name == "Debian's", "{}", with.kernel_log());
         let found = with.kernel_log().contains("KHO: found kexec handover data");
         assert_eq!(
             found,

@@ -51,121 +51,128 @@ pub enum UefiStart {
     NotInstalled,
 }
 
+/// The content of an EFI system partition, as files.
+struct Volume<'a>(&'a Path);
+
+impl Volume<'_> {
+    /// Where the file `name` is to be, in a directory that exists.
+    fn place(&self, name: &str) -> Result<PathBuf> {
+        let to = self.0.join(name);
+        let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+        made.with_context(|| format!("cannot make the directory of {}", to.display()))?;
+        Ok(to)
+    }
+
+    fn copy(&self, from: &Path, name: &str) -> Result<()> {
+        let to = self.place(name)?;
+        let copied = fs::copy(from, &to).map(drop);
+        copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let to = self.place(name)?;
+        fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
+    }
+
+    /// GRUB, behind `image` and perhaps shim.
+    fn write_grub(&self, loader: UefiLoader, image: &Path) -> Result<()> {
+        let grub = match loader {
+            UefiLoader::Grub206 => loader,
+            _ => UefiLoader::Grub,
+        };
+        self.copy(&grub.file()?, GRUB)?;
+        match loader {
+            UefiLoader::ShimFirst => {
+                self.copy(&loader.file()?, PROGRAM)?;
+                self.copy(image, BESIDE_PROGRAM)
+            }
+            UefiLoader::Shim => {
+                self.copy(image, PROGRAM)?;
+                self.copy(&loader.file()?, SHIM)
+            }
+            _ => self.copy(image, PROGRAM),
+        }
+    }
+
+    /// systemd-boot, which starts `entry`.
+    fn write_systemd_boot(&self, entry: &str) -> Result<()> {
+        self.copy(&UefiLoader::SystemdBoot.file()?, PROGRAM)?;
+        self.write("loader/loader.conf", SYSTEMD_BOOT_CONFIGURATION)?;
+        self.write(SYSTEMD_BOOT_ENTRY, entry)
+    }
+}
+
 /// The program, the kernel and what belongs to it, as files below `volume`,
-/// which is created: the content of an EFI system partition. The options of
-/// Warmbus are `parameters`; where there is a kernel its EFI stub starts it,
-/// with the command line of the payload and `parameters`.
+/// which is created. The options of Warmbus are `parameters`; where there is a kernel
+/// its EFI stub starts it, with the command line of the payload and `parameters`.
 fn write_volume(
     volume: &Path,
     (image, how): (&Path, UefiStart),
     payload: Option<&Payload>,
     parameters: &str,
 ) -> Result<()> {
-    let made = |name: &str| -> Result<PathBuf> {
-        let to = volume.join(name);
-        let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-        made.with_context(|| format!("cannot make the directory of {}", to.display()))?;
-        Ok(to)
-    };
-    let copy = |from: &Path, name: &str| -> Result<()> {
-        let to = made(name)?;
-        let copied = fs::copy(from, &to).map(drop);
-        copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
-    };
-    let write = |name: &str, text: &str| -> Result<()> {
-        let to = made(name)?;
-        fs::write(&to, text).with_context(|| format!("cannot write {}", to.display()))
-    };
+    let volume = Volume(volume);
     // However silent Linux is, its EFI stub prints the line that the start of
     // Linux is seen by.
     let bootargs = payload.map_or("", |payload| &payload.bootargs);
     let line = format!("{bootargs} efi=debug {parameters}");
-    let mut kernel = line.clone();
+    let mut own = line.clone();
+    let mut initrd = None;
     if let Some(payload) = payload {
-        copy(&payload.kernel, KERNEL)?;
-        if let Some(initrd) = &payload.initrd {
-            copy(initrd, INITRD)?;
-            kernel = format!("initrd={} {line}", for_uefi(INITRD));
+        volume.copy(&payload.kernel, KERNEL)?;
+        if let Some(file) = &payload.initrd {
+            volume.copy(file, INITRD)?;
+            own = format!("initrd={} {line}", for_uefi(INITRD));
+            initrd = Some(format!("/{INITRD}"));
         }
     }
+    let (kernel, initrd) = (format!("/{KERNEL}"), initrd.as_deref());
+    let options = |next: &str| volume.write(OPTIONS, &format!("{parameters}{next}\n"));
+    let next = |file: &str| format!(" next={}", for_uefi(file));
     match how {
         UefiStart::Application => {
-            copy(image, PROGRAM)?;
-            let next = payload.map_or_else(String::new, |_| {
-                format!(" next={} -- {kernel}", for_uefi(KERNEL))
-            });
-            write(OPTIONS, &format!("{parameters}{next}\n"))
+            volume.copy(image, PROGRAM)?;
+            let kernel = payload.map(|_| format!("{} -- {own}", next(KERNEL)));
+            options(&kernel.unwrap_or_default())
+        }
+        UefiStart::Loader(UefiLoader::Uki) => {
+            volume.copy(image, PROGRAM)?;
+            options(&next(UKI))?;
+            let payload = payload.context("a unified kernel image has a kernel")?;
+            let stub = UefiLoader::Uki.file()?;
+            uki::write(&volume.place(UKI)?, &stub, payload, &line)
+        }
+        UefiStart::Loader(UefiLoader::SystemdBoot) => {
+            let driver = format!("{SYSTEMD_BOOT_DRIVERS}/{UEFI_DRIVER}");
+            volume.copy(&image.with_file_name(UEFI_DRIVER), &driver)?;
+            options("")?;
+            volume.write_systemd_boot(&systemd_boot_entry(&kernel, initrd, &line))
         }
         UefiStart::Loader(loader) => {
-            let program = loader.file()?;
-            let initrd = payload.and_then(|payload| payload.initrd.as_ref());
-            let initrd = initrd.map(|_| format!("/{INITRD}"));
-            let (kernel, initrd) = (format!("/{KERNEL}"), initrd.as_deref());
-            match loader {
-                UefiLoader::Grub
-                | UefiLoader::Grub206
-                | UefiLoader::Shim
-                | UefiLoader::ShimFirst => {
-                    let grub = match loader {
-                        UefiLoader::Grub206 => program.clone(),
-                        _ => UefiLoader::Grub.file()?,
-                    };
-                    copy(&grub, GRUB)?;
-                    let (first, next) = match loader {
-                        UefiLoader::ShimFirst => (&*program, GRUB),
-                        UefiLoader::Shim => (image, SHIM),
-                        _ => (image, GRUB),
-                    };
-                    copy(first, PROGRAM)?;
-                    match loader {
-                        UefiLoader::ShimFirst => copy(image, BESIDE_PROGRAM)?,
-                        UefiLoader::Shim => copy(&program, SHIM)?,
-                        _ => {}
-                    }
-                    let next = for_uefi(next);
-                    write(OPTIONS, &format!("{parameters} next={next}\n"))?;
-                    let configuration = grub_configuration(&kernel, initrd, &line);
-                    write(GRUB_CONFIGURATION, &configuration)
-                }
-                UefiLoader::Uki => {
-                    copy(image, PROGRAM)?;
-                    write(OPTIONS, &format!("{parameters} next={}\n", for_uefi(UKI)))?;
-                    let payload = payload.context("a unified kernel image has a kernel")?;
-                    uki::write(&made(UKI)?, &program, payload, &line)
-                }
-                UefiLoader::SystemdBoot => {
-                    copy(&program, PROGRAM)?;
-                    let driver = format!("{SYSTEMD_BOOT_DRIVERS}/{UEFI_DRIVER}");
-                    copy(&image.with_file_name(UEFI_DRIVER), &driver)?;
-                    write(OPTIONS, &format!("{parameters}\n"))?;
-                    write("loader/loader.conf", SYSTEMD_BOOT_CONFIGURATION)?;
-                    write(
-                        SYSTEMD_BOOT_ENTRY,
-                        &systemd_boot_entry(&kernel, initrd, &line),
-                    )
-                }
-            }
+            volume.write_grub(loader, image)?;
+            let first = if loader == UefiLoader::Shim {
+                SHIM
+            } else {
+                GRUB
+            };
+            options(&next(first))?;
+            let configuration = grub_configuration(&kernel, initrd, &line);
+            volume.write(GRUB_CONFIGURATION, &configuration)
         }
         UefiStart::NotInstalled => {
-            let program = UefiLoader::SystemdBoot.file()?;
-            copy(&program, PROGRAM)?;
-            copy(&program, SYSTEMD_BOOT)?;
-            write(OPTIONS, &format!("{parameters}\n"))?;
-            write("loader/loader.conf", SYSTEMD_BOOT_CONFIGURATION)?;
-            let initrd = payload.and_then(|payload| payload.initrd.as_ref());
-            let initrd = initrd.map(|_| format!("/{INITRD}"));
-            let entry = systemd_boot_entry(&format!("/{KERNEL}"), initrd.as_deref(), &line);
-            write(SYSTEMD_BOOT_ENTRY, &entry)
+            volume.copy(&UefiLoader::SystemdBoot.file()?, SYSTEMD_BOOT)?;
+            options("")?;
+            volume.write_systemd_boot(&systemd_boot_entry(&kernel, initrd, &line))
         }
         UefiStart::Shell(lines) => {
             let driver = image.with_file_name(UEFI_DRIVER);
-            copy(&driver, &format!("warmbus/{UEFI_DRIVER}"))?;
-            write(OPTIONS, &format!("{parameters}\n"))?;
-            let kernel = format!("{} {kernel}", for_uefi(KERNEL));
+            volume.copy(&driver, &format!("warmbus/{UEFI_DRIVER}"))?;
+            options("")?;
+            let kernel = format!("{} {own}", for_uefi(KERNEL));
             let lines = ["fs0:"].iter().chain(lines).copied();
             let lines = lines.chain([kernel.as_str()]);
             let lines: Vec<_> = lines.map(|line| format!("{line}\r\n")).collect();
-            write(SCRIPT, &lines.concat())
+            volume.write(SCRIPT, &lines.concat())
         }
     }
 }
