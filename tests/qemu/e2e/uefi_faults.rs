@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::debugger::{Debugger, Registers};
@@ -130,6 +131,21 @@ impl Victim {
         self.pointer(table + place)
     }
 
+    /// Lets the machine run until Warmbus reads configuration space.
+    fn run_to_read(&mut self) -> Result<()> {
+        let open = self.entry(OPEN_PROTOCOL)?;
+        loop {
+            let registers = self.debugger.run_to(open)?;
+            if self.image.contains(&registers.link()?)
+                && self.debugger.read(registers.get(1)?)? == ROOT_BRIDGE
+            {
+                let read = self.function(Fault::Reads, &registers)?;
+                return self.debugger.run_to(read).map(drop);
+            }
+            self.debugger.step()?;
+        }
+    }
+
     /// Lets the machine run until boot services end, with `fault`. Returns how often
     /// Warmbus called what fails.
     fn run(mut self, fault: Fault) -> Result<u64> {
@@ -249,6 +265,34 @@ fn without_memory_linux_boots_without_the_cache() {
 #[test]
 fn a_root_bridge_that_answers_with_ones_costs_the_cache_only() {
     nothing_is_handed_over(Fault::Ones, "no function was found");
+}
+
+#[test]
+fn the_boot_after_one_that_hung_goes_past_warmbus() {
+    let lab = Lab::new();
+    let socket = lab.file("gdb");
+    let machine = machine(&lab, consumer::kernel(), "cache,compare,summary,sections")
+        .uefi_start(STOPPED)
+        .arguments(Debugger::arguments(&socket))
+        .arguments(["-action", "reboot=reset"]);
+    let linux = lab.follow_alone_with(machine, |moment, running, linux| {
+        if moment == Moment::Waiting(0) {
+            let mut victim = Victim::stop(&socket, &linux.boot.console)?;
+            running.type_in("x")?;
+            victim.run_to_read()?;
+            // Somebody pushes the button. The flash stays.
+            running.qmp()?.execute("system_reset", &json!({}))?;
+            victim.debugger.go_on()?;
+        }
+        Ok(())
+    });
+    let linux = linux.expect("it boots");
+    assert!(linux.ran_to_the_end());
+    let console = linux.boot.console.join("\n");
+    let line = "nothing is handed over: the last attempt did not come back; the next boot tries";
+    assert_eq!(console.matches(line).count(), 1, "{console}");
+    assert_eq!(consumer::counters(&linux)[0]["restored"], 0);
+    consumer::matches_hardware(&linux, 1);
 }
 
 #[test]
