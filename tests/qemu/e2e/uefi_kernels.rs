@@ -11,6 +11,7 @@ use xtask::qemu::{Machine, UefiLoader, UefiStart, strict_nx_flash};
 use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
 use xtask::test;
 
+use super::all_kernels::{folder, unpack};
 use super::uefi::{AS_DRIVER, machine, machine_lines, steps, the_cache_is_used};
 
 fn built(options: &Options) -> PathBuf {
@@ -165,43 +166,73 @@ fn kernels_that_can_take_the_cache_have_it_and_the_others_lose_no_memory() {
         ]);
     }
     for (name, kernel, word, takes) in kernels {
-        let [with, without] =
-            [AS_DRIVER, UefiStart::Shell(&[])].map(|start| boot(&kernel, word, start));
-        let [own, direct] = [&with, &without].map(memory);
-        println!("{name}, {word}: MemTotal {own} KiB, {direct} without Warmbus");
-        assert_eq!(machine_lines(&with), machine_lines(&without), "{name}");
-        let files = |linux| consumer::said(linux, "file ");
-        assert!(files(&with).len() > 10, "{:?}", files(&with));
-        assert_eq!(files(&with), files(&without), "{name}");
-        assert!(resources(&with).len() > 20, "{:?}", resources(&with));
-        assert_eq!(resources(&with), resources(&without), "{name}");
-        let framebuffer = with.kernel_log().contains("efifb: framebuffer at ");
-        // Only Debian's kernel has a driver for it.
-        assert_eq!(framebuffer, name == "Debian's", "{}", with.kernel_log());
-        let found = with.kernel_log().contains("KHO: found kexec handover data");
-        assert_eq!(
-            found,
-            takes != Takes::Nothing,
-            "{name}: {}",
-            with.kernel_log()
-        );
-        // What is kept takes two pages for a function, and Kexec HandOver some itself.
-        let functions = with.functions().expect("Linux lists them").len() as u64;
-        let page = with.summary("Page size")[0]
-            .trim_end_matches('K')
-            .parse::<u64>();
-        let pages = match takes {
-            Takes::Nothing => 0,
-            Takes::Uses => 8,
-            Takes::Keeps => 8 + 2 * functions,
+        boots_as_alone(name, &kernel, word, takes);
+    }
+}
+
+#[test]
+#[ignore = "needs `--kernels DIR`"]
+fn every_kernel_of_the_folder_boots_behind_uefi_as_alone() {
+    if !test::is_long() {
+        return println!("skipped: needs --long");
+    }
+    for (file, facts) in folder() {
+        let lab = Lab::new();
+        let kernel = unpack(&file, &lab);
+        let major = facts.version.split('.').next();
+        let major: u32 = major
+            .and_then(|major| major.parse().ok())
+            .expect("a version");
+        // Before 7.0 a Linux forgets its scratch memory with UEFI.
+        let takes = match facts.kho {
+            Ok(Some(_)) if major >= 7 => Takes::Keeps,
+            _ => Takes::Nothing,
         };
-        assert!(
-            direct - own <= pages * page.expect("KiB"),
-            "{name}: {own}, {direct}"
-        );
-        if takes == Takes::Uses {
-            let counters = &consumer::counters(&with)[0];
-            assert_eq!(counters["restored"], functions, "{name}: {counters:?}");
+        for word in ["kho=on", "kho=off"] {
+            let name = format!("{}, {:?}", facts.version, facts.page_size);
+            boots_as_alone(&name, &kernel, word, takes);
         }
+    }
+}
+
+/// Boots `kernel` with and without Warmbus: it `takes` what it can, and finds the same
+/// machine.
+fn boots_as_alone(name: &str, kernel: &Path, word: &str, takes: Takes) {
+    let [with, without] = [AS_DRIVER, UefiStart::Shell(&[])].map(|start| boot(kernel, word, start));
+    let [own, direct] = [&with, &without].map(memory);
+    println!("{name}, {word}: MemTotal {own} KiB, {direct} without Warmbus");
+    assert_eq!(machine_lines(&with), machine_lines(&without), "{name}");
+    let files = |linux| consumer::said(linux, "file ");
+    assert!(files(&with).len() > 10, "{:?}", files(&with));
+    assert_eq!(files(&with), files(&without), "{name}");
+    assert!(resources(&with).len() > 20, "{:?}", resources(&with));
+    assert_eq!(resources(&with), resources(&without), "{name}");
+    let framebuffer = with.kernel_log().contains("efifb: framebuffer at ");
+    // Only Debian's kernel has a driver for it.
+    assert_eq!(framebuffer, name == "Debian's", "{}", with.kernel_log());
+    let found = with.kernel_log().contains("KHO: found kexec handover data");
+    assert_eq!(
+        found,
+        takes != Takes::Nothing,
+        "{name}: {}",
+        with.kernel_log()
+    );
+    // What is kept takes two pages for a function, and Kexec HandOver some itself.
+    let functions = with.functions().expect("Linux lists them").len() as u64;
+    let page = with.summary("Page size")[0]
+        .trim_end_matches('K')
+        .parse::<u64>();
+    let pages = match takes {
+        Takes::Nothing => 0,
+        Takes::Uses => 8,
+        Takes::Keeps => 8 + 2 * functions,
+    };
+    assert!(
+        direct - own <= pages * page.expect("KiB"),
+        "{name}: {own}, {direct}"
+    );
+    if takes == Takes::Uses {
+        let counters = &consumer::counters(&with)[0];
+        assert_eq!(counters["restored"], functions, "{name}: {counters:?}");
     }
 }
