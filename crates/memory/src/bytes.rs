@@ -20,6 +20,41 @@ pub fn aligned_words(bytes: &[u8]) -> (&[u8], &[u64], &[u8]) {
     }
 }
 
+/// Passes the little-endian 64-bit words of `bytes` that are not 0 to `each`, with
+/// their numbers, until it fails. An incomplete word at the end does not count.
+///
+/// # Errors
+///
+/// That of `each`.
+///
+/// ```
+/// use warmbus_memory::bytes::each_nonzero_word;
+///
+/// let mut bytes = [0; 20];
+/// (bytes[8], bytes[15]) = (1, 0x80);
+/// let only = each_nonzero_word(&bytes, |number, word| Err((number, word)));
+/// assert_eq!(only, Err((1, 0x8000_0000_0000_0001)));
+/// ```
+pub fn each_nonzero_word<E>(
+    bytes: &[u8],
+    mut each: impl FnMut(u64, u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut pass = |(number, word)| match word {
+        0 => Ok(()),
+        word => each(number, word),
+    };
+    // A word that is aligned is one load; of others each byte is one.
+    let (before, words, _) = aligned_words(bytes);
+    if before.is_empty() {
+        let words = words.iter().map(|&word| u64::from_le(word));
+        (0..).zip(words).try_for_each(&mut pass)
+    } else {
+        let (words, _) = bytes.as_chunks();
+        let words = words.iter().map(|&word| u64::from_le_bytes(word));
+        (0..).zip(words).try_for_each(&mut pass)
+    }
+}
+
 /// The `N` bytes at `offset`.
 #[must_use]
 pub fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {

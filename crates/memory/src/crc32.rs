@@ -133,9 +133,14 @@ impl Crc32 {
 
 /// Adds [`ZERO_WORDS`] words of zeros.
 fn with_zero_words(state: u32) -> u32 {
-    let [a, b, c, d] = state.to_le_bytes();
     let [last, third, second, first] = &BEFORE_ZEROS;
-    first[usize::from(a)] ^ second[usize::from(b)] ^ third[usize::from(c)] ^ last[usize::from(d)]
+    added([first, second, third, last], state)
+}
+
+/// What four bytes add, each by its table.
+fn added(tables: [&Table; 4], bytes: u32) -> u32 {
+    let bytes = tables.into_iter().zip(bytes.to_le_bytes());
+    bytes.fold(0, |all, (table, byte)| all ^ table[usize::from(byte)])
 }
 
 fn add_bytes(state: u32, bytes: &[u8]) -> u32 {
@@ -147,12 +152,17 @@ fn add_bytes(state: u32, bytes: &[u8]) -> u32 {
 
 /// Adds the eight bytes that `word` has in memory.
 fn add_word(state: u32, word: u64) -> u32 {
-    let bytes = (u64::from_le(word) ^ u64::from(state)).to_le_bytes();
-    let tables = FOLLOWED.iter().rev();
-    let added = tables
-        .zip(bytes)
-        .map(|(table, byte)| table[usize::from(byte)]);
-    added.fold(0, |all, one| all ^ one)
+    let word = u64::from_le(word) ^ u64::from(state);
+    let [.., e, f, g, h] = &FOLLOWED;
+    let low = added([h, g, f, e], word as u32);
+    // Of eight bytes the last four are often zeros, which add nothing.
+    match (word >> 32) as u32 {
+        0 => low,
+        high => {
+            let [a, b, c, d, ..] = &FOLLOWED;
+            low ^ added([d, c, b, a], high)
+        }
+    }
 }
 
 impl core::fmt::Debug for Crc32 {

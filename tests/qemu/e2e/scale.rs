@@ -72,14 +72,15 @@ fn is_within_a_fifth(cost: u64, of: u64) -> bool {
 }
 
 /// What a function costs on the larger machines is what it costs on the first, to
-/// a fifth.
+/// a twentieth, and not much anywhere.
 fn is_linear(topologies: &[Topology]) {
     let costs: Vec<u64> = topologies
         .iter()
         .map(|topology| instructions(topology).values().sum())
         .collect();
     for cost in &costs {
-        assert!(is_within_a_fifth(*cost, costs[0]), "{costs:?}");
+        assert!(cost.abs_diff(costs[0]) <= costs[0] / 20, "{costs:?}");
+        assert!(*cost <= 100_000, "{costs:?}");
     }
 }
 

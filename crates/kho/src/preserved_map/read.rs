@@ -7,7 +7,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::KhoAbi;
-use warmbus_memory::bytes::le_u64;
+use warmbus_memory::bytes::{each_nonzero_word, le_u64};
 use warmbus_memory::{ADDRESS_END, MemoryRange, PageSize, PhysAddr, PhysMemory};
 
 /// The u64 at `offset`, 0 beyond the end.
@@ -124,13 +124,13 @@ impl<'a> Walk<'a> {
             for record in records.chunks_exact(16) {
                 let (start, bitmap) = (u64_at(record, 0), u64_at(record, 8));
                 let bits = self.page(bitmap)?;
-                for bit in set_bits(bits) {
+                each_set_bit(bits, |bit| {
                     let shift = order.saturating_add(self.shift);
                     let distance = bit.checked_shl(shift).filter(|_| bit < BITS && shift <= 30);
                     let address = distance.and_then(|distance| start.checked_add(distance));
                     let address = address.ok_or(MapFault::Entry(PhysAddr(bitmap)))?;
-                    self.entry(bitmap, address, order)?;
-                }
+                    self.entry(bitmap, address, order)
+                })?;
             }
             at = u64_at(chunk, 0);
         }
@@ -143,17 +143,13 @@ impl<'a> Walk<'a> {
         let page = self.page(at)?;
         if level > 0 {
             let slots = page.len() as u64 / 8;
-            for (slot, raw) in (0..).zip(page.chunks_exact(8)) {
-                let child = u64_at(raw, 0);
-                if child != 0 {
-                    let path = path.checked_mul(slots).map(|path| path + slot);
-                    let path = path.ok_or(MapFault::Entry(PhysAddr(at)))?;
-                    self.node(child, level - 1, path, leaf)?;
-                }
-            }
-            return Ok(());
+            return each_nonzero_word(page, |slot, child| {
+                let path = path.checked_mul(slots).map(|path| path + slot);
+                let path = path.ok_or(MapFault::Entry(PhysAddr(at)))?;
+                self.node(child, level - 1, path, leaf)
+            });
         }
-        for bit in set_bits(page) {
+        each_set_bit(page, |bit| {
             let key = path.checked_mul(1 << leaf).map(|path| path | bit);
             let top = key.and_then(u64::checked_ilog2);
             // The highest bit of a key gives the order.
@@ -164,20 +160,18 @@ impl<'a> Walk<'a> {
             let frame = key ^ 1 << top;
             let address = frame.checked_shl(self.shift + order);
             let address = address.filter(|address| address >> (self.shift + order) == frame);
-            self.entry(at, address.unwrap_or(u64::MAX), order)?;
-        }
-        Ok(())
+            self.entry(at, address.unwrap_or(u64::MAX), order)
+        })
     }
 }
 
-/// The numbers of the bits that are set.
-fn set_bits(bitmap: &[u8]) -> impl Iterator<Item = u64> {
-    (0..)
-        .zip(bitmap)
-        .filter(|(_, byte)| **byte != 0)
-        .flat_map(|(index, byte)| {
-            (0..8)
-                .filter(move |bit| byte >> bit & 1 != 0)
-                .map(move |bit| index * 8 + bit)
-        })
+/// Passes the numbers of the bits that are set to `each`, until it fails.
+fn each_set_bit(
+    bitmap: &[u8],
+    mut each: impl FnMut(u64) -> Result<(), MapFault>,
+) -> Result<(), MapFault> {
+    each_nonzero_word(bitmap, |number, word| {
+        let mut bits = (0..64).filter(|bit| word >> bit & 1 != 0);
+        bits.try_for_each(|bit| each(number * 64 + bit))
+    })
 }
