@@ -17,7 +17,7 @@ use crate::linux::{ALL, plain, proven};
 
 /// The Images of the folder that the tests were given, by what they say about
 /// themselves.
-pub(crate) fn folder() -> BTreeMap<PathBuf, KernelFacts> {
+fn folder() -> BTreeMap<PathBuf, KernelFacts> {
     let folder = std::env::var_os(test::KERNELS).expect("a directory of kernels is given");
     let files = fs::read_dir(folder).expect("the directory can be read");
     let files = files.map(|file| file.unwrap().path());

@@ -11,7 +11,6 @@ use xtask::qemu::{Machine, UefiLoader, UefiStart, strict_nx_flash};
 use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
 use xtask::test;
 
-use super::all_kernels::{folder, unpack};
 use super::uefi::{AS_DRIVER, machine, machine_lines, steps, the_cache_is_used};
 
 fn built(options: &Options) -> PathBuf {
@@ -167,31 +166,6 @@ fn kernels_that_can_take_the_cache_have_it_and_the_others_lose_no_memory() {
     }
     for (name, kernel, word, takes) in kernels {
         boots_as_alone(name, &kernel, word, takes);
-    }
-}
-
-#[test]
-#[ignore = "needs `--kernels DIR`"]
-fn every_kernel_of_the_folder_boots_behind_uefi_as_alone() {
-    if !test::is_long() {
-        return println!("skipped: needs --long");
-    }
-    for (file, facts) in folder() {
-        let lab = Lab::new();
-        let kernel = unpack(&file, &lab);
-        let major = facts.version.split('.').next();
-        let major: u32 = major
-            .and_then(|major| major.parse().ok())
-            .expect("a version");
-        // Before 7.0 a Linux forgets its scratch memory with UEFI.
-        let takes = match facts.kho {
-            Ok(Some(_)) if major >= 7 => Takes::Keeps,
-            _ => Takes::Nothing,
-        };
-        for word in ["kho=on", "kho=off"] {
-            let name = format!("{}, {:?}", facts.version, facts.page_size);
-            boots_as_alone(&name, &kernel, word, takes);
-        }
     }
 }
 
