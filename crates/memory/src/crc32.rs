@@ -17,8 +17,12 @@ const ZERO_WORDS: usize = 8;
 /// The remainder of each byte.
 type Table = [u32; 256];
 
-/// What each byte adds to the CRC when 0 to 7 bytes follow it.
-static FOLLOWED: [Table; 8] = followed_by(0);
+/// What each byte adds to the CRC when 0 to 3 bytes follow it, as the last four of
+/// eight bytes do.
+static LAST_FOUR: [Table; 4] = followed_by(0);
+
+/// The same of 4 to 7 bytes.
+static FIRST_FOUR: [Table; 4] = followed_by(4);
 
 /// What each byte of a CRC adds to the CRC after [`ZERO_WORDS`] words of zeros:
 /// the first table is for its highest byte, the last of the four bytes.
@@ -133,18 +137,17 @@ impl Crc32 {
 
 /// Adds [`ZERO_WORDS`] words of zeros.
 fn with_zero_words(state: u32) -> u32 {
-    let [last, third, second, first] = &BEFORE_ZEROS;
-    added([first, second, third, last], state)
+    added(&BEFORE_ZEROS, state)
 }
 
-/// What four bytes add, each by its table.
-fn added(tables: [&Table; 4], bytes: u32) -> u32 {
-    let bytes = tables.into_iter().zip(bytes.to_le_bytes());
+/// What four bytes add, the last by the first table.
+fn added(tables: &[Table; 4], bytes: u32) -> u32 {
+    let bytes = tables.iter().rev().zip(bytes.to_le_bytes());
     bytes.fold(0, |all, (table, byte)| all ^ table[usize::from(byte)])
 }
 
 fn add_bytes(state: u32, bytes: &[u8]) -> u32 {
-    let [alone, ..] = &FOLLOWED;
+    let [alone, ..] = &LAST_FOUR;
     bytes.iter().fold(state, |state, byte| {
         state >> 8 ^ alone[usize::from(state as u8 ^ byte)]
     })
@@ -153,15 +156,11 @@ fn add_bytes(state: u32, bytes: &[u8]) -> u32 {
 /// Adds the eight bytes that `word` has in memory.
 fn add_word(state: u32, word: u64) -> u32 {
     let word = u64::from_le(word) ^ u64::from(state);
-    let [.., e, f, g, h] = &FOLLOWED;
-    let low = added([h, g, f, e], word as u32);
+    let first = added(&FIRST_FOUR, word as u32);
     // Of eight bytes the last four are often zeros, which add nothing.
     match (word >> 32) as u32 {
-        0 => low,
-        high => {
-            let [a, b, c, d, ..] = &FOLLOWED;
-            low ^ added([d, c, b, a], high)
-        }
+        0 => first,
+        last => first ^ added(&LAST_FOUR, last),
     }
 }
 
