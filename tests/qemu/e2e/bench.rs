@@ -8,7 +8,7 @@ use xtask::bench::contender::Contender;
 use xtask::bench::instructions::Instructions;
 use xtask::bench::measure::Measure;
 use xtask::bench::results::Results;
-use xtask::bench::time::{Peer, Times};
+use xtask::bench::time::{Case, Peer, Times};
 use xtask::paths;
 
 #[test]
@@ -99,7 +99,13 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
     let kept = Times::published().expect("they are written down");
     let topologies = ["small", "fan"].map(topology);
     let peers = [Peer::WarmbusLinuxStock, Peer::WarmbusLinux];
-    let now = Times::measure(image(), &topologies, &peers, |_, _| ()).expect("all boot");
+    let now = Times::measure(
+        image(),
+        &topologies.each_ref().map(Case::boot),
+        &peers,
+        |_, _| (),
+    )
+    .expect("all boot");
     assert_eq!(now.rises(&kept), Vec::<String>::new());
     let phases = Instructions::published().expect("they are written down");
     for (topology, boots) in &now.topologies {
@@ -123,7 +129,13 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
 fn a_boot_takes_the_same_instructions_in_every_run() {
     let measure = || {
         let peers = [Peer::LinuxStock, Peer::UBootLinuxStock, Peer::WarmbusLinux];
-        Times::measure(image(), &[topology("small")], &peers, |_, _| ()).expect("all boot")
+        Times::measure(
+            image(),
+            &[Case::boot(&topology("small"))],
+            &peers,
+            |_, _| (),
+        )
+        .expect("all boot")
     };
     let (first, second) = (measure(), measure());
     assert_eq!(first, second);

@@ -47,6 +47,8 @@ use versions::Versions;
 const DIRECTORY: &str = "bench/results";
 /// The name of the results there.
 const JSON: &str = "bench.json";
+/// The topology that hosts of virtual machines have.
+const HOST: &str = "sriov";
 /// The page with the tables of times.
 const PAGE: &str = "docs/benchmark.md";
 
@@ -248,9 +250,15 @@ fn time_boots() -> Result<()> {
     let toolchain = setup::ensure(setup::Purpose::Test)?;
     let image = build::firmware(&toolchain)?;
     let topologies = topology::all()?;
+    let mut cases: Vec<_> = topologies.iter().map(time::Case::boot).collect();
+    let host = topologies.iter().find(|topology| topology.name == HOST);
+    cases.extend(host.map(|topology| time::Case {
+        topology,
+        is_host: true,
+    }));
     let run = || {
-        Times::measure(&image, &topologies, &Peer::ALL, |topology, peer| {
-            println!("{}: {}", topology.name, peer.title());
+        Times::measure(&image, &cases, &Peer::ALL, |case, peer| {
+            println!("{}: {}", case.name(), peer.title());
         })
     };
     let (first, second) = (run()?, run()?);
@@ -275,8 +283,16 @@ fn time_boots() -> Result<()> {
 /// The plots of `times`, by the names of their files.
 fn time_plots(times: &Times) -> Result<[(&'static str, String); 2]> {
     use time_plot::{BOOTS, KEXEC, milliseconds};
-    let boots = milliseconds(times, "From power-on to the first process", &BOOTS)?;
-    let kexec = milliseconds(times, "From kexec to the first process", &KEXEC)?;
+    let boots = milliseconds(
+        times,
+        "From power-on to the first process, of a host to all virtual functions",
+        &BOOTS,
+    )?;
+    let kexec = milliseconds(
+        times,
+        "From kexec to the first process, of a host to all virtual functions",
+        &KEXEC,
+    )?;
     Ok([("times.svg", boots), ("kexec.svg", kexec)])
 }
 

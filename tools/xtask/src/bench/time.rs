@@ -81,6 +81,10 @@ pub struct Timed {
     pub pci: Work,
     /// From there to the start of the first process.
     pub init: Work,
+    /// Creating all virtual functions of all devices after that, without the time
+    /// that Linux waits for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vfs: Option<Work>,
 }
 
 impl Timed {
@@ -88,7 +92,8 @@ impl Timed {
     #[must_use]
     pub fn total(&self) -> Work {
         let firmware = self.firmware.map(|firmware| firmware.work);
-        firmware.unwrap_or_default().and(self.pci).and(self.init)
+        let linux = self.pci.and(self.init).and(self.vfs.unwrap_or_default());
+        firmware.unwrap_or_default().and(linux)
     }
 }
 
@@ -138,10 +143,48 @@ impl Peer {
         }
     }
 
+    /// Those whose Linux creates virtual functions: all behind which that is
+    /// another case.
+    pub const OF_A_HOST: [Self; 5] = [
+        Self::LinuxStock,
+        Self::LinuxCold,
+        Self::WarmbusLinux,
+        Self::KexecLinuxStock,
+        Self::KexecLinux,
+    ];
+
     /// Whether it is started by kexec.
     #[must_use]
     pub fn is_kexec(self) -> bool {
         self >= Self::KexecLinuxStock
+    }
+}
+
+/// A machine, and what is booted there.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The machine.
+    pub topology: &'a Topology,
+    /// It is a host of virtual machines, with an IOMMU: the boot is complete when
+    /// all virtual functions that it has are there.
+    pub is_host: bool,
+}
+
+impl<'a> Case<'a> {
+    /// A boot of a machine with `topology`, to the first process.
+    #[must_use]
+    pub const fn boot(topology: &'a Topology) -> Self {
+        Self {
+            topology,
+            is_host: false,
+        }
+    }
+
+    /// The name in tables.
+    #[must_use]
+    pub fn name(self) -> String {
+        let suffix = if self.is_host { "-host" } else { "" };
+        format!("{}{suffix}", self.topology.name)
     }
 }
 
@@ -150,7 +193,7 @@ impl Peer {
 pub struct Times {
     /// [`SCHEMA`].
     pub schema: String,
-    /// By the name of the topology.
+    /// By the name of the [`Case`].
     pub topologies: BTreeMap<String, BTreeMap<Peer, Timed>>,
 }
 
@@ -171,23 +214,24 @@ impl Times {
         self.topologies.get(topology)?.get(&peer)
     }
 
-    /// Boots each of `peers` on each of `topologies`, with the firmware `image`.
-    /// `each` gets what is measured next.
+    /// Boots each of `peers` in each of `cases`, with the firmware `image`. Hosts boot
+    /// those of [`Peer::OF_A_HOST`] only. `each` gets what is measured next.
     pub fn measure(
         image: &Path,
-        topologies: &[Topology],
+        cases: &[Case<'_>],
         peers: &[Peer],
-        mut each: impl FnMut(&Topology, Peer),
+        mut each: impl FnMut(Case<'_>, Peer),
     ) -> Result<Self> {
         let mut all = BTreeMap::new();
-        let first = topologies.first().context("no topology to boot")?;
-        let programs = Programs::ready(image, first)?;
-        for topology in topologies {
-            let boots = peers.iter().map(|&peer| {
-                each(topology, peer);
-                Ok((peer, programs.boot(peer, topology)?))
+        let first = cases.first().context("no case to boot")?;
+        let programs = Programs::ready(image, first.topology)?;
+        for &case in cases {
+            let shown = |peer: &&Peer| !case.is_host || Peer::OF_A_HOST.contains(peer);
+            let boots = peers.iter().filter(shown).map(|&peer| {
+                each(case, peer);
+                Ok((peer, programs.boot(peer, case)?))
             });
-            all.insert(topology.name.clone(), boots.collect::<Result<_>>()?);
+            all.insert(case.name(), boots.collect::<Result<_>>()?);
         }
         Ok(Self {
             schema: SCHEMA.into(),
@@ -276,8 +320,11 @@ mod tests {
             }),
             pci: work(10, 20),
             init: work(100, 200),
+            vfs: None,
         };
         assert_eq!(timed.total(), work(111, 222));
+        let vfs = Some(work(1000, 2000));
+        assert_eq!(Timed { vfs, ..timed }.total(), work(1111, 2222));
         let json = serde_json::to_value(timed).unwrap();
         assert_eq!(json["firmware"]["instructions"], 1);
         assert_eq!(json["firmware"]["console_bytes"], 99);

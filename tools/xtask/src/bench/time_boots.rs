@@ -18,7 +18,7 @@ use warmbus_boot::report::console::Event;
 use warmbus_cli::trace::Access;
 
 use super::measure;
-use super::time::{Firmware, Peer, Timed, Work};
+use super::time::{Case, Firmware, Peer, Timed, Work};
 use super::u_boot;
 use crate::qemu::debugger::Debugger;
 use crate::qemu::{INITRD_AT, KERNEL_AT, Log, Machine, Payload, Running};
@@ -39,8 +39,19 @@ const ENTRY: u64 = 0x4020_0000;
 /// Where the ECAM window of the machine is.
 const ECAM: u64 = 0x40_1000_0000;
 /// The function of Linux that sets up all of PCI on this machine, that which
-/// starts the first process, and that which starts the next kernel.
-const FUNCTIONS: [&str; 3] = ["gen_pci_driver_init", "run_init_process", "kernel_kexec"];
+/// starts the first process, that which starts the next kernel, and that which creates
+/// virtual functions.
+const FUNCTIONS: [&str; 4] = [
+    "gen_pci_driver_init",
+    "run_init_process",
+    "kernel_kexec",
+    "sriov_numvfs_store",
+];
+/// Has a physical function that vfio-pci drives create virtual ones.
+const HOST: &str = "vfio_pci.enable_sriov=1";
+/// Virtual functions of each device of a host, which says in its arguments how many
+/// it has.
+const VFS: &str = "sriov_max_vfs=127";
 /// The function of Warmbus that enters Linux, whose address is its first argument.
 const ENTER: &str = "enter_kernel";
 /// How long a guest may print nothing.
@@ -49,7 +60,7 @@ const SILENCE: Duration = Duration::from_mins(15);
 /// A kernel, and where its [`FUNCTIONS`] are.
 struct Kernel {
     image: PathBuf,
-    functions: [u64; 3],
+    functions: [u64; 4],
 }
 
 /// The programs that are booted.
@@ -82,18 +93,18 @@ impl Programs {
         })
     }
 
-    /// Boots `peer` on `topology`.
-    pub(super) fn boot(&self, peer: Peer, topology: &Topology) -> Result<Timed> {
+    /// Boots `peer` in `case`.
+    pub(super) fn boot(&self, peer: Peer, case: Case<'_>) -> Result<Timed> {
         let timed = match peer {
-            Peer::LinuxStock => self.alone(&self.stock, topology),
-            Peer::LinuxCold => self.alone(&self.consumer, topology),
-            Peer::UBootLinuxStock => self.after_u_boot(&self.stock, topology),
-            Peer::WarmbusLinuxStock => self.after_warmbus(&self.stock, topology),
-            Peer::WarmbusLinux => self.after_warmbus(&self.consumer, topology),
-            Peer::KexecLinuxStock => self.after_kexec(&self.stock, false, topology),
-            Peer::KexecLinux => self.after_kexec(&self.consumer, true, topology),
+            Peer::LinuxStock => self.alone(&self.stock, case),
+            Peer::LinuxCold => self.alone(&self.consumer, case),
+            Peer::UBootLinuxStock => self.after_u_boot(&self.stock, case),
+            Peer::WarmbusLinuxStock => self.after_warmbus(&self.stock, case),
+            Peer::WarmbusLinux => self.after_warmbus(&self.consumer, case),
+            Peer::KexecLinuxStock => self.after_kexec(&self.stock, false, case),
+            Peer::KexecLinux => self.after_kexec(&self.consumer, true, case),
         };
-        timed.with_context(|| format!("{} on {}", peer.title(), topology.name))
+        timed.with_context(|| format!("{} on {}", peer.title(), case.name()))
     }
 
     /// `machine` with its own device tree, without padding.
@@ -104,30 +115,26 @@ impl Programs {
         Ok(machine.device_tree(&tree))
     }
 
-    fn alone(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
-        let machine = alone(&kernel.image, &self.initramfs, "summary").topology(topology);
-        let mut guest = self.start(self.with_short_tree(machine)?)?;
-        let [first, pci, init] = guest.linux(kernel, ENTRY)?;
-        let parts = guest.end()?;
-        Ok(Timed {
-            firmware: None,
-            pci: parts.between(first, pci),
-            init: parts.between(pci, init),
-        })
+    fn alone(&self, kernel: &Kernel, case: Case<'_>) -> Result<Timed> {
+        let machine = alone(&kernel.image, &self.initramfs, &bootargs(case, ""));
+        let mut guest = self.start(self.with_short_tree(of(machine, case))?)?;
+        let linux = guest.linux(kernel, ENTRY)?;
+        let vfs = guest.vfs(kernel, case)?;
+        Ok(guest.end()?.of_linux(linux, &vfs))
     }
 
     /// U-Boot from power-on, which finds kernel and initrd in memory, as behind
     /// any medium whose time is not its own.
-    fn after_u_boot(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
+    fn after_u_boot(&self, kernel: &Kernel, case: Case<'_>) -> Result<Timed> {
         let bios = setup::u_boot().context("U-Boot for QEMU is not installed")?;
         let flash = self.directory.path().join("environment");
         let size = fs::metadata(&self.initramfs)?.len();
         let start = format!("booti {KERNEL_AT:x} {INITRD_AT:x}:{size:x} ${{fdtcontroladdr}}");
         u_boot::write_environment(
             &flash,
-            &[("bootargs", &bootargs("summary")), ("bootcmd", &start)],
+            &[("bootargs", &bootargs(case, "")), ("bootcmd", &start)],
         )?;
-        let machine = self.with_short_tree(Machine::bios(&bios).topology(topology))?;
+        let machine = self.with_short_tree(of(Machine::bios(&bios), case))?;
         let machine = machine
             .load(&kernel.image, KERNEL_AT)
             .load(&self.initramfs, INITRD_AT)
@@ -135,48 +142,46 @@ impl Programs {
         let mut guest = self.start(machine)?;
         let start = guest.stop()?;
         let linux = guest.linux(kernel, KERNEL_AT)?;
-        Ok(guest.end()?.behind_firmware(start, linux))
+        Ok(guest.end()?.behind_firmware(start, linux, &[]))
     }
 
-    fn by_warmbus(&self, kernel: &Kernel, initrd: &Path, steps: &str) -> Machine {
+    fn by_warmbus(&self, kernel: &Kernel, initrd: &Path, bootargs: String) -> Machine {
         Machine::kernel(&self.firmware).payload(Payload {
             kernel: kernel.image.clone(),
             initrd: Some(initrd.into()),
-            bootargs: bootargs(steps),
+            bootargs,
         })
     }
 
-    fn after_warmbus(&self, kernel: &Kernel, topology: &Topology) -> Result<Timed> {
-        let machine = self.by_warmbus(kernel, &self.initramfs, "summary");
-        let mut guest = self.start(machine.topology(topology))?;
+    fn after_warmbus(&self, kernel: &Kernel, case: Case<'_>) -> Result<Timed> {
+        let machine = self.by_warmbus(kernel, &self.initramfs, bootargs(case, ""));
+        let mut guest = self.start(of(machine, case))?;
         guest.debugger.run_to(ENTRY)?;
         let start = guest.stop()?;
         let entry = guest.debugger.run_to(self.enter)?.get(0)?;
         let linux = guest.linux(kernel, entry)?;
-        Ok(guest.end()?.behind_firmware(start, linux))
+        let vfs = guest.vfs(kernel, case)?;
+        Ok(guest.end()?.behind_firmware(start, linux, &vfs))
     }
 
     /// The second of two boots of `kernel`, the first of which was started by
     /// Warmbus or by QEMU itself.
-    fn after_kexec(&self, kernel: &Kernel, warmbus: bool, topology: &Topology) -> Result<Timed> {
+    fn after_kexec(&self, kernel: &Kernel, warmbus: bool, case: Case<'_>) -> Result<Timed> {
         let initrd = self.directory.path().join("initrd");
         fs::write(&initrd, linux::with_kernel(&self.initramfs, &kernel.image)?)?;
+        let bootargs = bootargs(case, "kexec,");
         let machine = if warmbus {
-            self.by_warmbus(kernel, &initrd, "kexec,summary")
+            self.by_warmbus(kernel, &initrd, bootargs)
         } else {
-            alone(&kernel.image, &initrd, "kexec,summary")
+            alone(&kernel.image, &initrd, &bootargs)
         };
-        let mut guest = self.start(machine.topology(topology))?;
-        let [pci, init, kexec] = kernel.functions;
+        let mut guest = self.start(of(machine, case))?;
+        let [pci, init, kexec, _] = kernel.functions;
         guest.debugger.run_to(kexec)?;
         let first = guest.stop()?;
         let [pci, init] = guest.run_to_init(pci, init)?;
-        let parts = guest.end()?;
-        Ok(Timed {
-            firmware: None,
-            pci: parts.between(first, pci),
-            init: parts.between(pci, init),
-        })
+        let vfs = guest.vfs(kernel, case)?;
+        Ok(guest.end()?.of_linux([first, pci, init], &vfs))
     }
 
     fn start(&self, machine: Machine) -> Result<Guest> {
@@ -225,7 +230,7 @@ impl Guest {
     fn linux(&mut self, kernel: &Kernel, entry: u64) -> Result<[usize; 3]> {
         self.debugger.run_to(entry)?;
         let first = self.stop()?;
-        let [pci, init, _] = kernel.functions;
+        let [pci, init, ..] = kernel.functions;
         let [pci, init] = self.run_to_init(pci, init)?;
         Ok([first, pci, init])
     }
@@ -236,6 +241,21 @@ impl Guest {
         let pci = self.stop()?;
         self.debugger.run_to(init)?;
         Ok([pci, self.stop()?])
+    }
+
+    /// Lets Linux create the virtual functions of each device. Returns the notes
+    /// before and after each time.
+    fn vfs(&mut self, kernel: &Kernel, case: Case<'_>) -> Result<Vec<[usize; 2]>> {
+        let [.., create] = kernel.functions;
+        let arguments = case.topology.arguments.iter();
+        let devices = arguments.filter(|word| case.is_host && word.contains(VFS));
+        let times = devices.map(|_| {
+            let caller = self.debugger.run_to(create)?.link()?;
+            let before = self.stop()?;
+            self.debugger.run_to(caller)?;
+            Ok([before, self.stop()?])
+        });
+        times.collect()
     }
 
     fn end(mut self) -> Result<Parts> {
@@ -285,15 +305,29 @@ impl Parts {
         }
     }
 
-    /// A boot by a firmware that began at `start`, with the notes of its Linux.
-    fn behind_firmware(&self, start: usize, [first, pci, init]: [usize; 3]) -> Timed {
+    /// A boot of Linux with its notes, and those around each creation of virtual
+    /// functions.
+    fn of_linux(&self, [first, pci, init]: [usize; 3], vfs: &[[usize; 2]]) -> Timed {
+        let vfs = vfs
+            .iter()
+            .map(|&[before, after]| self.between(before, after));
+        Timed {
+            firmware: None,
+            pci: self.between(first, pci),
+            init: self.between(pci, init),
+            vfs: vfs.reduce(Work::and),
+        }
+    }
+
+    /// The same by a firmware that began at `start`.
+    fn behind_firmware(&self, start: usize, linux: [usize; 3], vfs: &[[usize; 2]]) -> Timed {
+        let [first, ..] = linux;
         Timed {
             firmware: Some(Firmware {
                 work: self.between(start, first),
                 console_bytes: self.printed_before(first),
             }),
-            pci: self.between(first, pci),
-            init: self.between(pci, init),
+            ..self.of_linux(linux, vfs)
         }
     }
 
@@ -302,21 +336,39 @@ impl Parts {
     }
 }
 
-fn bootargs(steps: &str) -> String {
-    format!("{LINUX_BOOTARGS} pcsc=on retain_initrd {QUIET} warmbus.test={steps}")
+/// The command line of Linux, which begins with the steps `first`.
+fn bootargs(case: Case<'_>, first: &str) -> String {
+    let line = format!("{LINUX_BOOTARGS} pcsc=on retain_initrd {QUIET}");
+    let (words, steps) = if case.is_host {
+        (HOST, "vfio_vfs:127,")
+    } else {
+        ("", "")
+    };
+    format!("{line} {words} warmbus.test={first}{steps}summary")
+}
+
+/// `machine` with the devices of `case`.
+fn of(machine: Machine, case: Case<'_>) -> Machine {
+    let machine = machine.topology(case.topology);
+    if case.is_host {
+        machine.machine_option("iommu=smmuv3")
+    } else {
+        machine
+    }
 }
 
 /// A machine that starts `kernel` itself.
-fn alone(kernel: &Path, initrd: &Path, steps: &str) -> Machine {
+fn alone(kernel: &Path, initrd: &Path, bootargs: &str) -> Machine {
     Machine::kernel(kernel)
-        .bootargs(&bootargs(steps))
+        .bootargs(bootargs)
         .arguments(["-initrd".into(), initrd.display().to_string()])
 }
 
 /// Where the [`FUNCTIONS`] of the kernel `image` are, by what it says itself.
-fn functions(image: &Path, initramfs: &Path, topology: &Topology) -> Result<[u64; 3]> {
-    let steps = FUNCTIONS.map(|name| format!("symbol:{name}")).join(",");
-    let machine = alone(image, initramfs, &steps).topology(topology);
+fn functions(image: &Path, initramfs: &Path, topology: &Topology) -> Result<[u64; 4]> {
+    let steps = FUNCTIONS.map(|name| format!("symbol:{name},")).concat();
+    let case = Case::boot(topology);
+    let machine = of(alone(image, initramfs, &bootargs(case, &steps)), case);
     let mut running = machine.start()?;
     let mut found = BTreeMap::new();
     while let Some(event) = running.event()? {
@@ -329,7 +381,7 @@ fn functions(image: &Path, initramfs: &Path, topology: &Topology) -> Result<[u64
         }
     }
     running.end()?;
-    let mut functions = [0; 3];
+    let mut functions = [0; 4];
     for (name, address) in FUNCTIONS.iter().zip(&mut functions) {
         let place = found.get(*name).copied();
         *address = place.with_context(|| format!("the kernel has no function {name}"))?;

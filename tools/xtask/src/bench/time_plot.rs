@@ -8,16 +8,18 @@ use super::plot::{FAINT, GRID, STEP, TEXT, THICK, nice, scaled, whole};
 use super::time::{Peer, Timed, Times, Work};
 use super::time_table::INSTRUCTION;
 
-/// The parts of a boot: the firmware, the set-up of PCI, and the rest.
-const PARTS: [(&str, RGBColor); 3] = [
+/// The parts of a boot: the firmware, the set-up of PCI, the rest, and what a host of
+/// virtual machines does then.
+const PARTS: [(&str, RGBColor); 4] = [
     ("firmware", RGBColor(0xc2, 0x6a, 0x0a)),
     ("Linux, until PCI is set up", RGBColor(0x0b, 0x72, 0x85)),
     ("the rest, to the first process", RGBColor(0xb4, 0xbc, 0xc6)),
+    ("all virtual functions", RGBColor(0x7b, 0x5e, 0xa7)),
 ];
 /// Microseconds of an access, one for each column.
 const LATENCIES: [u64; 2] = [1, 17];
 /// The topologies that are shown, in order.
-const TOPOLOGIES: [&str; 4] = ["small", "switch", "fan", "sriov"];
+const TOPOLOGIES: [&str; 5] = ["small", "switch", "fan", "sriov", "sriov-host"];
 
 /// Boots from power-on.
 pub(super) const BOOTS: [Peer; 5] = [
@@ -79,16 +81,17 @@ pub(super) fn milliseconds(times: &Times, title: &str, peers: &[Peer]) -> Result
 }
 
 /// Microseconds of each of the [`PARTS`].
-fn parts(timed: &Timed, latency: u64) -> [u64; 3] {
+fn parts(timed: &Timed, latency: u64) -> [u64; 4] {
     let firmware = timed.firmware.map(|firmware| firmware.work);
+    let [firmware, vfs] = [firmware, timed.vfs].map(Option::unwrap_or_default);
     let time = |work: Work| work.microseconds(INSTRUCTION[0], latency);
-    [firmware.unwrap_or_default(), timed.pci, timed.init].map(time)
+    [firmware, timed.pci, timed.init, vfs].map(time)
 }
 
 /// The bars of one machine at one latency.
 struct Panel {
     title: String,
-    rows: Vec<(&'static str, [u64; 3])>,
+    rows: Vec<(&'static str, [u64; 4])>,
 }
 
 impl Panel {
@@ -148,13 +151,15 @@ mod tests {
             }),
             pci: work(2_000_000, 200),
             init: work(3_000_000, 0),
+            vfs: None,
         };
-        assert_eq!(parts(&timed, 17), [3700, 7400, 6000]);
+        assert_eq!(parts(&timed, 17), [3700, 7400, 6000, 0]);
         let alone = Timed {
             firmware: None,
+            vfs: Some(work(500_000, 1)),
             ..timed
         };
-        assert_eq!(parts(&alone, 1), [0, 4200, 6000]);
+        assert_eq!(parts(&alone, 1), [0, 4200, 6000, 1001]);
     }
 
     #[test]
@@ -162,7 +167,9 @@ mod tests {
         let times = Times::published().unwrap();
         let svg = milliseconds(&times, "Time", &BOOTS).unwrap();
         for peer in BOOTS {
-            let bars = TOPOLOGIES.len() * LATENCIES.len();
+            let machines = TOPOLOGIES.iter();
+            let machines = machines.filter(|name| times.get(name, peer).is_some());
+            let bars = machines.count() * LATENCIES.len();
             let names = format!("\n{}\n", peer.title());
             assert_eq!(svg.matches(&names).count(), bars, "{peer:?}");
         }

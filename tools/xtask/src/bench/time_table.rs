@@ -1,7 +1,7 @@
 //! Times as tables: the generated part of `docs/benchmark.md`.
 
 use super::table::{Table, or_dash, thousands};
-use super::time::{Peer, Timed, Times};
+use super::time::{Peer, Timed, Times, Work};
 
 /// Picoseconds that an instruction is taken to last: on a small core, and on a
 /// fast one.
@@ -32,6 +32,10 @@ fn tables(times: &Times) -> Vec<(String, Table)> {
     all.push((
         "Latency from which on Warmbus and Linux take less time".into(),
         break_even(times),
+    ));
+    all.push((
+        "Milliseconds until a host has all virtual functions, at 17 us an access".into(),
+        hosts(times),
     ));
     all
 }
@@ -103,6 +107,49 @@ fn milliseconds(times: &Times, picoseconds: u64) -> Table {
     table
 }
 
+/// What it takes to create all virtual functions, and until they are there.
+fn hosts(times: &Times) -> Table {
+    let mut table = Table::new(&[
+        "boot",
+        "VFs: instructions",
+        "accesses",
+        "all at 2 ns an instruction",
+        "of stock",
+        "all at 0.5 ns an instruction",
+        "of stock",
+    ]);
+    for (topology, peer, timed) in boots(times) {
+        let Some(vfs) = timed.vfs else {
+            continue;
+        };
+        let stock = if peer.is_kexec() {
+            Peer::KexecLinuxStock
+        } else {
+            Peer::LinuxStock
+        };
+        let stock = times.get(topology, stock).map(Timed::total);
+        let [slow, fast] = INSTRUCTION.map(|picoseconds| {
+            let microseconds = |work: Work| work.microseconds(picoseconds, LATENCIES[3]);
+            let all = microseconds(timed.total());
+            let share = stock.map(|stock| all * 1000 / microseconds(stock).max(1));
+            let share = or_dash(share, |share| format!("{}.{} %", share / 10, share % 10));
+            [tenths(all), share]
+        });
+        let [all_slow, share_slow] = slow;
+        let [all_fast, share_fast] = fast;
+        table.row([
+            name(topology, peer),
+            thousands(vfs.instructions),
+            thousands(vfs.accesses),
+            all_slow,
+            share_slow,
+            all_fast,
+            share_fast,
+        ]);
+    }
+    table
+}
+
 fn break_even(times: &Times) -> Table {
     let mut table = Table::new(&[
         "against",
@@ -162,7 +209,7 @@ pub(super) fn page(page: &str, times: &Times) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::time::{Firmware, SCHEMA, Work};
+    use crate::bench::time::{Firmware, SCHEMA};
     use std::collections::BTreeMap;
 
     fn sample() -> Times {
@@ -174,6 +221,7 @@ mod tests {
             firmware: None,
             pci: work(1_000_000, 1000),
             init: work(2_000_000, 0),
+            vfs: Some(work(500_000, 1000)),
         };
         let warmbus = Timed {
             firmware: Some(Firmware {
@@ -183,10 +231,17 @@ mod tests {
             pci: work(500_000, 400),
             ..stock
         };
-        let boots = BTreeMap::from([(Peer::LinuxStock, stock), (Peer::WarmbusLinux, warmbus)]);
+        let boots = |stock: Timed, warmbus: Timed| {
+            BTreeMap::from([(Peer::LinuxStock, stock), (Peer::WarmbusLinux, warmbus)])
+        };
+        let host = boots(stock, warmbus);
+        let [stock, warmbus] = [stock, warmbus].map(|timed| Timed { vfs: None, ..timed });
         Times {
             schema: SCHEMA.into(),
-            topologies: BTreeMap::from([("small".to_owned(), boots)]),
+            topologies: BTreeMap::from([
+                ("small".to_owned(), boots(stock, warmbus)),
+                ("sriov-host".to_owned(), host),
+            ]),
         }
     }
 
@@ -213,6 +268,17 @@ mod tests {
             &["4.00", "us", "1.00", "us"],
         );
         assert!(text.contains("86.8 ms"), "{text}");
+        // 3.5 million instructions and 2,000 accesses; 4.5 million and 1,500.
+        has(
+            "sriov-host: Linux, stock ",
+            &[
+                "500,000", "1,000", "41.0", "100.0", "%", "35.8", "100.0", "%",
+            ],
+        );
+        has(
+            "sriov-host: Warmbus + Linux ",
+            &["500,000", "1,000", "34.5", "84.1", "%", "27.8", "77.6", "%"],
+        );
     }
 
     #[test]
