@@ -250,11 +250,13 @@ fn time_boots() -> Result<()> {
     let toolchain = setup::ensure(setup::Purpose::Test)?;
     let image = build::firmware(&toolchain)?;
     let topologies = topology::all()?;
+    let sizes = sizes::SIZES.map(sizes::named_topology);
     let mut cases: Vec<_> = topologies.iter().map(time::Case::boot).collect();
     let host = topologies.iter().find(|topology| topology.name == HOST);
-    cases.extend(host.map(|topology| time::Case {
-        topology,
-        is_host: true,
+    cases.extend(host.map(time::Case::host));
+    cases.extend(sizes.iter().map(|topology| time::Case {
+        peers: &Peer::OF_A_SIZE,
+        ..time::Case::boot(topology)
     }));
     let run = || {
         Times::measure(&image, &cases, &Peer::ALL, |case, peer| {
@@ -281,19 +283,32 @@ fn time_boots() -> Result<()> {
 }
 
 /// The plots of `times`, by the names of their files.
-fn time_plots(times: &Times) -> Result<[(&'static str, String); 2]> {
-    use time_plot::{BOOTS, KEXEC, milliseconds};
+fn time_plots(times: &Times) -> Result<[(&'static str, String); 3]> {
+    use time_plot::{BOOTS, KEXEC, MACHINES, milliseconds};
+    let machines = MACHINES.map(String::from);
     let boots = milliseconds(
         times,
         "From power-on to the first process, of a host to all virtual functions",
+        &machines,
         &BOOTS,
     )?;
     let kexec = milliseconds(
         times,
         "From kexec to the first process, of a host to all virtual functions",
+        &machines,
         &KEXEC,
     )?;
-    Ok([("times.svg", boots), ("kexec.svg", kexec)])
+    let sizes = milliseconds(
+        times,
+        "From power-on to the first process, by the number of functions",
+        &sizes::SIZES.map(sizes::name),
+        &Peer::OF_A_SIZE,
+    )?;
+    Ok([
+        ("times.svg", boots),
+        ("kexec.svg", kexec),
+        ("time-sizes.svg", sizes),
+    ])
 }
 
 /// Writes the plots of `times`, and its tables to the page of the benchmark.

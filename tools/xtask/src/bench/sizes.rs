@@ -56,6 +56,20 @@ pub fn topology(functions: u32) -> Topology {
     }
 }
 
+/// The same with a name that says what the number is.
+#[must_use]
+pub(super) fn named_topology(functions: u32) -> Topology {
+    Topology {
+        name: name(functions),
+        ..topology(functions)
+    }
+}
+
+/// That name.
+pub(super) fn name(functions: u32) -> String {
+    format!("{functions} functions")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -153,6 +153,9 @@ impl Peer {
         Self::KexecLinux,
     ];
 
+    /// Those that show what a function costs.
+    pub const OF_A_SIZE: [Self; 3] = [Self::LinuxStock, Self::LinuxCold, Self::WarmbusLinux];
+
     /// Whether it is started by kexec.
     #[must_use]
     pub fn is_kexec(self) -> bool {
@@ -168,6 +171,8 @@ pub struct Case<'a> {
     /// It is a host of virtual machines, with an IOMMU: the boot is complete when
     /// all virtual functions that it has are there.
     pub is_host: bool,
+    /// Who boots there.
+    pub peers: &'static [Peer],
 }
 
 impl<'a> Case<'a> {
@@ -177,6 +182,17 @@ impl<'a> Case<'a> {
         Self {
             topology,
             is_host: false,
+            peers: &Peer::ALL,
+        }
+    }
+
+    /// A host, to its last virtual function.
+    #[must_use]
+    pub const fn host(topology: &'a Topology) -> Self {
+        Self {
+            topology,
+            is_host: true,
+            peers: &Peer::OF_A_HOST,
         }
     }
 
@@ -214,8 +230,8 @@ impl Times {
         self.topologies.get(topology)?.get(&peer)
     }
 
-    /// Boots each of `peers` in each of `cases`, with the firmware `image`. Hosts boot
-    /// those of [`Peer::OF_A_HOST`] only. `each` gets what is measured next.
+    /// Boots each of `peers` in each of `cases` that has it, with the firmware `image`.
+    /// `each` gets what is measured next.
     pub fn measure(
         image: &Path,
         cases: &[Case<'_>],
@@ -226,8 +242,8 @@ impl Times {
         let first = cases.first().context("no case to boot")?;
         let programs = Programs::ready(image, first.topology)?;
         for &case in cases {
-            let shown = |peer: &&Peer| !case.is_host || Peer::OF_A_HOST.contains(peer);
-            let boots = peers.iter().filter(shown).map(|&peer| {
+            let boots = peers.iter().filter(|peer| case.peers.contains(peer));
+            let boots = boots.map(|&peer| {
                 each(case, peer);
                 Ok((peer, programs.boot(peer, case)?))
             });

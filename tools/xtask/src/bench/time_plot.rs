@@ -18,8 +18,8 @@ const PARTS: [(&str, RGBColor); 4] = [
 ];
 /// Microseconds of an access, one for each column.
 const LATENCIES: [u64; 2] = [1, 17];
-/// The topologies that are shown, in order.
-const TOPOLOGIES: [&str; 5] = ["small", "switch", "fan", "sriov", "sriov-host"];
+/// The machines that are shown, in order.
+pub(super) const MACHINES: [&str; 5] = ["small", "switch", "fan", "sriov", "sriov-host"];
 
 /// Boots from power-on.
 pub(super) const BOOTS: [Peer; 5] = [
@@ -38,17 +38,22 @@ const NAMES: i32 = 190;
 const NUMBERS: i32 = 70;
 const HEAD: i32 = 92;
 
-/// Milliseconds of `peers`, a line for each topology, a column for each latency.
-pub(super) fn milliseconds(times: &Times, title: &str, peers: &[Peer]) -> Result<String> {
+/// Milliseconds of `peers`, a line for each of `machines`, a column for each latency.
+pub(super) fn milliseconds(
+    times: &Times,
+    title: &str,
+    machines: &[String],
+    peers: &[Peer],
+) -> Result<String> {
     let height = 74 + STEP * whole(peers.len());
-    let lines = whole(TOPOLOGIES.len());
+    let lines = whole(machines.len());
     let mut svg = String::new();
     let canvas = Canvas::new(&mut svg, (2 * WIDTH, HEAD + lines * height))?;
     canvas.text(title, (20, 26), 22, TEXT, Align::Left)?;
     let legend = "2 ns an instruction; left, 1 us for each access to configuration space; right, \
                   17 us; shorter is better";
     canvas.text(legend, (20, 50), 15, FAINT, Align::Left)?;
-    let boots = TOPOLOGIES.iter().flat_map(|topology| {
+    let boots = machines.iter().flat_map(|topology| {
         let boots = peers.iter();
         boots.filter_map(|&peer| Some(parts(times.get(topology, peer)?, 1)))
     });
@@ -63,7 +68,7 @@ pub(super) fn milliseconds(times: &Times, title: &str, peers: &[Peer]) -> Result
         canvas.text(name, (at + 20, 73), 14, TEXT, Align::Left)?;
         at += 60 + 8 * whole(name.len());
     }
-    for (line, topology) in (0..).zip(TOPOLOGIES) {
+    for (line, topology) in (0..).zip(machines) {
         for (column, latency) in (0..).zip(LATENCIES) {
             let rows = peers.iter().filter_map(|&peer| {
                 let boot = times.get(topology, peer)?;
@@ -165,11 +170,12 @@ mod tests {
     #[test]
     fn every_boot_that_was_measured_has_its_bar_and_its_number() {
         let times = Times::published().unwrap();
-        let svg = milliseconds(&times, "Time", &BOOTS).unwrap();
+        let machines = MACHINES.map(String::from);
+        let svg = milliseconds(&times, "Time", &machines, &BOOTS).unwrap();
         for peer in BOOTS {
-            let machines = TOPOLOGIES.iter();
-            let machines = machines.filter(|name| times.get(name, peer).is_some());
-            let bars = machines.count() * LATENCIES.len();
+            let shown = MACHINES.iter();
+            let shown = shown.filter(|name| times.get(name, peer).is_some());
+            let bars = shown.count() * LATENCIES.len();
             let names = format!("\n{}\n", peer.title());
             assert_eq!(svg.matches(&names).count(), bars, "{peer:?}");
         }

@@ -45,11 +45,18 @@ fn nanoseconds(picoseconds: u64) -> String {
     text.trim_end_matches(".0").to_owned()
 }
 
+/// The names of the machines: those that begin with a number behind the others, by it.
+fn machines(times: &Times) -> Vec<&str> {
+    let mut names: Vec<_> = times.topologies.keys().map(String::as_str).collect();
+    let number = |name: &str| name.split(' ').next()?.parse::<u64>().ok();
+    names.sort_by_key(|name| number(name));
+    names
+}
+
 fn boots(times: &Times) -> impl Iterator<Item = (&str, Peer, &Timed)> {
-    let topologies = times.topologies.iter();
-    topologies.flat_map(|(name, boots)| {
-        let boots = boots.iter();
-        boots.map(move |(peer, timed)| (name.as_str(), *peer, timed))
+    machines(times).into_iter().flat_map(|name| {
+        let boots = times.topologies[name].iter();
+        boots.map(move |(peer, timed)| (name, *peer, timed))
     })
 }
 
@@ -163,7 +170,7 @@ fn break_even(times: &Times) -> Table {
         (Peer::LinuxCold, Peer::LinuxStock),
         (Peer::KexecLinux, Peer::KexecLinuxStock),
     ];
-    for topology in times.topologies.keys() {
+    for topology in machines(times) {
         for (with, without) in pairs {
             let (Some(a), Some(b)) = (times.get(topology, with), times.get(topology, without))
             else {
