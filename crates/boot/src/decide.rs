@@ -247,6 +247,9 @@ fn handover(
     }
     let page_size = facts.request()?;
     let survey = facts.survey.as_ref().ok_or(Refusal::NoSurvey)?;
+    if survey.captured == 0 {
+        return Err(Refusal::NothingCaptured);
+    }
     space.map_err(Refusal::NoMemory)?;
     if facts.previous != PreviousFacts::Nothing && !abi.has_radix_tree() {
         return Err(Refusal::PreviousVersion(abi));
@@ -257,10 +260,8 @@ fn handover(
     {
         return Err(Refusal::Renumbered(host.clone()));
     }
-    match (survey.captured, survey.usable) {
-        (0, _) => return Err(Refusal::NothingCaptured),
-        (_, 0) => return Err(Refusal::NothingUsable),
-        _ => {}
+    if survey.usable == 0 {
+        return Err(Refusal::NothingUsable);
     }
     Ok(HandoverDecision {
         abi,
