@@ -65,8 +65,13 @@ pub(crate) fn unpack(file: &Path, lab: &Lab) -> PathBuf {
 #[test]
 #[ignore = "needs `--kernels DIR`"]
 fn every_kernel_of_the_folder_finds_what_was_handed_over() {
-    let kernels = folder();
+    let mut kernels: Vec<_> = folder().into_iter().collect();
     assert!(!kernels.is_empty(), "there are kernels in the directory");
+    if !test::is_long() {
+        kernels.dedup_by(|(_, one), (_, before)| {
+            (&one.kho, one.page_size) == (&before.kho, before.page_size)
+        });
+    }
     for (file, facts) in kernels {
         let pages = facts.page_size.expect("an Image says its page size");
         println!("Linux {}, {pages} pages, {:?}:", facts.version, facts.kho);

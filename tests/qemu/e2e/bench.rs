@@ -128,7 +128,7 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
 #[test]
 fn a_boot_takes_the_same_instructions_in_every_run() {
     let measure = || {
-        let peers = [Peer::LinuxStock, Peer::UBootLinuxStock, Peer::WarmbusLinux];
+        let peers = [Peer::UBootLinuxStock, Peer::WarmbusLinux];
         Times::measure(
             image(),
             &[Case::boot(&topology("small"))],
