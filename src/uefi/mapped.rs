@@ -36,7 +36,8 @@ impl MapNow {
         let mut status = Status::BUFFER_TOO_SMALL;
         // The first call only says how large it is.
         for _ in 0..3 {
-            let more = MORE_DESCRIPTORS * map.descriptor_size.max(size_of::<MemoryDescriptor>());
+            let one = map.descriptor_size.max(size_of::<MemoryDescriptor>());
+            let more = one.saturating_mul(MORE_DESCRIPTORS);
             let words = map.size.saturating_add(more).div_ceil(size_of::<u64>());
             map.buffer.clear();
             let reserved = map.buffer.try_reserve_exact(words);
