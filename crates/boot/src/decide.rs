@@ -173,14 +173,19 @@ impl KernelFacts {
 }
 
 impl Facts {
+    /// Fails where nothing is to be handed over, whatever is found.
+    fn wanted(&self) -> Result<(), Refusal> {
+        match self.requested {
+            KhoChoice::Off => Err(Refusal::SwitchedOff),
+            KhoChoice::UnusedByLinux => Err(Refusal::UnusedByLinux),
+            KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Abi(_) => Ok(()),
+        }
+    }
+
     /// The page size of the handover that is wanted so far, which the memory
     /// plan needs space for.
     pub fn request(&self) -> Result<PageSize, Refusal> {
-        match self.requested {
-            KhoChoice::Off => return Err(Refusal::SwitchedOff),
-            KhoChoice::UnusedByLinux => return Err(Refusal::UnusedByLinux),
-            KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Abi(_) => {}
-        }
+        self.wanted()?;
         let kernel = self.page_size.clone().map_err(Refusal::Kernel)?;
         let survey = self.survey.as_ref().ok_or(Refusal::NoSurvey)?;
         if let Some(failure) = &survey.failure {
@@ -233,11 +238,10 @@ fn handover(
     kernel: &KernelFacts,
     space: Result<(), LayoutRequestError>,
 ) -> Result<HandoverDecision, Refusal> {
+    facts.wanted()?;
     let abi = match facts.requested {
-        KhoChoice::Off => return Err(Refusal::SwitchedOff),
-        KhoChoice::UnusedByLinux => return Err(Refusal::UnusedByLinux),
         KhoChoice::Abi(abi) => abi,
-        KhoChoice::Auto | KhoChoice::LikeV4 => {
+        _ => {
             let abi = kernel.abi.clone().map_err(Refusal::Kernel)?;
             abi.ok_or(Refusal::NoKho)?
         }

@@ -141,7 +141,9 @@ fn handover_needs(
 ) -> Result<HandoverNeeds, LayoutError> {
     let possible: &[KhoAbi] = match &choice {
         KhoChoice::Abi(abi) => core::slice::from_ref(abi),
-        _ => &KhoAbi::ALL,
+        KhoChoice::Auto | KhoChoice::LikeV4 | KhoChoice::Off | KhoChoice::UnusedByLinux => {
+            &KhoAbi::ALL
+        }
     };
     let mut needs = HandoverNeeds {
         abi: possible[0],

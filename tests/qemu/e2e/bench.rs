@@ -99,13 +99,11 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
     let kept = Times::published().expect("they are written down");
     let topologies = ["small", "fan"].map(topology);
     let peers = [Peer::WarmbusLinuxStock, Peer::WarmbusLinux];
-    let now = Times::measure(
-        image(),
-        &topologies.each_ref().map(Case::boot),
-        &peers,
-        |_, _| (),
-    )
-    .expect("all boot");
+    let cases = topologies.each_ref().map(|topology| Case {
+        peers: &peers,
+        ..Case::boot(topology)
+    });
+    let now = Times::measure(image(), &cases, |_, _| ()).expect("all boot");
     assert_eq!(now.rises(&kept), Vec::<String>::new());
     let phases = Instructions::published().expect("they are written down");
     for (topology, boots) in &now.topologies {
@@ -128,14 +126,12 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
 #[test]
 fn a_boot_takes_the_same_instructions_in_every_run() {
     let measure = || {
-        let peers = [Peer::UBootLinuxStock, Peer::WarmbusLinux];
-        Times::measure(
-            image(),
-            &[Case::boot(&topology("small"))],
-            &peers,
-            |_, _| (),
-        )
-        .expect("all boot")
+        let small = topology("small");
+        let case = Case {
+            peers: &[Peer::UBootLinuxStock, Peer::WarmbusLinux],
+            ..Case::boot(&small)
+        };
+        Times::measure(image(), &[case], |_, _| ()).expect("all boot")
     };
     let (first, second) = (measure(), measure());
     assert_eq!(first, second);

@@ -336,7 +336,7 @@ fn nothing_is_read_for_a_kernel_that_takes_no_handover() {
 
 /// What Linux says of firmware, tables and PCI, without the memory map and the
 /// places of what its EFI stub allocates.
-pub(super) fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
+fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
     let lines = linux.kernel_log().lines();
     let lines = lines.filter_map(|line| Some(line.split_once("] ")?.1));
     let topics = [
@@ -350,6 +350,15 @@ pub(super) fn machine_lines(linux: &LinuxBoot) -> Vec<String> {
     };
     let words = lines.map(|line| line.split(' ').map(without_place).collect::<Vec<_>>());
     words.map(|words| words.join(" ")).collect()
+}
+
+/// Linux found the same machine, the same tables of ACPI, and the same that UEFI says of
+/// itself.
+pub(super) fn finds_the_same(with: &LinuxBoot, without: &LinuxBoot) {
+    assert_eq!(machine_lines(with), machine_lines(without));
+    let files = |linux| consumer::said(linux, "file ");
+    assert!(files(with).len() > 10, "{:?}", files(with));
+    assert_eq!(files(with), files(without));
 }
 
 #[test]
@@ -367,11 +376,7 @@ fn linux_finds_the_machine_that_it_finds_without_us() {
     assert!(without.ran_to_the_end());
     assert!(!without.kernel_log().contains("KHO: found"));
     assert!(machine_lines(&with).len() > 40);
-    assert_eq!(machine_lines(&with), machine_lines(&without));
-    // The tables of ACPI, and what UEFI says of itself.
-    let files = |linux| consumer::said(linux, "file ");
-    assert!(files(&with).len() > 10, "{:?}", files(&with));
-    assert_eq!(files(&with), files(&without));
+    finds_the_same(&with, &without);
     // Drivers put addresses into the capabilities behind the header, for MSI.
     let functions = |linux: &LinuxBoot| {
         let functions = linux.functions().unwrap().into_iter();

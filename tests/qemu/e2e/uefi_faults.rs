@@ -12,7 +12,7 @@ use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::debugger::{Debugger, Registers};
 use warmbus_qemu_tests::linux::{LinuxBoot, Moment};
-use xtask::qemu::{LOAD_DRIVER, Running, UefiStart};
+use xtask::qemu::{LOAD_DRIVER, Machine, Running, UefiStart};
 use xtask::test;
 
 use crate::uefi::machine;
@@ -72,16 +72,6 @@ enum Fault {
     Descriptions,
 }
 
-impl Fault {
-    fn service(self) -> Service {
-        match self {
-            Self::Count(service) | Self::Call(service, _) | Self::Each(service) => service,
-            // Where the protocol is found.
-            Self::Reads | Self::Ones | Self::Descriptions => OPEN_PROTOCOL,
-        }
-    }
-}
-
 /// The machine at the debugger.
 struct Victim {
     debugger: Debugger,
@@ -131,16 +121,19 @@ impl Victim {
         self.pointer(table + place)
     }
 
-    /// Lets the machine run until Warmbus reads configuration space.
-    fn run_to_read(&mut self) -> Result<()> {
+    /// Lets the machine run until Warmbus gets the protocol of a root bridge. Returns
+    /// the function at `place` in it.
+    fn of_root_bridge(&mut self, place: u64) -> Result<u64> {
         let open = self.entry(OPEN_PROTOCOL)?;
         loop {
             let registers = self.debugger.run_to(open)?;
             if self.image.contains(&registers.link()?)
                 && self.debugger.read(registers.get(1)?)? == ROOT_BRIDGE
             {
-                let read = self.function(Fault::Reads, &registers)?;
-                return self.debugger.run_to(read).map(drop);
+                let to = registers.get(2)?;
+                self.debugger.run_to(registers.link()?)?;
+                let protocol = self.pointer(to)?;
+                return self.pointer(protocol + place);
             }
             self.debugger.step()?;
         }
@@ -150,7 +143,13 @@ impl Victim {
     /// Warmbus called what fails.
     fn run(mut self, fault: Fault) -> Result<u64> {
         let end = self.entry(EXIT_BOOT_SERVICES)?;
-        let mut at = self.entry(fault.service())?;
+        let at = match fault {
+            Fault::Count(service) | Fault::Call(service, _) | Fault::Each(service) => {
+                self.entry(service)?
+            }
+            Fault::Reads | Fault::Ones => self.of_root_bridge(PCI_READ)?,
+            Fault::Descriptions => self.of_root_bridge(CONFIGURATION)?,
+        };
         let mut calls = 0;
         loop {
             let registers = self.debugger.run_to_one_of(&[end, at])?;
@@ -158,36 +157,13 @@ impl Victim {
                 self.debugger.go_on()?;
                 return Ok(calls);
             }
-            if !self.image.contains(&registers.link()?) {
+            if self.image.contains(&registers.link()?) {
+                calls += 1;
+                self.fail(fault, calls, &registers)?;
+            } else {
                 self.debugger.step()?;
-                continue;
             }
-            let protocol = matches!(fault, Fault::Reads | Fault::Ones | Fault::Descriptions);
-            if protocol && calls == 0 && at == self.entry(OPEN_PROTOCOL)? {
-                if self.debugger.read(registers.get(1)?)? == ROOT_BRIDGE {
-                    at = self.function(fault, &registers)?;
-                } else {
-                    self.debugger.step()?;
-                }
-                continue;
-            }
-            calls += 1;
-            self.fail(fault, calls, &registers)?;
         }
-    }
-
-    /// The function of the protocol that `OpenProtocol` is asked for.
-    fn function(&mut self, fault: Fault, registers: &Registers) -> Result<u64> {
-        let place = registers.get(2)?;
-        self.debugger.run_to(registers.link()?)?;
-        let protocol = self.pointer(place)?;
-        self.pointer(
-            protocol
-                + match fault {
-                    Fault::Descriptions => CONFIGURATION,
-                    _ => PCI_READ,
-                },
-        )
     }
 
     /// Warmbus has called what is to fail, for the time number `call`.
@@ -207,14 +183,19 @@ impl Victim {
     }
 }
 
+/// A machine that waits with Warmbus loaded, for a debugger at `socket`.
+fn stopped(lab: &Lab, socket: &Path) -> Machine {
+    machine(lab, consumer::kernel(), "cache,compare,summary,sections")
+        .uefi_start(STOPPED)
+        .arguments(Debugger::arguments(socket))
+}
+
 /// Boots with `fault`: Linux runs as without Warmbus, with a cache that is true or
 /// with a line that says why there is none. Returns the calls, and that line.
 fn boot(fault: Fault) -> (u64, Option<String>) {
     let lab = Lab::new();
     let socket = lab.file("gdb");
-    let machine = machine(&lab, consumer::kernel(), "cache,compare,summary,sections")
-        .uefi_start(STOPPED)
-        .arguments(Debugger::arguments(&socket));
+    let machine = stopped(&lab, &socket);
     let mut calls = None;
     let intervene = |moment, running: &mut Running, linux: &LinuxBoot| {
         if moment == Moment::Waiting(0) {
@@ -271,15 +252,13 @@ fn a_root_bridge_that_answers_with_ones_costs_the_cache_only() {
 fn the_boot_after_one_that_hung_goes_past_warmbus() {
     let lab = Lab::new();
     let socket = lab.file("gdb");
-    let machine = machine(&lab, consumer::kernel(), "cache,compare,summary,sections")
-        .uefi_start(STOPPED)
-        .arguments(Debugger::arguments(&socket))
-        .arguments(["-action", "reboot=reset"]);
+    let machine = stopped(&lab, &socket).arguments(["-action", "reboot=reset"]);
     let linux = lab.follow_alone_with(machine, |moment, running, linux| {
         if moment == Moment::Waiting(0) {
             let mut victim = Victim::stop(&socket, &linux.boot.console)?;
             running.type_in("x")?;
-            victim.run_to_read()?;
+            let read = victim.of_root_bridge(PCI_READ)?;
+            victim.debugger.run_to(read)?;
             // Somebody pushes the button. The flash stays.
             running.qmp()?.execute("system_reset", &json!({}))?;
             victim.debugger.go_on()?;

@@ -11,7 +11,7 @@ use xtask::qemu::{Machine, UefiLoader, UefiStart, strict_nx_flash};
 use xtask::run::CPU_WITH_ALL_PAGE_SIZES;
 use xtask::test;
 
-use super::uefi::{AS_DRIVER, machine, machine_lines, steps, the_cache_is_used};
+use super::uefi::{AS_DRIVER, finds_the_same, machine, steps, the_cache_is_used};
 
 fn built(options: &Options) -> PathBuf {
     xtask::linux::image(options).expect("Linux builds")
@@ -175,10 +175,7 @@ fn boots_as_alone(name: &str, kernel: &Path, word: &str, takes: Takes) {
     let [with, without] = [AS_DRIVER, UefiStart::Shell(&[])].map(|start| boot(kernel, word, start));
     let [own, direct] = [&with, &without].map(memory);
     println!("{name}, {word}: MemTotal {own} KiB, {direct} without Warmbus");
-    assert_eq!(machine_lines(&with), machine_lines(&without), "{name}");
-    let files = |linux| consumer::said(linux, "file ");
-    assert!(files(&with).len() > 10, "{:?}", files(&with));
-    assert_eq!(files(&with), files(&without), "{name}");
+    finds_the_same(&with, &without);
     assert!(resources(&with).len() > 20, "{:?}", resources(&with));
     assert_eq!(resources(&with), resources(&without), "{name}");
     let framebuffer = with.kernel_log().contains("efifb: framebuffer at ");

@@ -259,7 +259,7 @@ fn time_boots() -> Result<()> {
         ..time::Case::boot(topology)
     }));
     let run = || {
-        Times::measure(&image, &cases, &Peer::ALL, |case, peer| {
+        Times::measure(&image, &cases, |case, peer| {
             println!("{}: {}", case.name(), peer.title());
         })
     };

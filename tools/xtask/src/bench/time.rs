@@ -143,8 +143,8 @@ impl Peer {
         }
     }
 
-    /// Those whose Linux creates virtual functions: all behind which that is
-    /// another case.
+    /// Those whose Linux is measured until it has created virtual functions: U-Boot
+    /// and a stock Linux behind Warmbus change nothing of that.
     pub const OF_A_HOST: [Self; 5] = [
         Self::LinuxStock,
         Self::LinuxCold,
@@ -172,7 +172,7 @@ pub struct Case<'a> {
     /// all virtual functions that it has are there.
     pub is_host: bool,
     /// Who boots there.
-    pub peers: &'static [Peer],
+    pub peers: &'a [Peer],
 }
 
 impl<'a> Case<'a> {
@@ -230,20 +230,18 @@ impl Times {
         self.topologies.get(topology)?.get(&peer)
     }
 
-    /// Boots each of `peers` in each of `cases` that has it, with the firmware `image`.
-    /// `each` gets what is measured next.
+    /// Boots the peers of each of `cases`, with the firmware `image`. `each` gets what
+    /// is measured next.
     pub fn measure(
         image: &Path,
         cases: &[Case<'_>],
-        peers: &[Peer],
         mut each: impl FnMut(Case<'_>, Peer),
     ) -> Result<Self> {
         let mut all = BTreeMap::new();
         let first = cases.first().context("no case to boot")?;
         let programs = Programs::ready(image, first.topology)?;
         for &case in cases {
-            let boots = peers.iter().filter(|peer| case.peers.contains(peer));
-            let boots = boots.map(|&peer| {
+            let boots = case.peers.iter().map(|&peer| {
                 each(case, peer);
                 Ok((peer, programs.boot(peer, case)?))
             });

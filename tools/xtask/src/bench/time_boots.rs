@@ -49,9 +49,8 @@ const FUNCTIONS: [&str; 4] = [
 ];
 /// Has a physical function that vfio-pci drives create virtual ones.
 const HOST: &str = "vfio_pci.enable_sriov=1";
-/// Virtual functions of each device of a host, which says in its arguments how many
-/// it has.
-const VFS: &str = "sriov_max_vfs=127";
+/// Virtual functions of each device of a host, all that it has.
+const VFS: u32 = 127;
 /// The function of Warmbus that enters Linux, whose address is its first argument.
 const ENTER: &str = "enter_kernel";
 /// How long a guest may print nothing.
@@ -176,12 +175,10 @@ impl Programs {
             alone(&kernel.image, &initrd, &bootargs)
         };
         let mut guest = self.start(of(machine, case))?;
-        let [pci, init, kexec, _] = kernel.functions;
-        guest.debugger.run_to(kexec)?;
-        let first = guest.stop()?;
-        let [pci, init] = guest.run_to_init(pci, init)?;
+        let [_, _, kexec, _] = kernel.functions;
+        let linux = guest.linux(kernel, kexec)?;
         let vfs = guest.vfs(kernel, case)?;
-        Ok(guest.end()?.of_linux([first, pci, init], &vfs))
+        Ok(guest.end()?.of_linux(linux, &vfs))
     }
 
     fn start(&self, machine: Machine) -> Result<Guest> {
@@ -225,22 +222,17 @@ impl Guest {
         Ok(number)
     }
 
-    /// Runs `kernel`, which begins at `entry`, to its first process. Returns the
-    /// notes: its first instruction, PCI set up, the first process.
+    /// Runs `kernel`, whose boot begins at `entry`, to its first process. Returns the
+    /// notes: its beginning, PCI set up, the first process.
     fn linux(&mut self, kernel: &Kernel, entry: u64) -> Result<[usize; 3]> {
         self.debugger.run_to(entry)?;
         let first = self.stop()?;
         let [pci, init, ..] = kernel.functions;
-        let [pci, init] = self.run_to_init(pci, init)?;
-        Ok([first, pci, init])
-    }
-
-    fn run_to_init(&mut self, pci: u64, init: u64) -> Result<[usize; 2]> {
         let caller = self.debugger.run_to(pci)?.link()?;
         self.debugger.run_to(caller)?;
         let pci = self.stop()?;
         self.debugger.run_to(init)?;
-        Ok([pci, self.stop()?])
+        Ok([first, pci, self.stop()?])
     }
 
     /// Lets Linux create the virtual functions of each device. Returns the notes
@@ -248,7 +240,8 @@ impl Guest {
     fn vfs(&mut self, kernel: &Kernel, case: Case<'_>) -> Result<Vec<[usize; 2]>> {
         let [.., create] = kernel.functions;
         let arguments = case.topology.arguments.iter();
-        let devices = arguments.filter(|word| case.is_host && word.contains(VFS));
+        let all = format!("sriov_max_vfs={VFS}");
+        let devices = arguments.filter(|word| case.is_host && word.contains(&all));
         let times = devices.map(|_| {
             let caller = self.debugger.run_to(create)?.link()?;
             let before = self.stop()?;
@@ -340,9 +333,9 @@ impl Parts {
 fn bootargs(case: Case<'_>, first: &str) -> String {
     let line = format!("{LINUX_BOOTARGS} pcsc=on retain_initrd {QUIET}");
     let (words, steps) = if case.is_host {
-        (HOST, "vfio_vfs:127,")
+        (HOST, format!("vfio_vfs:{VFS},"))
     } else {
-        ("", "")
+        ("", String::new())
     };
     format!("{line} {words} warmbus.test={first}{steps}summary")
 }
