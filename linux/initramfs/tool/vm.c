@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -209,6 +210,8 @@ int virtual_machine(char **arguments)
 	struct vfio_device_info info = { .argsz = sizeof(info) };
 	struct machine vm;
 
+	/* A debugger notes where the start begins and ends. */
+	sched_yield();
 	open_function(&vm, arguments[0]);
 	realize(&vm, !strcmp(arguments[1], "whole"));
 	if (ioctl(vm.device, VFIO_DEVICE_GET_INFO, &info))
@@ -217,6 +220,7 @@ int virtual_machine(char **arguments)
 		fail("VFIO_DEVICE_RESET");
 	enumerate(&vm);
 	drive(&vm);
+	sched_yield();
 	close_function(&vm);
 	printf("warmbus: linux: a virtual machine had %s\n", arguments[0]);
 	return 0;

@@ -5,10 +5,14 @@
 use std::path::Path;
 
 use warmbus_cli::trace::{Access, counts};
+use warmbus_pci::PortType;
+use warmbus_pcie_sim::{ExpressModel, Fabric, FunctionModel};
 use warmbus_qemu_tests::boot::Lab;
 use warmbus_qemu_tests::consumer;
 use warmbus_qemu_tests::linux::{self, LinuxBoot, payload};
+use warmbus_qemu_tests::simulated::{self, Simulated};
 use xtask::qemu::Machine;
+use xtask::test;
 
 use crate::consumer::{ended_well, everything_was_restored, percent};
 
@@ -201,4 +205,46 @@ fn each_read_of_a_vendor_id_comes_to_the_hardware() {
         asked.clone().filter(same).count()
     };
     assert_eq!([of_the_id(2), of_the_id(1)], [100; 2]);
+}
+
+/// A machine with functions that are isolated from each other, and some that are not.
+fn neighbours() -> Fabric {
+    let (mut fabric, host) = simulated::fabric();
+    let integrated = || {
+        FunctionModel::endpoint(0x1234, 7, 0xff_0000)
+            .express(ExpressModel::new(PortType::RootComplexIntegratedEndpoint))
+    };
+    fabric.add_root(host, 1, 0, integrated());
+    for function in [0, 1, 5] {
+        fabric.add_root(host, 3, function, integrated().multi_function());
+    }
+    fabric.add_root(host, 4, 0, integrated());
+    fabric
+}
+
+#[test]
+fn iommu_groups_are_those_of_a_stock_linux() {
+    let groups = |kernel: &Path| {
+        let change = |machine: Machine| machine.machine_option("iommu=smmuv3");
+        let payload = payload(kernel, "groups");
+        let boot =
+            Simulated::new(neighbours()).boot(&Lab::new(), payload, change, |_, _, _| Ok(()));
+        let (linux, _) = boot.expect("it boots");
+        ended_well(&linux);
+        let mut groups: Vec<_> = consumer::said(&linux, "group ")
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        groups.sort();
+        groups
+    };
+    let expected = [
+        "0000:00:01.0",
+        "0000:00:03.0 0000:00:03.1 0000:00:03.5",
+        "0000:00:04.0",
+    ];
+    assert_eq!(groups(consumer::kernel()), expected);
+    if test::is_long() {
+        assert_eq!(groups(linux::kernel()), expected, "of a stock Linux");
+    }
 }
