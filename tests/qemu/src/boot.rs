@@ -72,6 +72,12 @@ impl Lab {
         }
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The path of the file `name` here.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

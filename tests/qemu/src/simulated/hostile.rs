@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use xtask::qemu::{INITRD_AT, KERNEL_AT, Machine, Payload};
+use xtask::qemu::{INITRD_AT, KERNEL_AT, Machine, Payload, hypervisor};
 
-use super::{assemble, reserve_hypervisor};
+use super::assemble;
 use crate::boot::{LOADED, Lab, image};
 use crate::linux::LinuxBoot;
 use crate::tree::Tree;
@@ -59,7 +59,7 @@ impl Hostile {
             .payload(payload.clone());
         let machine = change(machine);
         let tree = Tree::of(&machine, lab);
-        reserve_hypervisor(&tree);
+        hypervisor::reserve(tree.file())?;
         let machine = machine.own_device_tree(tree.file()).load(image(), LOADED);
         lab.boot_linux(machine)
     }

@@ -2,7 +2,7 @@
 //! do what no device of QEMU does: hardware that breaks the rules, with the real
 //! firmware and a real Linux above it.
 //!
-//! A small hypervisor, `hypervisor.S`, is started by QEMU in place of the
+//! A small [`hypervisor`] is started by QEMU in place of the
 //! firmware. It starts the firmware at EL1 and reports every access to the ECAM
 //! window to a thread of the test, which carries it out on the fabric.
 
@@ -20,16 +20,13 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow, ensure};
 use warmbus_pci::{ConfigAccess, ConfigOffset, HostBridge, Sbdf, Width};
 use warmbus_pcie_sim::{Fabric, HostId};
-use xtask::qemu::{Machine, Payload, Running};
-use xtask::{paths, process};
+use xtask::process;
+use xtask::qemu::{Machine, Payload, Running, hypervisor};
 
 use crate::boot::{Boot, LOADED, Lab, image};
 use crate::linux::{LinuxBoot, Moment};
 use crate::tree::Tree;
 
-/// Where QEMU places a kernel that may be anywhere: here the hypervisor, whose
-/// Image header asks for so many bytes.
-const HYPERVISOR: [u32; 2] = [0x4020_0000, 0x1_0000];
 /// Nanoseconds of one tick of the counter.
 const TICK: u64 = 16;
 
@@ -172,7 +169,7 @@ impl Simulated {
             .arguments(["-semihosting-config", "enable=on,target=native"]);
         let machine = change(machine);
         let tree = Tree::of(&machine, lab);
-        reserve_hypervisor(&tree);
+        hypervisor::reserve(tree.file())?;
         (self.change_tree)(&tree);
         let machine = machine.own_device_tree(tree.file()).load(image(), LOADED);
 
@@ -233,33 +230,7 @@ impl Fifos {
 
 /// Makes the hypervisor with `definitions`.
 fn assemble(lab: &Lab, definitions: &[String]) -> Result<PathBuf> {
-    let source = paths::root().join("tests/qemu/src/simulated/hypervisor.S");
-    let (object, image) = (lab.file("hypervisor.o"), lab.file("hypervisor.img"));
-    let mut compiler = Command::new("aarch64-linux-gnu-gcc");
-    compiler
-        .arg(format!("-DGUEST={LOADED:#x}"))
-        .args(definitions)
-        .args(["-c", "-o"])
-        .args([&object, &source]);
-    process::output(&mut compiler)?;
-    let mut objcopy = Command::new("aarch64-linux-gnu-objcopy");
-    objcopy.args(["-O", "binary"]).args([&object, &image]);
-    process::output(&mut objcopy)?;
-    Ok(image)
-}
-
-/// Nobody else is to use the memory of the hypervisor.
-fn reserve_hypervisor(tree: &Tree) {
-    let parent = "/reserved-memory";
-    let node = format!("{parent}/hypervisor@{:x}", HYPERVISOR[0]);
-    let [start, size] = HYPERVISOR;
-    tree.add_node(parent)
-        .set_cells(parent, "#address-cells", &[2])
-        .set_cells(parent, "#size-cells", &[2])
-        .set_cells(parent, "ranges", &[])
-        .add_node(&node)
-        .set_cells(&node, "reg", &[0, start, 0, size])
-        .set_cells(&node, "no-map", &[]);
+    hypervisor::assemble(lab.directory(), LOADED, definitions)
 }
 
 /// What the hypervisor reports of one access.

@@ -13,9 +13,9 @@ use warmbus_boot::report::console::Section;
 use warmbus_pci::{HostBridge, HostWindow, WindowKind};
 use warmbus_pcie_sim::Fabric;
 use xtask::process;
-use xtask::qemu::Machine;
+use xtask::qemu::{Machine, hypervisor};
 
-use super::{Fifos, HYPERVISOR, Server, assemble};
+use super::{Fifos, Server, assemble};
 use crate::boot::{LOADED, Lab, image};
 use crate::linux::{LinuxBoot, initramfs, payload};
 use crate::tree::{HOST_BRIDGE, Tree};
@@ -114,7 +114,7 @@ fn describe(tree: &Tree, hosts: &[HostBridge], lab: &Lab) -> Result<()> {
     let mut convert = Command::new("dtc");
     convert.args(["-q", "-I", "dtb", "-O", "dts"]);
     let mut text = process::output(convert.arg(tree.file()))?;
-    let [start, size] = HYPERVISOR;
+    let [start, size] = hypervisor::REGION;
     writeln!(
         text,
         "/ {{\n/delete-node/ {};\n\

@@ -1,6 +1,7 @@
 //! Starting QEMU and listening to it.
 
 pub mod debugger;
+pub mod hypervisor;
 mod machine;
 pub mod roms;
 mod running;

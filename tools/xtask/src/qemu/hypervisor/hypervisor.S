@@ -1,11 +1,11 @@
 // A hypervisor that takes configuration space away from what runs above it, for
-// tests.
+// tests and for the benchmark.
 //
 // QEMU starts it at EL2 as it starts a kernel. It maps all physical addresses to
 // themselves but for the gibibyte that the ECAM window of QEMU's virt machine is
-// in, or WINDOW_GIBS of them from there on, and goes on at EL1 in the image at GUEST, with the same device tree. Each
-// access to the window is reported to the test, over the semihosting of QEMU, in 32
-// bytes through the FIFO at REQUESTS:
+// in, or WINDOW_GIBS of them from there on, and goes on at EL1 in the image at GUEST,
+// with the same device tree. Each access to the window is reported to the test, over
+// the semihosting of QEMU, in 32 bytes through the FIFO at REQUESTS:
 //
 //   u64 address, u64 value, u64 ticks of CNTVCT_EL0, u8 log2 of the bytes,
 //   u8 1 for a write, 6 bytes of 0
@@ -14,6 +14,10 @@
 // u32 outcome, u32 syndrome. The outcome is 0 for the value, 1 for a synchronous
 // external abort, and 2 for the value and an SError, which has the syndrome on a
 // processor with FEAT_RAS.
+//
+// With LATENCY each access is made here instead, and takes so many nanoseconds, where
+// a tick of the counter is one and an instruction INSTRUCTION of them. What it takes
+// to come here and to go back is part of it.
 //
 // With SERROR_AT_ENTRY an SError is pending when the image is entered.
 //
@@ -58,7 +62,7 @@ image_start:
 start:  mov     x20, x0
 #ifdef HOSTILE
         bl      poison
-#else
+#elif !defined(LATENCY)
         bl      open
 #endif
         bl      map
@@ -215,6 +219,10 @@ synchronous:
         bfxil   x1, x2, #0, #12
         ldr     x2, [x19, x21, lsl #3]  // register 31 is saved as 0
         mrs     x3, cntvct_el0
+sampled:
+#ifdef LATENCY
+        b       carry_out
+#else
         orr     x4, x22, x23, lsl #8
         bl      report
 
@@ -236,7 +244,8 @@ synchronous:
         b.eq    abort
         cmp     x3, #2
         b.eq    serror
-5:
+#endif
+answered:
 #ifdef COUNTER_GOES_BACK
         adr     x4, count
         ldr     x5, [x4]
@@ -279,6 +288,43 @@ resume: mov     x0, x19
         ldr     x30, [x0, #240]
         ldp     x0, x1, [x0]
         eret
+left:
+
+#ifdef LATENCY
+// Makes the access of 1 << x22 bytes at x1, a write of x2 if x23 is 1, and waits until
+// x3 is LATENCY ago.
+carry_out:
+        cbnz    x23, 3f
+        cmp     x22, #1
+        b.eq    1f
+        b.hi    2f
+        ldrb    w2, [x1]
+        b       6f
+1:      ldrh    w2, [x1]
+        b       6f
+2:      ldr     w2, [x1]
+        b       6f
+3:      cmp     x22, #1
+        b.eq    4f
+        b.hi    5f
+        strb    w2, [x1]
+        b       6f
+4:      strh    w2, [x1]
+        b       6f
+5:      str     w2, [x1]
+6:      dsb     sy
+        ldr     x4, wait
+        add     x3, x3, x4
+7:      mrs     x0, cntvct_el0
+        cmp     x0, x3
+        b.lo    7b
+        b       answered
+
+// What is executed before the first look at the counter and behind the last one: two
+// instructions of the loop, the branches to here and back, half a turn of the loop.
+        .equ    OUTSIDE, (sampled - synchronous + left - answered) / 4 + 5
+wait:   .quad   LATENCY - INSTRUCTION * OUTSIDE
+#endif
 
 // The guest has an SError of syndrome x4 from here on, until it takes it.
 serror: mrs     x1, hcr_el2
@@ -286,9 +332,9 @@ serror: mrs     x1, hcr_el2
         msr     hcr_el2, x1
         mrs     x1, id_aa64pfr0_el1
         tst     x1, #0xf << 28          // RAS
-        b.eq    5b
+        b.eq    answered
         msr     s3_4_c5_c2_3, x4        // VSESR_EL2
-        b       5b
+        b       answered
 
 smc:
 #ifdef NO_FREQUENCY
