@@ -9,7 +9,7 @@ use xtask::bench::instructions::Instructions;
 use xtask::bench::measure::Measure;
 use xtask::bench::results::Results;
 use xtask::bench::time::{Case, Peer, Times};
-use xtask::paths;
+use xtask::{paths, test};
 
 #[test]
 fn a_quick_run_counts_what_is_written_down() {
@@ -127,8 +127,13 @@ fn the_firmware_takes_no_more_instructions_to_linux_than_are_written_down() {
 fn a_boot_takes_the_same_instructions_in_every_run() {
     let measure = || {
         let small = topology("small");
+        let peers = [
+            Peer::UBootLinuxStock,
+            Peer::WarmbusLinux,
+            Peer::Edk2WarmbusLinux,
+        ];
         let case = Case {
-            peers: &[Peer::UBootLinuxStock, Peer::WarmbusLinux],
+            peers: &peers[..if test::is_long() { 3 } else { 2 }],
             ..Case::boot(&small)
         };
         Times::measure(image(), &[case], |_, _| ()).expect("all boot")

@@ -179,8 +179,8 @@ fn forecasts_what_was_counted(name: &str, survey: &Value) {
     let accesses = |peer: &str| -> f64 {
         let phases = counted["topologies"][name][peer].as_object();
         let phases = phases.unwrap_or_else(|| panic!("no {peer} on {name}"));
+        let phases = phases.values().filter(|phase| phase.is_object());
         phases
-            .values()
             .map(|phase| phase["accesses"].as_f64().expect("a count"))
             .sum()
     };

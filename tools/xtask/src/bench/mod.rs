@@ -18,6 +18,7 @@ pub mod sizes;
 mod table;
 pub mod time;
 mod time_boots;
+mod time_guest;
 mod time_plot;
 mod time_table;
 mod u_boot;
@@ -47,6 +48,8 @@ use versions::Versions;
 const DIRECTORY: &str = "bench/results";
 /// The name of the results there.
 const JSON: &str = "bench.json";
+/// The machine whose functions virtual machines get.
+const MACHINES: &str = "fan";
 /// The topology that hosts of virtual machines have.
 const HOST: &str = "sriov";
 /// The page with the tables of times.
@@ -251,13 +254,15 @@ fn time_boots() -> Result<()> {
     let image = build::firmware(&toolchain)?;
     let topologies = topology::all()?;
     let sizes = sizes::SIZES.map(sizes::named_topology);
-    let mut cases: Vec<_> = topologies.iter().map(time::Case::boot).collect();
-    let host = topologies.iter().find(|topology| topology.name == HOST);
-    cases.extend(host.map(time::Case::host));
-    cases.extend(sizes.iter().map(|topology| time::Case {
-        peers: &Peer::OF_A_SIZE,
-        ..time::Case::boot(topology)
-    }));
+    let mut cases: Vec<_> = topologies.iter().map(time::Case::timed).collect();
+    let named = |name| {
+        topologies
+            .iter()
+            .find(move |topology| topology.name == name)
+    };
+    cases.extend(named(HOST).map(time::Case::host));
+    cases.extend(sizes.iter().map(time::Case::size));
+    cases.extend(named(MACHINES).map(time::Case::machines));
     let run = || {
         Times::measure(&image, &cases, |case, peer| {
             println!("{}: {}", case.name(), peer.title());
@@ -283,31 +288,40 @@ fn time_boots() -> Result<()> {
 }
 
 /// The plots of `times`, by the names of their files.
-fn time_plots(times: &Times) -> Result<[(&'static str, String); 3]> {
-    use time_plot::{BOOTS, KEXEC, MACHINES, milliseconds};
+fn time_plots(times: &Times) -> Result<[(&'static str, String); 5]> {
+    use time_plot::{BOOTS, KEXEC, MACHINES, UEFI};
     let machines = MACHINES.map(String::from);
-    let boots = milliseconds(
-        times,
-        "From power-on to the first process, of a host to all virtual functions",
-        &machines,
-        &BOOTS,
-    )?;
-    let kexec = milliseconds(
-        times,
-        "From kexec to the first process, of a host to all virtual functions",
-        &machines,
-        &KEXEC,
-    )?;
-    let sizes = milliseconds(
+    let boots = |title, peers| time_plot::boots(times, title, &machines, peers);
+    let sizes = time_plot::boots(
         times,
         "From power-on to the first process, by the number of functions",
         &sizes::SIZES.map(sizes::name),
         &Peer::OF_A_SIZE,
     )?;
     Ok([
-        ("times.svg", boots),
-        ("kexec.svg", kexec),
+        (
+            "times.svg",
+            boots(
+                "From power-on to the first process, of a host to all virtual functions",
+                &BOOTS,
+            )?,
+        ),
+        (
+            "uefi.svg",
+            boots("From power-on to the first process, behind EDK2", &UEFI)?,
+        ),
+        (
+            "kexec.svg",
+            boots(
+                "From kexec to the first process, of a host to all virtual functions",
+                &KEXEC,
+            )?,
+        ),
         ("time-sizes.svg", sizes),
+        (
+            "machines.svg",
+            time_plot::machines(times, "Starts of virtual machines, without their waits")?,
+        ),
     ])
 }
 

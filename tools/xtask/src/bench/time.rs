@@ -1,8 +1,9 @@
-//! Instructions and accesses of boots, schema `warmbus-time/1`: two
+//! Instructions and accesses of boots, schema `warmbus-time/2`: two
 //! integers that are the same on every host and in every run. From them follows
 //! the time for a processor of any speed and for accesses of any latency.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,7 +14,11 @@ use super::time_boots::Programs;
 use crate::topology::Topology;
 
 /// Value of the key `schema`.
-pub const SCHEMA: &str = "warmbus-time/1";
+pub const SCHEMA: &str = "warmbus-time/2";
+/// Picoseconds of an instruction of a boot that is timed.
+pub(super) const SLOW_INSTRUCTION: u64 = 2000;
+/// Microseconds of an access of it.
+pub(super) const SLOW_ACCESS: u64 = 17;
 /// A rise of this part is none.
 const PER_CENT: u64 = 1;
 /// The name of the file in `bench/results`.
@@ -60,6 +65,16 @@ impl Work {
     }
 }
 
+/// The same for so many of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// How many.
+    pub count: u64,
+    /// For all of them.
+    #[serde(flatten)]
+    pub work: Work,
+}
+
 /// What a firmware does before the first instruction of Linux.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firmware {
@@ -84,7 +99,12 @@ pub struct Timed {
     /// Creating all virtual functions of all devices after that, without the time
     /// that Linux waits for them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vfs: Option<Work>,
+    pub vfs: Option<Counted>,
+    /// Nanoseconds that all of it took by the clock of the guest, with instructions of
+    /// [`SLOW_INSTRUCTION`] and accesses that last [`SLOW_ACCESS`] longer: what is
+    /// otherwise calculated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow: Option<u64>,
 }
 
 impl Timed {
@@ -92,7 +112,8 @@ impl Timed {
     #[must_use]
     pub fn total(&self) -> Work {
         let firmware = self.firmware.map(|firmware| firmware.work);
-        let linux = self.pci.and(self.init).and(self.vfs.unwrap_or_default());
+        let vfs = self.vfs.unwrap_or_default().work;
+        let linux = self.pci.and(self.init).and(vfs);
         firmware.unwrap_or_default().and(linux)
     }
 }
@@ -111,6 +132,12 @@ pub enum Peer {
     WarmbusLinuxStock,
     /// Warmbus, then Linux with our patches.
     WarmbusLinux,
+    /// EDK2, then stock Linux.
+    Edk2LinuxStock,
+    /// EDK2, then Linux with our patches.
+    Edk2LinuxCold,
+    /// EDK2 with Warmbus resident, then Linux with our patches.
+    Edk2WarmbusLinux,
     /// Stock Linux, by kexec from stock Linux.
     KexecLinuxStock,
     /// Linux with our patches, by kexec from the same that Warmbus started.
@@ -119,12 +146,15 @@ pub enum Peer {
 
 impl Peer {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::LinuxStock,
         Self::LinuxCold,
         Self::UBootLinuxStock,
         Self::WarmbusLinuxStock,
         Self::WarmbusLinux,
+        Self::Edk2LinuxStock,
+        Self::Edk2LinuxCold,
+        Self::Edk2WarmbusLinux,
         Self::KexecLinuxStock,
         Self::KexecLinux,
     ];
@@ -138,6 +168,9 @@ impl Peer {
             Self::UBootLinuxStock => "U-Boot + Linux, stock",
             Self::WarmbusLinuxStock => "Warmbus + Linux, stock",
             Self::WarmbusLinux => "Warmbus + Linux",
+            Self::Edk2LinuxStock => "EDK2 + Linux, stock",
+            Self::Edk2LinuxCold => "EDK2 + Linux, cache cold",
+            Self::Edk2WarmbusLinux => "EDK2 + Warmbus + Linux",
             Self::KexecLinuxStock => "kexec: Linux, stock",
             Self::KexecLinux => "kexec: Linux",
         }
@@ -163,14 +196,27 @@ impl Peer {
     }
 }
 
+/// What is measured of a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// All to the first process.
+    FirstProcess,
+    /// The same, and once more with the time of accesses taken instead of calculated.
+    Timed,
+    /// A host of virtual machines, with an IOMMU: to the last virtual function that its
+    /// devices have.
+    VirtualFunctions,
+    /// Such a host: how virtual machines start on it.
+    VirtualMachines,
+}
+
 /// A machine, and what is booted there.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
     /// The machine.
     pub topology: &'a Topology,
-    /// It is a host of virtual machines, with an IOMMU: the boot is complete when
-    /// all virtual functions that it has are there.
-    pub is_host: bool,
+    /// What is measured.
+    pub goal: Goal,
     /// Who boots there.
     pub peers: &'a [Peer],
 }
@@ -181,8 +227,27 @@ impl<'a> Case<'a> {
     pub const fn boot(topology: &'a Topology) -> Self {
         Self {
             topology,
-            is_host: false,
+            goal: Goal::FirstProcess,
             peers: &Peer::ALL,
+        }
+    }
+
+    /// The same, timed as well.
+    #[must_use]
+    pub const fn timed(topology: &'a Topology) -> Self {
+        Self {
+            goal: Goal::Timed,
+            ..Self::boot(topology)
+        }
+    }
+
+    /// The same for one of several sizes of a machine.
+    #[must_use]
+    pub const fn size(topology: &'a Topology) -> Self {
+        Self {
+            topology,
+            goal: Goal::FirstProcess,
+            peers: &Peer::OF_A_SIZE,
         }
     }
 
@@ -191,15 +256,33 @@ impl<'a> Case<'a> {
     pub const fn host(topology: &'a Topology) -> Self {
         Self {
             topology,
-            is_host: true,
+            goal: Goal::VirtualFunctions,
             peers: &Peer::OF_A_HOST,
         }
+    }
+
+    /// A host that starts virtual machines.
+    #[must_use]
+    pub const fn machines(topology: &'a Topology) -> Self {
+        Self {
+            topology,
+            goal: Goal::VirtualMachines,
+            peers: &Peer::OF_A_SIZE,
+        }
+    }
+
+    /// Whether it has an IOMMU and hands functions out.
+    pub(super) fn is_host(self) -> bool {
+        matches!(self.goal, Goal::VirtualFunctions | Goal::VirtualMachines)
     }
 
     /// The name in tables.
     #[must_use]
     pub fn name(self) -> String {
-        let suffix = if self.is_host { "-host" } else { "" };
+        let suffix = match self.goal {
+            Goal::VirtualFunctions => "-host",
+            Goal::FirstProcess | Goal::Timed | Goal::VirtualMachines => "",
+        };
         format!("{}{suffix}", self.topology.name)
     }
 }
@@ -211,6 +294,10 @@ pub struct Times {
     pub schema: String,
     /// By the name of the [`Case`].
     pub topologies: BTreeMap<String, BTreeMap<Peer, Timed>>,
+    /// Starts of virtual machines, each of which gets one function: from the monitor's
+    /// open of the function to its use by a driver of the guest, without the time that
+    /// Linux waits.
+    pub machines: BTreeMap<String, BTreeMap<Peer, Counted>>,
 }
 
 impl Times {
@@ -237,19 +324,23 @@ impl Times {
         cases: &[Case<'_>],
         mut each: impl FnMut(Case<'_>, Peer),
     ) -> Result<Self> {
-        let mut all = BTreeMap::new();
+        let (mut topologies, mut machines) = (BTreeMap::new(), BTreeMap::new());
         let first = cases.first().context("no case to boot")?;
         let programs = Programs::ready(image, first.topology)?;
         for &case in cases {
-            let boots = case.peers.iter().map(|&peer| {
-                each(case, peer);
-                Ok((peer, programs.boot(peer, case)?))
-            });
-            all.insert(case.name(), boots.collect::<Result<_>>()?);
+            let peers = case.peers.iter().inspect(|&&peer| each(case, peer));
+            if case.goal == Goal::VirtualMachines {
+                let starts = peers.map(|&peer| Ok((peer, programs.machines(peer, case)?)));
+                machines.insert(case.name(), starts.collect::<Result<_>>()?);
+            } else {
+                let boots = peers.map(|&peer| Ok((peer, programs.boot(peer, case)?)));
+                topologies.insert(case.name(), boots.collect::<Result<_>>()?);
+            }
         }
         Ok(Self {
             schema: SCHEMA.into(),
-            topologies: all,
+            topologies,
+            machines,
         })
     }
 
@@ -278,17 +369,27 @@ impl Times {
     /// not compared.
     #[must_use]
     pub fn differences(&self, before: &Self) -> Vec<String> {
-        let boots = self.topologies.iter().flat_map(|(topology, boots)| {
-            let boots = boots.iter();
-            boots.map(move |(peer, now)| (topology, *peer, now))
-        });
-        let different = boots.filter_map(|(topology, peer, now)| {
-            let before = before.get(topology, peer)?;
-            let title = peer.title();
-            (before != now).then(|| format!("{topology}, {title}: {before:?}, and now {now:?}"))
-        });
-        different.collect()
+        let mut all = differences(&self.topologies, &before.topologies);
+        all.extend(differences(&self.machines, &before.machines));
+        all
     }
+}
+
+/// What of `now` differs from what there was `before`.
+fn differences<T: Copy + Debug + PartialEq>(
+    now: &BTreeMap<String, BTreeMap<Peer, T>>,
+    before: &BTreeMap<String, BTreeMap<Peer, T>>,
+) -> Vec<String> {
+    let boots = now.iter().flat_map(|(topology, boots)| {
+        let boots = boots.iter();
+        boots.map(move |(peer, now)| (topology, *peer, now))
+    });
+    let different = boots.filter_map(|(topology, peer, now)| {
+        let before = before.get(topology)?.get(&peer)?;
+        let title = peer.title();
+        (before != now).then(|| format!("{topology}, {title}: {before:?}, and now {now:?}"))
+    });
+    different.collect()
 }
 
 #[cfg(test)]
@@ -335,9 +436,13 @@ mod tests {
             pci: work(10, 20),
             init: work(100, 200),
             vfs: None,
+            slow: None,
         };
         assert_eq!(timed.total(), work(111, 222));
-        let vfs = Some(work(1000, 2000));
+        let vfs = Some(Counted {
+            count: 4,
+            work: work(1000, 2000),
+        });
         assert_eq!(Timed { vfs, ..timed }.total(), work(1111, 2222));
         let json = serde_json::to_value(timed).unwrap();
         assert_eq!(json["firmware"]["instructions"], 1);
@@ -345,5 +450,45 @@ mod tests {
         assert_eq!(json["pci"]["accesses"], 20);
         let peer = serde_json::to_value(Peer::WarmbusLinuxStock).unwrap();
         assert_eq!(peer, "warmbus-linux-stock");
+    }
+
+    /// What README and pages say of time.
+    #[test]
+    fn the_published_times_are_those_that_are_promised() {
+        let times = Times::published().unwrap();
+        let get = |topology: &str, peer| times.get(topology, peer).unwrap().total();
+        let slow = |work: Work| work.microseconds(SLOW_INSTRUCTION, SLOW_ACCESS);
+        for (topology, most) in [("small", 15), ("switch", 15), ("sriov", 15), ("fan", 5)] {
+            let ours = get(topology, Peer::WarmbusLinux);
+            let stock = get(topology, Peer::LinuxStock);
+            assert!(slow(ours) < slow(stock), "{topology}");
+            let from = ours.break_even(stock, SLOW_INSTRUCTION).unwrap();
+            assert!(from <= most * 1000, "{topology}: from {from} ns on");
+            let fast = |work: Work| work.microseconds(SLOW_INSTRUCTION, 1);
+            let u_boot = get(topology, Peer::UBootLinuxStock);
+            assert!(fast(ours) < fast(u_boot), "{topology}");
+        }
+        for (topology, per_cent) in [("fan", 75), ("sriov-host", 40)] {
+            let [ours, stock] =
+                [Peer::KexecLinux, Peer::KexecLinuxStock].map(|peer| slow(get(topology, peer)));
+            assert!(
+                ours * 100 <= stock * per_cent,
+                "{topology}: {ours} of {stock}"
+            );
+        }
+    }
+
+    #[test]
+    fn boots_that_were_timed_took_what_was_calculated() {
+        let times = Times::published().unwrap();
+        let boots = times.topologies.values().flatten();
+        let slow = boots.filter_map(|(_, boot)| Some((boot.total(), boot.slow? / 1000)));
+        let slow: Vec<_> = slow.collect();
+        assert!(slow.len() >= 12, "{slow:?}");
+        for (work, taken) in slow {
+            let calculated = work.microseconds(SLOW_INSTRUCTION, SLOW_ACCESS);
+            let difference = taken.abs_diff(calculated);
+            assert!(difference * 200 <= calculated, "{taken} for {calculated}");
+        }
     }
 }

@@ -15,16 +15,15 @@ use anyhow::{Context, Result, ensure};
 use object::{Object as _, ObjectSymbol as _};
 use tempfile::TempDir;
 use warmbus_boot::report::console::Event;
-use warmbus_cli::trace::Access;
 
-use super::measure;
-use super::time::{Case, Firmware, Peer, Timed, Work};
+use super::time::{Case, Counted, Goal, Peer, SLOW_ACCESS, SLOW_INSTRUCTION, Timed};
+use super::time_guest::Guest;
 use super::u_boot;
 use crate::qemu::debugger::Debugger;
-use crate::qemu::{INITRD_AT, KERNEL_AT, Log, Machine, Payload, Running};
+use crate::qemu::{INITRD_AT, KERNEL_AT, Machine, Payload, hypervisor, strict_nx_flash};
 use crate::run::LINUX_BOOTARGS;
 use crate::topology::Topology;
-use crate::{linux, setup};
+use crate::{build, linux, setup};
 
 /// Two nanoseconds an instruction.
 const INSTRUCTION_TIME: u8 = 1;
@@ -36,35 +35,115 @@ const QUIET: &str =
     "nokaslr quiet initcall_blacklist=nvme_init,virtio_pci_driver_init initramfs_async=0";
 /// Where QEMU places what it starts by the Linux boot protocol.
 const ENTRY: u64 = 0x4020_0000;
-/// Where the ECAM window of the machine is.
-const ECAM: u64 = 0x40_1000_0000;
-/// The function of Linux that sets up all of PCI on this machine, that which
-/// starts the first process, that which starts the next kernel, and that which creates
-/// virtual functions.
-const FUNCTIONS: [&str; 4] = [
-    "gen_pci_driver_init",
-    "run_init_process",
-    "kernel_kexec",
-    "sriov_numvfs_store",
-];
+/// Where the guest of the hypervisor is.
+const GUEST: u64 = 0x6000_0000;
+/// The processor of a boot whose accesses take time: a tick of its counter is a
+/// nanosecond.
+const FINE_COUNTER: &str = "cortex-a72,cntfrq=1000000000";
 /// Has a physical function that vfio-pci drives create virtual ones.
 const HOST: &str = "vfio_pci.enable_sriov=1";
 /// Virtual functions of each device of a host, all that it has.
-const VFS: u32 = 127;
+const VFS: u64 = 127;
 /// The function of Warmbus that enters Linux, whose address is its first argument.
 const ENTER: &str = "enter_kernel";
 /// How long a guest may print nothing.
 const SILENCE: Duration = Duration::from_mins(15);
 
-/// A kernel, and where its [`FUNCTIONS`] are.
-struct Kernel {
+/// Functions of Linux where a part of its work begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Function {
+    /// Its first function in C.
+    StartKernel,
+    /// Sets up all of PCI by a device tree.
+    GenericPci,
+    /// Sets up all of PCI by ACPI, and what else ACPI has.
+    Acpi,
+    /// Starts the first process.
+    RunInitProcess,
+    /// Starts the next kernel.
+    Kexec,
+    /// Creates virtual functions.
+    CreateVfs,
+    /// Gives the processor to another process.
+    Yield,
+    /// Waits for milliseconds.
+    Sleep,
+    /// Waits for a time between two.
+    SleepRange,
+}
+
+impl Function {
+    const ALL: [Self; 9] = [
+        Self::StartKernel,
+        Self::GenericPci,
+        Self::Acpi,
+        Self::RunInitProcess,
+        Self::Kexec,
+        Self::CreateVfs,
+        Self::Yield,
+        Self::Sleep,
+        Self::SleepRange,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::StartKernel => "start_kernel",
+            Self::GenericPci => "gen_pci_driver_init",
+            Self::Acpi => "acpi_init",
+            Self::RunInitProcess => "run_init_process",
+            Self::Kexec => "kernel_kexec",
+            Self::CreateVfs => "sriov_numvfs_store",
+            Self::Yield => "__arm64_sys_sched_yield",
+            Self::Sleep => "msleep",
+            Self::SleepRange => "usleep_range_state",
+        }
+    }
+}
+
+/// A kernel, and where its functions are.
+pub(super) struct Kernel {
     image: PathBuf,
-    functions: [u64; 4],
+    functions: BTreeMap<Function, u64>,
+}
+
+impl Kernel {
+    /// Boots `image` once to ask it where its functions are.
+    fn ask(image: PathBuf, initramfs: &Path, topology: &Topology) -> Result<Self> {
+        let steps = Function::ALL.map(|function| format!("symbol:{},", function.name()));
+        let case = Case::boot(topology);
+        let bootargs = bootargs(case, &steps.concat());
+        let mut running = of(alone(&image, initramfs, &bootargs), case).start()?;
+        let mut functions = BTreeMap::new();
+        while let Some(event) = running.event()? {
+            let Event::Text(text) = &event else {
+                continue;
+            };
+            let words: Vec<_> = text.split_whitespace().collect();
+            if let [.., "symbol", address, name] = words[..]
+                && let Some(found) = Function::ALL.iter().find(|one| one.name() == name)
+            {
+                functions.insert(*found, u64::from_str_radix(address, 16)?);
+            }
+        }
+        running.end()?;
+        for function in Function::ALL {
+            let name = function.name();
+            let is_there = functions.contains_key(&function);
+            ensure!(is_there, "{} has no function {name}", image.display());
+        }
+        Ok(Self { image, functions })
+    }
+
+    /// The address of `function`.
+    pub(super) fn at(&self, function: Function) -> u64 {
+        self.functions[&function]
+    }
 }
 
 /// The programs that are booted.
 pub(super) struct Programs {
     firmware: PathBuf,
+    /// The offset in the firmware of its function that enters Linux.
     enter: u64,
     stock: Kernel,
     consumer: Kernel,
@@ -73,18 +152,13 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Builds what is missing, and boots each kernel once to ask it where its
-    /// functions are.
+    /// Builds what is missing, and boots each kernel once.
     pub(super) fn ready(firmware: &Path, topology: &Topology) -> Result<Self> {
         let initramfs = linux::initramfs()?;
-        let kernel = |options| {
-            let image = linux::image(&options)?;
-            let functions = functions(&image, &initramfs, topology)?;
-            Ok::<_, anyhow::Error>(Kernel { image, functions })
-        };
+        let kernel = |options| Kernel::ask(linux::image(&options)?, &initramfs, topology);
         Ok(Self {
             firmware: firmware.into(),
-            enter: ENTRY + enter_offset(&firmware.with_extension("elf"))?,
+            enter: enter_offset(&firmware.with_extension("elf"))?,
             stock: kernel(linux::Options::default())?,
             consumer: kernel(linux::Options::consumer())?,
             initramfs,
@@ -100,10 +174,42 @@ impl Programs {
             Peer::UBootLinuxStock => self.after_u_boot(&self.stock, case),
             Peer::WarmbusLinuxStock => self.after_warmbus(&self.stock, case),
             Peer::WarmbusLinux => self.after_warmbus(&self.consumer, case),
+            Peer::Edk2LinuxStock => self.after_edk2(&self.stock, false, case),
+            Peer::Edk2LinuxCold => self.after_edk2(&self.consumer, false, case),
+            Peer::Edk2WarmbusLinux => self.after_edk2(&self.consumer, true, case),
             Peer::KexecLinuxStock => self.after_kexec(&self.stock, false, case),
             Peer::KexecLinux => self.after_kexec(&self.consumer, true, case),
         };
+        let timed = timed.and_then(|timed| {
+            let slow = match (case.goal, peer) {
+                (Goal::Timed, Peer::LinuxStock | Peer::LinuxCold | Peer::WarmbusLinux) => {
+                    Some(self.slow(peer, case)?)
+                }
+                _ => None,
+            };
+            Ok(Timed { slow, ..timed })
+        });
         timed.with_context(|| format!("{} on {}", peer.title(), case.name()))
+    }
+
+    /// Has `peer` start virtual machines in `case`.
+    pub(super) fn machines(&self, peer: Peer, case: Case<'_>) -> Result<Counted> {
+        let (kernel, machine) = match peer {
+            Peer::LinuxStock => (&self.stock, None),
+            Peer::WarmbusLinux => (&self.consumer, Some(&self.firmware)),
+            _ => (&self.consumer, None),
+        };
+        let bootargs = bootargs(case, "");
+        let machine = match machine {
+            Some(firmware) => by_warmbus(firmware, kernel, &self.initramfs, bootargs),
+            None => alone(&kernel.image, &self.initramfs, &bootargs),
+        };
+        let mut guest = self.start(of(machine, case))?;
+        let count = case.virtual_machines();
+        let notes = guest.machines(kernel, count);
+        let notes = notes.with_context(|| format!("{} on {}", peer.title(), case.name()))?;
+        let counted = guest.end()?.counted(count, &notes);
+        counted.with_context(|| format!("{} has no virtual machines", case.name()))
     }
 
     /// `machine` with its own device tree, without padding.
@@ -117,9 +223,10 @@ impl Programs {
     fn alone(&self, kernel: &Kernel, case: Case<'_>) -> Result<Timed> {
         let machine = alone(&kernel.image, &self.initramfs, &bootargs(case, ""));
         let mut guest = self.start(self.with_short_tree(of(machine, case))?)?;
-        let linux = guest.linux(kernel, ENTRY)?;
-        let vfs = guest.vfs(kernel, case)?;
-        Ok(guest.end()?.of_linux(linux, &vfs))
+        let linux = guest.linux(kernel, ENTRY, Function::GenericPci)?;
+        let vfs = guest.vfs(kernel, case.physical_functions())?;
+        let parts = guest.end()?;
+        Ok(parts.of_linux(linux, parts.counted(case.vfs(), &vfs)))
     }
 
     /// U-Boot from power-on, which finds kernel and initrd in memory, as behind
@@ -140,27 +247,65 @@ impl Programs {
             .arguments(["-drive".into(), u_boot::flash_drive(&flash)]);
         let mut guest = self.start(machine)?;
         let start = guest.stop()?;
-        let linux = guest.linux(kernel, KERNEL_AT)?;
-        Ok(guest.end()?.behind_firmware(start, linux, &[]))
+        let linux = guest.linux(kernel, KERNEL_AT, Function::GenericPci)?;
+        Ok(guest.end()?.behind_firmware(start, linux, None))
     }
 
-    fn by_warmbus(&self, kernel: &Kernel, initrd: &Path, bootargs: String) -> Machine {
-        Machine::kernel(&self.firmware).payload(Payload {
-            kernel: kernel.image.clone(),
-            initrd: Some(initrd.into()),
-            bootargs,
-        })
+    /// EDK2 from power-on, which gets its files by `fw_cfg`: a disk answers in the time
+    /// of the host. Warmbus comes in the place of shim.
+    fn after_edk2(&self, kernel: &Kernel, resident: bool, case: Case<'_>) -> Result<Timed> {
+        let flash = strict_nx_flash()?;
+        let flash = format!(
+            "if=pflash,unit=0,format=raw,readonly=on,file={}",
+            flash.display()
+        );
+        let bootargs = bootargs(case, "");
+        let bootargs = if resident {
+            format!("next=\\kernel -- {bootargs}")
+        } else {
+            bootargs
+        };
+        let mut machine =
+            alone(&kernel.image, &self.initramfs, &bootargs).arguments(["-drive", &flash]);
+        if resident {
+            let image = self.firmware.with_file_name(build::UEFI_APPLICATION);
+            let file = format!("name=etc/boot/shim,file={}", image.display());
+            machine = machine.arguments(["-fw_cfg", &file]);
+        }
+        let topology = Topology {
+            arguments: exact(&case.topology.arguments),
+            ..case.topology.clone()
+        };
+        let topology = &topology;
+        let mut guest = self.start(of(machine, Case { topology, ..case }))?;
+        let start = guest.stop()?;
+        let entry = kernel.at(Function::StartKernel);
+        let linux = guest.linux(kernel, entry, Function::Acpi)?;
+        Ok(guest.end()?.behind_firmware(start, linux, None))
     }
 
     fn after_warmbus(&self, kernel: &Kernel, case: Case<'_>) -> Result<Timed> {
-        let machine = self.by_warmbus(kernel, &self.initramfs, bootargs(case, ""));
+        let bootargs = bootargs(case, "");
+        let machine = by_warmbus(&self.firmware, kernel, &self.initramfs, bootargs);
         let mut guest = self.start(of(machine, case))?;
-        guest.debugger.run_to(ENTRY)?;
+        let (start, linux) = self.warmbus(&mut guest, ENTRY, kernel)?;
+        let vfs = guest.vfs(kernel, case.physical_functions())?;
+        let parts = guest.end()?;
+        Ok(parts.behind_firmware(start, linux, parts.counted(case.vfs(), &vfs)))
+    }
+
+    /// Runs Warmbus at `address`, and then `kernel`. Returns the notes: its beginning, and
+    /// those of Linux.
+    fn warmbus(
+        &self,
+        guest: &mut Guest,
+        address: u64,
+        kernel: &Kernel,
+    ) -> Result<(usize, [usize; 3])> {
+        guest.run_to(address)?;
         let start = guest.stop()?;
-        let entry = guest.debugger.run_to(self.enter)?.get(0)?;
-        let linux = guest.linux(kernel, entry)?;
-        let vfs = guest.vfs(kernel, case)?;
-        Ok(guest.end()?.behind_firmware(start, linux, &vfs))
+        let entry = guest.run_to(address + self.enter)?.get(0)?;
+        Ok((start, guest.linux(kernel, entry, Function::GenericPci)?))
     }
 
     /// The second of two boots of `kernel`, the first of which was started by
@@ -170,15 +315,58 @@ impl Programs {
         fs::write(&initrd, linux::with_kernel(&self.initramfs, &kernel.image)?)?;
         let bootargs = bootargs(case, "kexec,");
         let machine = if warmbus {
-            self.by_warmbus(kernel, &initrd, bootargs)
+            by_warmbus(&self.firmware, kernel, &initrd, bootargs)
         } else {
             alone(&kernel.image, &initrd, &bootargs)
         };
         let mut guest = self.start(of(machine, case))?;
-        let [_, _, kexec, _] = kernel.functions;
-        let linux = guest.linux(kernel, kexec)?;
-        let vfs = guest.vfs(kernel, case)?;
-        Ok(guest.end()?.of_linux(linux, &vfs))
+        let linux = guest.linux(kernel, kernel.at(Function::Kexec), Function::GenericPci)?;
+        let vfs = guest.vfs(kernel, case.physical_functions())?;
+        let parts = guest.end()?;
+        Ok(parts.of_linux(linux, parts.counted(case.vfs(), &vfs)))
+    }
+
+    /// Nanoseconds of the same boot above a hypervisor that has each access take
+    /// [`SLOW_ACCESS`] longer, by the clock of the guest.
+    fn slow(&self, peer: Peer, case: Case<'_>) -> Result<u64> {
+        let definitions = [
+            format!("-DLATENCY={}", SLOW_ACCESS * 1000),
+            format!("-DINSTRUCTION={}", SLOW_INSTRUCTION / 1000),
+        ];
+        let hypervisor = hypervisor::assemble(self.directory.path(), GUEST, &definitions)?;
+        let bootargs = bootargs(case, "");
+        let (kernel, image) = match peer {
+            Peer::LinuxStock => (&self.stock, &self.stock.image),
+            Peer::WarmbusLinux => (&self.consumer, &self.firmware),
+            _ => (&self.consumer, &self.consumer.image),
+        };
+        let is_warmbus = peer == Peer::WarmbusLinux;
+        let machine = if is_warmbus {
+            by_warmbus(&hypervisor, kernel, &self.initramfs, bootargs)
+        } else {
+            alone(&hypervisor, &self.initramfs, &bootargs)
+        };
+        let machine = of(machine, case)
+            .el2()
+            .cpu(FINE_COUNTER)
+            .arguments(["-semihosting-config", "enable=on,target=native"]);
+        let tree = self.directory.path().join("tree.dtb");
+        machine.dump_device_tree(&tree)?;
+        hypervisor::reserve(&tree)?;
+        if !is_warmbus {
+            fs::write(&tree, without_padding(fs::read(&tree)?)?)?;
+        }
+        let machine = machine.own_device_tree(&tree).load(image, GUEST);
+        let mut guest = self.start(machine)?;
+        let (start, end) = if is_warmbus {
+            let (start, [_, _, end]) = self.warmbus(&mut guest, GUEST, kernel)?;
+            (start, end)
+        } else {
+            let [start, _, end] = guest.linux(kernel, GUEST, Function::GenericPci)?;
+            (start, end)
+        };
+        let all = guest.end()?.between(start, end).instructions;
+        Ok(all * SLOW_INSTRUCTION / 1000)
     }
 
     fn start(&self, machine: Machine) -> Result<Guest> {
@@ -196,154 +384,55 @@ impl Programs {
             .arguments(Debugger::arguments(&socket))
             .start()?;
         running.set_silence(SILENCE);
-        let debugger = Debugger::stop(&socket)?;
-        Ok(Guest {
-            running,
-            debugger,
-            stops: Vec::new(),
-        })
+        Guest::new(running, &socket)
     }
 }
 
-/// A machine that stands still until it is run to an address.
-struct Guest {
-    running: Running,
-    debugger: Debugger,
-    /// The instructions before each mark.
-    stops: Vec<u64>,
-}
-
-impl Guest {
-    /// Notes where the guest is now. Returns the number of the note.
-    fn stop(&mut self) -> Result<usize> {
-        let number = self.stops.len();
-        self.stops.push(self.running.qmp()?.instructions()?);
-        self.debugger.mark(ECAM, number as u16)?;
-        Ok(number)
-    }
-
-    /// Runs `kernel`, whose boot begins at `entry`, to its first process. Returns the
-    /// notes: its beginning, PCI set up, the first process.
-    fn linux(&mut self, kernel: &Kernel, entry: u64) -> Result<[usize; 3]> {
-        self.debugger.run_to(entry)?;
-        let first = self.stop()?;
-        let [pci, init, ..] = kernel.functions;
-        let caller = self.debugger.run_to(pci)?.link()?;
-        self.debugger.run_to(caller)?;
-        let pci = self.stop()?;
-        self.debugger.run_to(init)?;
-        Ok([first, pci, self.stop()?])
-    }
-
-    /// Lets Linux create the virtual functions of each device. Returns the notes
-    /// before and after each time.
-    fn vfs(&mut self, kernel: &Kernel, case: Case<'_>) -> Result<Vec<[usize; 2]>> {
-        let [.., create] = kernel.functions;
-        let arguments = case.topology.arguments.iter();
+impl Case<'_> {
+    /// Devices of a host that create virtual functions.
+    fn physical_functions(self) -> usize {
         let all = format!("sriov_max_vfs={VFS}");
-        let devices = arguments.filter(|word| case.is_host && word.contains(&all));
-        let times = devices.map(|_| {
-            let caller = self.debugger.run_to(create)?.link()?;
-            let before = self.stop()?;
-            self.debugger.run_to(caller)?;
-            Ok([before, self.stop()?])
-        });
-        times.collect()
+        let arguments = self.topology.arguments.iter();
+        let devices = arguments.filter(|word| word.contains(&all)).count();
+        if self.is_host() { devices } else { 0 }
     }
 
-    fn end(mut self) -> Result<Parts> {
-        let log = self.running.end()?.log;
-        let parts = Parts::new(self.stops, &log);
-        let (marks, stops) = (parts.accesses.len(), parts.instructions.len());
-        ensure!(marks == stops, "{marks} marks in the trace of {stops}");
-        Ok(parts)
-    }
-}
-
-/// What had happened before each note.
-struct Parts {
-    instructions: Vec<u64>,
-    accesses: Vec<u64>,
-    printed: Vec<u64>,
-}
-
-impl Parts {
-    fn new(instructions: Vec<u64>, log: &Log) -> Self {
-        let mut parts = Self {
-            instructions,
-            accesses: Vec::new(),
-            printed: Vec::new(),
-        };
-        let mut accesses = 0;
-        for (number, line) in log.trace.iter().enumerate() {
-            let is_mark = Access::parse(line)
-                .as_ref()
-                .and_then(measure::mark)
-                .is_some();
-            if is_mark {
-                let printed = log.printed.partition_point(|before| *before <= number);
-                parts.accesses.push(accesses);
-                parts.printed.push(printed as u64);
-            } else {
-                accesses += 1;
-            }
-        }
-        parts
+    /// All virtual functions that they create.
+    fn vfs(self) -> u64 {
+        self.physical_functions() as u64 * VFS
     }
 
-    fn between(&self, first: usize, last: usize) -> Work {
-        Work {
-            instructions: self.instructions[last] - self.instructions[first],
-            accesses: self.accesses[last] - self.accesses[first],
-        }
-    }
-
-    /// A boot of Linux with its notes, and those around each creation of virtual
-    /// functions.
-    fn of_linux(&self, [first, pci, init]: [usize; 3], vfs: &[[usize; 2]]) -> Timed {
-        let vfs = vfs
-            .iter()
-            .map(|&[before, after]| self.between(before, after));
-        Timed {
-            firmware: None,
-            pci: self.between(first, pci),
-            init: self.between(pci, init),
-            vfs: vfs.reduce(Work::and),
-        }
-    }
-
-    /// The same by a firmware that began at `start`.
-    fn behind_firmware(&self, start: usize, linux: [usize; 3], vfs: &[[usize; 2]]) -> Timed {
-        let [first, ..] = linux;
-        Timed {
-            firmware: Some(Firmware {
-                work: self.between(start, first),
-                console_bytes: self.printed_before(first),
-            }),
-            ..self.of_linux(linux, vfs)
-        }
-    }
-
-    fn printed_before(&self, note: usize) -> u64 {
-        self.printed[note]
+    /// Virtual machines that start on it: one for each `NVMe` controller.
+    fn virtual_machines(self) -> u64 {
+        let arguments = self.topology.arguments.iter();
+        let devices = arguments.filter(|word| word.starts_with("nvme,"));
+        devices.count() as u64
     }
 }
 
 /// The command line of Linux, which begins with the steps `first`.
 fn bootargs(case: Case<'_>, first: &str) -> String {
     let line = format!("{LINUX_BOOTARGS} pcsc=on retain_initrd {QUIET}");
-    let (words, steps) = if case.is_host {
-        (HOST, format!("vfio_vfs:{VFS},"))
-    } else {
-        ("", String::new())
+    let words = if case.is_host() { HOST } else { "" };
+    let steps = match case.goal {
+        Goal::FirstProcess | Goal::Timed => String::new(),
+        Goal::VirtualFunctions => format!("vfio_vfs:{VFS},"),
+        Goal::VirtualMachines => "vms:needed,".to_owned(),
     };
     format!("{line} {words} warmbus.test={first}{steps}summary")
+}
+
+/// `arguments` with another device of the same size in the place of a random number
+/// generator, for which firmware waits.
+fn exact(arguments: &[String]) -> Vec<String> {
+    let exact = |word: &String| word.replace("virtio-rng-pci", "virtio-balloon-pci");
+    arguments.iter().map(exact).collect()
 }
 
 /// `machine` with the devices of `case`.
 fn of(machine: Machine, case: Case<'_>) -> Machine {
     let machine = machine.topology(case.topology);
-    if case.is_host {
+    if case.is_host() {
         machine.machine_option("iommu=smmuv3")
     } else {
         machine
@@ -357,29 +446,13 @@ fn alone(kernel: &Path, initrd: &Path, bootargs: &str) -> Machine {
         .arguments(["-initrd".into(), initrd.display().to_string()])
 }
 
-/// Where the [`FUNCTIONS`] of the kernel `image` are, by what it says itself.
-fn functions(image: &Path, initramfs: &Path, topology: &Topology) -> Result<[u64; 4]> {
-    let steps = FUNCTIONS.map(|name| format!("symbol:{name},")).concat();
-    let case = Case::boot(topology);
-    let machine = of(alone(image, initramfs, &bootargs(case, &steps)), case);
-    let mut running = machine.start()?;
-    let mut found = BTreeMap::new();
-    while let Some(event) = running.event()? {
-        let Event::Text(text) = &event else {
-            continue;
-        };
-        let words: Vec<_> = text.split_whitespace().collect();
-        if let [.., "symbol", address, name] = words[..] {
-            found.insert(name.to_owned(), u64::from_str_radix(address, 16)?);
-        }
-    }
-    running.end()?;
-    let mut functions = [0; 4];
-    for (name, address) in FUNCTIONS.iter().zip(&mut functions) {
-        let place = found.get(*name).copied();
-        *address = place.with_context(|| format!("the kernel has no function {name}"))?;
-    }
-    Ok(functions)
+/// A machine that starts `image`, which starts `kernel`.
+fn by_warmbus(image: &Path, kernel: &Kernel, initrd: &Path, bootargs: String) -> Machine {
+    Machine::kernel(image).payload(Payload {
+        kernel: kernel.image.clone(),
+        initrd: Some(initrd.into()),
+        bootargs,
+    })
 }
 
 /// The device tree `tree` without what follows its last block. QEMU pads its tree
@@ -431,34 +504,5 @@ mod tests {
         assert_eq!(without_padding(padded).unwrap(), tree);
         assert!(without_padding(tree[..20].to_vec()).is_err());
         assert!(without_padding(tree[..tree.len() - 1].to_vec()).is_err());
-    }
-
-    #[test]
-    fn marks_divide_accesses_and_bytes_of_the_console() {
-        let access = |rest: &str| {
-            format!("memory_region_ops_read cpu 0 mr 0x1 {rest} name 'pcie-mmcfg-mmio'")
-        };
-        let read = access("addr 0x0 value 0x8 size 4");
-        let mark = access("addr 0xffff001 value 0xff size 1");
-        let log = Log {
-            trace: vec![
-                mark.clone(),
-                read.clone(),
-                read.clone(),
-                mark.clone(),
-                read,
-                mark,
-            ],
-            printed: vec![1, 1, 2, 3, 5],
-            ..Log::default()
-        };
-        let parts = Parts::new(vec![6, 100, 1000], &log);
-        let work = |instructions, accesses| Work {
-            instructions,
-            accesses,
-        };
-        assert_eq!(parts.between(0, 1), work(94, 2));
-        assert_eq!(parts.between(1, 2), work(900, 1));
-        assert_eq!([0, 1, 2].map(|note| parts.printed_before(note)), [0, 4, 5]);
     }
 }

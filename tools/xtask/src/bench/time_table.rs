@@ -1,7 +1,7 @@
 //! Times as tables: the generated part of `docs/benchmark.md`.
 
 use super::table::{Table, or_dash, thousands};
-use super::time::{Peer, Timed, Times, Work};
+use super::time::{Counted, Peer, SLOW_ACCESS, SLOW_INSTRUCTION, Timed, Times, Work};
 
 /// Picoseconds that an instruction is taken to last: on a small core, and on a
 /// fast one.
@@ -36,6 +36,18 @@ fn tables(times: &Times) -> Vec<(String, Table)> {
     all.push((
         "Milliseconds until a host has all virtual functions, at 17 us an access".into(),
         hosts(times),
+    ));
+    all.push((
+        "Milliseconds until a host has so many virtual functions, at 17 us an access".into(),
+        more_functions(times),
+    ));
+    all.push((
+        "Milliseconds of the start of a virtual machine, without its waits".into(),
+        virtual_machines(times),
+    ));
+    all.push((
+        "Milliseconds of boots with accesses of 17 us, calculated and timed".into(),
+        timed(times),
     ));
     all
 }
@@ -135,12 +147,11 @@ fn hosts(times: &Times) -> Table {
             Peer::LinuxStock
         };
         let stock = times.get(topology, stock).map(Timed::total);
+        let vfs = vfs.work;
         let [slow, fast] = INSTRUCTION.map(|picoseconds| {
             let microseconds = |work: Work| work.microseconds(picoseconds, LATENCIES[3]);
             let all = microseconds(timed.total());
-            let share = stock.map(|stock| all * 1000 / microseconds(stock).max(1));
-            let share = or_dash(share, |share| format!("{}.{} %", share / 10, share % 10));
-            [tenths(all), share]
+            [tenths(all), share(all, stock.map(microseconds))]
         });
         let [all_slow, share_slow] = slow;
         let [all_fast, share_fast] = fast;
@@ -157,6 +168,103 @@ fn hosts(times: &Times) -> Table {
     table
 }
 
+/// `part` of `all` in percent.
+fn share(part: u64, all: Option<u64>) -> String {
+    let share = all.map(|all| part * 1000 / all.max(1));
+    or_dash(share, |share| format!("{}.{} %", share / 10, share % 10))
+}
+
+/// What a host takes for other numbers of virtual functions, of which each takes as much
+/// as one of those that were created.
+fn more_functions(times: &Times) -> Table {
+    const COUNTS: [u64; 4] = [100, 250, 1000, 2500];
+    let names = COUNTS.map(|count| format!("{} VFs", thousands(count)));
+    let [few, some, many, most] = names.each_ref().map(String::as_str);
+    let mut table = Table::new(&["boot", few, some, many, most]);
+    for (topology, peer, timed) in boots(times) {
+        let Some(vfs) = timed.vfs else {
+            continue;
+        };
+        let [few, some, many, most] = COUNTS.map(|count| {
+            let part = |all: u64| all * count / vfs.count.max(1);
+            let work = Work {
+                instructions: part(vfs.work.instructions),
+                accesses: part(vfs.work.accesses),
+            };
+            let before = Timed {
+                vfs: None,
+                ..*timed
+            }
+            .total();
+            let all = before.and(work);
+            tenths(all.microseconds(INSTRUCTION[0], LATENCIES[3]))
+        });
+        table.row([name(topology, peer), few, some, many, most]);
+    }
+    table
+}
+
+/// What one of the virtual machines takes.
+fn virtual_machines(times: &Times) -> Table {
+    let mut table = Table::new(&[
+        "function and Linux",
+        "instructions",
+        "accesses",
+        "1 us",
+        "of stock",
+        "17 us",
+        "of stock",
+    ]);
+    for (topology, starts) in &times.machines {
+        let one = |counted: &Counted| Work {
+            instructions: counted.work.instructions / counted.count.max(1),
+            accesses: counted.work.accesses / counted.count.max(1),
+        };
+        let stock = starts.get(&Peer::LinuxStock).map(one);
+        for (&peer, counted) in starts {
+            let work = one(counted);
+            let [low, high] = [LATENCIES[1], LATENCIES[3]].map(|latency| {
+                let microseconds = |work: Work| work.microseconds(INSTRUCTION[0], latency);
+                let all = microseconds(work);
+                let text = format!("{}.{:02}", all / 1000, all % 1000 / 10);
+                [text, share(all, stock.map(microseconds))]
+            });
+            let ([low, share_low], [high, share_high]) = (low, high);
+            table.row([
+                name(topology, peer),
+                thousands(work.instructions),
+                thousands(work.accesses),
+                low,
+                share_low,
+                high,
+                share_high,
+            ]);
+        }
+    }
+    table
+}
+
+/// What was calculated against what the clock of the guest had.
+fn timed(times: &Times) -> Table {
+    let mut table = Table::new(&["boot", "calculated", "timed", "difference"]);
+    for (topology, peer, boot) in boots(times) {
+        let Some(nanoseconds) = boot.slow else {
+            continue;
+        };
+        let calculated = boot.total().microseconds(SLOW_INSTRUCTION, SLOW_ACCESS);
+        let taken = nanoseconds / 1000;
+        let difference = taken.abs_diff(calculated) * 10_000 / calculated.max(1);
+        let sign = if taken < calculated { "-" } else { "" };
+        table.row([
+            name(topology, peer),
+            tenths(calculated),
+            tenths(taken),
+            format!("{sign}{}.{:02} %", difference / 100, difference % 100),
+        ]);
+    }
+    table
+}
+
 fn break_even(times: &Times) -> Table {
     let mut table = Table::new(&[
         "against",
@@ -168,6 +276,8 @@ fn break_even(times: &Times) -> Table {
         (Peer::WarmbusLinux, Peer::UBootLinuxStock),
         (Peer::WarmbusLinux, Peer::LinuxCold),
         (Peer::LinuxCold, Peer::LinuxStock),
+        (Peer::Edk2WarmbusLinux, Peer::Edk2LinuxStock),
+        (Peer::Edk2WarmbusLinux, Peer::Edk2LinuxCold),
         (Peer::KexecLinux, Peer::KexecLinuxStock),
     ];
     for topology in machines(times) {
@@ -228,7 +338,11 @@ mod tests {
             firmware: None,
             pci: work(1_000_000, 1000),
             init: work(2_000_000, 0),
-            vfs: Some(work(500_000, 1000)),
+            vfs: Some(Counted {
+                count: 10,
+                work: work(500_000, 1000),
+            }),
+            slow: None,
         };
         let warmbus = Timed {
             firmware: Some(Firmware {
@@ -243,12 +357,22 @@ mod tests {
         };
         let host = boots(stock, warmbus);
         let [stock, warmbus] = [stock, warmbus].map(|timed| Timed { vfs: None, ..timed });
+        let stock = Timed {
+            slow: Some(23_100_000),
+            ..stock
+        };
+        let two = |work| Counted { count: 2, work };
+        let starts = BTreeMap::from([
+            (Peer::LinuxStock, two(work(2_000_000, 400))),
+            (Peer::WarmbusLinux, two(work(1_800_000, 200))),
+        ]);
         Times {
             schema: SCHEMA.into(),
             topologies: BTreeMap::from([
                 ("small".to_owned(), boots(stock, warmbus)),
                 ("sriov-host".to_owned(), host),
             ]),
+            machines: BTreeMap::from([("fan".to_owned(), starts)]),
         }
     }
 
@@ -286,6 +410,30 @@ mod tests {
             "sriov-host: Warmbus + Linux ",
             &["500,000", "1,000", "34.5", "84.1", "%", "27.8", "77.6", "%"],
         );
+        // Ten times, 25, 100 and 250 times as much for the functions.
+        has(
+            "sriov-host: Linux, stock ",
+            &["203.0", "473.0", "1,823.0", "4,523.0"],
+        );
+        // A million instructions and 200 accesses; 900,000 and 100.
+        has(
+            "fan: Linux, stock ",
+            &[
+                "1,000,000",
+                "200",
+                "2.20",
+                "100.0",
+                "%",
+                "5.40",
+                "100.0",
+                "%",
+            ],
+        );
+        has(
+            "fan: Warmbus + Linux ",
+            &["900,000", "100", "1.90", "86.3", "%", "3.50", "64.8", "%"],
+        );
+        has("small: Linux, stock ", &["23.0", "23.1", "0.43", "%"]);
     }
 
     #[test]
