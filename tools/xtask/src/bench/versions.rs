@@ -1,10 +1,9 @@
 //! The versions of all programs of a run.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -126,25 +125,17 @@ fn commit() -> String {
     format!("{}{mark}", commit.trim())
 }
 
-/// The series in `linux/patches`.
+/// The series in `linux/patches`, without their cover letters.
 fn patches() -> Result<String> {
-    let directory = paths::root().join("linux/patches");
-    let mut files: Vec<_> = fs::read_dir(&directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    // The cover letter is text.
-    files.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        name.ends_with(".patch") && !name.starts_with("0000-")
-    });
-    files.sort();
+    let series = linux::Series::read(&["a-", "b-"])?;
     let mut hash = Sha256::new();
-    for file in &files {
-        hash.update(fs::read(file)?);
+    let mut count = 0;
+    for patch in series.text() {
+        hash.update(patch);
+        count += 1;
     }
     let hash = linux::hex(&hash.finalize()[..6]);
-    Ok(format!("{} patches, SHA-256 {hash}", files.len()))
+    Ok(format!("{count} patches, SHA-256 {hash}"))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::{paths, setup};
 
 pub use kernel::{PageSize, Zboot};
+pub(crate) use patches::Series;
 pub use trees::Trees;
 
 /// The default version.

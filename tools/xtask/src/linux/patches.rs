@@ -14,14 +14,14 @@ use anyhow::{Context, Result};
 use crate::{paths, process, programs};
 
 /// The patches of `linux/patches`, in their order.
-pub(super) struct Series {
+pub(crate) struct Series {
     patches: Vec<(PathBuf, String)>,
 }
 
 impl Series {
     /// Reads those whose names start with one of `prefixes`. The letter that
     /// goes with a series is none.
-    pub(super) fn read(prefixes: &[&str]) -> Result<Self> {
+    pub(crate) fn read(prefixes: &[&str]) -> Result<Self> {
         Self::read_from(&paths::root().join("linux/patches"), prefixes)
     }
 
@@ -52,7 +52,7 @@ impl Series {
     }
 
     /// Its text, for the key of kernels that are built with it.
-    pub(super) fn text(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn text(&self) -> impl Iterator<Item = &str> {
         self.patches.iter().map(|(_, text)| text.as_str())
     }
 
