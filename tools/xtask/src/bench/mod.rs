@@ -19,6 +19,7 @@ mod table;
 pub mod time;
 mod time_boots;
 mod time_guest;
+mod time_kernel;
 mod time_plot;
 mod time_table;
 mod u_boot;

@@ -6,7 +6,6 @@
 //! *when* a virtio or `NVMe` device answers depends on the host, so their drivers
 //! are not started, and the initramfs is unpacked before anything else goes on.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use object::{Object as _, ObjectSymbol as _};
 use tempfile::TempDir;
-use warmbus_boot::report::console::Event;
 
 use super::time::{Case, Counted, Goal, Peer, SLOW_ACCESS, SLOW_INSTRUCTION, Timed};
 use super::time_guest::Guest;
+use super::time_kernel::{Function, Kernel};
 use super::u_boot;
 use crate::qemu::debugger::Debugger;
 use crate::qemu::{INITRD_AT, KERNEL_AT, Machine, Payload, hypervisor, strict_nx_flash};
@@ -49,97 +48,6 @@ const ENTER: &str = "enter_kernel";
 /// How long a guest may print nothing.
 const SILENCE: Duration = Duration::from_mins(15);
 
-/// Functions of Linux where a part of its work begins or ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Function {
-    /// Its first function in C.
-    StartKernel,
-    /// Sets up all of PCI by a device tree.
-    GenericPci,
-    /// Sets up all of PCI by ACPI, and what else ACPI has.
-    Acpi,
-    /// Starts the first process.
-    RunInitProcess,
-    /// Starts the next kernel.
-    Kexec,
-    /// Creates virtual functions.
-    CreateVfs,
-    /// Gives the processor to another process.
-    Yield,
-    /// Waits for milliseconds.
-    Sleep,
-    /// Waits for a time between two.
-    SleepRange,
-}
-
-impl Function {
-    const ALL: [Self; 9] = [
-        Self::StartKernel,
-        Self::GenericPci,
-        Self::Acpi,
-        Self::RunInitProcess,
-        Self::Kexec,
-        Self::CreateVfs,
-        Self::Yield,
-        Self::Sleep,
-        Self::SleepRange,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::StartKernel => "start_kernel",
-            Self::GenericPci => "gen_pci_driver_init",
-            Self::Acpi => "acpi_init",
-            Self::RunInitProcess => "run_init_process",
-            Self::Kexec => "kernel_kexec",
-            Self::CreateVfs => "sriov_numvfs_store",
-            Self::Yield => "__arm64_sys_sched_yield",
-            Self::Sleep => "msleep",
-            Self::SleepRange => "usleep_range_state",
-        }
-    }
-}
-
-/// A kernel, and where its functions are.
-pub(super) struct Kernel {
-    image: PathBuf,
-    functions: BTreeMap<Function, u64>,
-}
-
-impl Kernel {
-    /// Boots `image` once to ask it where its functions are.
-    fn ask(image: PathBuf, initramfs: &Path, topology: &Topology) -> Result<Self> {
-        let steps = Function::ALL.map(|function| format!("symbol:{},", function.name()));
-        let case = Case::boot(topology);
-        let bootargs = bootargs(case, &steps.concat());
-        let mut running = of(alone(&image, initramfs, &bootargs), case).start()?;
-        let mut functions = BTreeMap::new();
-        while let Some(event) = running.event()? {
-            let Event::Text(text) = &event else {
-                continue;
-            };
-            let words: Vec<_> = text.split_whitespace().collect();
-            if let [.., "symbol", address, name] = words[..]
-                && let Some(found) = Function::ALL.iter().find(|one| one.name() == name)
-            {
-                functions.insert(*found, u64::from_str_radix(address, 16)?);
-            }
-        }
-        running.end()?;
-        for function in Function::ALL {
-            let name = function.name();
-            let is_there = functions.contains_key(&function);
-            ensure!(is_there, "{} has no function {name}", image.display());
-        }
-        Ok(Self { image, functions })
-    }
-
-    /// The address of `function`.
-    pub(super) fn at(&self, function: Function) -> u64 {
-        self.functions[&function]
-    }
-}
-
 /// The programs that are booted.
 pub(super) struct Programs {
     firmware: PathBuf,
@@ -155,7 +63,12 @@ impl Programs {
     /// Builds what is missing, and boots each kernel once.
     pub(super) fn ready(firmware: &Path, topology: &Topology) -> Result<Self> {
         let initramfs = linux::initramfs()?;
-        let kernel = |options| Kernel::ask(linux::image(&options)?, &initramfs, topology);
+        let case = Case::boot(topology);
+        let kernel = |options| {
+            Kernel::ask(linux::image(&options)?, |image, steps| {
+                of(alone(image, &initramfs, &bootargs(case, steps)), case)
+            })
+        };
         Ok(Self {
             firmware: firmware.into(),
             enter: enter_offset(&firmware.with_extension("elf"))?,
@@ -202,7 +115,7 @@ impl Programs {
         let bootargs = bootargs(case, "");
         let machine = match machine {
             Some(firmware) => by_warmbus(firmware, kernel, &self.initramfs, bootargs),
-            None => alone(&kernel.image, &self.initramfs, &bootargs),
+            None => alone(kernel.image(), &self.initramfs, &bootargs),
         };
         let mut guest = self.start(of(machine, case))?;
         let count = case.virtual_machines();
@@ -221,7 +134,7 @@ impl Programs {
     }
 
     fn alone(&self, kernel: &Kernel, case: Case<'_>) -> Result<Timed> {
-        let machine = alone(&kernel.image, &self.initramfs, &bootargs(case, ""));
+        let machine = alone(kernel.image(), &self.initramfs, &bootargs(case, ""));
         let mut guest = self.start(self.with_short_tree(of(machine, case))?)?;
         let linux = guest.linux(kernel, ENTRY, Function::GenericPci)?;
         let vfs = guest.vfs(kernel, case.physical_functions())?;
@@ -242,7 +155,7 @@ impl Programs {
         )?;
         let machine = self.with_short_tree(of(Machine::bios(&bios), case))?;
         let machine = machine
-            .load(&kernel.image, KERNEL_AT)
+            .load(kernel.image(), KERNEL_AT)
             .load(&self.initramfs, INITRD_AT)
             .arguments(["-drive".into(), u_boot::flash_drive(&flash)]);
         let mut guest = self.start(machine)?;
@@ -266,7 +179,7 @@ impl Programs {
             bootargs
         };
         let mut machine =
-            alone(&kernel.image, &self.initramfs, &bootargs).arguments(["-drive", &flash]);
+            alone(kernel.image(), &self.initramfs, &bootargs).arguments(["-drive", &flash]);
         if resident {
             let image = self.firmware.with_file_name(build::UEFI_APPLICATION);
             let file = format!("name=etc/boot/shim,file={}", image.display());
@@ -312,12 +225,15 @@ impl Programs {
     /// Warmbus or by QEMU itself.
     fn after_kexec(&self, kernel: &Kernel, warmbus: bool, case: Case<'_>) -> Result<Timed> {
         let initrd = self.directory.path().join("initrd");
-        fs::write(&initrd, linux::with_kernel(&self.initramfs, &kernel.image)?)?;
+        fs::write(
+            &initrd,
+            linux::with_kernel(&self.initramfs, kernel.image())?,
+        )?;
         let bootargs = bootargs(case, "kexec,");
         let machine = if warmbus {
             by_warmbus(&self.firmware, kernel, &initrd, bootargs)
         } else {
-            alone(&kernel.image, &initrd, &bootargs)
+            alone(kernel.image(), &initrd, &bootargs)
         };
         let mut guest = self.start(of(machine, case))?;
         let linux = guest.linux(kernel, kernel.at(Function::Kexec), Function::GenericPci)?;
@@ -336,9 +252,9 @@ impl Programs {
         let hypervisor = hypervisor::assemble(self.directory.path(), GUEST, &definitions)?;
         let bootargs = bootargs(case, "");
         let (kernel, image) = match peer {
-            Peer::LinuxStock => (&self.stock, &self.stock.image),
-            Peer::WarmbusLinux => (&self.consumer, &self.firmware),
-            _ => (&self.consumer, &self.consumer.image),
+            Peer::LinuxStock => (&self.stock, self.stock.image()),
+            Peer::WarmbusLinux => (&self.consumer, &*self.firmware),
+            _ => (&self.consumer, self.consumer.image()),
         };
         let is_warmbus = peer == Peer::WarmbusLinux;
         let machine = if is_warmbus {
@@ -449,7 +365,7 @@ fn alone(kernel: &Path, initrd: &Path, bootargs: &str) -> Machine {
 /// A machine that starts `image`, which starts `kernel`.
 fn by_warmbus(image: &Path, kernel: &Kernel, initrd: &Path, bootargs: String) -> Machine {
     Machine::kernel(image).payload(Payload {
-        kernel: kernel.image.clone(),
+        kernel: kernel.image().into(),
         initrd: Some(initrd.into()),
         bootargs,
     })

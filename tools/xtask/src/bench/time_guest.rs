@@ -7,7 +7,7 @@ use warmbus_cli::trace::Access;
 
 use super::measure;
 use super::time::{Counted, Firmware, Timed, Work};
-use super::time_boots::{Function, Kernel};
+use super::time_kernel::{Function, Kernel};
 use crate::qemu::debugger::{Debugger, Registers};
 use crate::qemu::{Log, Running};
 
