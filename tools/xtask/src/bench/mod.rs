@@ -65,6 +65,7 @@ const PAGE: &str = "docs/benchmark.md";
 #[command(after_help = "\
 Examples:
   cargo xtask bench
+  cargo xtask bench --all
   cargo xtask bench --quick
   cargo xtask bench --topology fan --contender linux-stock,linux-after-warmbus
   cargo xtask bench --sizes 8,64,512 --topology none
@@ -119,6 +120,11 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output", "instructions", "counts"])]
     time: bool,
 
+    /// Measure everything that is in bench/results: what a run without options does,
+    /// --instructions, --counts and --time
+    #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report", "render", "output", "instructions", "counts", "time"])]
+    all: bool,
+
     /// Boot nothing: generate pages and plots from the published results
     #[arg(long, conflicts_with_all = ["topology", "contender", "sizes", "vms", "quick", "report"])]
     render: bool,
@@ -147,7 +153,15 @@ impl Options {
 
 /// Measures what `options` select, prints the results and writes them.
 pub fn run(options: &Options) -> Result<()> {
-    let began = Instant::now();
+    if options.all {
+        let began = Instant::now();
+        count_accesses(options)?;
+        count_instructions()?;
+        counts::run()?;
+        time_boots()?;
+        println!("everything in {} seconds", began.elapsed().as_secs());
+        return Ok(());
+    }
     if options.render {
         let results = Results::load(&paths::root().join(DIRECTORY).join(JSON))?;
         let directory = options
@@ -167,6 +181,12 @@ pub fn run(options: &Options) -> Result<()> {
     if options.time {
         return time_boots();
     }
+    count_accesses(options)
+}
+
+/// Counts the accesses of firmware and kernels.
+fn count_accesses(options: &Options) -> Result<()> {
+    let began = Instant::now();
     let plan = Plan::of(options)?;
     let boards = options
         .report
@@ -264,9 +284,12 @@ fn time_boots() -> Result<()> {
     cases.extend(named(HOST).map(time::Case::host));
     cases.extend(sizes.iter().map(time::Case::size));
     cases.extend(named(MACHINES).map(time::Case::machines));
-    let run = || {
+    let total = 2 * cases.iter().map(|case| case.peers.len()).sum::<usize>();
+    let mut boot = 0;
+    let mut run = || {
         Times::measure(&image, &cases, |case, peer| {
-            println!("{}: {}", case.name(), peer.title());
+            boot += 1;
+            println!("[{boot}/{total}] {}: {}", case.name(), peer.title());
         })
     };
     let (first, second) = (run()?, run()?);
