@@ -107,13 +107,13 @@ impl Programs {
 
     /// Has `peer` start virtual machines in `case`.
     pub(super) fn machines(&self, peer: Peer, case: Case<'_>) -> Result<Counted> {
-        let (kernel, machine) = match peer {
+        let (kernel, firmware) = match peer {
             Peer::LinuxStock => (&self.stock, None),
             Peer::WarmbusLinux => (&self.consumer, Some(&self.firmware)),
             _ => (&self.consumer, None),
         };
         let bootargs = bootargs(case, "");
-        let machine = match machine {
+        let machine = match firmware {
             Some(firmware) => by_warmbus(firmware, kernel, &self.initramfs, bootargs),
             None => alone(kernel.image(), &self.initramfs, &bootargs),
         };
