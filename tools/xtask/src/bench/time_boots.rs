@@ -81,17 +81,15 @@ impl Programs {
 
     /// Boots `peer` in `case`.
     pub(super) fn boot(&self, peer: Peer, case: Case<'_>) -> Result<Timed> {
+        let kernel = self.kernel(peer);
         let timed = match peer {
-            Peer::LinuxStock => self.alone(&self.stock, case),
-            Peer::LinuxCold => self.alone(&self.consumer, case),
-            Peer::UBootLinuxStock => self.after_u_boot(&self.stock, case),
-            Peer::WarmbusLinuxStock => self.after_warmbus(&self.stock, case),
-            Peer::WarmbusLinux => self.after_warmbus(&self.consumer, case),
-            Peer::Edk2LinuxStock => self.after_edk2(&self.stock, false, case),
-            Peer::Edk2LinuxCold => self.after_edk2(&self.consumer, false, case),
-            Peer::Edk2WarmbusLinux => self.after_edk2(&self.consumer, true, case),
-            Peer::KexecLinuxStock => self.after_kexec(&self.stock, false, case),
-            Peer::KexecLinux => self.after_kexec(&self.consumer, true, case),
+            Peer::LinuxStock | Peer::LinuxCold => self.alone(kernel, case),
+            Peer::UBootLinuxStock => self.after_u_boot(kernel, case),
+            Peer::WarmbusLinuxStock | Peer::WarmbusLinux => self.after_warmbus(kernel, case),
+            Peer::Edk2LinuxStock | Peer::Edk2LinuxCold => self.after_edk2(kernel, false, case),
+            Peer::Edk2WarmbusLinux => self.after_edk2(kernel, true, case),
+            Peer::KexecLinuxStock => self.after_kexec(kernel, false, case),
+            Peer::KexecLinux => self.after_kexec(kernel, true, case),
         };
         let timed = timed.and_then(|timed| {
             let slow = match (case.goal, peer) {
@@ -105,17 +103,30 @@ impl Programs {
         timed.with_context(|| format!("{} on {}", peer.title(), case.name()))
     }
 
+    /// The Linux that `peer` is or starts.
+    fn kernel(&self, peer: Peer) -> &Kernel {
+        match peer {
+            Peer::LinuxStock
+            | Peer::UBootLinuxStock
+            | Peer::WarmbusLinuxStock
+            | Peer::Edk2LinuxStock
+            | Peer::KexecLinuxStock => &self.stock,
+            Peer::LinuxCold
+            | Peer::WarmbusLinux
+            | Peer::Edk2LinuxCold
+            | Peer::Edk2WarmbusLinux
+            | Peer::KexecLinux => &self.consumer,
+        }
+    }
+
     /// Has `peer` start virtual machines in `case`.
     pub(super) fn machines(&self, peer: Peer, case: Case<'_>) -> Result<Counted> {
-        let (kernel, firmware) = match peer {
-            Peer::LinuxStock => (&self.stock, None),
-            Peer::WarmbusLinux => (&self.consumer, Some(&self.firmware)),
-            _ => (&self.consumer, None),
-        };
+        let kernel = self.kernel(peer);
         let bootargs = bootargs(case, "");
-        let machine = match firmware {
-            Some(firmware) => by_warmbus(firmware, kernel, &self.initramfs, bootargs),
-            None => alone(kernel.image(), &self.initramfs, &bootargs),
+        let machine = if peer == Peer::WarmbusLinux {
+            by_warmbus(&self.firmware, kernel, &self.initramfs, bootargs)
+        } else {
+            alone(kernel.image(), &self.initramfs, &bootargs)
         };
         let mut guest = self.start(of(machine, case))?;
         let count = case.virtual_machines();
@@ -251,16 +262,14 @@ impl Programs {
         ];
         let hypervisor = hypervisor::assemble(self.directory.path(), GUEST, &definitions)?;
         let bootargs = bootargs(case, "");
-        let (kernel, image) = match peer {
-            Peer::LinuxStock => (&self.stock, self.stock.image()),
-            Peer::WarmbusLinux => (&self.consumer, &*self.firmware),
-            _ => (&self.consumer, self.consumer.image()),
-        };
+        let kernel = self.kernel(peer);
         let is_warmbus = peer == Peer::WarmbusLinux;
-        let machine = if is_warmbus {
-            by_warmbus(&hypervisor, kernel, &self.initramfs, bootargs)
+        let (image, machine) = if is_warmbus {
+            let machine = by_warmbus(&hypervisor, kernel, &self.initramfs, bootargs);
+            (&*self.firmware, machine)
         } else {
-            alone(&hypervisor, &self.initramfs, &bootargs)
+            let machine = alone(&hypervisor, &self.initramfs, &bootargs);
+            (kernel.image(), machine)
         };
         let machine = of(machine, case)
             .el2()

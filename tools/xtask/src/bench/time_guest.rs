@@ -79,7 +79,8 @@ impl Guest {
     /// two of them it waits.
     pub(super) fn machines(&mut self, kernel: &Kernel, count: u64) -> Result<Vec<[usize; 2]>> {
         let ends = [Function::Yield, Function::Sleep, Function::SleepRange];
-        let [monitor, ..] = ends.map(|function| kernel.at(function));
+        let ends = ends.map(|function| kernel.at(function));
+        let [monitor, ..] = ends;
         let mut pieces = Vec::new();
         for _ in 0..count {
             self.run_to(monitor)?;
@@ -87,7 +88,6 @@ impl Guest {
                 let begin = self.stop()?;
                 // It is there now, and would stay there.
                 self.debugger.step()?;
-                let ends = ends.map(|function| kernel.at(function));
                 let registers = self.debugger.run_to_one_of(&ends)?;
                 pieces.push([begin, self.stop()?]);
                 if registers.program_counter()? == monitor {
@@ -159,14 +159,6 @@ impl Parts {
         }
     }
 
-    /// What was done between each two of `notes`, for `count` of something; `None` if
-    /// there are no notes.
-    pub(super) fn counted(&self, count: u64, notes: &[[usize; 2]]) -> Option<Counted> {
-        let work = notes.iter().map(|&[begin, end]| self.between(begin, end));
-        let work = work.reduce(Work::and)?;
-        Some(Counted { count, work })
-    }
-
     /// The same by a firmware that began at `start`.
     pub(super) fn behind_firmware(
         &self,
@@ -182,6 +174,14 @@ impl Parts {
             }),
             ..self.of_linux(linux, vfs)
         }
+    }
+
+    /// What was done between each two of `notes`, for `count` of something; `None` if
+    /// there are no notes.
+    pub(super) fn counted(&self, count: u64, notes: &[[usize; 2]]) -> Option<Counted> {
+        let work = notes.iter().map(|&[begin, end]| self.between(begin, end));
+        let work = work.reduce(Work::and)?;
+        Some(Counted { count, work })
     }
 
     fn printed_before(&self, note: usize) -> u64 {
